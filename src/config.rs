@@ -1,0 +1,97 @@
+//! The configuration of a server: every option of SPEC section 4 as a plain, typed value.
+//!
+//! Nothing in here parses or prints: The options module turns flags and environment variables into a
+//! [`Config`], tests and simulations write one down.
+
+use std::{net::IpAddr, path::PathBuf};
+
+/// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowUserPolicy {
+    /// Stop reading the sources until the user has caught up or has been behind for
+    /// [`Config::slow_user_timeout_ms`].
+    #[default]
+    Wait,
+    /// Disconnect the user there and then; the sources are never held up.
+    Disconnect,
+}
+
+/// Every option of the server, with the names, units and defaults of SPEC section 4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Port for event sources; 0 picks a free one.
+    pub event_source_server_port: u16,
+    /// Port for users; 0 picks a free one.
+    pub user_server_port: u16,
+    /// Address to listen on for event sources.
+    pub event_source_bind_address: IpAddr,
+    /// Address to listen on for users.
+    pub user_bind_address: IpAddr,
+    /// Event sources connected at once; one more is accepted and closed.
+    pub max_event_source_clients: u32,
+    /// Users connected at once; one more is accepted and closed.
+    pub max_user_clients: u32,
+    /// How long an arrived event waits for missing ones before it, in milliseconds. 0: until everything that
+    /// could be read has been read. Negative: for ever.
+    pub event_timeout_ms: i64,
+    /// Number of the first event.
+    pub first_sequence: u64,
+    /// Slots of the ring: a power of two.
+    pub reorder_capacity: usize,
+    /// Whether a new run starts once the last source has gone.
+    pub reset_on_source_eof: bool,
+    /// Longest event line in bytes, terminator included.
+    pub max_event_bytes: usize,
+    /// Time in milliseconds in which a connection on the user port must have logged in.
+    pub login_timeout_ms: u64,
+    /// Bytes that may wait for one user before it is behind.
+    pub user_buffer_bytes: usize,
+    /// What happens to a user that is behind.
+    pub slow_user_policy: SlowUserPolicy,
+    /// How long a user may stay behind without a break, in milliseconds.
+    pub slow_user_timeout_ms: u64,
+    /// How long output buffers are flushed for at shutdown, in milliseconds.
+    pub shutdown_timeout_ms: u64,
+    /// Port of the admin interface, 0 for a free one; `None` for no admin interface.
+    pub admin_port: Option<u16>,
+    /// Address of the admin interface.
+    pub admin_bind_address: IpAddr,
+    /// Most verbose level that is logged.
+    pub log_level: log::LevelFilter,
+    /// How often a progress line is logged while events flow, in milliseconds; 0: never.
+    pub log_interval_ms: u64,
+    /// Spin instead of sleeping while there is nothing to do.
+    pub busy_poll: bool,
+    /// Where to write a recorded trace (SPEC section 7), if anywhere.
+    pub record_trace: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let localhost = IpAddr::from([127, 0, 0, 1]);
+        Self {
+            event_source_server_port: 9090,
+            user_server_port: 9099,
+            event_source_bind_address: localhost,
+            user_bind_address: localhost,
+            max_event_source_clients: 1,
+            max_user_clients: 1000,
+            event_timeout_ms: 1000,
+            first_sequence: 1,
+            reorder_capacity: 65_536,
+            reset_on_source_eof: false,
+            max_event_bytes: 1024,
+            login_timeout_ms: 10_000,
+            user_buffer_bytes: 4_194_304,
+            slow_user_policy: SlowUserPolicy::Wait,
+            slow_user_timeout_ms: 5000,
+            shutdown_timeout_ms: 5000,
+            admin_port: None,
+            admin_bind_address: localhost,
+            log_level: log::LevelFilter::Info,
+            log_interval_ms: 10_000,
+            busy_poll: false,
+            record_trace: None,
+        }
+    }
+}

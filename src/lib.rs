@@ -1,0 +1,3 @@
+//! Fortnight: an event multiplexer.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! The `fortnight` command.
+
+fn main() {}
