@@ -1,0 +1,244 @@
+//! The server's clients: blocking sockets that compare what arrives byte by byte.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::DEADLINE;
+use crate::stream::excerpt;
+
+/// Bytes that a narrow user's side of the connection asks to take in ahead of its reader.
+const NARROW_WINDOW_BYTES: usize = 4096;
+
+/// A connection to the users' port.
+#[derive(Debug)]
+pub struct User {
+    stream: TcpStream,
+    /// What it is called when something goes wrong.
+    pub name: String,
+}
+
+/// A connection to the event sources' port.
+#[derive(Debug)]
+pub struct Source {
+    stream: TcpStream,
+}
+
+impl User {
+    pub(crate) fn connect(address: SocketAddr) -> User {
+        User { stream: connect(address), name: "stranger".to_owned() }
+    }
+
+    pub(crate) fn connect_narrow(address: SocketAddr) -> User {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(NARROW_WINDOW_BYTES).expect("a small window");
+        socket.connect(&address.into()).expect("a connection");
+        User { stream: with_deadlines(socket.into()), name: "stranger".to_owned() }
+    }
+
+    /// Writes bytes.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// Writes bytes, unless the server has closed the connection: then false.
+    #[track_caller]
+    pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        match self.stream.write_all(bytes.as_ref()) {
+            Ok(()) => true,
+            Err(error) if is_closed(error.kind()) => false,
+            Err(error) => panic!("{}: {error}", self.name),
+        }
+    }
+
+    /// Reads exactly the `wanted` bytes; anything else in their place fails at once.
+    #[track_caller]
+    pub fn expect(&mut self, wanted: impl AsRef<[u8]>) {
+        let wanted = wanted.as_ref();
+        let mut done = 0;
+        while done < wanted.len() {
+            match self.read_part_of(wanted, done) {
+                Some(0) => panic!("{}: closed after {}", self.name, excerpt(wanted, done)),
+                Some(length) => done += length,
+                None => panic!("{}: nothing more came after {}", self.name, excerpt(wanted, done)),
+            }
+        }
+    }
+
+    /// Reads the bytes of `wanted` until all have come or none came for the length of `quiet`. Gives how many.
+    #[track_caller]
+    pub fn expect_until_quiet(&mut self, wanted: &[u8], quiet: Duration) -> usize {
+        self.stream.set_read_timeout(Some(quiet)).expect("a read timeout");
+        let mut done = 0;
+        while done < wanted.len() {
+            match self.read_part_of(wanted, done) {
+                Some(0) => panic!("{}: closed after {}", self.name, excerpt(wanted, done)),
+                Some(length) => done += length,
+                None => break,
+            }
+        }
+        self.stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        done
+    }
+
+    /// Expects that the server ends the connection in an orderly way, and nothing before.
+    #[track_caller]
+    pub fn expect_eof(&mut self) {
+        let (rest, orderly) = self.read_to_close();
+        assert!(rest.is_empty(), "{}: {} before the end", self.name, excerpt(&rest, rest.len()));
+        assert!(orderly, "{}: reset instead of closed", self.name);
+    }
+
+    /// Expects that the server ends the connection, in whatever way, and nothing before.
+    #[track_caller]
+    pub fn expect_closed(&mut self) {
+        let (rest, _) = self.read_to_close();
+        assert!(rest.is_empty(), "{}: {} before the end", self.name, excerpt(&rest, rest.len()));
+    }
+
+    /// Reads until the connection ends: what came, and whether the end was an orderly one, not a reset.
+    #[track_caller]
+    pub fn read_to_close(&mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => (bytes, true),
+            Err(error) if is_closed(error.kind()) => (bytes, false),
+            Err(error) => panic!("{}: still open after {}: {error}", self.name, excerpt(&bytes, bytes.len())),
+        }
+    }
+
+    /// Closes this side for writing, and leaves the other open.
+    #[track_caller]
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+    }
+
+    /// Vanishes: the connection ends with a reset.
+    pub fn vanish(self) {
+        reset_on_drop(&self.stream);
+    }
+
+    /// One read, compared with `wanted` from `done` on. `None`: nothing came in time.
+    #[track_caller]
+    fn read_part_of(&mut self, wanted: &[u8], done: usize) -> Option<usize> {
+        let mut buffer = [0; 1 << 16];
+        let room = buffer.len().min(wanted.len() - done);
+        loop {
+            match self.stream.read(&mut buffer[..room]) {
+                Ok(length) => {
+                    self.compare(wanted, done, &buffer[..length]);
+                    return Some(length);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return None;
+                }
+                Err(error) => panic!("{}: {error} after {}", self.name, excerpt(wanted, done)),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn compare(&self, wanted: &[u8], done: usize, got: &[u8]) {
+        let differ = got.iter().zip(&wanted[done..]).position(|(got, wanted)| got != wanted);
+        if let Some(at) = differ {
+            let from = got[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+            let shown = |bytes: &[u8]| bytes[..bytes.len().min(120)].escape_ascii().to_string();
+            panic!(
+                "{}: differs {} bytes in\n     got: {}\nexpected: {}",
+                self.name,
+                done + at,
+                shown(&got[from..]),
+                shown(&wanted[done + from..])
+            );
+        }
+    }
+}
+
+impl Source {
+    pub(crate) fn connect(address: SocketAddr) -> Source {
+        Source { stream: connect(address) }
+    }
+
+    /// Writes bytes: one packet if they are few.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("bytes sent by a source");
+    }
+
+    /// Writes bytes, unless the server has closed the connection: then false.
+    #[track_caller]
+    pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        match self.stream.write_all(bytes.as_ref()) {
+            Ok(()) => true,
+            Err(error) if is_closed(error.kind()) => false,
+            Err(error) => panic!("a source: {error}"),
+        }
+    }
+
+    /// Writes bytes from a thread of its own, for as long as the server takes to read them.
+    ///
+    /// The thread ends with an error if the server closes the connection.
+    pub fn send_in_background(&self, bytes: Vec<u8>) -> JoinHandle<std::io::Result<()>> {
+        let mut stream = self.stream.try_clone().expect("a second handle");
+        std::thread::spawn(move || stream.write_all(&bytes))
+    }
+
+    /// Disconnects, and returns when the server has closed its side too. It must have sent nothing ever.
+    #[track_caller]
+    pub fn finish(self) {
+        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+        self.expect_eof();
+    }
+
+    /// Expects that the server ends the connection in an orderly way, and has sent nothing ever.
+    #[track_caller]
+    pub fn expect_eof(mut self) {
+        let mut got = Vec::new();
+        self.stream.read_to_end(&mut got).expect("the end of the connection");
+        assert!(got.is_empty(), "a source was sent {}", excerpt(&got, got.len()));
+    }
+
+    /// Expects that the server ends the connection, in whatever way, and has sent nothing ever.
+    #[track_caller]
+    pub fn expect_closed(mut self) {
+        let mut got = Vec::new();
+        match self.stream.read_to_end(&mut got) {
+            Ok(_) => {}
+            Err(error) => assert!(is_closed(error.kind()), "a source that should be closed: {error}"),
+        }
+        assert!(got.is_empty(), "a source was sent {}", excerpt(&got, got.len()));
+    }
+
+    /// Vanishes: the connection ends with a reset.
+    pub fn vanish(self) {
+        reset_on_drop(&self.stream);
+    }
+}
+
+#[track_caller]
+fn connect(address: SocketAddr) -> TcpStream {
+    with_deadlines(
+        TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}")),
+    )
+}
+
+fn with_deadlines(stream: TcpStream) -> TcpStream {
+    stream.set_nodelay(true).expect("no delay");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+    stream
+}
+
+/// Has the kernel send a reset when the stream is dropped.
+fn reset_on_drop(stream: &TcpStream) {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a reset on close");
+}
+
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+}

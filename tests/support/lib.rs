@@ -1,0 +1,53 @@
+//! What the black-box tests share.
+//!
+//! - [`launch!`] and [`server!`] start the real binary; [`Server`] knows its ports, log, signals and exit status.
+//! - [`User`] and [`Source`] are its clients: blocking sockets that compare what arrives byte by byte.
+//! - [`model`] is what the server is compared with: sort, then loop over plain sets.
+//! - [`stream`] makes byte streams and repeatable random numbers.
+//!
+//! No test sleeps to be safe. Every wait is for a condition and ends after [`DEADLINE`] with a report of what
+//! was missing. That everything before has been served is known from a *barrier*: an event that comes later in
+//! the sequence and is told to the user who is asked, or [`Server::pass`].
+//!
+//! ```ignore
+//! let server = support::server!(eventTimeoutMs = -1, reorderCapacity = 16);
+//! let (mut source, mut user) = (server.source(), server.user(7));
+//! source.send("2|P|1|7\n1|B\n");
+//! user.expect("1|B\n2|P|1|7\n");
+//! ```
+
+mod client;
+mod launch;
+pub mod model;
+mod server;
+pub mod stream;
+
+use std::time::Duration;
+
+pub use client::{Source, User};
+pub use launch::{Finished, Launch, OPTIONS};
+pub use rustix::process::Signal;
+pub use server::Server;
+
+/// How long anything may take before a test gives up. It is only ever reached by a test that fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Prepares a start of the server with the given options: `launch!(eventTimeoutMs = -1)`.
+///
+/// Gives a [`Launch`]. Both ports are free ones unless they are set.
+#[macro_export]
+macro_rules! launch {
+    ($($option:ident = $value:expr),* $(,)?) => {
+        $crate::Launch::new(env!("CARGO_BIN_EXE_fortnight"))$(.set(stringify!($option), &$value))*
+    };
+}
+
+/// Starts the server with the given options and waits until it listens: `server!(eventTimeoutMs = -1)`.
+///
+/// Gives a [`Server`].
+#[macro_export]
+macro_rules! server {
+    ($($options:tt)*) => {
+        $crate::launch!($($options)*).start()
+    };
+}
