@@ -1,0 +1,79 @@
+//! One sentence for whatever clap refuses, in the words of the other refusals.
+
+use std::ffi::OsStr;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::{kebab_case, table::OPTIONS};
+
+/// Longest value, in characters, that is repeated in full.
+const VALUE_CHARACTERS_MAX: usize = 80;
+
+/// `value` in quotes, escaped, on one line, and shortened if it is long.
+pub(super) fn quoted(value: &OsStr) -> String {
+    let escaped = format!("{value:?}");
+    match escaped.char_indices().nth(VALUE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…\"", &escaped[..end]),
+        None => escaped,
+    }
+}
+
+/// The sentence for `error`.
+pub(super) fn sentence(error: &clap::Error) -> String {
+    let argument = context(error, ContextKind::InvalidArg);
+    let value = context(error, ContextKind::InvalidValue);
+    // Clap describes an option with the name of its value: `--event-timeout-ms <MS>`.
+    let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    match error.kind() {
+        // Values themselves are never refused by clap: one is missing.
+        ErrorKind::InvalidValue | ErrorKind::NoEquals | ErrorKind::TooFewValues => {
+            format!("{flag}: a value is missing; expected {}", expected(flag))
+        }
+        ErrorKind::TooManyValues => {
+            format!("{flag}: {} is not accepted; expected no value", quoted(OsStr::new(&value)))
+        }
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => unknown(error, &argument),
+        ErrorKind::InvalidUtf8 => {
+            "an argument that is not UTF-8 is not accepted; expected what fortnight --help lists".to_owned()
+        }
+        ErrorKind::ArgumentConflict => {
+            format!("{flag}: not accepted here; expected either a subcommand or options of the server")
+        }
+        _ => first_line(error),
+    }
+}
+
+fn unknown(error: &clap::Error, argument: &str) -> String {
+    let subcommand = context(error, ContextKind::InvalidSubcommand);
+    let written = OsStr::new(if argument.is_empty() { subcommand.as_str() } else { argument });
+    let similar = match context(error, ContextKind::SuggestedArg) {
+        similar if similar.is_empty() => context(error, ContextKind::SuggestedSubcommand),
+        similar => similar,
+    };
+    let expected = match similar.as_str() {
+        "" => String::new(),
+        similar => format!(" (perhaps {similar})"),
+    };
+    format!("{}: not known; expected what fortnight --help lists{expected}", quoted(written))
+}
+
+fn expected(flag: &str) -> String {
+    OPTIONS
+        .iter()
+        .find(|option| flag.strip_prefix("--") == Some(&kebab_case(option.variable)))
+        .map_or_else(|| "one".to_owned(), |option| option.field.expected())
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}

@@ -1,0 +1,198 @@
+//! Every option of the server, each defined once (SPEC section 4).
+
+use super::field::{Field, Number};
+
+/// An option: all that is known about it.
+pub(super) struct Definition {
+    /// The environment variable; the flag is this in kebab-case.
+    pub(super) variable: &'static str,
+    /// The heading of `--help` that it stands under.
+    pub(super) heading: &'static str,
+    /// What it means.
+    pub(super) help: &'static str,
+    /// What it accepts and where its value goes.
+    pub(super) field: Field,
+}
+
+/// Longest time in milliseconds that an option accepts: more than 31 years. In microseconds it is far from the
+/// end of an `i64`, so that adding it to the time of day cannot overflow.
+const MS_MAX: i128 = 1_000_000_000_000;
+
+/// Largest ring in slots: 4 GiB at 64 bytes a slot.
+const CAPACITY_MAX: i128 = 1 << 26;
+
+/// `1|B` and its line end, the shortest event: below this every event would be rejected.
+const EVENT_BYTES_MIN: i128 = 4;
+
+/// Longest event line: it may be held in memory once per source.
+const EVENT_BYTES_MAX: i128 = 1 << 20;
+
+/// Largest output buffer of one user: 1 GiB.
+const USER_BUFFER_BYTES_MAX: i128 = 1 << 30;
+
+const USERS_MAX: i128 = 1_000_000;
+const SOURCES_MAX: i128 = 10_000;
+
+const LISTENERS: &str = "Listeners";
+const ORDER: &str = "Order";
+const USERS: &str = "Users";
+const OPERATION: &str = "Operation";
+
+/// A number that is stored as it is written. The range must fit the field's type, so that `as` never cuts.
+macro_rules! number {
+    ($field:ident, $unit:literal, $range:expr) => {
+        Field::Number(Number {
+            unit: $unit,
+            range: $range,
+            get: |config| config.$field as i128,
+            set: |config, value| config.$field = value as _,
+        })
+    };
+}
+
+/// The options in the order in which `--help` lists them.
+pub(super) const OPTIONS: &[Definition] = &[
+    Definition {
+        variable: "eventSourceServerPort",
+        heading: LISTENERS,
+        help: "Port for event sources; 0 picks a free one",
+        field: Field::Port(|config| &mut config.event_source_server_port),
+    },
+    Definition {
+        variable: "userServerPort",
+        heading: LISTENERS,
+        help: "Port for users; 0 picks a free one",
+        field: Field::Port(|config| &mut config.user_server_port),
+    },
+    Definition {
+        variable: "eventSourceBindAddress",
+        heading: LISTENERS,
+        help: "Address to listen on for event sources: IPv4, IPv6 or localhost (127.0.0.1)",
+        field: Field::Address(|config| &mut config.event_source_bind_address),
+    },
+    Definition {
+        variable: "userBindAddress",
+        heading: LISTENERS,
+        help: "Address to listen on for users",
+        field: Field::Address(|config| &mut config.user_bind_address),
+    },
+    Definition {
+        variable: "maxEventSourceClients",
+        heading: LISTENERS,
+        help: "Event sources connected at once, 1 to 10000; one more is accepted and closed",
+        field: number!(max_event_source_clients, "event sources", 1..=SOURCES_MAX),
+    },
+    Definition {
+        variable: "maxUserClients",
+        heading: LISTENERS,
+        help: "Users connected at once, 1 to 1000000; one more is accepted and closed",
+        field: number!(max_user_clients, "users", 1..=USERS_MAX),
+    },
+    Definition {
+        variable: "eventTimeoutMs",
+        heading: ORDER,
+        help: "How long an event that has arrived waits for missing ones before it; 0: until everything that \
+               could be read has been read; negative: for ever",
+        field: number!(event_timeout_ms, "milliseconds", -MS_MAX..=MS_MAX),
+    },
+    Definition {
+        variable: "firstSequence",
+        heading: ORDER,
+        help: "Number of the first event",
+        field: Field::Number(Number {
+            unit: "",
+            range: 0..=u64::MAX as i128,
+            get: |config| i128::from(config.first_sequence),
+            set: |config, value| config.first_sequence = value as u64,
+        }),
+    },
+    Definition {
+        variable: "reorderCapacity",
+        heading: ORDER,
+        help: "Slots of the ring in which events wait, 1 to 67108864; rounded up to a power of two",
+        field: Field::Number(Number {
+            unit: "slots",
+            range: 1..=CAPACITY_MAX,
+            get: |config| config.reorder_capacity as i128,
+            set: |config, value| config.reorder_capacity = (value as usize).next_power_of_two(),
+        }),
+    },
+    Definition {
+        variable: "resetOnSourceEof",
+        heading: ORDER,
+        help: "Start a new run once the last source has gone: back to firstSequence, with an empty follow graph",
+        field: Field::Switch(|config| &mut config.reset_on_source_eof),
+    },
+    Definition {
+        variable: "maxEventBytes",
+        heading: ORDER,
+        help: "Longest event line, line end included, 4 to 1048576",
+        field: number!(max_event_bytes, "bytes", EVENT_BYTES_MIN..=EVENT_BYTES_MAX),
+    },
+    Definition {
+        variable: "loginTimeoutMs",
+        heading: USERS,
+        help: "Time in which a connection on the user port must have logged in, at least 1",
+        field: number!(login_timeout_ms, "milliseconds", 1..=MS_MAX),
+    },
+    Definition {
+        variable: "userBufferBytes",
+        heading: USERS,
+        help: "Bytes that may wait for one user before it is behind, 1 to 1073741824",
+        field: number!(user_buffer_bytes, "bytes", 1..=USER_BUFFER_BYTES_MAX),
+    },
+    Definition {
+        variable: "slowUserPolicy",
+        heading: USERS,
+        help: "What a user that is behind brings about: sources wait for it, or it is disconnected at once",
+        field: Field::Policy(|config| &mut config.slow_user_policy),
+    },
+    Definition {
+        variable: "slowUserTimeoutMs",
+        heading: USERS,
+        help: "How long a user may stay behind without a break before it is disconnected",
+        field: number!(slow_user_timeout_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "shutdownTimeoutMs",
+        heading: OPERATION,
+        help: "How long output buffers are flushed for at shutdown",
+        field: number!(shutdown_timeout_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "adminPort",
+        heading: OPERATION,
+        help: "Port of the admin interface: metrics, health, status page; 0 picks a free one",
+        field: Field::PortOrOff(|config| &mut config.admin_port),
+    },
+    Definition {
+        variable: "adminBindAddress",
+        heading: OPERATION,
+        help: "Address of the admin interface",
+        field: Field::Address(|config| &mut config.admin_bind_address),
+    },
+    Definition {
+        variable: "logLevel",
+        heading: OPERATION,
+        help: "Most verbose level that is logged",
+        field: Field::Level(|config| &mut config.log_level),
+    },
+    Definition {
+        variable: "logIntervalMs",
+        heading: OPERATION,
+        help: "How often a progress line is logged while events flow; 0: never",
+        field: number!(log_interval_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "busyPoll",
+        heading: OPERATION,
+        help: "Spin instead of sleeping: lowest latency, one core kept busy",
+        field: Field::Switch(|config| &mut config.busy_poll),
+    },
+    Definition {
+        variable: "recordTrace",
+        heading: OPERATION,
+        help: "Write a trace of everything that reaches the server to this file",
+        field: Field::File(|config| &mut config.record_trace),
+    },
+];
