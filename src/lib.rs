@@ -1,6 +1,9 @@
 //! Fortnight: an event multiplexer.
 
 pub mod config;
+pub mod counters;
+pub mod engine;
 pub mod logging;
 pub mod options;
 pub mod rate_limit;
+pub mod time;

@@ -1,0 +1,98 @@
+//! Everything that is counted, as plain integers in one place (SPEC section 6).
+//!
+//! The admin interface, the progress line, the summary at shutdown and the tests read the same numbers.
+
+use crate::{engine::event::Reject, time::Micros};
+
+/// Why a user's connection ended: the `reason` of `fortnight_users_disconnected_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserEnd {
+    /// The server closed it: it was shutting down.
+    Closed,
+    /// The user's side closed it.
+    Left,
+    /// It was behind for too long.
+    Slow,
+    /// A newer connection took its id over.
+    Replaced,
+    /// It did not log in in time.
+    LoginTimeout,
+    /// What it sent as a login is no user id.
+    BadLogin,
+    /// The socket failed.
+    Error,
+}
+
+impl UserEnd {
+    /// Every reason, in the order in which they are numbered.
+    pub const ALL: [Self; 7] = [
+        Self::Closed,
+        Self::Left,
+        Self::Slow,
+        Self::Replaced,
+        Self::LoginTimeout,
+        Self::BadLogin,
+        Self::Error,
+    ];
+
+    /// The reason as it appears in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Left => "left",
+            Self::Slow => "slow",
+            Self::Replaced => "replaced",
+            Self::LoginTimeout => "login_timeout",
+            Self::BadLogin => "bad_login",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Counters only grow; gauges are read from where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Event lines read.
+    pub events_received: u64,
+    /// Events released, by [`Kind`](crate::engine::event::Kind) as a number.
+    pub events_released: [u64; 8],
+    /// Dropped: below the cursor.
+    pub events_late: u64,
+    /// Dropped: already waiting.
+    pub events_duplicate: u64,
+    /// Lines that were no events, by [`Reject`] as a number.
+    pub events_rejected: [u64; Reject::ALL.len()],
+    /// Numbers given up on.
+    pub sequence_skipped: u64,
+    /// Events handed to users.
+    pub deliveries: u64,
+    /// Bytes written to users.
+    pub delivered_bytes: u64,
+    /// Event sources closed for being one too many.
+    pub sources_rejected: u64,
+    /// Users closed for being one too many.
+    pub users_rejected: u64,
+    /// Users gone, by [`UserEnd`] as a number.
+    pub users_disconnected: [u64; UserEnd::ALL.len()],
+    /// Time in which sources were not read because of a slow user.
+    pub paused_slow_user: Micros,
+    /// Time in which a source was not read because the ring was full.
+    pub paused_ring_full: Micros,
+    /// Turns of the event loop.
+    pub loop_turns: u64,
+}
+
+impl Counters {
+    /// Events released, of all types.
+    #[must_use]
+    pub fn events_released_total(&self) -> u64 {
+        self.events_released[1..6].iter().sum()
+    }
+
+    /// Lines that were no events, for all reasons.
+    #[must_use]
+    pub fn events_rejected_total(&self) -> u64 {
+        self.events_rejected.iter().sum()
+    }
+}

@@ -1,0 +1,186 @@
+//! One event line: its grammar (SPEC section 1.1), and the parser that every line can take.
+//!
+//! [`parse_line`] walks a line byte by byte and says exactly what is wrong with a bad one.
+//! [`scan`](super::scan) recognises ordinary lines many bytes at a time and leaves the rest to it.
+
+/// What kind of line occupies a slot of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// `seq|F|from|to`: `from` follows `to`, who is told.
+    Follow = 1,
+    /// `seq|U|from|to`: `from` stops following `to`; nobody is told.
+    Unfollow = 2,
+    /// `seq|B`: everyone connected is told.
+    Broadcast = 3,
+    /// `seq|P|from|to`: `to` is told.
+    Private = 4,
+    /// `seq|S|from`: the followers of `from` are told.
+    Status = 5,
+    /// A rejected line whose number could be read: the number is used up, nobody is told.
+    Void = 6,
+}
+
+impl Kind {
+    /// The kinds that are events, with the letters of the protocol, in the order of SPEC section 6.
+    pub const EVENTS: [(Self, char); 5] = [
+        (Self::Follow, 'F'),
+        (Self::Unfollow, 'U'),
+        (Self::Broadcast, 'B'),
+        (Self::Private, 'P'),
+        (Self::Status, 'S'),
+    ];
+}
+
+/// Why a line is no event: the `reason` of `fortnight_events_rejected_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// The first field is no unsigned 64-bit decimal number.
+    Sequence,
+    /// The second field is none of F, U, B, P, S.
+    Type,
+    /// The type is known, but it has more or fewer fields.
+    Fields,
+    /// A user id is no unsigned 64-bit decimal number.
+    UserId,
+    /// Longer than `maxEventBytes`.
+    TooLong,
+    /// The source disconnected in the middle of the line.
+    Truncated,
+}
+
+impl Reject {
+    /// Every reason, in the order in which they are numbered.
+    pub const ALL: [Self; 6] =
+        [Self::Sequence, Self::Type, Self::Fields, Self::UserId, Self::TooLong, Self::Truncated];
+
+    /// The reason as it appears in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence",
+            Self::Type => "type",
+            Self::Fields => "fields",
+            Self::UserId => "user_id",
+            Self::TooLong => "too_long",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// What a valid line says. Fields that its kind does not have are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Sequence number.
+    pub seq: u64,
+    /// Type.
+    pub kind: Kind,
+    /// The user who acts.
+    pub from: u64,
+    /// The user acted upon.
+    pub to: u64,
+}
+
+/// A line that is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its number, if that could be read: it is used up.
+    pub seq: Option<u64>,
+    /// What is wrong with the line.
+    pub reason: Reject,
+}
+
+/// Parses a line without its terminator.
+///
+/// # Errors
+///
+/// The first thing, from left to right, that makes the line no event.
+pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
+    let mut fields = line.split(|&byte| byte == b'|');
+    let Some(seq) = fields.next().and_then(parse_number) else {
+        return Err(Rejected { seq: None, reason: Reject::Sequence });
+    };
+    let rejected = |reason| Rejected { seq: Some(seq), reason };
+    let (kind, users) = match fields.next() {
+        Some(b"F") => (Kind::Follow, 2),
+        Some(b"U") => (Kind::Unfollow, 2),
+        Some(b"B") => (Kind::Broadcast, 0),
+        Some(b"P") => (Kind::Private, 2),
+        Some(b"S") => (Kind::Status, 1),
+        Some(_) => return Err(rejected(Reject::Type)),
+        None => return Err(rejected(Reject::Fields)),
+    };
+    let mut ids = [0; 2];
+    for id in &mut ids[..users] {
+        let field = fields.next().ok_or(rejected(Reject::Fields))?;
+        *id = parse_number(field).ok_or(rejected(Reject::UserId))?;
+    }
+    if fields.next().is_some() {
+        return Err(rejected(Reject::Fields));
+    }
+    Ok(Event { seq, kind, from: ids[0], to: ids[1] })
+}
+
+/// Reads the number at the start of a line of which only a prefix is at hand.
+#[must_use]
+pub fn leading_number(prefix: &[u8]) -> Option<u64> {
+    parse_number(prefix.split(|&byte| byte == b'|').next()?)
+}
+
+/// Parses a decimal unsigned 64-bit integer: digits only, at least one, leading zeros allowed.
+#[must_use]
+pub fn parse_number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_protocol_table() {
+        let event = |seq, kind, from, to| Ok(Event { seq, kind, from, to });
+        assert_eq!(parse_line(b"666|F|60|50"), event(666, Kind::Follow, 60, 50));
+        assert_eq!(parse_line(b"1|U|12|9"), event(1, Kind::Unfollow, 12, 9));
+        assert_eq!(parse_line(b"542532|B"), event(542_532, Kind::Broadcast, 0, 0));
+        assert_eq!(parse_line(b"43|P|32|56"), event(43, Kind::Private, 32, 56));
+        assert_eq!(parse_line(b"634|S|32"), event(634, Kind::Status, 32, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases: [(&[u8], Option<u64>, Reject); 12] = [
+            (b"", None, Reject::Sequence),
+            (b"|B", None, Reject::Sequence),
+            (b"-1|B", None, Reject::Sequence),
+            (b"18446744073709551616|B", None, Reject::Sequence),
+            (b"7", Some(7), Reject::Fields),
+            (b"7|", Some(7), Reject::Type),
+            (b"7|BB", Some(7), Reject::Type),
+            (b"7|B|", Some(7), Reject::Fields),
+            (b"7|S", Some(7), Reject::Fields),
+            (b"7|P|1|", Some(7), Reject::UserId),
+            (b"7|P|1|+2", Some(7), Reject::UserId),
+            (b"7|F|1|2|3", Some(7), Reject::Fields),
+        ];
+        for (line, seq, reason) in cases {
+            assert_eq!(parse_line(line), Err(Rejected { seq, reason }), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn numbers_end_at_the_largest() {
+        assert_eq!(parse_number(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_number(b"00000000000000000000000000007"), Some(7));
+        assert_eq!(parse_number(b"18446744073709551616"), None);
+    }
+}

@@ -1,0 +1,349 @@
+//! Fan-out: from a turn's released events to one write per user.
+//!
+//! The events that anyone gets are put on the *tape*, one after the other, their bytes once. Who gets an
+//! event is a *row* of bits, one per user slot: the audience of a status update, all ones for a broadcast, a single
+//! one for a private message. 64 rows make a block, which is transposed as soon as it is full: then each user has a
+//! word per block that says which of its events are for it. At the end of the turn each user's bytes are
+//! *gathered* from the tape into a scratch buffer that stays in cache, and handed over as one piece:
+//!
+//! ```text
+//!                 users                            events
+//!              0 1 2 3 …                         0 1 2 3 …
+//!   event 0  [ 1 0 1 0 ]             user 0    [ 1 0 0 1 ]  → gather → write
+//!   event 1  [ 0 0 1 0 ]  transpose  user 1    [ 0 0 0 1 ]  → gather → write
+//!   event 2  [ 0 0 1 1 ]  ────────▶  user 2    [ 1 1 1 1 ]  → the tape itself → write
+//!   event 3  [ 1 1 1 0 ]             user 3    [ 0 0 1 0 ]  → gather → write
+//! ```
+//!
+//! So what an event costs before the gather hardly depends on how many users get it, and a delivery is one short copy.
+//! A user that gets everything is handed the tape itself. Only where a row would be almost empty (one
+//! recipient among thousands of users) the event goes into the user's own chain ([`Mail`]) and is merged in by the gather.
+
+use super::{
+    idset::{IdSet, for_each_bit},
+    mail::{Mail, TEXT_MAX},
+    text::{BLOCK, Text},
+    transpose::transpose,
+};
+
+/// Words of one user that lie side by side: a cache line.
+const GROUP: usize = 8;
+/// Memory that the transposed rows may take; with very many users it ends the turn early.
+const MATRIX_BYTES_MAX: usize = 16 << 20;
+/// Memory that all chains together may take in a turn.
+const MAIL_BYTES_MAX: usize = 4 << 20;
+/// A row is used if it has at most so many words per recipient.
+const WORDS_PER_RECIPIENT_MAX: usize = 2;
+
+/// Limits of one turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnLimits {
+    /// Bytes that one user may be owed by one turn, give or take an event.
+    pub(crate) user_bytes: usize,
+    /// Bytes per connected user after which a turn is worth being written.
+    pub(crate) mean_bytes: usize,
+    /// Longest event.
+    pub(crate) event_bytes: usize,
+}
+
+/// A turn's events and their recipients.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    limits: TurnLimits,
+    /// Bit per slot: connected.
+    connected: Vec<u64>,
+    users: usize,
+    tape: Vec<u8>,
+    tape_len: usize,
+    /// Where each event on the tape ends, after a 0.
+    ends: Vec<u32>,
+    /// The block that is being filled: word *w* of row *j* is at `64 * w + j`.
+    rows: Vec<[u64; 64]>,
+    /// Transposed blocks: `[group of blocks][slot][block in group]`.
+    matrix: Vec<[u64; GROUP]>,
+    mail: Mail,
+    /// Bit per slot: it gets something.
+    owed: Vec<u64>,
+    owed_bytes: usize,
+    full: bool,
+    scratch: Vec<u8>,
+}
+
+impl FanOut {
+    pub(crate) fn new(limits: TurnLimits) -> Self {
+        Self {
+            limits,
+            connected: Vec::new(),
+            users: 0,
+            tape: Vec::new(),
+            tape_len: 0,
+            ends: vec![0],
+            rows: Vec::new(),
+            matrix: Vec::new(),
+            mail: Mail::default(),
+            owed: Vec::new(),
+            owed_bytes: 0,
+            full: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Gives a user the lowest slot that is free. The turn must be empty.
+    pub(crate) fn connect(&mut self) -> u32 {
+        assert!(self.is_empty(), "users come and go between turns");
+        let word = self.connected.iter().position(|&word| word != u64::MAX).unwrap_or(self.connected.len());
+        if word == self.connected.len() {
+            self.set_words(word + 1);
+        }
+        let bit = self.connected[word].trailing_ones();
+        self.connected[word] |= 1 << bit;
+        self.users += 1;
+        word as u32 * 64 + bit
+    }
+
+    /// Takes a slot back. The turn must be empty.
+    pub(crate) fn disconnect(&mut self, slot: u32) {
+        assert!(self.is_empty(), "users come and go between turns");
+        self.connected[slot as usize / 64] &= !(1 << (slot % 64));
+        self.users -= 1;
+        let used = self.connected.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        self.set_words(used);
+    }
+
+    fn set_words(&mut self, words: usize) {
+        if words == self.rows.len() {
+            return;
+        }
+        self.connected.resize(words, 0);
+        self.owed.resize(words, 0);
+        self.rows.resize(words, [0; 64]);
+        self.mail.set_slots(words * 64);
+        self.matrix.clear();
+        // A tape's worth of room, once.
+        if self.tape.is_empty() {
+            self.tape.resize(self.limits.user_bytes + self.limits.event_bytes + BLOCK, 0);
+        }
+    }
+
+    /// Connected users.
+    pub(crate) fn users(&self) -> usize {
+        self.users
+    }
+
+    /// Nobody is owed anything.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.owed_bytes == 0
+    }
+
+    /// The turn has reached one of its limits: it must be delivered before the next event is pushed.
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// An event for everyone. Returns how many that is.
+    pub(crate) fn broadcast(&mut self, text: Text<'_>) -> usize {
+        if self.users > 0 {
+            let place = self.push_text(text, self.users);
+            for (row, &word) in self.rows.iter_mut().zip(&self.connected) {
+                row[place % 64] = word;
+            }
+            self.row_done(place);
+        }
+        self.users
+    }
+
+    /// An event for the members of a set. Returns how many that is.
+    #[inline(always)]
+    pub(crate) fn multicast(&mut self, audience: &IdSet, text: Text<'_>) -> usize {
+        let recipients = audience.len();
+        if recipients == 0 {
+            return 0;
+        }
+        if let IdSet::Bits(bits) = audience
+            && (self.rows.len() <= WORDS_PER_RECIPIENT_MAX * recipients || text.len > TEXT_MAX)
+        {
+            let place = self.push_text(text, recipients);
+            let words = bits.words();
+            for (row, &word) in self.rows.iter_mut().zip(words) {
+                row[place % 64] = word;
+            }
+            for row in self.rows.iter_mut().skip(words.len()) {
+                row[place % 64] = 0;
+            }
+            self.row_done(place);
+        } else {
+            self.multicast_few(audience, text);
+        }
+        recipients
+    }
+
+    fn multicast_few(&mut self, audience: &IdSet, text: Text<'_>) {
+        if self.rows.len() > WORDS_PER_RECIPIENT_MAX * audience.len() && text.len <= TEXT_MAX {
+            audience.for_each(|slot| self.push_mail(slot as usize, text));
+            return;
+        }
+        let place = self.push_text(text, audience.len());
+        for row in &mut self.rows {
+            row[place % 64] = 0;
+        }
+        audience.for_each(|slot| self.rows[slot as usize / 64][place % 64] |= 1 << (slot % 64));
+        self.row_done(place);
+    }
+
+    /// An event for one user.
+    #[inline(always)]
+    pub(crate) fn unicast(&mut self, slot: u32, text: Text<'_>) {
+        let slot = slot as usize;
+        if self.rows.len() > WORDS_PER_RECIPIENT_MAX && text.len <= TEXT_MAX {
+            self.push_mail(slot, text);
+        } else {
+            let place = self.push_text(text, 1);
+            for row in &mut self.rows {
+                row[place % 64] = 0;
+            }
+            self.rows[slot / 64][place % 64] = 1 << (slot % 64);
+            self.row_done(place);
+        }
+    }
+
+    #[inline(always)]
+    fn push_mail(&mut self, slot: usize, text: Text<'_>) {
+        let place = self.ends.len() as u32 - 1;
+        self.mail.push(slot, place, text);
+        self.owed[slot / 64] |= 1 << (slot % 64);
+        self.owed_bytes += text.len;
+        self.full |= self.mail.bytes() >= MAIL_BYTES_MAX
+            || self.mail.bytes_of(slot) >= self.limits.user_bytes
+            || self.owed_bytes >= self.users * self.limits.mean_bytes;
+    }
+
+    /// Puts an event on the tape and returns its place there. Its row must be written next.
+    #[inline(always)]
+    fn push_text(&mut self, text: Text<'_>, recipients: usize) -> usize {
+        let place = self.ends.len() - 1;
+        text.copy_to(&mut self.tape, self.tape_len);
+        self.tape_len += text.len;
+        self.ends.push(self.tape_len as u32);
+        self.owed_bytes += text.len * recipients;
+        self.full |=
+            self.tape_len >= self.limits.user_bytes || self.owed_bytes >= self.users * self.limits.mean_bytes;
+        place
+    }
+
+    #[inline(always)]
+    fn row_done(&mut self, place: usize) {
+        if place % 64 == 63 {
+            self.block_done(place / 64);
+        }
+    }
+
+    /// The block is full: everyone gets its word.
+    fn block_done(&mut self, block: usize) {
+        let slots = self.rows.len() * 64;
+        let group = block / GROUP * slots;
+        if self.matrix.len() < group + slots {
+            self.matrix.resize(group + slots, [0; GROUP]);
+        }
+        let users = self.matrix[group..group + slots].as_chunks_mut::<64>().0;
+        for ((row, users), owed) in self.rows.iter_mut().zip(users).zip(&mut self.owed) {
+            *owed |= row.iter().fold(0, |union, word| union | word);
+            transpose(row);
+            for (user, &word) in users.iter_mut().zip(row.iter()) {
+                user[block % GROUP] = word;
+            }
+        }
+        self.full |=
+            block % GROUP == GROUP - 1 && (group + 2 * slots) * size_of::<[u64; GROUP]>() > MATRIX_BYTES_MAX;
+    }
+
+    /// Hands every user what the turn owes it, as one piece, and ends the turn.
+    pub(crate) fn deliver(&mut self, mut write: impl FnMut(u32, &[u8])) {
+        let events = self.ends.len() - 1;
+        if !events.is_multiple_of(64) {
+            // The rows that the last block has not got belong to nobody.
+            for row in &mut self.rows {
+                row[events % 64..].fill(0);
+            }
+            self.block_done(events / 64);
+        }
+        self.scratch.resize(2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + BLOCK, 0);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let owed = std::mem::take(&mut self.owed);
+        for_each_bit(&owed, |slot| {
+            if self.mail.is_empty(slot) && self.gets_everything(slot, events) {
+                write(slot as u32, &self.tape[..self.tape_len]);
+            } else {
+                let len = self.gather(slot, events, &mut scratch);
+                write(slot as u32, &scratch[..len]);
+                self.mail.clear(slot);
+            }
+        });
+        self.scratch = scratch;
+        self.owed = owed;
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        self.owed.fill(0);
+        self.mail.reset();
+        self.tape_len = 0;
+        self.ends.truncate(1);
+        self.owed_bytes = 0;
+        self.full = false;
+    }
+
+    fn gets_everything(&self, slot: usize, events: usize) -> bool {
+        let slots = self.rows.len() * 64;
+        (0..events.div_ceil(64)).all(|block| {
+            let word = self.matrix[block / GROUP * slots + slot][block % GROUP];
+            word == u64::MAX >> (64 - (events - block * 64).min(64))
+        })
+    }
+
+    /// Copies what a user gets into `out`; returns how much that is.
+    fn gather(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
+        let mut len = 0;
+        let mut place = 0;
+        self.mail.for_each(slot, |before, text| {
+            len = self.gather_tape(slot, place, before as usize, out, len);
+            place = before as usize;
+            text.copy_to(out, len);
+            len += text.len;
+        });
+        self.gather_tape(slot, place, events, out, len)
+    }
+
+    /// Copies what a user gets of the events `from..to` on the tape to `out[len..]`; returns where that ends.
+    #[inline(always)]
+    fn gather_tape(&self, slot: usize, from: usize, to: usize, out: &mut [u8], mut len: usize) -> usize {
+        if from == to {
+            return len;
+        }
+        let slots = self.rows.len() * 64;
+        for block in from / 64..to.div_ceil(64) {
+            let mut word = self.matrix[block / GROUP * slots + slot][block % GROUP];
+            let first = block * 64;
+            word &= u64::MAX << from.saturating_sub(first);
+            word &= u64::MAX >> 64usize.saturating_sub(to - first);
+            len = gather_block(&self.tape, &self.ends[first..], word, out, len);
+        }
+        len
+    }
+}
+
+/// Copies the events of one block whose bits are set to `out[len..]`; returns where they end.
+#[inline(always)]
+fn gather_block(tape: &[u8], ends: &[u32], word: u64, out: &mut [u8], mut len: usize) -> usize {
+    let mut rest = word;
+    while rest != 0 {
+        let event = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        let start = ends[event] as usize;
+        let text = Text { bytes: &tape[start..], len: ends[event + 1] as usize - start };
+        text.copy_to(out, len);
+        len += text.len;
+    }
+    len
+}

@@ -1,0 +1,120 @@
+//! Events for one or a few users: each user's own chain of small chunks.
+//!
+//! Where thousands of users are connected and an event concerns one of them, a row of bits over all users would be
+//! almost empty. Such an event is copied to the end of its user's chain instead, with its place among the
+//! events of the tape, so that the two merge in order.
+
+use super::text::Text;
+
+const CHUNK_BYTES: usize = 256;
+const HEADER_BYTES: usize = 6;
+/// Longest text that fits a chunk.
+pub(crate) const TEXT_MAX: usize = CHUNK_BYTES - HEADER_BYTES;
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    first: u32,
+    last: u32,
+    /// Bytes used in the last chunk.
+    used: u32,
+    chunks: u32,
+}
+
+const EMPTY: Chain = Chain { first: NONE, last: NONE, used: CHUNK_BYTES as u32, chunks: 0 };
+
+/// The chains of all users for one turn.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    chains: Vec<Chain>,
+    chunks: Vec<[u8; CHUNK_BYTES]>,
+    /// Per chunk: the next of its chain, and the bytes used.
+    links: Vec<(u32, u32)>,
+    taken: usize,
+}
+
+impl Mail {
+    /// Makes room for users up to slot `slots` - 1.
+    pub(crate) fn set_slots(&mut self, slots: usize) {
+        self.chains.resize(slots, EMPTY);
+    }
+
+    /// Bytes of all chains.
+    pub(crate) fn bytes(&self) -> usize {
+        self.taken * CHUNK_BYTES
+    }
+
+    /// Bytes of one chain.
+    pub(crate) fn bytes_of(&self, slot: usize) -> usize {
+        self.chains[slot].chunks as usize * CHUNK_BYTES
+    }
+
+    pub(crate) fn is_empty(&self, slot: usize) -> bool {
+        self.chains[slot].first == NONE
+    }
+
+    /// Appends a text of at most [`TEXT_MAX`] bytes that comes before the event `place` of the tape.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, slot: usize, place: u32, text: Text<'_>) {
+        let needed = HEADER_BYTES + text.len;
+        if self.chains[slot].used as usize + needed > CHUNK_BYTES {
+            self.add_chunk(slot);
+        }
+        let chain = &mut self.chains[slot];
+        let chunk = &mut self.chunks[chain.last as usize];
+        let at = chain.used as usize;
+        chunk[at..at + 4].copy_from_slice(&place.to_le_bytes());
+        chunk[at + 4..at + 6].copy_from_slice(&(text.len as u16).to_le_bytes());
+        text.copy_to(chunk, at + HEADER_BYTES);
+        chain.used += needed as u32;
+    }
+
+    fn add_chunk(&mut self, slot: usize) {
+        let chunk = self.taken as u32;
+        self.taken += 1;
+        if self.chunks.len() < self.taken {
+            self.chunks.push([0; CHUNK_BYTES]);
+            self.links.push((NONE, 0));
+        }
+        let chain = &mut self.chains[slot];
+        if chain.first == NONE {
+            chain.first = chunk;
+        } else {
+            self.links[chain.last as usize] = (chunk, chain.used);
+        }
+        self.links[chunk as usize].0 = NONE;
+        chain.last = chunk;
+        chain.used = 0;
+        chain.chunks += 1;
+    }
+
+    /// Calls `f` with the place and text of everything in a user's chain.
+    #[inline(always)]
+    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, Text<'_>)) {
+        let chain = &self.chains[slot];
+        let mut next = chain.first;
+        while next != NONE {
+            let chunk = &self.chunks[next as usize];
+            let (following, used) = self.links[next as usize];
+            let used = if following == NONE { chain.used } else { used } as usize;
+            let mut at = 0;
+            while at < used {
+                let place = u32::from_le_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]);
+                let len = usize::from(u16::from_le_bytes([chunk[at + 4], chunk[at + 5]]));
+                f(place, Text { bytes: &chunk[at + HEADER_BYTES..], len });
+                at += HEADER_BYTES + len;
+            }
+            next = following;
+        }
+    }
+
+    /// Empties a user's chain.
+    pub(crate) fn clear(&mut self, slot: usize) {
+        self.chains[slot] = EMPTY;
+    }
+
+    /// Takes back the chunks of all chains; every chain must have been cleared.
+    pub(crate) fn reset(&mut self) {
+        self.taken = 0;
+    }
+}

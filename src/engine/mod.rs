@@ -1,0 +1,497 @@
+//! The engine: lines in, *(user, bytes)* out. Pure: no sockets, no clock, no logging.
+//!
+//! A turn goes through it in one direction:
+//!
+//! ```text
+//!  chunk of bytes ── scan ──▶ sequencer ── pop ──▶ graph ──▶ fan-out ── deliver ──▶ (user slot, bytes)
+//!  [`scan`], [`event`]        [`sequencer`]        [`graph`]  [`fanout`]
+//! ```
+//!
+//! 1. [`Engine::feed`] reads the lines of a chunk in small batches: each batch is put into the ring, then everything
+//!    at the cursor is taken out of it, applied to the graph, and noted in the fan-out. The chunk, the slots that
+//!    the batch touches and the end of the tape are in the first-level cache all the time.
+//! 2. When it says [`Stop::TurnFull`], or there is nothing more to feed, [`Engine::deliver`] hands out one piece of bytes
+//!    per user.
+//! 3. Before the chunk's buffer is used again, [`Engine::settle`] saves what waits.
+//!
+//! Time only ever comes in as an argument.
+
+pub mod event;
+mod fanout;
+mod graph;
+mod idset;
+mod mail;
+mod scan;
+mod sequencer;
+mod text;
+mod transpose;
+
+use crate::{counters::Counters, time::Micros};
+use event::{Event, Kind, Reject, Rejected, leading_number, parse_line};
+use fanout::{FanOut, TurnLimits};
+use graph::{Graph, NONE};
+use scan::scan_line;
+use sequencer::{BOXED, FRESH, Place, Sequencer, Slot, WIDE};
+use std::ops::Range;
+use text::Text;
+
+/// Lines that are put into the ring before the next look at its cursor.
+const BATCH_LINES: usize = 256;
+
+/// What the engine needs to know.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Slots of the ring, a power of two.
+    pub capacity: usize,
+    /// Number of the first event.
+    pub first_sequence: u64,
+    /// How long an event waits for missing ones; `None`: for ever.
+    pub timeout: Option<Micros>,
+    /// Longest line in bytes, terminator included.
+    pub event_bytes_max: usize,
+    /// Bytes that one user may be owed by one turn, give or take an event.
+    pub turn_bytes_max: usize,
+    /// Bytes per connected user after which a turn is worth being delivered.
+    pub turn_bytes_mean: usize,
+}
+
+/// Why [`Engine::feed`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Every whole line has been read.
+    Drained,
+    /// What is left has no end in sight and is too long for an event already: it is rejected, and everything
+    /// up to the next line end is to be dropped.
+    Overlong,
+    /// The turn has reached its limits: deliver, then go on.
+    TurnFull,
+    /// The next line's number is too far ahead for the ring.
+    Blocked(u64),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    sequencer: Sequencer,
+    graph: Graph,
+    fanout: FanOut,
+    event_bytes_max: usize,
+    first_sequence: u64,
+    /// What has been counted so far. The server adds its own.
+    pub counters: Counters,
+    last_reject: Option<(Reject, Option<u64>)>,
+}
+
+impl Engine {
+    /// An engine with an empty graph, its cursor at the first number.
+    ///
+    /// # Panics
+    ///
+    /// If the capacity is no power of two.
+    #[must_use]
+    pub fn new(config: &EngineConfig) -> Self {
+        Self {
+            sequencer: Sequencer::new(config.capacity, config.first_sequence, config.timeout),
+            graph: Graph::default(),
+            fanout: FanOut::new(TurnLimits {
+                user_bytes: config.turn_bytes_max,
+                mean_bytes: config.turn_bytes_mean,
+                event_bytes: config.event_bytes_max,
+            }),
+            event_bytes_max: config.event_bytes_max,
+            first_sequence: config.first_sequence,
+            counters: Counters::default(),
+            last_reject: None,
+        }
+    }
+
+    /// The user `id` has logged in; it must not be connected already. Returns its slot: a small number, free again once
+    /// it has gone. Everything owed must have been delivered.
+    pub fn connect(&mut self, id: u64) -> u32 {
+        let slot = self.fanout.connect();
+        self.graph.connect(id, slot);
+        slot
+    }
+
+    /// The user `id` has gone from `slot`. Everything owed must have been delivered.
+    pub fn disconnect(&mut self, id: u64, slot: u32) {
+        self.graph.disconnect(id);
+        self.fanout.disconnect(slot);
+    }
+
+    /// Whether a user of that id is connected, and its slot.
+    #[must_use]
+    pub fn slot(&self, id: u64) -> Option<u32> {
+        self.graph.slot(id)
+    }
+
+    /// Reads lines from `chunk[range]` and releases what can be released. Returns how far it came and why it
+    /// stopped there. Whatever the reason, the turn may be full, and [`Engine::release_waiting`] have more to do. The bytes of the chunk outside the range are never interpreted, but lines are read
+    /// fastest with 16 bytes in front of the range and 48 behind it.
+    pub fn feed(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Stop) {
+        let mut at = range.start;
+        loop {
+            if self.release(chunk) {
+                return (at, Stop::TurnFull);
+            }
+            let (next, stop) = self.put_batch(chunk, at..range.end);
+            at = next;
+            match stop {
+                None => {}
+                Some(Stop::Blocked(seq)) => {
+                    if self.release(chunk) {
+                        return (at, Stop::TurnFull);
+                    }
+                    if !self.sequencer.takes(seq) {
+                        return (at, Stop::Blocked(seq));
+                    }
+                }
+                Some(stop) => {
+                    self.release(chunk);
+                    return (at, stop);
+                }
+            }
+        }
+    }
+
+    /// Releases what can be released without any new line. Says whether the turn is full and there may be more:
+    /// deliver, then go on.
+    pub fn release_waiting(&mut self) -> bool {
+        self.release(&[])
+    }
+
+    /// Puts a batch of lines into the ring.
+    fn put_batch(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Option<Stop>) {
+        let mut at = range.start;
+        for line in 0..BATCH_LINES {
+            if let Some(scanned) = scan_line(chunk, at)
+                && at + scanned.len <= range.end
+                && scanned.len <= self.event_bytes_max
+            {
+                let slot = Slot {
+                    text: at as u32,
+                    from: scanned.from,
+                    to: scanned.to,
+                    len: scanned.len as u16,
+                    kind: scanned.kind,
+                    flags: FRESH,
+                };
+                match self.sequencer.put(scanned.seq, slot) {
+                    Place::Waiting => {}
+                    Place::TooFar => {
+                        self.counters.events_received += line as u64;
+                        return (at, Some(Stop::Blocked(scanned.seq)));
+                    }
+                    place => self.count_dropped(place),
+                }
+                at += scanned.len;
+                continue;
+            }
+            self.counters.events_received += line as u64;
+            let (len, stop) = self.put_any_line(chunk, at..range.end);
+            return (at + len, stop);
+        }
+        self.counters.events_received += BATCH_LINES as u64;
+        (at, None)
+    }
+
+    /// Puts the next line, whatever it is, into the ring; returns its length.
+    #[cold]
+    fn put_any_line(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Option<Stop>) {
+        let rest = &chunk[range.clone()];
+        let window = &rest[..rest.len().min(self.event_bytes_max)];
+        let Some(newline) = memchr::memchr(b'\n', window) else {
+            if rest.len() < self.event_bytes_max {
+                return (0, Some(Stop::Drained));
+            }
+            return self.put_overlong(window, rest);
+        };
+        let content = &window[..newline];
+        let content = content.strip_suffix(b"\r").unwrap_or(content);
+        let len = newline + 1;
+        if content.is_empty() {
+            return (len, None);
+        }
+        let (seq, event) = match parse_line(content) {
+            Ok(event) => (event.seq, event),
+            Err(Rejected { seq, reason }) => {
+                let Some(seq) = seq else {
+                    self.count_rejected(reason, None);
+                    self.counters.events_received += 1;
+                    return (len, None);
+                };
+                let place = self.put_void(seq);
+                if place == Place::TooFar {
+                    return (0, Some(Stop::Blocked(seq)));
+                }
+                self.count_rejected(reason, Some(seq));
+                self.counters.events_received += 1;
+                return (len, None);
+            }
+        };
+        let place = self.put_event(&event, range.start, &window[..len]);
+        match place {
+            Place::TooFar => return (0, Some(Stop::Blocked(seq))),
+            Place::Waiting => {}
+            place => self.count_dropped(place),
+        }
+        self.counters.events_received += 1;
+        (len, None)
+    }
+
+    fn put_event(&mut self, event: &Event, at: usize, text: &[u8]) -> Place {
+        let narrow = (u32::try_from(event.from), u32::try_from(event.to));
+        let (from, to, wide) = if let (Ok(from), Ok(to)) = narrow { (from, to, 0) } else { (0, 0, WIDE) };
+        let kind = event.kind as u8;
+        match (u32::try_from(at), u16::try_from(text.len())) {
+            (Ok(at), Ok(len)) => {
+                self.sequencer.put(event.seq, Slot { text: at, from, to, len, kind, flags: FRESH | wide })
+            }
+            _ => self.sequencer.put_boxed(
+                event.seq,
+                Slot { text: 0, from, to, len: 0, kind, flags: wide },
+                text,
+            ),
+        }
+    }
+
+    /// Uses up the number of a rejected line.
+    fn put_void(&mut self, seq: u64) -> Place {
+        self.sequencer.put(seq, Slot { kind: Kind::Void as u8, flags: FRESH, ..Slot::default() })
+    }
+
+    fn put_overlong(&mut self, prefix: &[u8], rest: &[u8]) -> (usize, Option<Stop>) {
+        let seq = leading_number(prefix);
+        if let Some(seq) = seq
+            && self.put_void(seq) == Place::TooFar
+        {
+            return (0, Some(Stop::Blocked(seq)));
+        }
+        self.count_rejected(Reject::TooLong, seq);
+        self.counters.events_received += 1;
+        match memchr::memchr(b'\n', rest) {
+            Some(newline) => (newline + 1, None),
+            None => (rest.len(), Some(Stop::Overlong)),
+        }
+    }
+
+    #[cold]
+    fn count_dropped(&mut self, place: Place) {
+        match place {
+            Place::Late => self.counters.events_late += 1,
+            Place::Duplicate => self.counters.events_duplicate += 1,
+            Place::Waiting | Place::TooFar => {}
+        }
+    }
+
+    /// Counts a line that was no event.
+    pub fn count_rejected(&mut self, reason: Reject, seq: Option<u64>) {
+        self.counters.events_rejected[reason as usize] += 1;
+        self.last_reject = Some((reason, seq));
+    }
+
+    /// The last line that was rejected since the last call, for the log: why, and its number.
+    pub fn take_last_reject(&mut self) -> Option<(Reject, Option<u64>)> {
+        self.last_reject.take()
+    }
+
+    /// Releases events while the one at the cursor is there and the turn has room. Says whether room is what
+    /// ended it.
+    #[inline(always)]
+    fn release(&mut self, chunk: &[u8]) -> bool {
+        let full = loop {
+            if self.fanout.is_full() {
+                break true;
+            }
+            let Some((index, slot)) = self.sequencer.pop() else {
+                break false;
+            };
+            if slot.flags & (WIDE | BOXED) != 0 {
+                self.apply_unusual(index, slot, chunk);
+                continue;
+            }
+            let len = usize::from(slot.len);
+            let (from, to) = (u64::from(slot.from), u64::from(slot.to));
+            let Self { sequencer, graph, fanout, counters, .. } = self;
+            let bytes = if slot.flags & FRESH != 0 {
+                &chunk[slot.text as usize..]
+            } else {
+                &sequencer.text(index)[..]
+            };
+            apply(graph, fanout, counters, slot.kind, from, to, Text { bytes, len });
+        };
+        self.sequencer.update_reach();
+        full
+    }
+
+    /// An event whose ids or text do not fit a slot.
+    #[cold]
+    fn apply_unusual(&mut self, index: usize, slot: Slot, chunk: &[u8]) {
+        let len = usize::from(slot.len);
+        let (boxed, settled);
+        let text = if slot.flags & BOXED != 0 {
+            boxed = self.sequencer.take_boxed(index);
+            &boxed[..]
+        } else if slot.flags & FRESH != 0 {
+            &chunk[slot.text as usize..][..len]
+        } else {
+            settled = *self.sequencer.text(index);
+            &settled[..len]
+        };
+        let content = text.strip_suffix(b"\n").unwrap_or(text);
+        let content = content.strip_suffix(b"\r").unwrap_or(content);
+        // It was valid when it arrived; a slot with nothing to say is the right thing if it were not.
+        if let Ok(event) = parse_line(content) {
+            let text = Text { bytes: text, len: text.len() };
+            apply(
+                &mut self.graph,
+                &mut self.fanout,
+                &mut self.counters,
+                slot.kind,
+                event.from,
+                event.to,
+                text,
+            );
+        }
+    }
+
+    /// Hands every user that is owed something its bytes, in one piece each, and ends the turn.
+    pub fn deliver(&mut self, write: impl FnMut(u32, &[u8])) {
+        if !self.fanout.is_empty() {
+            self.fanout.deliver(write);
+        }
+    }
+
+    /// Whether nothing waits to be delivered.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.fanout.is_empty()
+    }
+
+    /// Must be called at time `now` before the chunk last fed is changed: what waits in the ring is saved
+    /// and gets its deadline.
+    pub fn settle(&mut self, chunk: &[u8], now: Micros) {
+        self.sequencer.settle(chunk, now);
+    }
+
+    /// Tells that an event which does not fit the ring has arrived, so that it does not wait for ever either.
+    pub fn set_deadline(&mut self, seq: u64, now: Micros) {
+        self.sequencer.set_deadline(seq, now);
+    }
+
+    /// When [`Engine::expire`] has something to do next.
+    pub fn next_deadline(&mut self) -> Option<Micros> {
+        self.sequencer.next_deadline()
+    }
+
+    /// Gives up the holes whose time has come; [`Engine::release_waiting`] releases what was behind them.
+    pub fn expire(&mut self, now: Micros) {
+        self.sequencer.expire(now);
+    }
+
+    /// Nothing was read for `by`: holes get that much more time.
+    pub fn postpone(&mut self, by: Micros) {
+        self.sequencer.postpone(by);
+    }
+
+    /// Gives up the hole at the cursor, up to the lowest waiting number or, if none is waiting, to `otherwise`.
+    pub fn skip_hole(&mut self, otherwise: Option<u64>) {
+        self.sequencer.skip_hole(otherwise);
+    }
+
+    /// Gives up all holes below the highest waiting number.
+    pub fn skip_all_holes(&mut self) {
+        self.sequencer.skip_all_holes();
+    }
+
+    /// Whether the line that [`Stop::Blocked`] named can be fed by now.
+    #[must_use]
+    pub fn takes(&self, seq: u64) -> bool {
+        self.sequencer.takes(seq)
+    }
+
+    /// Begins a new run: cursor at the first number, no edges. Nothing may be waiting.
+    ///
+    /// # Panics
+    ///
+    /// If events are waiting.
+    pub fn restart(&mut self) {
+        self.sequencer.restart(self.first_sequence);
+        self.graph.clear_edges();
+    }
+
+    /// The next number to release; 2^64 after the last one.
+    #[must_use]
+    pub fn cursor(&self) -> u128 {
+        self.sequencer.cursor()
+    }
+
+    /// Events that wait in the ring.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.sequencer.waiting()
+    }
+
+    /// Slots of the ring.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.sequencer.capacity()
+    }
+
+    /// Edges of the follow graph.
+    #[must_use]
+    pub fn follow_edges(&self) -> u64 {
+        self.graph.edges()
+    }
+
+    /// Connected users.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.fanout.users()
+    }
+
+    /// Numbers given up on since the last call.
+    pub fn take_skipped(&mut self) -> u64 {
+        self.sequencer.take_skipped()
+    }
+}
+
+/// Applies a released event to the graph and notes who gets it.
+#[inline(always)]
+fn apply(
+    graph: &mut Graph,
+    fanout: &mut FanOut,
+    counters: &mut Counters,
+    kind: u8,
+    from: u64,
+    to: u64,
+    text: Text<'_>,
+) {
+    const FOLLOW: u8 = Kind::Follow as u8;
+    const UNFOLLOW: u8 = Kind::Unfollow as u8;
+    const BROADCAST: u8 = Kind::Broadcast as u8;
+    const PRIVATE: u8 = Kind::Private as u8;
+    const STATUS: u8 = Kind::Status as u8;
+    counters.events_released[usize::from(kind)] += 1;
+    let recipients = match kind {
+        FOLLOW => unicast(fanout, graph.follow(from, to), text),
+        PRIVATE => unicast(fanout, graph.slot(to).unwrap_or(NONE), text),
+        STATUS => graph.node(from).map_or(0, |node| fanout.multicast(graph.audience(node), text)),
+        BROADCAST => fanout.broadcast(text),
+        UNFOLLOW => {
+            graph.unfollow(from, to);
+            0
+        }
+        _ => 0,
+    };
+    counters.deliveries += recipients as u64;
+}
+
+#[inline(always)]
+fn unicast(fanout: &mut FanOut, slot: u32, text: Text<'_>) -> usize {
+    if slot == NONE {
+        return 0;
+    }
+    fanout.unicast(slot, text);
+    1
+}

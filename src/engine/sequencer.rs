@@ -1,0 +1,412 @@
+//! Puts events back in order: a ring of slots indexed by sequence number modulo capacity (SPEC section 2).
+//!
+//! A slot is split in two. The 16 hot bytes say what the event is; 48 cold ones hold its text, so an
+//! ordinary waiting event takes exactly one cache line, and needs no allocation. Most events never use the cold part: while the
+//! chunk of input in which they arrived is being worked on, a slot only refers to the chunk (it is *fresh*), and events that
+//! are released before the chunk is given up are never copied here at all. [`Sequencer::settle`] moves
+//! the text of the others into the ring. Texts of more than 48 bytes are boxed.
+//!
+//! # Bounded delay
+//!
+//! Everything that one turn has left waiting shares a deadline: the turn's time plus the timeout. A deadline
+//! is a pair *(when, number)*: at that time every hole below that number is given up. Of a turn only the
+//! highest waiting number matters, and only if it is higher than that of every earlier deadline, because an earlier one
+//! with a higher number already covers it. So there is at most one deadline per turn, they are sorted
+//! by time and by number, and a thousand holes cost what one costs.
+
+use crate::time::Micros;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// Text of this many bytes waits in its slot; longer ones are boxed.
+pub(crate) const INLINE_BYTES: usize = 48;
+
+/// The slot refers to the chunk being worked on.
+pub(crate) const FRESH: u8 = 1;
+/// A user id does not fit the slot: it must be read from the text.
+pub(crate) const WIDE: u8 = 2;
+/// The text is boxed.
+pub(crate) const BOXED: u8 = 4;
+
+/// What the ring knows of an event. `kind` 0 is an empty slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slot {
+    /// Offset of a fresh event's text in its chunk.
+    pub(crate) text: u32,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) len: u16,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+}
+
+/// Where an event can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It has been put into the ring.
+    Waiting,
+    /// Its number is already waiting.
+    Duplicate,
+    /// Its number is below the cursor.
+    Late,
+    /// Its number is too far ahead of the cursor for the ring.
+    TooFar,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    slots: Vec<Slot>,
+    texts: Vec<[u8; INLINE_BYTES]>,
+    boxed: HashMap<u32, Box<[u8]>>,
+    cursor: u64,
+    /// Numbers from the cursor on that can be taken: the capacity, or what is left of the 64 bits.
+    reach: u64,
+    /// The last number there is has been released.
+    exhausted: bool,
+    waiting: usize,
+    /// How many of those are not fresh.
+    settled: usize,
+    /// The numbers (their low 32 bits) that were put in since the last settling.
+    fresh: Vec<u32>,
+    /// Holes below this number are given up.
+    skip_before: u64,
+    skipped: u64,
+    deadlines: VecDeque<(Micros, u64)>,
+    timeout: Option<Micros>,
+}
+
+impl Sequencer {
+    /// A ring of `capacity` slots, a power of two. `timeout` `None`: nothing is ever given up on its own.
+    pub(crate) fn new(capacity: usize, first: u64, timeout: Option<Micros>) -> Self {
+        assert!(capacity.is_power_of_two() && capacity <= 1 << 31, "the ring's capacity is a power of two");
+        let mut sequencer = Self {
+            slots: vec![Slot::default(); capacity],
+            texts: vec![[0; INLINE_BYTES]; capacity],
+            boxed: HashMap::new(),
+            cursor: 0,
+            reach: 0,
+            exhausted: false,
+            waiting: 0,
+            settled: 0,
+            fresh: Vec::new(),
+            skip_before: 0,
+            skipped: 0,
+            deadlines: VecDeque::new(),
+            timeout,
+        };
+        sequencer.restart(first);
+        sequencer
+    }
+
+    /// Begins a new run at `first`. Nothing may be waiting.
+    pub(crate) fn restart(&mut self, first: u64) {
+        assert_eq!(self.waiting, 0, "a new run begins with an empty ring");
+        self.cursor = first;
+        self.exhausted = false;
+        self.skip_before = first;
+        self.deadlines.clear();
+        self.update_reach();
+    }
+
+    /// The next number to release; 2^64 after the last one.
+    pub(crate) fn cursor(&self) -> u128 {
+        if self.exhausted { 1 << 64 } else { u128::from(self.cursor) }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Events in the ring.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Numbers given up on since the last call.
+    pub(crate) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Whether a number that was too far ahead has come within reach, or is late by now.
+    pub(crate) fn takes(&self, seq: u64) -> bool {
+        seq.wrapping_sub(self.cursor) < self.reach || self.exhausted || seq < self.cursor
+    }
+
+    #[inline(always)]
+    fn index(&self, seq: u64) -> usize {
+        seq as usize & (self.slots.len() - 1)
+    }
+
+    /// Puts an event into the ring.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, seq: u64, slot: Slot) -> Place {
+        if seq.wrapping_sub(self.cursor) >= self.reach {
+            return if self.exhausted || seq < self.cursor { Place::Late } else { Place::TooFar };
+        }
+        let index = self.index(seq);
+        let place = &mut self.slots[index];
+        if place.kind != 0 {
+            return Place::Duplicate;
+        }
+        *place = slot;
+        self.waiting += 1;
+        self.fresh.push(seq as u32);
+        Place::Waiting
+    }
+
+    /// Puts an event into the ring whose text is too long for a slot to refer to it.
+    pub(crate) fn put_boxed(&mut self, seq: u64, slot: Slot, text: &[u8]) -> Place {
+        let place = self.put(seq, Slot { flags: slot.flags | FRESH | BOXED, ..slot });
+        if place == Place::Waiting {
+            self.boxed.insert(self.index(seq) as u32, text.into());
+        }
+        place
+    }
+
+    /// Takes the event at the cursor, if it is there, and its index. Holes that have been given up are passed.
+    #[inline(always)]
+    pub(crate) fn pop(&mut self) -> Option<(usize, Slot)> {
+        loop {
+            let index = self.index(self.cursor);
+            let slot = self.slots[index];
+            if slot.kind != 0 {
+                self.slots[index].kind = 0;
+                self.waiting -= 1;
+                self.settled -= usize::from(slot.flags & FRESH == 0);
+                self.advance(1);
+                return Some((index, slot));
+            }
+            if self.cursor >= self.skip_before || self.exhausted {
+                return None;
+            }
+            self.skip();
+        }
+    }
+
+    /// The text of an event that is neither fresh nor boxed.
+    #[inline(always)]
+    pub(crate) fn text(&self, index: usize) -> &[u8; INLINE_BYTES] {
+        &self.texts[index]
+    }
+
+    /// Hands out the text of a boxed event.
+    pub(crate) fn take_boxed(&mut self, index: usize) -> Box<[u8]> {
+        self.boxed.remove(&(index as u32)).unwrap_or_default()
+    }
+
+    /// Must be called after a series of `pop`s, before the next `put`: the reach follows the cursor.
+    #[inline]
+    pub(crate) fn update_reach(&mut self) {
+        let left = if self.exhausted { 0 } else { (u64::MAX - self.cursor).saturating_add(1) };
+        self.reach = left.min(self.slots.len() as u64);
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, by: u64) {
+        let (cursor, overflow) = self.cursor.overflowing_add(by);
+        self.cursor = cursor;
+        self.exhausted |= overflow;
+    }
+
+    /// Gives up the number at the cursor, or all up to `skip_before` where nothing is waiting.
+    #[cold]
+    fn skip(&mut self) {
+        let numbers = if self.waiting == 0 { self.skip_before - self.cursor } else { 1 };
+        self.skipped = self.skipped.saturating_add(numbers);
+        self.advance(numbers);
+    }
+
+    /// The chunk that fresh events refer to is about to be given up: moves their texts into the ring, and
+    /// sets the deadline of everything that has been put in since the last time and is still waiting.
+    pub(crate) fn settle(&mut self, chunk: &[u8], now: Micros) {
+        let mut left = self.waiting - self.settled;
+        if left != 0 {
+            let mut highest = 0;
+            // The youngest are the likeliest to be waiting still.
+            while left != 0
+                && let Some(low) = self.fresh.pop()
+            {
+                let ahead = low.wrapping_sub(self.cursor as u32);
+                let index = self.index(u64::from(low));
+                if u64::from(ahead) < self.reach
+                    && self.slots[index].flags & FRESH != 0
+                    && self.slots[index].kind != 0
+                {
+                    self.settle_slot(index, chunk);
+                    highest = highest.max(ahead);
+                    left -= 1;
+                }
+            }
+            debug_assert_eq!(left, 0, "every fresh event is on the list");
+            self.settled = self.waiting;
+            self.set_deadline(self.cursor + u64::from(highest), now);
+        }
+        self.fresh.clear();
+    }
+
+    fn settle_slot(&mut self, index: usize, chunk: &[u8]) {
+        let slot = &mut self.slots[index];
+        slot.flags &= !FRESH;
+        if slot.flags & BOXED != 0 {
+            return;
+        }
+        let text = &chunk[slot.text as usize..][..usize::from(slot.len)];
+        if text.len() <= INLINE_BYTES {
+            self.texts[index][..text.len()].copy_from_slice(text);
+        } else {
+            slot.flags |= BOXED;
+            self.boxed.insert(index as u32, text.into());
+        }
+    }
+
+    /// The event `seq` has arrived and waits: gives it its deadline.
+    pub(crate) fn set_deadline(&mut self, seq: u64, now: Micros) {
+        let Some(timeout) = self.timeout else {
+            return;
+        };
+        if self.deadlines.back().is_none_or(|&(_, last)| last < seq) {
+            self.deadlines.push_back((now.saturating_add(timeout), seq));
+        }
+    }
+
+    /// When the next hole is given up, if nothing fills it before.
+    pub(crate) fn next_deadline(&mut self) -> Option<Micros> {
+        while let Some(&(at, seq)) = self.deadlines.front() {
+            if seq >= self.cursor && !self.exhausted && seq >= self.skip_before {
+                return Some(at);
+            }
+            self.deadlines.pop_front();
+        }
+        None
+    }
+
+    /// Gives up the holes whose time has come. The next `pop`s pass them.
+    pub(crate) fn expire(&mut self, now: Micros) {
+        while let Some(&(at, seq)) = self.deadlines.front()
+            && at <= now
+        {
+            self.skip_before = self.skip_before.max(seq);
+            self.deadlines.pop_front();
+        }
+    }
+
+    /// Nothing was read for `by`: what is missing gets that much more time.
+    pub(crate) fn postpone(&mut self, by: Micros) {
+        for (at, _) in &mut self.deadlines {
+            *at = at.saturating_add(by);
+        }
+    }
+
+    /// Gives up the hole at the cursor: all numbers below the lowest waiting one or, where none is waiting,
+    /// below `otherwise`.
+    pub(crate) fn skip_hole(&mut self, otherwise: Option<u64>) {
+        if self.exhausted {
+            return;
+        }
+        let lowest = if self.waiting == 0 {
+            otherwise
+        } else {
+            (0..self.reach)
+                .map(|ahead| self.cursor + ahead)
+                .find(|&seq| self.slots[self.index(seq)].kind != 0)
+        };
+        self.skip_before = self.skip_before.max(lowest.unwrap_or(0));
+    }
+
+    /// Gives up every hole below a waiting event.
+    pub(crate) fn skip_all_holes(&mut self) {
+        if self.waiting == 0 || self.exhausted {
+            return;
+        }
+        let highest = (0..self.reach).rev().map(|ahead| self.cursor + ahead);
+        let highest = highest.into_iter().find(|&seq| self.slots[self.index(seq)].kind != 0);
+        self.skip_before = self.skip_before.max(highest.unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(sequencer: &mut Sequencer, seq: u64) -> Place {
+        sequencer.put(seq, Slot { kind: 3, len: 1, flags: FRESH, ..Slot::default() })
+    }
+
+    /// Releases everything that can be and returns the cursor.
+    fn release(sequencer: &mut Sequencer) -> u128 {
+        while sequencer.pop().is_some() {}
+        sequencer.update_reach();
+        sequencer.cursor()
+    }
+
+    #[test]
+    fn a_slot_takes_one_cache_line() {
+        assert_eq!(size_of::<Slot>() + INLINE_BYTES, 64);
+    }
+
+    #[test]
+    fn events_leave_in_order_each_once() {
+        let mut ring = Sequencer::new(8, 1, Some(1000));
+        for seq in [3, 2, 8] {
+            assert_eq!(event(&mut ring, seq), Place::Waiting);
+        }
+        assert_eq!(release(&mut ring), 1);
+        assert_eq!(event(&mut ring, 3), Place::Duplicate);
+        assert_eq!(event(&mut ring, 9), Place::TooFar);
+        assert_eq!(event(&mut ring, 0), Place::Late);
+        assert_eq!(event(&mut ring, 1), Place::Waiting);
+        assert_eq!(release(&mut ring), 4);
+        assert_eq!(event(&mut ring, 3), Place::Late);
+        assert_eq!(event(&mut ring, 11), Place::Waiting);
+        assert_eq!(event(&mut ring, 12), Place::TooFar);
+    }
+
+    #[test]
+    fn a_deadline_covers_every_hole_below_it_and_no_more() {
+        let mut ring = Sequencer::new(64, 1, Some(1000));
+        for seq in [3, 5, 7] {
+            event(&mut ring, seq);
+        }
+        ring.settle(&[b'x'; 10], 0);
+        event(&mut ring, 6);
+        ring.settle(&[b'x'; 10], 400);
+        event(&mut ring, 9);
+        ring.settle(&[b'x'; 10], 500);
+        assert_eq!(ring.next_deadline(), Some(1000));
+        ring.expire(999);
+        assert_eq!(release(&mut ring), 1);
+        ring.expire(1000);
+        assert_eq!(release(&mut ring), 8);
+        assert_eq!(ring.take_skipped(), 3);
+        assert_eq!(ring.next_deadline(), Some(1500), "6 was covered by the deadline of 7");
+        ring.expire(1500);
+        assert_eq!(release(&mut ring), 10);
+        assert_eq!(ring.next_deadline(), None);
+    }
+
+    #[test]
+    fn numbers_end_at_the_largest() {
+        let mut ring = Sequencer::new(8, u64::MAX - 3, Some(0));
+        assert_eq!(event(&mut ring, 2), Place::Late);
+        for seq in (u64::MAX - 3)..=u64::MAX {
+            assert_eq!(event(&mut ring, seq), Place::Waiting);
+        }
+        assert_eq!(release(&mut ring), 1 << 64);
+        assert_eq!(event(&mut ring, 0), Place::Late);
+        assert_eq!(event(&mut ring, u64::MAX), Place::Late);
+    }
+
+    #[test]
+    fn the_hole_in_front_is_skipped_alone() {
+        let mut ring = Sequencer::new(8, 0, None);
+        event(&mut ring, 2);
+        event(&mut ring, 5);
+        ring.skip_hole(Some(1_000_000));
+        assert_eq!(release(&mut ring), 3);
+        ring.skip_all_holes();
+        assert_eq!(release(&mut ring), 6);
+        ring.skip_hole(Some(1_000_000));
+        assert_eq!(release(&mut ring), 1_000_000);
+        assert_eq!(ring.take_skipped(), 2 + 2 + 999_994);
+    }
+}
