@@ -12,10 +12,13 @@
 //! - Otherwise: `time=2001-02-03T04:05:06.789012Z level=info msg="user disconnected" user=7 reason=slow`
 //!
 //! One record is always one line: values are quoted where they need it, control characters are escaped, long values
-//! are cut. The log never holds up the server or ends it: when standard error takes nothing (a full pipe, a stopped
-//! or closed terminal), lines are left out, and the next one that gets through says how many.
+//! are cut. The log does not hold up the server or end it: when standard error takes nothing (a full pipe, a stopped
+//! or closed terminal), lines are left out, and the next one that gets through says how many. What remains of
+//! this is a terminal program that freezes: it can stop the line that fills the terminal's last bytes.
 
 mod line;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::Cell,
