@@ -85,6 +85,21 @@ impl User {
         done
     }
 
+    /// Reads until what came ends with `end`. Gives all that came.
+    #[track_caller]
+    pub fn read_through(&mut self, end: impl AsRef<[u8]>) -> Vec<u8> {
+        let mut got = Vec::new();
+        let mut buffer = [0; 1 << 16];
+        while !got.ends_with(end.as_ref()) {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => panic!("{}: closed after {}", self.name, excerpt(&got, got.len())),
+                Ok(length) => got.extend_from_slice(&buffer[..length]),
+                Err(error) => panic!("{}: {error} after {}", self.name, excerpt(&got, got.len())),
+            }
+        }
+        got
+    }
+
     /// Expects that the server ends the connection in an orderly way, and nothing before.
     #[track_caller]
     pub fn expect_eof(&mut self) {

@@ -1,6 +1,7 @@
 //! How the server is started: options, variables, limits.
 
 use std::ffi::{OsStr, OsString};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -30,6 +31,12 @@ pub const OPTIONS: [(&str, &str); 21] = [
     ("logIntervalMs", "10000"),
     ("busyPoll", "false"),
 ];
+
+/// A loopback address that no other test process uses, for tests that need a port of a given number to be free.
+pub fn private_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 100 + high % 100, middle, low.clamp(1, 254))
+}
 
 /// A start of the server that is being prepared.
 #[derive(Debug)]

@@ -24,13 +24,24 @@ pub mod stream;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 pub use client::{Source, User};
-pub use launch::{Finished, Launch, OPTIONS};
+pub use launch::{Finished, Launch, OPTIONS, private_address};
 pub use rustix::process::Signal;
 pub use server::Server;
 
 /// How long anything may take before a test gives up. It is only ever reached by a test that fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Raises this process's own limit of open files as far as the system allows, and gives what it is then.
+pub fn raise_own_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // If that fails, the limit is what it was.
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
 
 /// Prepares a start of the server with the given options: `launch!(eventTimeoutMs = -1)`.
 ///
