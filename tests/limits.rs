@@ -1,0 +1,133 @@
+//! SPEC sections 1.2, 4 and 5: limits on connections and open files.
+
+use std::time::Duration;
+
+use support::{User, launch, server};
+
+#[test]
+fn one_user_too_many_is_accepted_and_closed() {
+    let server = server!(eventTimeoutMs = -1, maxUserClients = 3);
+    let mut source = server.source();
+    let mut users: Vec<_> = (1..=3).map(|id| server.user(id)).collect();
+    source.send("1|B\n");
+    for user in &mut users {
+        user.expect("1|B\n");
+    }
+    for _ in 0..10 {
+        let mut extra = server.stranger();
+        extra.offer("4\n");
+        extra.expect_closed();
+    }
+    source.send("2|B\n3|P|1|4\n4|B\n");
+    for user in &mut users {
+        user.expect("2|B\n4|B\n");
+    }
+}
+
+#[test]
+fn when_a_user_leaves_there_is_room_for_another() {
+    let server = server!(eventTimeoutMs = -1, maxUserClients = 2);
+    let mut source = server.source();
+    let mut staying = server.user(1);
+    for number in 1..=100 {
+        let mut guest = server.user(2);
+        source.send(format!("{number}|B\n"));
+        staying.expect(format!("{number}|B\n"));
+        guest.expect(format!("{number}|B\n"));
+        guest.finish();
+        guest.expect_eof();
+    }
+}
+
+#[test]
+fn by_default_there_are_1000_users() {
+    let server = server!(eventTimeoutMs = -1);
+    let mut source = server.source();
+    let mut users: Vec<_> = (1..=1000).map(|id| server.user(id)).collect();
+    source.send("1|B\n");
+    for user in &mut users {
+        user.expect("1|B\n");
+    }
+    let mut extra = server.stranger();
+    extra.offer("1001\n");
+    extra.expect_closed();
+    source.send("2|B\n");
+    for user in &mut users {
+        user.expect("2|B\n");
+    }
+}
+
+#[test]
+fn the_open_files_limit_is_raised_as_far_as_the_system_allows() {
+    let server = launch!(maxUserClients = 100).limit("-S -n 64").start();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).expect("/proc");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let mut figures = line.split_whitespace().skip(3);
+    let (soft, hard) = (figures.next().unwrap(), figures.next().unwrap());
+    assert_ne!(soft, "64");
+    assert_eq!(soft, hard);
+}
+
+#[test]
+fn a_limit_below_what_max_user_clients_needs_is_warned_of() {
+    let server = launch!(maxUserClients = 1000).limit("-n 64").start();
+    server.wait_for_log("maxUserClients");
+    let log = server.log();
+    let warning = log.lines().find(|line| line.contains("maxUserClients")).unwrap();
+    assert!(warning.to_lowercase().contains("warn") && warning.contains("64"), "{warning}");
+}
+
+#[test]
+fn a_limit_that_is_high_enough_is_not_warned_of() {
+    let server = launch!(maxUserClients = 10).limit("-n 256").start();
+    server.pass();
+    assert!(!server.stop().contains("maxUserClients"));
+}
+
+#[test]
+fn running_out_of_file_descriptors_pauses_accepting_but_not_the_service() {
+    let server = launch!(eventTimeoutMs = -1, maxUserClients = 1000).limit("-n 64").start();
+    let mut source = server.source();
+    // Known to be accepted, because it has been heard of.
+    let mut first = server.user(0);
+    source.send("1|B\n");
+    first.expect("1|B\n");
+    let mut users: Vec<User> = (1..=150).map(|id| server.user(id)).collect();
+    server.wait_for_log_of(&["descriptor", "open files", "EMFILE"]);
+    // Those connected are served; the others wait in the backlog.
+    source.send("2|B\n");
+    first.expect("2|B\n");
+    let mut accepted: Vec<User> = Vec::new();
+    while let Some(mut user) = (!users.is_empty()).then(|| users.remove(0)) {
+        if user.expect_until_quiet(b"2|B\n", Duration::from_millis(500)) == 0 {
+            users.insert(0, user);
+            break;
+        }
+        accepted.push(user);
+    }
+    assert!(accepted.len() >= 20, "only {} users were accepted", accepted.len());
+    assert!(!users.is_empty(), "64 files were enough for all: nothing was shown");
+    source.send("3|B\n");
+    for user in accepted.iter_mut().chain([&mut first]) {
+        user.expect("3|B\n");
+    }
+    // When users leave, those who wait are accepted, in their order.
+    let leaving = accepted.len();
+    drop(accepted);
+    let mut number = 4;
+    for mut user in users.drain(..leaving.min(users.len())) {
+        // Accepting may resume at its own pace: until then the user is not connected and is skipped.
+        loop {
+            let event = format!("{number}|P|9|{}\n", user.name.trim_start_matches("user "));
+            let barrier = format!("{}|P|9|0\n", number + 1);
+            source.send(event.clone() + &barrier);
+            first.expect(&barrier);
+            number += 2;
+            if user.expect_until_quiet(event.as_bytes(), Duration::from_millis(200)) > 0 {
+                break;
+            }
+        }
+    }
+    source.send(format!("{number}|P|9|0\n"));
+    first.expect(format!("{number}|P|9|0\n"));
+}
