@@ -3,6 +3,7 @@
 pub mod config;
 pub mod counters;
 pub mod engine;
+pub mod health;
 pub mod logging;
 pub mod options;
 pub mod rate_limit;

@@ -15,12 +15,13 @@
 //! `main` calls [`from_process`]; on `Err(exit)` it returns [`Exit::report`], which prints and gives the status:
 //!
 //! ```no_run
-//! use fortnight::options::{self, Invocation};
+//! use fortnight::options::{self, Exit, Invocation};
 //! use std::process::ExitCode;
 //!
 //! fn main() -> ExitCode {
 //!     match options::from_process() {
 //!         Ok(Invocation::Serve(config)) => serve(&config),
+//!         Ok(Invocation::Health(admin)) => Exit::of_health(&admin).report(),
 //!         Err(exit) => exit.report(),
 //!     }
 //! }
@@ -40,9 +41,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, error::ErrorKind, parser::ValueSource};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    health::{self, AdminUrl},
+};
 use field::AnyValue;
 use table::{Definition, OPTIONS};
 
@@ -51,12 +55,15 @@ use table::{Definition, OPTIONS};
 pub enum Invocation {
     /// Run the server: what happens without a subcommand.
     Serve(Config),
+    /// Ask a running server whether it is well: `fortnight health`.
+    Health(AdminUrl),
 }
 
 /// The program ends here: `--help`, `--version`, or a refused command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused.
+    /// Exit status: 0 if the user asked for `text`, 1 if what was asked for failed, 2 if the command line or a
+    /// variable is refused.
     pub status: u8,
     /// What to print, line end included: to standard output if `status` is 0, to standard error otherwise.
     pub text: String,
@@ -65,6 +72,15 @@ pub struct Exit {
 impl Exit {
     fn refused(sentence: impl std::fmt::Display) -> Self {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
+    }
+
+    /// Checks the health of the server at `admin`: status 0 and its answer, or status 1 and one sentence.
+    #[must_use]
+    pub fn of_health(admin: &AdminUrl) -> Self {
+        match health::check(admin) {
+            Ok(answer) => Self { status: 0, text: format!("{answer}\n") },
+            Err(sentence) => Self { status: 1, text: format!("fortnight: {sentence}\n") },
+        }
     }
 
     /// Prints the text and returns the status for `main` to return. A closed stream is no error: Nobody is
@@ -79,6 +95,9 @@ impl Exit {
         ExitCode::from(self.status)
     }
 }
+
+const HEALTH: &str = "health";
+const ADMIN: &str = "admin";
 
 /// The whole command line, for parsing, the man page and shell completions.
 #[must_use]
@@ -99,8 +118,22 @@ pub fn command() -> Command {
 }
 
 /// Everything else that the program can do: one entry here and one arm in [`parse`].
-fn subcommands() -> [Command; 0] {
-    []
+fn subcommands() -> [Command; 1] {
+    [Command::new(HEALTH)
+        .about("Ask a running server whether it is well: exit status 0 if so, 1 if not")
+        .arg(admin_argument())]
+}
+
+/// `--admin URL`, for subcommands that talk to a running server; [`admin_url`] reads it.
+fn admin_argument() -> Arg {
+    Arg::new(ADMIN)
+        .long(ADMIN)
+        .value_name("URL")
+        .help(
+            "Where its admin interface is, as http://HOST:PORT; without, adminPort and adminBindAddress say",
+        )
+        .value_parser(AnyValue { choices: &[] })
+        .value_hint(ValueHint::Url)
 }
 
 fn argument(option: &Definition) -> Arg {
@@ -160,7 +193,37 @@ where
         }
         _ => Exit::refused(refusal::sentence(&error)),
     })?;
-    resolve(&matches, variable).map(Invocation::Serve)
+    match matches.subcommand() {
+        Some((HEALTH, health)) => admin_url(health, variable).map(Invocation::Health),
+        _ => resolve(&matches, variable).map(Invocation::Serve),
+    }
+}
+
+/// What `--admin` says, and else the server's own variables.
+fn admin_url(matches: &ArgMatches, variable: impl Fn(&str) -> Option<OsString>) -> Result<AdminUrl, Exit> {
+    const EXPECTED: &str = "http://HOST:PORT";
+    if let Some(url) = matches.get_one::<OsString>(ADMIN) {
+        let admin = url.to_str().and_then(|url| url.parse().ok());
+        return admin.ok_or_else(|| refuse("--admin", url, EXPECTED));
+    }
+    let mut config = Config::default();
+    for option in OPTIONS.iter().filter(|option| ["adminPort", "adminBindAddress"].contains(&option.variable))
+    {
+        if let Some(value) = variable(option.variable).filter(|value| !value.is_empty()) {
+            read(option, &Origin::Variable, &value, &mut config)?;
+        }
+    }
+    match config.admin_port {
+        Some(port) if port != 0 => Ok(AdminUrl::local(config.admin_bind_address, port)),
+        _ => Err(Exit::refused(format_args!(
+            "--admin: a value is missing; expected {EXPECTED}, or a port in adminPort"
+        ))),
+    }
+}
+
+fn read(option: &Definition, origin: &Origin, value: &OsStr, config: &mut Config) -> Result<(), Exit> {
+    let refused = || refuse(&name(option.variable, origin), value, &option.field.expected());
+    option.field.read(config, value).ok_or_else(refused)
 }
 
 /// Where a value comes from: this is how a refusal names the option.
@@ -174,10 +237,8 @@ fn resolve(matches: &ArgMatches, variable: impl Fn(&str) -> Option<OsString>) ->
     let mut config = Config::default();
     for option in OPTIONS {
         let (origin, value) = lookup(option.variable, matches, &variable);
-        let Some(value) = value else { continue };
-        if option.field.read(&mut config, &value).is_none() {
-            let expected = option.field.expected();
-            return Err(refuse(&name(option.variable, &origin), &value, &expected));
+        if let Some(value) = value {
+            read(option, &origin, &value, &mut config)?;
         }
     }
     check_ports(&config, |option| lookup(option, matches, &variable).0)?;

@@ -147,14 +147,15 @@ fn a_port_in_use_ends_the_start_with_status_1_and_one_sentence() {
 }
 
 #[test]
-fn both_listeners_on_one_port_end_the_start_with_status_1() {
+fn one_port_for_both_listeners_is_refused_with_one_sentence() {
     let address = private_address();
     let finished =
         launch!(eventSourceBindAddress = address, userBindAddress = address, eventSourceServerPort = 7777)
             .set("userServerPort", "7777")
             .run();
-    assert_refused(&finished, 1, &["7777", "in use"]);
+    assert_refused(&finished, 2, &["7777"]);
     assert_names(&finished, "userServerPort");
+    assert_names(&finished, "eventSourceServerPort");
 }
 
 #[test]

@@ -57,11 +57,12 @@ fn unknown(error: &clap::Error, argument: &str) -> String {
     format!("{}: not known; expected what fortnight --help lists{expected}", quoted(written))
 }
 
+/// What a flag accepts: one of the server's options, or the URL that some subcommands take.
 fn expected(flag: &str) -> String {
     OPTIONS
         .iter()
         .find(|option| flag.strip_prefix("--") == Some(&kebab_case(option.variable)))
-        .map_or_else(|| "one".to_owned(), |option| option.field.expected())
+        .map_or_else(|| "http://HOST:PORT".to_owned(), |option| option.field.expected())
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {

@@ -14,8 +14,10 @@ fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, Exit> {
 }
 
 fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
-    let Invocation::Serve(config) = run(args, variables).expect("accepted");
-    config
+    match run(args, variables) {
+        Ok(Invocation::Serve(config)) => config,
+        other => panic!("{args:?} is no start of the server: {other:?}"),
+    }
 }
 
 /// The sentence that `fortnight <args>` is refused with, after checking that it is one line of status 2.
@@ -233,6 +235,7 @@ fn values_that_are_not_utf8_are_refused_or_taken_as_a_file_name() {
                 Ok(Invocation::Serve(config)) => {
                     assert_eq!(config.record_trace, Some(bytes.into()), "{}", option.variable);
                 }
+                Ok(other) => panic!("{other:?}"),
                 Err(exit) => assert!(exit.text.contains(r#": "\xFF\xFE" is not accepted"#), "{}", exit.text),
             }
         }
@@ -308,4 +311,45 @@ fn version_prints_the_version() {
         exit,
         Exit { status: 0, text: concat!("fortnight ", env!("CARGO_PKG_VERSION"), "\n").to_owned() }
     );
+}
+
+#[test]
+fn health_asks_the_server_that_the_flag_or_the_variables_name() {
+    let url = |args: &[&str], variables: &[(&str, &str)]| match run(&[&["health"], args].concat(), variables)
+    {
+        Ok(Invocation::Health(admin)) => admin.to_string(),
+        other => panic!("{args:?} is no check: {other:?}"),
+    };
+    assert_eq!(url(&["--admin", "127.0.0.2:9095"], &[("adminPort", "7")]), "http://127.0.0.2:9095");
+    assert_eq!(url(&["--admin=http://[::1]:9095/"], &[]), "http://[::1]:9095");
+    assert_eq!(url(&[], &[("adminPort", "7"), ("adminBindAddress", "0.0.0.0")]), "http://127.0.0.1:7");
+    assert_eq!(
+        url(&[], &[("adminPort", "7"), ("eventTimeoutMs", "abc")]),
+        "http://127.0.0.1:7",
+        "not its option"
+    );
+}
+
+#[test]
+fn health_refuses_what_it_cannot_ask() {
+    let missing = "--admin: a value is missing; expected http://HOST:PORT, or a port in adminPort";
+    for port in ["off", "0", ""] {
+        assert_eq!(refusal(&["health"], &[("adminPort", port)]), missing);
+    }
+    assert_eq!(
+        refusal(&["health", "--admin", "nowhere"], &[("adminPort", "7")]),
+        "--admin: \"nowhere\" is not accepted; expected http://HOST:PORT"
+    );
+    assert_eq!(
+        refusal(&["health", "--admin"], &[]),
+        "--admin: a value is missing; expected http://HOST:PORT"
+    );
+    assert_eq!(
+        refusal(&["health"], &[("adminPort", "x")]),
+        "adminPort: \"x\" is not accepted; expected a port from 0 to 65535, or off"
+    );
+    let mixed = refusal(&["--busy-poll=true", "health"], &[]);
+    assert!(mixed.contains("not accepted") || mixed.contains("not known"), "{mixed}");
+    let mixed = refusal(&["health", "--busy-poll"], &[]);
+    assert!(mixed.contains("--busy-poll"), "{mixed}");
 }
