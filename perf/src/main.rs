@@ -1,2 +1,15 @@
 //! `maze`: load generator, verifier and yardstick.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use maze::command;
+use maze::options::{Cli, Command};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(options) => command::run(&options),
+        Command::Latency(options) => command::latency(&options),
+        Command::Limit(options) => command::limit(&options),
+    }
+}

@@ -1,0 +1,164 @@
+//! The commands: what their options say is done, and the outcome is told.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::block::Expect;
+use crate::book::Book;
+use crate::drive::{self, Settings, Trouble};
+use crate::fault::Fault;
+use crate::limit::Limit;
+use crate::options::{LatencyOptions, LimitOptions, LogLevel, OutputOptions, RunOptions, ServerOptions};
+use crate::plan::Plan;
+use crate::process::{Addresses, Server, pin, raise_open_files};
+use crate::report::{self, Figures};
+use crate::ui::Display;
+
+/// The line that ends a run in which everything was right.
+pub const ALL_RECEIVED: &str = "\\o/ ALL NOTIFICATIONS RECEIVED \\o/";
+
+/// An option that makes no sense: exit status 2.
+pub fn refuse(sentence: &str) -> ExitCode {
+    eprintln!("maze: {sentence}");
+    ExitCode::from(2)
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    eprintln!("maze: {sentence}");
+    ExitCode::from(1)
+}
+
+/// Starts logging to standard error.
+pub fn start_log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Off => log::LevelFilter::Off,
+        LogLevel::Error => log::LevelFilter::Error,
+        LogLevel::Warn => log::LevelFilter::Warn,
+        LogLevel::Info => log::LevelFilter::Info,
+        LogLevel::Debug => log::LevelFilter::Debug,
+        LogLevel::Trace => log::LevelFilter::Trace,
+    };
+    // Only the first call in a process sets it; a second one changes nothing that matters.
+    let _ = simple_logger::SimpleLogger::new().with_level(level).init();
+}
+
+/// Result of one run: figures, a fault of the server, or why there was no run.
+pub type Outcome = Result<Figures, Trouble>;
+
+/// Prepares, starts the server if that is wanted, and runs.
+///
+/// # Errors
+/// Those of [`drive::run`], and of starting the server.
+pub fn prepare_and_run(settings: &mut Settings, server: &ServerOptions, output: &OutputOptions) -> Outcome {
+    raise_open_files();
+    if let Some(core) = server.core {
+        pin(core).map_err(Trouble::Failed)?;
+    }
+    let mut display = Display::new(settings, output);
+    let book = drive::prepare(settings, &mut |progress| display.show(0, progress));
+    log::debug!("{} MiB prepared, complete: {}", book.held() >> 20, book.is_complete());
+    let started = start_server(settings, server, &book).map_err(Trouble::Failed)?;
+    if let Some(started) = &started {
+        settings.addresses = started.addresses;
+        settings.pid = Some(started.pid());
+        log::debug!("server {} at {:?}", started.pid(), started.addresses);
+    }
+    let users = settings.load.connected;
+    let outcome = drive::run(settings, book, &mut |progress| display.show(users, progress));
+    display.finish();
+    outcome
+}
+
+fn start_server(settings: &Settings, server: &ServerOptions, book: &Book) -> Result<Option<Server>, String> {
+    let Some(command) = &server.spawn else { return Ok(None) };
+    let mut variables = Vec::new();
+    let file = std::env::temp_dir().join(format!("maze-plan-{}.json", std::process::id()));
+    if settings.expect == Expect::Pattern {
+        let load = &settings.load;
+        let plan = if book.is_complete() { Plan::of_book(load, book) } else { Plan::of_workload(load) };
+        plan.store(&file)?;
+        variables.push(("mazePlan".to_owned(), file.display().to_string()));
+    }
+    let started = Server::start(command, &variables, server.server_core, settings.addresses);
+    if settings.expect == Expect::Pattern {
+        // It has been read: the server listens.
+        let _ = std::fs::remove_file(&file);
+    }
+    started.map(Some)
+}
+
+/// Tells the outcome; the exit status says whether everything was right.
+pub fn tell(settings: &Settings, output: &OutputOptions, outcome: &Outcome) -> ExitCode {
+    let mut out: Box<dyn std::io::Write> =
+        if output.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
+    let print_json = |outcome: Result<&Figures, &Fault>| {
+        if output.json {
+            println!("{:#}", report::to_json(settings, outcome));
+        }
+    };
+    match outcome {
+        Ok(figures) => {
+            let _ = writeln!(out, "{}{ALL_RECEIVED}", report::summary(settings, figures));
+            print_json(Ok(figures));
+            ExitCode::SUCCESS
+        }
+        Err(Trouble::Fault(fault)) => {
+            let _ = write!(out, "{fault}");
+            print_json(Err(fault));
+            ExitCode::FAILURE
+        }
+        Err(Trouble::Failed(sentence)) => fail(sentence),
+    }
+}
+
+/// `maze run`.
+pub fn run(options: &RunOptions) -> ExitCode {
+    start_log(options.output.log_level);
+    let mut settings = match options.settings() {
+        Ok(settings) => settings,
+        Err(sentence) => return refuse(&sentence),
+    };
+    let outcome = prepare_and_run(&mut settings, &options.server, &options.output);
+    tell(&settings, &options.output, &outcome)
+}
+
+/// `maze latency`.
+pub fn latency(options: &LatencyOptions) -> ExitCode {
+    start_log(options.output.log_level);
+    let mut settings = match options.settings() {
+        Ok(settings) => settings,
+        Err(sentence) => return refuse(&sentence),
+    };
+    let outcome = prepare_and_run(&mut settings, &options.server, &options.output);
+    tell(&settings, &options.output, &outcome)
+}
+
+/// `maze limit`.
+pub fn limit(options: &LimitOptions) -> ExitCode {
+    start_log(LogLevel::Info);
+    raise_open_files();
+    let plan = match (&options.plan, options.forward) {
+        (_, true) => Ok(Plan::default()),
+        (Some(path), false) => Plan::load(path),
+        (None, false) => options.load.workload().map(|load| Plan::of_workload(&load)),
+    };
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(sentence) => return refuse(&sentence),
+    };
+    let ports = (options.event_source_server_port, options.user_server_port);
+    let at = match Addresses::resolve(&options.bind_address, ports.0, ports.1) {
+        Ok(at) => at,
+        Err(sentence) => return refuse(&sentence),
+    };
+    let served =
+        Limit::new(at.source, at.users, plan, options.forward, options.read_max).and_then(|mut limit| {
+            println!("{}", limit.listening()?);
+            std::io::stdout().flush()?;
+            limit.serve()
+        });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("limit at {} and {}: {error}", at.source, at.users)),
+    }
+}

@@ -1,0 +1,518 @@
+//! The run itself: one loop that sends, receives and checks.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use crate::arrivals::Arrivals;
+use crate::block::{Builder, Expect};
+use crate::book::Book;
+use crate::churn::{Moment, Visitor};
+use crate::fault::{Class, Fault};
+use crate::feed::{Feed, Pause};
+use crate::process::{Addresses, cpu_ns, descriptors, memory_bytes};
+use crate::report::{Figures, Sample};
+use crate::user::{Got, Throttle, User};
+use crate::workload::Workload;
+
+/// One read of a user.
+const READ_MAX: usize = 256 * 1024;
+/// How often waiting users, the clock and the progress are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a run is made, besides what is sent.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is sent.
+    pub load: Workload,
+    /// What users must receive.
+    pub expect: Expect,
+    /// Where the server is.
+    pub addresses: Addresses,
+    /// The server's process, to read its CPU time and memory.
+    pub pid: Option<u32>,
+    /// How long anybody may wait for what it is owed.
+    pub timeout: Duration,
+    /// For how long to wait at the end for anything that is too much.
+    pub settle: Duration,
+    /// Lines per second to send; as fast as they are taken if not given.
+    pub rate: Option<f64>,
+    /// Never sleep.
+    pub spin: bool,
+    /// How many of the users read slowly.
+    pub slow_users: usize,
+    /// How slowly, in bytes per second.
+    pub slow_rate: f64,
+    /// Whether it is a fault to cut off a user that reads slowly.
+    pub slow_must_finish: bool,
+    /// How long a user who comes and goes stays, on average.
+    pub churn_stay: Duration,
+    /// Send for this long; as many events as the workload says if not given.
+    pub duration: Option<Duration>,
+    /// Memory for what is prepared, in bytes.
+    pub memory: u64,
+    /// Measure how long each delivery takes.
+    pub measure_latency: bool,
+    /// How often the server's memory is noted, if at all.
+    pub sample_every: Option<Duration>,
+}
+
+/// What is told while a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// Working out what will be sent: numbers done.
+    Preparing(u64),
+    /// Users connected.
+    Connecting(u64),
+    /// The run: events sent, deliveries checked, bytes received.
+    Running {
+        /// Events sent.
+        events: u64,
+        /// Deliveries checked.
+        deliveries: u64,
+        /// Bytes received.
+        bytes: u64,
+        /// Since the clock started.
+        elapsed: Duration,
+    },
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The server did something wrong.
+    Fault(Box<Fault>),
+    /// The run could not be made.
+    Failed(String),
+}
+
+impl From<Box<Fault>> for Trouble {
+    fn from(fault: Box<Fault>) -> Trouble {
+        Trouble::Fault(fault)
+    }
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> Trouble {
+    move |error| Trouble::Failed(format!("{what}: {error}"))
+}
+
+/// Works out what will be sent, as far as it fits.
+pub fn prepare(settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Book {
+    let marks = settings.rate.is_some() || settings.measure_latency || settings.load.churning > 0;
+    let mut book = Book::new(Builder::new(&settings.load, settings.expect, marks));
+    // A run that will not fit is not begun to be prepared: it streams through a part of the memory.
+    book.prepare(1, |_| {});
+    let share = book.get(0).map_or(0, |block| block.end_seq - block.first_seq).max(1);
+    let whole = settings.load.events as f64 / share as f64 * book.held() as f64;
+    if whole <= settings.memory as f64 {
+        let first = settings.load.first_sequence;
+        book.prepare(settings.memory, |seq| progress(Progress::Preparing(seq - first)));
+    }
+    book
+}
+
+/// Connects the users, then the sources, sends everything, and checks everything that comes.
+///
+/// # Errors
+/// The first fault, or why the run could not be made.
+pub fn run(
+    settings: &Settings,
+    mut book: Book,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Figures, Trouble> {
+    let mut drive = Drive::connect(settings, &mut book, progress)?;
+    drive.go(&mut book, progress)?;
+    drive.settle(&mut book)?;
+    Ok(drive.figures)
+}
+
+struct Drive<'a> {
+    settings: &'a Settings,
+    poll: Poll,
+    users: Vec<User>,
+    visitors: Vec<Visitor>,
+    feed: Feed,
+    buffer: Vec<u8>,
+    figures: Figures,
+    arrivals: Option<Arrivals>,
+    started: Option<Instant>,
+    cpu_before: (u64, u64),
+    open: usize,
+    moved: Instant,
+    ticked: Instant,
+    sampled: Instant,
+}
+
+impl<'a> Drive<'a> {
+    fn connect(
+        settings: &'a Settings,
+        book: &mut Book,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Drive<'a>, Trouble> {
+        let poll = Poll::new().map_err(failed("epoll"))?;
+        let load = &settings.load;
+        let ids = load.ids();
+        let first_user = load.sources;
+        let mut users = Vec::new();
+        for (slot, id) in ids.iter().copied().enumerate().take(load.connected as usize) {
+            // The slow ones are spread over all.
+            let every = load.connected as usize / settings.slow_users.max(1);
+            let slow = settings.slow_users > 0 && slot % every == 0 && slot / every < settings.slow_users;
+            let throttle = slow.then(|| Throttle::new(settings.slow_rate));
+            let at = settings.addresses.users;
+            let user = User::connect(at, (slot, id), throttle, poll.registry(), Token(first_user + slot));
+            users.push(user.map_err(failed(&format!("user {id} could not connect to {at}")))?);
+            progress(Progress::Connecting(slot as u64 + 1));
+        }
+        let churners = ids.iter().copied().enumerate().skip(users.len());
+        let visitors = churners.map(|(slot, id)| {
+            Visitor::new((slot, id), Token(first_user + slot), load.seed, settings.churn_stay)
+        });
+        let visitors = visitors.collect();
+        let at = settings.addresses.source;
+        let feed = Feed::connect(at, load.sources, settings.rate, poll.registry())
+            .map_err(failed(&format!("the event source could not connect to {at}")))?;
+        let now = Instant::now();
+        let mut drive = Drive {
+            settings,
+            poll,
+            open: users.len(),
+            users,
+            visitors,
+            feed,
+            buffer: vec![0; READ_MAX],
+            figures: Figures { prepared: book.is_complete(), ..Figures::default() },
+            arrivals: None,
+            started: None,
+            cpu_before: (0, 0),
+            moved: now,
+            ticked: now,
+            sampled: now,
+        };
+        if book.get(0).is_none_or(|block| !block.preamble) {
+            drive.start_clock();
+        }
+        Ok(drive)
+    }
+
+    fn cpu(&self) -> (u64, u64) {
+        let server = self.settings.pid.and_then(cpu_ns).unwrap_or(0);
+        (server, cpu_ns(std::process::id()).unwrap_or(0))
+    }
+
+    fn start_clock(&mut self) {
+        let now = Instant::now();
+        self.cpu_before = self.cpu();
+        self.started = Some(now);
+        self.feed.start_clock(now);
+        self.figures = Figures { prepared: self.figures.prepared, ..Figures::default() };
+        if let (true, Some(rate)) = (self.settings.measure_latency, self.settings.rate) {
+            self.arrivals = Some(Arrivals::new(now, rate, self.settings.expect, self.feed.block));
+        }
+    }
+
+    fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Trouble> {
+        let mut events = Events::with_capacity(4096);
+        let mut wait = Duration::ZERO;
+        while self.open > 0 || !self.feed.finished {
+            self.poll.poll(&mut events, Some(wait)).or_else(interrupted).map_err(failed("epoll"))?;
+            for event in &events {
+                self.note(event)?;
+            }
+            let busy = self.read_all(book)?;
+            let pause = self.send(book)?;
+            wait = match pause {
+                _ if busy || self.settings.spin || pause == Pause::Ready => Duration::ZERO,
+                Pause::Until(time) => time.min(TICK),
+                _ => self.longest_wait(),
+            };
+            let now = Instant::now();
+            if now - self.ticked >= self.longest_wait() {
+                self.tick(book, now, progress)?;
+            }
+        }
+        self.stop_clock(book);
+        progress(self.progress());
+        Ok(())
+    }
+
+    /// Slow readers and visitors have to be looked after in between.
+    fn longest_wait(&self) -> Duration {
+        let often = self.settings.slow_users > 0 || !self.visitors.is_empty();
+        if often { Duration::from_millis(5) } else { TICK }
+    }
+
+    fn note(&mut self, event: &mio::event::Event) -> Result<(), Trouble> {
+        let Token(token) = event.token();
+        let sources = self.settings.load.sources;
+        if token < sources {
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            return self
+                .feed
+                .ready(token, event.is_writable(), readable)
+                .map_err(|error| self.source_closed(&error));
+        }
+        let slot = token - sources;
+        match self.users.get_mut(slot) {
+            Some(user) => user.ready = true,
+            None => self.visitors[slot - self.users.len()].ready = true,
+        }
+        Ok(())
+    }
+
+    fn source_closed(&self, error: &io::Error) -> Trouble {
+        let detail = format!("{error}; {} bytes had been sent", self.feed.bytes);
+        Trouble::Fault(Box::new(Fault::plain(Class::SourceClosed, None, self.feed.events, detail)))
+    }
+
+    /// Reads once from everybody who has something. True if somebody may have more.
+    fn read_all(&mut self, book: &mut Book) -> Result<bool, Trouble> {
+        let mut busy = false;
+        let load = &self.settings.load;
+        let mut now = Instant::now();
+        for user in self.users.iter_mut().filter(|user| user.ready && !user.done) {
+            let (place, lines) = (user.cursor.place, user.cursor.lines);
+            match user.read(&mut self.buffer, book, load, now)? {
+                Got::Nothing => {}
+                Got::Bytes(length) => {
+                    self.figures.bytes += length as u64;
+                    self.figures.deliveries += user.cursor.lines - lines;
+                    self.moved = now;
+                    if let Some(arrivals) = &mut self.arrivals {
+                        now = Instant::now();
+                        arrivals.note(book, user.slot, place, user.cursor.place, now);
+                    }
+                }
+                Got::Closed if user.throttle.is_some() && !self.settings.slow_must_finish => {
+                    self.figures.cut_off += 1;
+                    self.figures.deliveries += user.cursor.lines_so_far(book, user.slot) - user.cursor.lines;
+                    user.done = true;
+                    self.open -= 1;
+                }
+                Got::Closed => {
+                    let detail = "it had not yet received everything owed".to_owned();
+                    return Err(Trouble::Fault(Box::new(user.missing(Class::Closed, book, detail))));
+                }
+            }
+            busy |= user.ready && user.throttle.is_none();
+            if self.feed.finished && !user.done {
+                user.cursor.skip_empty(book, user.slot, book.end());
+                if user.cursor.place.block >= book.end() {
+                    user.done = true;
+                    self.open -= 1;
+                }
+            }
+        }
+        for visitor in self.visitors.iter_mut().filter(|visitor| visitor.ready) {
+            visitor.read(&mut self.buffer, book, load)?;
+            busy |= visitor.ready;
+        }
+        Ok(busy)
+    }
+
+    fn send(&mut self, book: &mut Book) -> Result<Pause, Trouble> {
+        if self.feed.finished {
+            return Ok(Pause::Held);
+        }
+        if !self.feed.is_timed() && book.get(self.feed.block).is_some_and(|block| !block.preamble) {
+            let sent = self.feed.block;
+            let arrived = self.users.iter_mut().all(|user| {
+                user.cursor.skip_empty(book, user.slot, sent);
+                user.cursor.place.block >= sent
+            });
+            if !arrived {
+                return Ok(Pause::Held);
+            }
+            self.start_clock();
+        }
+        let settings = self.settings;
+        // Further blocks are made only while those in memory are few; two may be there for other reasons.
+        let may_begin = |book: &Book, index: u64| {
+            index < book.end() || book.is_finished() || book.held() < settings.memory / 4 || book.count() <= 2
+        };
+        let before = (self.feed.bytes, self.feed.block);
+        let now = Instant::now();
+        let pause = self.feed.pump(book, now, may_begin).map_err(|error| self.source_closed(&error))?;
+        if self.feed.bytes != before.0 {
+            self.moved = now;
+        }
+        if self.feed.block != before.1 || pause == Pause::Held {
+            self.forget(book);
+        }
+        if self.feed.finished {
+            self.close_finished(book);
+        }
+        Ok(pause)
+    }
+
+    fn close_finished(&mut self, book: &Book) {
+        for user in self.users.iter_mut().filter(|user| !user.done) {
+            user.cursor.skip_empty(book, user.slot, book.end());
+            if user.cursor.place.block >= book.end() {
+                user.done = true;
+                self.open -= 1;
+            }
+        }
+    }
+
+    /// Gives back the blocks that nobody needs any more.
+    fn forget(&mut self, book: &mut Book) {
+        if book.is_complete() {
+            return;
+        }
+        let sent = self.feed.block;
+        let mut needed = sent;
+        for user in self.users.iter_mut().filter(|user| !user.done) {
+            user.cursor.skip_empty(book, user.slot, sent);
+            needed = needed.min(user.cursor.place.block);
+        }
+        let visitors = self.visitors.iter().map(Visitor::needs_from).min().unwrap_or(u64::MAX);
+        // One block more is kept: a difference may begin in a line that ended there.
+        let needed = needed.min(visitors).saturating_sub(1);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.forget_before(book, needed);
+        }
+        book.forget_before(needed);
+    }
+
+    fn tick(
+        &mut self,
+        book: &mut Book,
+        now: Instant,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Trouble> {
+        let since_progress = now - self.ticked;
+        self.ticked = now;
+        if self.settings.slow_users > 0 {
+            self.users.iter_mut().filter(|user| user.throttle.is_some()).for_each(|user| user.ready = true);
+        }
+        self.visit(book, now)?;
+        let ends = self.settings.duration.zip(self.started).map(|(duration, started)| started + duration);
+        if ends.is_some_and(|end| now >= end) {
+            book.stop();
+        }
+        let (sent, timeout) = (self.feed.block, self.settings.timeout);
+        for user in &mut self.users {
+            if user.throttle.is_none() && user.waits_since(book, sent, now) > timeout {
+                let detail = format!("owed for more than {} ms", timeout.as_millis());
+                return Err(Trouble::Fault(Box::new(user.missing(Class::Stalled, book, detail))));
+            }
+        }
+        let due_later = self.settings.rate.is_some_and(|rate| 1.0 / rate > timeout.as_secs_f64());
+        if now - self.moved > timeout && !due_later {
+            return Err(Trouble::Fault(Box::new(self.stalled(book))));
+        }
+        self.sample(now);
+        if since_progress > Duration::ZERO {
+            progress(self.progress());
+        }
+        Ok(())
+    }
+
+    fn stalled(&self, book: &Book) -> Fault {
+        let behind = self.users.iter().filter(|user| !user.done).min_by_key(|user| user.cursor.place);
+        let took =
+            if self.feed.finished { "everything was sent" } else { "the server stopped reading the source" };
+        let detail = format!("nothing moved for {} ms; {took}", self.settings.timeout.as_millis());
+        match behind {
+            Some(user) => user.missing(Class::Stalled, book, detail),
+            None => Fault::plain(Class::Stalled, None, self.feed.events, detail),
+        }
+    }
+
+    fn visit(&mut self, book: &mut Book, now: Instant) -> Result<(), Trouble> {
+        if self.visitors.is_empty() {
+            return Ok(());
+        }
+        let ahead = self.users.iter().filter(|user| user.throttle.is_none()).map(|user| user.cursor.place);
+        let ahead = ahead.max().unwrap_or_default();
+        let earliest = book.built(ahead.block).map_or(0, |block| block.first_seq);
+        let at = self.settings.addresses.users;
+        for visitor in &mut self.visitors {
+            visitor.leave(now, false, book);
+            if visitor.wants_in(now) {
+                let unsent_from = self.feed.unsent_from(book);
+                let moment = Moment { unsent_from, earliest, block: ahead.block.min(self.feed.block) };
+                visitor
+                    .come(at, moment, self.poll.registry())
+                    .map_err(failed("a user could not come back"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::Running {
+            events: self.feed.events,
+            deliveries: self.figures.deliveries,
+            bytes: self.figures.bytes,
+            elapsed: self.started.map(|started| started.elapsed()).unwrap_or_default(),
+        }
+    }
+
+    fn sample(&mut self, now: Instant) {
+        if let (Some(pid), Some(every)) = (self.settings.pid, self.settings.sample_every)
+            && now - self.sampled >= every
+        {
+            self.sampled = now;
+            self.figures.samples.push(Sample {
+                seconds: self.started.map_or(0.0, |started| (now - started).as_secs_f64()),
+                events: self.feed.events,
+                resident_bytes: memory_bytes(pid, "VmRSS").unwrap_or(0),
+                descriptors: descriptors(pid).unwrap_or(0),
+            });
+        }
+    }
+
+    fn stop_clock(&mut self, book: &Book) {
+        let (server, tool) = self.cpu();
+        let figures = &mut self.figures;
+        figures.seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        figures.events = self.feed.events;
+        figures.source_bytes = self.feed.bytes;
+        figures.server_cpu_ns = self.settings.pid.map(|_| server - self.cpu_before.0);
+        figures.server_peak_bytes = self.settings.pid.and_then(|pid| memory_bytes(pid, "VmHWM"));
+        figures.tool_cpu_ns = tool - self.cpu_before.1;
+        figures.tool_peak_bytes = memory_bytes(std::process::id(), "VmHWM").unwrap_or(0);
+        figures.latency = self.arrivals.take().map(Arrivals::into_histogram);
+        for visitor in &mut self.visitors {
+            visitor.leave(Instant::now(), true, book);
+            figures.visits += visitor.visits;
+            figures.visit_deliveries += visitor.deliveries;
+            figures.bytes += visitor.bytes;
+        }
+        figures.deliveries += figures.visit_deliveries;
+    }
+
+    /// Waits whether anybody is sent more than was owed.
+    fn settle(&mut self, book: &mut Book) -> Result<(), Trouble> {
+        let end = Instant::now() + self.settings.settle;
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let now = Instant::now();
+            for user in self.users.iter_mut().filter(|user| user.ready) {
+                match user.read(&mut self.buffer, book, &self.settings.load, now)? {
+                    Got::Closed => user.ready = false,
+                    Got::Bytes(_) | Got::Nothing => {}
+                }
+            }
+            if now >= end {
+                return Ok(());
+            }
+            self.poll.poll(&mut events, Some(end - now)).or_else(interrupted).map_err(failed("epoll"))?;
+            let sources = self.settings.load.sources;
+            for event in &events {
+                if let Some(user) =
+                    event.token().0.checked_sub(sources).and_then(|slot| self.users.get_mut(slot))
+                {
+                    user.ready = true;
+                }
+            }
+        }
+    }
+}
+
+fn interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}

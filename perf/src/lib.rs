@@ -1,0 +1,38 @@
+//! `maze`: load generator, verifier and yardstick for servers that speak the follower-maze protocol.
+//!
+//! It is the second opinion on Fortnight and shares no code with it. The way through:
+//!
+//! | module | idea |
+//! | --- | --- |
+//! | [`workload`] | what is sent, and to whom: shapes and options |
+//! | [`rng`], [`script`] | the same seed gives the same events |
+//! | [`graph`], [`block`] | what every user must receive, worked out beforehand |
+//! | [`book`] | the blocks in memory: all, or a window |
+//! | [`cursor`], [`fault`] | checking is comparing memory; what is wrong is told apart |
+//! | [`feed`], [`user`], [`churn`] | the connections |
+//! | [`drive`] | the loop that sends, receives and checks |
+//! | [`arrivals`] | latency without coordinated omission |
+//! | [`plan`], [`limit`] | the physical limit, to divide by |
+//! | [`process`] | starting, pinning and measuring the server |
+//! | [`options`], [`command`], [`ui`], [`report`] | the command line |
+
+pub mod arrivals;
+pub mod block;
+pub mod book;
+pub mod churn;
+pub mod command;
+pub mod cursor;
+pub mod drive;
+pub mod fault;
+pub mod feed;
+pub mod graph;
+pub mod limit;
+pub mod options;
+pub mod plan;
+pub mod process;
+pub mod report;
+pub mod rng;
+pub mod script;
+pub mod ui;
+pub mod user;
+pub mod workload;

@@ -1,0 +1,206 @@
+//! One connected user: its login, what it reads, and the check of it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket, Type};
+
+use crate::book::Book;
+use crate::cursor::{Cursor, Place, Wrong};
+use crate::fault::{Class, Difference, Fault, owed_line, shown};
+use crate::workload::Workload;
+
+/// Receive buffer of a user that reads slowly: small, so that the server notices.
+const SLOW_RECEIVE_BUFFER: usize = 16 * 1024;
+
+/// Limits a user to a number of bytes per second.
+#[derive(Debug)]
+pub struct Throttle {
+    bytes_per_second: f64,
+    credit: f64,
+    last: Instant,
+}
+
+impl Throttle {
+    /// At most this many bytes per second from now on.
+    pub fn new(bytes_per_second: f64) -> Throttle {
+        Throttle { bytes_per_second, credit: 0.0, last: Instant::now() }
+    }
+
+    fn allowance(&mut self, now: Instant) -> usize {
+        self.credit += now.saturating_duration_since(self.last).as_secs_f64() * self.bytes_per_second;
+        self.credit = self.credit.min(self.bytes_per_second.max(1.0));
+        self.last = now;
+        self.credit as usize
+    }
+}
+
+/// A connection of a user who stays.
+#[derive(Debug)]
+pub struct User {
+    /// Its place among those who may be connected.
+    pub slot: usize,
+    /// Its id.
+    pub id: u64,
+    stream: TcpStream,
+    /// What has been checked.
+    pub cursor: Cursor,
+    /// There may be something to read.
+    pub ready: bool,
+    /// It has received everything, or was cut off.
+    pub done: bool,
+    /// Set for a user that reads slowly.
+    pub throttle: Option<Throttle>,
+    /// Where it stood at the last look, and since when.
+    stood: (Place, Instant),
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// This many bytes, all as owed.
+    Bytes(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The server closed the connection.
+    Closed,
+}
+
+/// Opens a connection and logs in; it does not block afterwards.
+///
+/// # Errors
+/// Those of connecting and writing.
+pub fn log_in(address: SocketAddr, id: u64, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(size) = receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    socket.connect(&address.into())?;
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.write_all(format!("{id}\r\n").as_bytes())?;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
+}
+
+impl User {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// Those of connecting and writing.
+    pub fn connect(
+        address: SocketAddr,
+        (slot, id): (usize, u64),
+        throttle: Option<Throttle>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<User> {
+        let mut stream = log_in(address, id, throttle.as_ref().map(|_| SLOW_RECEIVE_BUFFER))?;
+        registry.register(&mut stream, token, Interest::READABLE)?;
+        let stood = (Place::default(), Instant::now());
+        Ok(User { slot, id, stream, cursor: Cursor::default(), ready: false, done: false, throttle, stood })
+    }
+
+    /// Reads once and checks what came. Leaves `ready` set if there may be more.
+    ///
+    /// # Errors
+    /// The fault, if what came is not what was owed.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        book: &mut Book,
+        load: &Workload,
+        now: Instant,
+    ) -> Result<Got, Box<Fault>> {
+        let mut room = buffer.len();
+        if let Some(throttle) = &mut self.throttle {
+            room = room.min(throttle.allowance(now));
+            if room == 0 {
+                return Ok(Got::Nothing);
+            }
+        }
+        let length = match self.stream.read(&mut buffer[..room]) {
+            Ok(0) => return Ok(Got::Closed),
+            Ok(length) => length,
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(Got::Nothing),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                self.ready = false;
+                return Ok(Got::Nothing);
+            }
+            Err(_) => return Ok(Got::Closed),
+        };
+        // A read that did not fill the buffer emptied the socket; what comes later is announced again.
+        self.ready = length == room;
+        if let Some(throttle) = &mut self.throttle {
+            throttle.credit -= length as f64;
+        }
+        match self.cursor.check(book, self.slot, &buffer[..length]) {
+            Ok(()) => Ok(Got::Bytes(length)),
+            Err(wrong) => Err(Box::new(self.difference(wrong, &buffer[..length], book, load))),
+        }
+    }
+
+    fn difference(&mut self, wrong: Wrong, got: &[u8], book: &Book, load: &Workload) -> Fault {
+        let (Wrong::Differs(at) | Wrong::TooMuch(at)) = wrong;
+        let mut place = self.cursor.place;
+        let mut line = Vec::new();
+        if let Some(block) = book.built(place.block) {
+            let right = &block.text(self.slot).bytes[..place.offset];
+            let start = memchr::memrchr(b'\n', right).map_or(0, |end| end + 1);
+            line.extend_from_slice(&right[start..]);
+            place.offset = start;
+        }
+        line.extend_from_slice(&got[at..]);
+        self.read_on(&mut line);
+        let events_in = self.cursor.lines_so_far(book, self.slot);
+        Difference { load, book, slot: self.slot, place, got: &line, events_in }.diagnose()
+    }
+
+    /// Reads some lines more, as far as they come soon: they tell a lost event from one that comes late.
+    fn read_on(&mut self, line: &mut Vec<u8>) {
+        let begin = Instant::now();
+        let mut more = [0; 4096];
+        while line.len() < 64 * 1024 && begin.elapsed() < Duration::from_millis(300) {
+            match self.stream.read(&mut more) {
+                Ok(0) => break,
+                Ok(length) => line.extend_from_slice(&more[..length]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// A fault that shows as nothing coming, or nothing coming any more.
+    pub fn missing(&self, class: Class, book: &Book, detail: String) -> Fault {
+        let mut place = self.cursor.place;
+        while book.built(place.block).is_some_and(|b| place.offset == b.text(self.slot).bytes.len()) {
+            place = Place { block: place.block + 1, offset: 0 };
+        }
+        let begun = book.built(place.block).map_or(&[][..], |b| &b.text(self.slot).bytes[..place.offset]);
+        let start = memchr::memrchr(b'\n', begun).map_or(0, |end| end + 1);
+        let got = (start < begun.len()).then(|| shown(&begun[start..]));
+        place.offset = start;
+        Fault {
+            class,
+            user: Some(self.id),
+            expected: owed_line(book, self.slot, place).map(shown),
+            got,
+            events_in: self.cursor.lines_so_far(book, self.slot),
+            detail,
+        }
+    }
+
+    /// For how long the user has been owed something, among the blocks before `sent`, and got nothing.
+    pub fn waits_since(&mut self, book: &Book, sent: u64, now: Instant) -> Duration {
+        self.cursor.skip_empty(book, self.slot, sent);
+        let place = self.cursor.place;
+        if self.done || place.block >= sent || place != self.stood.0 {
+            self.stood = (place, now);
+        }
+        now.saturating_duration_since(self.stood.1)
+    }
+}
