@@ -7,4 +7,6 @@ pub mod health;
 pub mod logging;
 pub mod options;
 pub mod rate_limit;
+pub mod reactor;
+pub mod server;
 pub mod time;

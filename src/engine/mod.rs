@@ -35,6 +35,8 @@ use sequencer::{BOXED, FRESH, Place, Sequencer, Slot, WIDE};
 use std::ops::Range;
 use text::Text;
 
+pub(crate) use scan::{AFTER, BEFORE};
+
 /// Lines that are put into the ring before the next look at its cursor.
 const BATCH_LINES: usize = 256;
 
@@ -450,9 +452,11 @@ impl Engine {
         self.fanout.users()
     }
 
-    /// Numbers given up on since the last call.
-    pub fn take_skipped(&mut self) -> u64 {
-        self.sequencer.take_skipped()
+    /// Adds the numbers given up on since the last call to the counters; returns how many that are.
+    pub fn take_skipped_into_counters(&mut self) -> u64 {
+        let skipped = self.sequencer.take_skipped();
+        self.counters.sequence_skipped = self.counters.sequence_skipped.saturating_add(skipped);
+        skipped
     }
 }
 

@@ -1,0 +1,78 @@
+//! Opening listeners, and the limit that decides how many connections there can be.
+
+use crate::config::Config;
+use mio::net::TcpListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{error, fmt, io, net::SocketAddr};
+
+/// Connections that the kernel may hold until they are accepted; it takes less if `somaxconn` is lower.
+const BACKLOG: i32 = 4096;
+/// Descriptors besides those of connections: standard streams, poll, signals, listeners, a trace, and some to spare.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Why the server cannot start.
+#[derive(Debug)]
+pub enum ListenError {
+    /// A port cannot be opened.
+    Port {
+        /// The option that asked for it.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        reason: io::Error,
+    },
+    /// There is no event loop or no signal handling to be had.
+    System(io::Error),
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { option, address, reason } => {
+                write!(f, "{option}: cannot listen on {address}: {reason}")
+            }
+            Self::System(reason) => write!(f, "cannot set up the event loop: {reason}"),
+        }
+    }
+}
+
+impl error::Error for ListenError {}
+
+/// Listens on `address`; returns where that is, as port 0 picks a free one.
+pub(super) fn listen(
+    option: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        // A restarted server gets its port back at once.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into());
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    open().map_err(|reason| ListenError::Port { option, address, reason })
+}
+
+/// Raises the open-files limit as far as the system allows; warns if that is not enough for the connections that
+/// the configuration allows.
+pub fn raise_open_files_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let limit = getrlimit(Resource::Nofile).current;
+    let needed =
+        u64::from(config.max_user_clients) + u64::from(config.max_event_source_clients) + OTHER_DESCRIPTORS;
+    if let Some(limit) = limit
+        && limit < needed
+    {
+        log::warn!(limit, needed; "the open-files limit is too low for maxUserClients: connections beyond it will have to wait");
+    }
+}

@@ -1,0 +1,181 @@
+//! The reactor: real sockets, signals and the clock, on mio. The only place that waits.
+
+mod listen;
+
+use crate::{
+    config::Config,
+    server::net::{Net, Port, Ready},
+    time::Micros,
+};
+pub use listen::{ListenError, raise_open_files_limit};
+use mio::{
+    Events, Interest, Poll, Token,
+    net::{TcpListener, TcpStream},
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Readiness events taken from the kernel at once.
+const EVENTS: usize = 1024;
+const SOURCE_LISTENER: Token = Token(0);
+const USER_LISTENER: Token = Token(1);
+const ADMIN_LISTENER: Token = Token(2);
+const SIGNALS: Token = Token(3);
+/// The token of the connection with key 0.
+const FIRST_CONNECTION: usize = 4;
+
+/// Listeners, sockets, signals and the clock of the operating system.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    sources: Option<TcpListener>,
+    users: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    addresses: Addresses,
+    start: Instant,
+}
+
+/// Where the listeners listen: the line that the server prints (SPEC section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For event sources.
+    pub source: SocketAddr,
+    /// For users.
+    pub users: SocketAddr,
+    /// Of the admin interface, if it is on.
+    pub admin: Option<SocketAddr>,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listening source={} users={} admin=", self.source, self.users)?;
+        match self.admin {
+            Some(admin) => write!(f, "{admin}"),
+            None => write!(f, "off"),
+        }
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Reactor {
+    /// Opens the listeners.
+    ///
+    /// # Errors
+    ///
+    /// Names the option, the address and the reason if one cannot be opened.
+    pub fn new(config: &Config) -> Result<Self, ListenError> {
+        let poll = Poll::new().map_err(ListenError::System)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ListenError::System)?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(ListenError::System)?;
+        let open = |option, address, port, token| -> Result<(TcpListener, SocketAddr), ListenError> {
+            let (mut listener, bound) = listen::listen(option, SocketAddr::new(address, port))?;
+            poll.registry()
+                .register(&mut listener, token, Interest::READABLE)
+                .map_err(ListenError::System)?;
+            Ok((listener, bound))
+        };
+        let (sources, source) = open(
+            "eventSourceServerPort",
+            config.event_source_bind_address,
+            config.event_source_server_port,
+            SOURCE_LISTENER,
+        )?;
+        let (users, user) =
+            open("userServerPort", config.user_bind_address, config.user_server_port, USER_LISTENER)?;
+        let admin = config
+            .admin_port
+            .map(|port| open("adminPort", config.admin_bind_address, port, ADMIN_LISTENER))
+            .transpose()?;
+        let (admin, admin_address) = admin.unzip();
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            signals,
+            sources: Some(sources),
+            users: Some(users),
+            admin,
+            addresses: Addresses { source, users: user, admin: admin_address },
+            start: Instant::now(),
+        })
+    }
+
+    /// Where the listeners listen.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Microseconds since the start.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.start.elapsed().as_micros() as Micros
+    }
+
+    fn listener(&mut self, port: Port) -> &mut Option<TcpListener> {
+        match port {
+            Port::Source => &mut self.sources,
+            Port::User => &mut self.users,
+            Port::Admin => &mut self.admin,
+        }
+    }
+}
+
+impl Net for Reactor {
+    type Socket = TcpStream;
+
+    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
+        match self.poll.poll(&mut self.events, wait.map(Duration::from_micros)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in &self.events {
+            match event.token() {
+                SOURCE_LISTENER => ready.push(Ready::Listener(Port::Source)),
+                USER_LISTENER => ready.push(Ready::Listener(Port::User)),
+                ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
+                SIGNALS => ready.extend(self.signals.pending().map(|_| Ready::Signal)),
+                Token(token) => ready.push(Ready::Socket {
+                    key: token - FIRST_CONNECTION,
+                    readable: event.is_readable() || event.is_error(),
+                    writable: event.is_writable(),
+                    hung_up: event.is_read_closed() || event.is_error(),
+                }),
+            }
+        }
+        Ok(self.now())
+    }
+
+    fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
+        let listener = self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        let (socket, peer) = listener.accept()?;
+        if port != Port::Source {
+            // A turn's bytes are written at once; there is nothing to wait for.
+            socket.set_nodelay(true)?;
+        }
+        Ok((socket, peer))
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, key: usize) -> io::Result<()> {
+        self.poll.registry().register(socket, Token(key + FIRST_CONNECTION), Interest::READABLE)
+    }
+
+    fn want_write(&mut self, socket: &mut TcpStream, key: usize, on: bool) -> io::Result<()> {
+        let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().reregister(socket, Token(key + FIRST_CONNECTION), interest)
+    }
+
+    fn close_listener(&mut self, port: Port) {
+        *self.listener(port) = None;
+    }
+}

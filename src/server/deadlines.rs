@@ -1,0 +1,81 @@
+//! Everything that happens because time has passed.
+
+use super::{
+    Net, Server,
+    connection::{Connection, Login, Role},
+};
+use crate::{counters::UserEnd, time::Micros};
+
+impl<N: Net> Server<N> {
+    /// When there is something to do next if nothing becomes ready.
+    pub(super) fn nearest_deadline(&mut self) -> Option<Micros> {
+        let holes = if self.is_paused() { None } else { self.engine.next_deadline() };
+        let retry = self
+            .listeners
+            .iter()
+            .filter(|listener| listener.ready)
+            .filter_map(|listener| listener.retry_at)
+            .min();
+        [
+            holes,
+            self.login_deadline(),
+            self.slow_deadline(),
+            retry,
+            self.reports.next_due(),
+            self.shutdown_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn meet_deadlines(&mut self) {
+        self.cut_off_slow_users();
+        while let Some(at) = self.login_deadline()
+            && at <= self.now
+        {
+            if let Some((_, key)) = self.logins.pop_front() {
+                self.close_user(key, UserEnd::LoginTimeout);
+            }
+        }
+        self.give_up_holes();
+    }
+
+    /// When the first connection that has not logged in must have.
+    fn login_deadline(&mut self) -> Option<Micros> {
+        while let Some(&(at, key)) = self.logins.front() {
+            match self.connections.get(key) {
+                Some(Connection { role: Role::Login(Login { deadline, .. }), .. }) if *deadline == at => {
+                    return Some(at);
+                }
+                _ => self.logins.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Skips the holes whose time has come. With a timeout of 0 that is when everything that could be read
+    /// has been read.
+    fn give_up_holes(&mut self) {
+        let unread = self.current.is_some() || !self.readable_sources.is_empty();
+        if self.is_paused() || (self.config.event_timeout_ms == 0 && unread && self.may_read()) {
+            return;
+        }
+        if self.engine.next_deadline().is_some_and(|at| at <= self.now) {
+            self.engine.expire(self.now);
+            self.release();
+            self.deliver();
+            self.report_skipped();
+        }
+    }
+
+    /// Releases what can be released without reading, as long as nobody gets behind.
+    pub(super) fn release(&mut self) {
+        self.release_due = self.is_paused();
+        while !self.release_due && self.engine.release_waiting() {
+            self.deliver();
+            self.release_due = self.is_paused();
+        }
+    }
+}

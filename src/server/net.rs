@@ -1,0 +1,79 @@
+//! What the server needs of the world: sockets, readiness and the time, as one trait with two implementations.
+//!
+//! [`reactor`](crate::reactor) implements it on mio, the simulator on virtual sockets and virtual time.
+
+use crate::time::Micros;
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+};
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// For event sources.
+    Source,
+    /// For users.
+    User,
+    /// For the admin interface.
+    Admin,
+}
+
+/// Something that has become possible, or that has happened. Readiness is edge-triggered: it is told once and holds
+/// until an operation would block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Connections can be accepted.
+    Listener(Port),
+    /// A registered socket is ready.
+    Socket {
+        /// The key that it was registered with.
+        key: usize,
+        /// It can be read, has ended, or has failed.
+        readable: bool,
+        /// It can be written.
+        writable: bool,
+        /// Its peer will send nothing more.
+        hung_up: bool,
+    },
+    /// The process has been asked to end.
+    Signal,
+}
+
+/// Sockets, readiness and the time.
+pub trait Net {
+    /// A non-blocking connection. Dropping it closes it.
+    type Socket: Read + Write;
+
+    /// Waits until something is ready, at most for `wait` microseconds (0: just looks; `None`: for ever),
+    /// appends what is ready, and returns the time.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system cannot wait: there is no way to go on.
+    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros>;
+
+    /// Accepts a connection.
+    ///
+    /// # Errors
+    ///
+    /// As `accept(2)` does; `WouldBlock` when there is none.
+    fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Readiness of `socket` is told from now on, under `key`; of being readable only.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)` does.
+    fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()>;
+
+    /// Whether being writable is told as well.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)` does.
+    fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()>;
+
+    /// Stops listening.
+    fn close_listener(&mut self, port: Port);
+}

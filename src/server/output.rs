@@ -1,0 +1,163 @@
+//! The bytes that a user's socket has not taken yet.
+//!
+//! A queue of fixed-size blocks that come from a common pool and go back to it, so that an output buffer costs nothing
+//! while it is empty, and growing it never moves what is in it.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write},
+};
+
+/// Bytes of a block.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+/// Blocks handed to the kernel by one call.
+const BLOCKS_PER_WRITE: usize = 256;
+/// Length of the queue that an empty buffer keeps.
+const QUEUE_KEPT: usize = 8;
+/// Free blocks that are kept for the next time.
+const POOL_BLOCKS_MAX: usize = 1024;
+
+type Block = Box<[u8; BLOCK_BYTES]>;
+
+/// Free blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    free: Vec<Block>,
+}
+
+impl Pool {
+    fn take(&mut self) -> Block {
+        self.free.pop().unwrap_or_else(|| Box::new([0; BLOCK_BYTES]))
+    }
+
+    fn give(&mut self, block: Block) {
+        if self.free.len() < POOL_BLOCKS_MAX {
+            self.free.push(block);
+        }
+    }
+}
+
+/// One user's output buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    blocks: VecDeque<Block>,
+    /// Where the first block's unwritten bytes begin.
+    start: usize,
+    len: usize,
+}
+
+impl Output {
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends bytes.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
+        while !bytes.is_empty() {
+            let used = (self.start + self.len) % BLOCK_BYTES;
+            if self.start + self.len == self.blocks.len() * BLOCK_BYTES {
+                self.blocks.push_back(pool.take());
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - used));
+            if let Some(last) = self.blocks.back_mut() {
+                last[used..used + now.len()].copy_from_slice(now);
+            }
+            self.len += now.len();
+            bytes = later;
+        }
+    }
+
+    /// Writes as much as the socket takes in one call; returns how much that was.
+    pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<usize> {
+        let end = self.start + self.len;
+        let mut slices = [IoSlice::new(&[]); BLOCKS_PER_WRITE];
+        let mut count = 0;
+        for (index, (block, slice)) in self.blocks.iter().zip(&mut slices).enumerate() {
+            let from = if index == 0 { self.start } else { 0 };
+            let to = (end - index * BLOCK_BYTES).min(BLOCK_BYTES);
+            *slice = IoSlice::new(&block[from..to]);
+            count += 1;
+        }
+        let written = socket.write_vectored(&slices[..count])?;
+        self.consume(written, pool);
+        Ok(written)
+    }
+
+    fn consume(&mut self, written: usize, pool: &mut Pool) {
+        self.start += written;
+        self.len -= written;
+        while self.start >= BLOCK_BYTES || (self.len == 0 && !self.blocks.is_empty()) {
+            if let Some(block) = self.blocks.pop_front() {
+                pool.give(block);
+            }
+            self.start = self.start.saturating_sub(BLOCK_BYTES);
+        }
+        if self.len == 0 {
+            self.start = 0;
+            self.blocks.shrink_to(QUEUE_KEPT);
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        self.consume(self.len, pool);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Takes a given number of bytes per call.
+    struct Sink {
+        taken: Vec<u8>,
+        budget: usize,
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.budget);
+            self.taken.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            self.write(&all)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(steps in prop::collection::vec((0..20_000usize, 0..20_000usize), 1..40)) {
+            let (mut output, mut pool) = (Output::default(), Pool::default());
+            let mut sink = Sink { taken: Vec::new(), budget: 0 };
+            let mut pushed = Vec::new();
+            for (index, (push, write)) in steps.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..push).map(|byte| (byte + index) as u8).collect();
+                output.push(&bytes, &mut pool);
+                pushed.extend(bytes);
+                sink.budget = write;
+                output.write_to(&mut sink, &mut pool).unwrap();
+                prop_assert_eq!(output.len(), pushed.len() - sink.taken.len());
+                prop_assert!(output.blocks.len() * BLOCK_BYTES < output.len() + 2 * BLOCK_BYTES);
+                prop_assert!(!output.is_empty() || output.blocks.capacity() <= QUEUE_KEPT);
+            }
+            sink.budget = usize::MAX;
+            while !output.is_empty() {
+                output.write_to(&mut sink, &mut pool).unwrap();
+            }
+            prop_assert_eq!(sink.taken, pushed);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Event sources: reading them, feeding the engine, full rings, and what happens when one has gone.
+
+use super::{
+    Chunk, Net, READ_BYTES, Server,
+    connection::{Connection, Role, Source},
+    is_interrupted,
+    net::Port,
+    would_block,
+};
+use crate::engine::{Stop, event::Reject};
+use std::io::{self, Read};
+
+/// Chunks read before the turn is delivered, whatever is owed: nobody waits longer than that.
+const CHUNKS_PER_TURN: usize = 64;
+
+/// What came of reading a source.
+enum Outcome {
+    Read(usize),
+    Ended,
+    Failed,
+    NothingYet,
+}
+
+impl<N: Net> Server<N> {
+    /// Sources can be read: nobody holds them up.
+    pub(super) fn may_read(&self) -> bool {
+        !self.is_paused() && !self.reset_due && !self.release_due
+    }
+
+    /// Sources that can still send something.
+    pub(super) fn live_sources(&self) -> usize {
+        let dead = |&&key: &&usize| matches!(self.connections.get(key), Some(Connection { role: Role::Source(source), .. }) if source.hung_up);
+        self.source_clients - self.blocked_sources.iter().filter(dead).count()
+    }
+
+    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
+    pub(super) fn read_sources(&mut self) -> io::Result<()> {
+        self.accept(Port::Source);
+        self.release();
+        self.unblock_sources();
+        for _ in 0..CHUNKS_PER_TURN {
+            if !self.may_read() || !self.has_chunk()? {
+                break;
+            }
+            self.feed();
+            if self.current.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a chunk to feed, if there is anything to read.
+    fn has_chunk(&mut self) -> io::Result<bool> {
+        while self.current.is_none() {
+            let Some(key) = self.readable_sources.pop_front() else {
+                return Ok(false);
+            };
+            let mut chunk = self.spare_chunks.pop();
+            let chunk = chunk.get_or_insert_with(|| Chunk::new(self.config.max_event_bytes, READ_BYTES));
+            let chunk = std::mem::replace(chunk, Chunk { bytes: Vec::new(), unread: 0..0 });
+            self.read_source(key, chunk);
+            // Logins that were there before the bytes just read are served before them.
+            self.poll(Some(0))?;
+            self.serve_users();
+        }
+        Ok(true)
+    }
+
+    /// Reads a source once; what was read becomes the current chunk.
+    fn read_source(&mut self, key: usize, mut chunk: Chunk) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            self.spare_chunks.push(chunk);
+            return;
+        };
+        connection.queued = false;
+        let Role::Source(source) = &mut connection.role else {
+            self.spare_chunks.push(chunk);
+            return;
+        };
+        let target = chunk.start_with(&source.carry, READ_BYTES);
+        let outcome = read_once(&mut connection.socket, target);
+        if let Outcome::Read(len) = outcome {
+            source.carry.clear();
+            chunk.unread.end += len;
+            // A short read has emptied the socket, unless there is an end behind it that has been told already.
+            connection.readable = len == READ_BYTES || source.hung_up;
+            if connection.readable {
+                connection.queued = true;
+                self.readable_sources.push_back(key);
+            }
+            drop_overlong(source, &mut chunk);
+            self.current = Some((key, chunk));
+            return;
+        }
+        connection.readable = false;
+        self.spare_chunks.push(chunk);
+        if !matches!(outcome, Outcome::NothingYet) {
+            self.close_source(key);
+        }
+    }
+
+    /// Feeds the current chunk to the engine, up to its end or until the turn is full.
+    fn feed(&mut self) {
+        let Some((key, mut chunk)) = self.current.take() else {
+            return;
+        };
+        let before = (self.engine.counters.events_received, self.engine.counters.events_late);
+        let (at, stop) = self.engine.feed(&chunk.bytes, chunk.unread.clone());
+        chunk.unread.start = at;
+        self.engine.settle(&chunk.bytes, self.now);
+        self.report_rejects(key);
+        self.hint_at_reset(key, before);
+        match stop {
+            Stop::TurnFull => {
+                self.current = Some((key, chunk));
+                return;
+            }
+            Stop::Blocked(seq) => {
+                self.block_source(key, seq, chunk);
+                return;
+            }
+            Stop::Drained | Stop::Overlong => {}
+        }
+        if let Some(Connection { role: Role::Source(source), .. }) = self.connections.get_mut(key) {
+            source.discarding |= stop == Stop::Overlong;
+            source.carry.extend_from_slice(&chunk.bytes[chunk.unread.clone()]);
+        }
+        self.spare_chunks.push(chunk);
+        self.release();
+    }
+
+    /// The source's next event does not fit the ring: it is not read any further until it does.
+    fn block_source(&mut self, key: usize, seq: u64, chunk: Chunk) {
+        self.engine.set_deadline(seq, self.now);
+        if let Some(Connection { role: Role::Source(source), queued, .. }) = self.connections.get_mut(key) {
+            source.blocked = Some((seq, chunk));
+            *queued = false;
+            self.readable_sources.retain(|&other| other != key);
+            self.blocked_sources.push(key);
+        } else {
+            self.spare_chunks.push(chunk);
+        }
+    }
+
+    /// Goes on with a source whose event fits the ring by now; one at a time, the others come after it.
+    fn unblock_sources(&mut self) {
+        if self.current.is_some() {
+            return;
+        }
+        for index in 0..self.blocked_sources.len() {
+            let key = self.blocked_sources[index];
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if let Role::Source(source) = &mut connection.role
+                && source.blocked.as_ref().is_some_and(|&(seq, _)| self.engine.takes(seq))
+            {
+                self.current = source.blocked.take().map(|(_, chunk)| (key, chunk));
+                self.blocked_sources.swap_remove(index);
+                if connection.readable && !connection.queued {
+                    connection.queued = true;
+                    self.readable_sources.push_back(key);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Whether every connected source waits for room in the ring: the hole cannot be filled by any of them.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.source_clients > 0 && self.blocked_sources.len() == self.source_clients
+    }
+
+    /// Where every source is blocked, the hole that they wait for is given up at once, or (with a negative
+    /// timeout) the log says what is going on.
+    pub(super) fn resolve_full_ring(&mut self) {
+        while self.is_stuck() && !self.is_paused() && self.current.is_none() {
+            self.unblock_sources();
+            if self.current.is_some() {
+                break;
+            }
+            if self.config.event_timeout_ms < 0 {
+                break;
+            }
+            let lowest = self.blocked_sources.iter().filter_map(|&key| self.blocked_at(key)).min();
+            self.engine.skip_hole(lowest);
+            self.release();
+            self.deliver();
+            self.report_skipped();
+        }
+        self.report_stuck();
+    }
+
+    fn blocked_at(&self, key: usize) -> Option<u64> {
+        match self.connections.get(key) {
+            Some(Connection { role: Role::Source(source), .. }) => {
+                source.blocked.as_ref().map(|&(seq, _)| seq)
+            }
+            _ => None,
+        }
+    }
+
+    /// The one way in which an event source ends.
+    pub(super) fn close_source(&mut self, key: usize) {
+        if !matches!(self.connections.get(key), Some(Connection { role: Role::Source(_), .. })) {
+            return;
+        }
+        let Connection { role: Role::Source(source), peer, .. } = self.connections.remove(key) else {
+            return;
+        };
+        self.source_clients -= 1;
+        self.readable_sources.retain(|&other| other != key);
+        self.blocked_sources.retain(|&other| other != key);
+        if !source.carry.is_empty() {
+            self.engine.count_rejected(Reject::Truncated, None);
+            self.report_rejects(key);
+        }
+        log::debug!(peer:%; "event source gone");
+        if self.source_clients == 0 && self.config.reset_on_source_eof {
+            self.reset_due = true;
+        }
+        self.descriptor_freed();
+    }
+
+    /// Where a run ends with its last source: once everything has been released, a new one begins.
+    pub(super) fn finish_run(&mut self) {
+        if !self.reset_due || self.is_paused() || self.current.is_some() {
+            return;
+        }
+        self.engine.skip_all_holes();
+        self.release();
+        self.deliver();
+        self.report_skipped();
+        if !self.release_due && !self.is_paused() {
+            log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
+            self.engine.restart();
+            self.reset_due = false;
+        }
+    }
+
+    /// A new source's first events are all late: somebody has probably expected a new run.
+    fn hint_at_reset(&mut self, key: usize, (received, late): (u64, u64)) {
+        let received = self.engine.counters.events_received - received;
+        let late = self.engine.counters.events_late - late;
+        let Some(Connection { role: Role::Source(source), peer, .. }) = self.connections.get_mut(key) else {
+            return;
+        };
+        if received == 0 || !std::mem::take(&mut source.late_so_far) || late < received {
+            return;
+        }
+        log::warn!(
+            peer:%, cursor = self.engine.cursor();
+            "the first events of this event source are all below the cursor and are dropped as late; \
+             if every source is meant to start a new run, set resetOnSourceEof=true"
+        );
+    }
+}
+
+fn read_once(socket: &mut impl Read, target: &mut [u8]) -> Outcome {
+    loop {
+        match socket.read(target) {
+            Ok(0) => return Outcome::Ended,
+            Ok(len) => return Outcome::Read(len),
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if would_block(&error) => return Outcome::NothingYet,
+            Err(_) => return Outcome::Failed,
+        }
+    }
+}
+
+/// In the middle of an overlong line: drops what still belongs to it.
+fn drop_overlong(source: &mut Source, chunk: &mut Chunk) {
+    if source.discarding {
+        match memchr::memchr(b'\n', &chunk.bytes[chunk.unread.clone()]) {
+            Some(newline) => {
+                chunk.unread.start += newline + 1;
+                source.discarding = false;
+            }
+            None => chunk.unread.start = chunk.unread.end,
+        }
+    }
+}
