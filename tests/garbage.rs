@@ -8,7 +8,7 @@ use support::stream::{each, long_broadcast};
 use support::{Server, server};
 
 /// What may follow a number that can be read and make the line no event.
-const BAD_REST: [&[u8]; 58] = [
+const BAD_REST: [&[u8]; 59] = [
     // Missing fields.
     b"",
     b"|",
@@ -74,7 +74,8 @@ const BAD_REST: [&[u8]; 58] = [
     b"|P|60|5\0",
     b"|\0",
     b"|P|60|\xff5",
-    b"|B\r",
+    b"|B\r\r",
+    b"|\rB",
 ];
 
 /// Lines whose number cannot be read.

@@ -67,7 +67,9 @@ fn by_default_the_ring_has_65536_slots() {
     user.expect("1|B\n");
     // The ring reaches from 2 to 65537 now.
     source.send("65538|B\n");
-    user.expect("65536|B\n65538|B\n");
+    user.expect("65536|B\n");
+    source.send("65537|B\n");
+    user.expect("65537|B\n65538|B\n");
 }
 
 #[test]

@@ -6,10 +6,9 @@
 ///
 /// If the number does not fit.
 pub fn long_broadcast(number: u64, length: usize) -> Vec<u8> {
-    let width = length - "|B\n".len();
-    let line = format!("{number:0width$}|B\n");
-    assert_eq!(line.len(), length, "{number} is longer than {length} bytes");
-    line.into_bytes()
+    let line = format!("{number}|B\n").into_bytes();
+    let zeros = length.checked_sub(line.len()).expect("a length that the number fits into");
+    [vec![b'0'; zeros], line].concat()
 }
 
 /// Broadcasts with all the numbers of a range, in order, each line `length` bytes long.
