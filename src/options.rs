@@ -1,6 +1,6 @@
 //! Options: the command line and the environment become a [`Config`] (SPEC section 4).
 //!
-//! [`table`] defines each option once: its variable, what it means, what it accepts and where its value goes.
+//! `table` defines each option once: its variable, what it means, what it accepts and where its value goes.
 //! Flag, default, help, man page, completions and the sentence for a bad value all follow from that line.
 //!
 //! Rules that hold for every option:
@@ -12,21 +12,8 @@
 //! - A bad value ends the program with exit status 2 and one sentence that names the flag or the variable
 //!   that brought it, the value, and what is accepted.
 //!
-//! `main` calls [`from_process`]; on `Err(exit)` it returns [`Exit::report`], which prints and gives the status:
-//!
-//! ```no_run
-//! use fortnight::options::{self, Exit, Invocation};
-//! use std::process::ExitCode;
-//!
-//! fn main() -> ExitCode {
-//!     match options::from_process() {
-//!         Ok(Invocation::Serve(config)) => serve(&config),
-//!         Ok(Invocation::Health(admin)) => Exit::of_health(&admin).report(),
-//!         Err(exit) => exit.report(),
-//!     }
-//! }
-//! # fn serve(_: &fortnight::config::Config) -> ExitCode { ExitCode::SUCCESS }
-//! ```
+//! `main` calls [`from_process`] and does what the [`Invocation`] says; of an [`Exit`] it returns [`Exit::report`],
+//! which prints what there is to say.
 
 mod field;
 mod refusal;
@@ -43,10 +30,7 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, error::ErrorKind, parser::ValueSource};
 
-use crate::{
-    config::Config,
-    health::{self, AdminUrl},
-};
+use crate::{config::Config, health::AdminUrl};
 use field::AnyValue;
 use table::{Definition, OPTIONS};
 
@@ -62,8 +46,7 @@ pub enum Invocation {
 /// The program ends here: `--help`, `--version`, or a refused command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Exit status: 0 if the user asked for `text`, 1 if what was asked for failed, 2 if the command line or a
-    /// variable is refused.
+    /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused.
     pub status: u8,
     /// What to print, line end included: to standard output if `status` is 0, to standard error otherwise.
     pub text: String,
@@ -72,15 +55,6 @@ pub struct Exit {
 impl Exit {
     fn refused(sentence: impl std::fmt::Display) -> Self {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
-    }
-
-    /// Checks the health of the server at `admin`: status 0 and its answer, or status 1 and one sentence.
-    #[must_use]
-    pub fn of_health(admin: &AdminUrl) -> Self {
-        match health::check(admin) {
-            Ok(answer) => Self { status: 0, text: format!("{answer}\n") },
-            Err(sentence) => Self { status: 1, text: format!("fortnight: {sentence}\n") },
-        }
     }
 
     /// Prints the text and returns the status for `main` to return. A closed stream is no error: Nobody is
@@ -106,8 +80,11 @@ pub fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(
-            "Every option is also an environment variable, shown as [env: …]. A flag beats the variable, \
-             the variable beats the default; an empty variable counts as unset, and of a flag given twice the last one counts.",
+            "Every option is also an environment variable, which is named with it. A flag beats the \
+             variable, the variable beats the default. An empty variable counts as unset; of a flag given twice \
+             the last one counts.\n\n\
+             Exit status: 0 after SIGTERM or SIGINT, 1 if a port cannot be opened or on a second signal, \
+             2 if a value is not accepted.",
         )
         .args(OPTIONS.iter().map(argument))
         .args_override_self(true)

@@ -36,8 +36,10 @@ pub(super) fn sentence(error: &clap::Error) -> String {
         ErrorKind::InvalidUtf8 => {
             "an argument that is not UTF-8 is not accepted; expected what fortnight --help lists".to_owned()
         }
+        // A flag given twice is none: what is left is a subcommand after options of the server.
         ErrorKind::ArgumentConflict => {
-            format!("{flag}: not accepted here; expected either a subcommand or options of the server")
+            let subcommand = context(error, ContextKind::InvalidSubcommand);
+            format!("{subcommand}: not accepted after options of the server; expected fortnight {subcommand}")
         }
         _ => first_line(error),
     }

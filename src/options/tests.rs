@@ -348,8 +348,12 @@ fn health_refuses_what_it_cannot_ask() {
         refusal(&["health"], &[("adminPort", "x")]),
         "adminPort: \"x\" is not accepted; expected a port from 0 to 65535, or off"
     );
-    let mixed = refusal(&["--busy-poll=true", "health"], &[]);
-    assert!(mixed.contains("not accepted") || mixed.contains("not known"), "{mixed}");
-    let mixed = refusal(&["health", "--busy-poll"], &[]);
-    assert!(mixed.contains("--busy-poll"), "{mixed}");
+    assert_eq!(
+        refusal(&["--busy-poll=true", "health"], &[]),
+        "health: not accepted after options of the server; expected fortnight health"
+    );
+    assert_eq!(
+        refusal(&["health", "--busy-poll"], &[]),
+        "\"--busy-poll\": not known; expected what fortnight --help lists"
+    );
 }
