@@ -27,8 +27,8 @@ const EVENT_BYTES_MIN: i128 = 4;
 /// Longest event line: it may be held in memory once per source.
 const EVENT_BYTES_MAX: i128 = 1 << 20;
 
-/// Largest output buffer of one user: 1 GiB.
-const USER_BUFFER_BYTES_MAX: i128 = 1 << 30;
+/// Largest output buffer of one user: 4 GiB.
+const USER_BUFFER_BYTES_MAX: i128 = 1 << 32;
 
 const USERS_MAX: i128 = 1_000_000;
 const SOURCES_MAX: i128 = 10_000;
@@ -138,7 +138,7 @@ pub(super) const OPTIONS: &[Definition] = &[
     Definition {
         variable: "userBufferBytes",
         heading: USERS,
-        help: "Bytes that may wait for one user before it is behind, 1 to 1073741824",
+        help: "Bytes that may wait for one user before it is behind, 1 to 4294967296",
         field: number!(user_buffer_bytes, "bytes", 1..=USER_BUFFER_BYTES_MAX),
     },
     Definition {
