@@ -4,8 +4,8 @@
 //! time. What it does receive in one visit must be a contiguous part of it, byte for byte, that
 //!
 //! - begins with a whole event;
-//! - begins no later than the first event that it is owed among those of which nothing had been sent when its login
-//!   was written (a login that reached the server before an event did is served before it);
+//! - begins no later than the first event that it is owed among those of which nothing had been sent when the server's
+//!   side had acknowledged its login (a login that reached the server before an event did is served before it);
 //! - begins no earlier than what some other user had received already when it logged in;
 //! - goes on without a gap until the user leaves, which it does at a random moment, in the middle of anything.
 
@@ -26,7 +26,7 @@ use crate::workload::Workload;
 #[derive(Debug)]
 enum Stage {
     /// Nothing whole has come yet: what has, and the bounds on where it may begin.
-    Arriving { begun: Vec<u8>, earliest: u64, unsent_from: u64 },
+    Arriving { begun: Vec<u8>, earliest: u64, unsent_from: Option<u64> },
     /// The place in its due stream is known.
     Following,
 }
@@ -54,6 +54,8 @@ pub struct Visitor {
     comes: Instant,
     /// There may be something to read.
     pub ready: bool,
+    /// The server has closed the connection: everything is to be read up to its end.
+    pub ended: bool,
     /// How often it has come.
     pub visits: u64,
     /// Events that it received.
@@ -65,8 +67,6 @@ pub struct Visitor {
 /// What is known at the moment of a login.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// A number such that it and all above it have not been sent.
-    pub unsent_from: u64,
     /// A number such that all below it were released before.
     pub earliest: u64,
     /// The block in memory from which on blocks have to be kept.
@@ -85,6 +85,7 @@ impl Visitor {
             visit: None,
             comes: Instant::now(),
             ready: false,
+            ended: false,
             visits: 0,
             deliveries: 0,
             bytes: 0,
@@ -112,13 +113,28 @@ impl Visitor {
     pub fn come(&mut self, address: SocketAddr, moment: Moment, registry: &Registry) -> std::io::Result<()> {
         let mut stream = log_in(address, self.id, None)?;
         registry.register(&mut stream, self.token, Interest::READABLE)?;
-        let Moment { unsent_from, earliest, block } = moment;
-        let stage = Stage::Arriving { begun: Vec::new(), earliest, unsent_from };
+        let Moment { earliest, block } = moment;
+        let stage = Stage::Arriving { begun: Vec::new(), earliest, unsent_from: None };
         let leaves = Instant::now() + self.some_time();
         self.visit =
             Some(Visit { stream, stage, cursor: Cursor::default(), skipped: 0, pinned: block, leaves });
         self.visits += 1;
+        (self.ready, self.ended) = (false, false);
         Ok(())
+    }
+
+    /// The port of this side, while it is not known whether the login has arrived.
+    pub fn unsure_port(&self) -> Option<u16> {
+        let visit = self.visit.as_ref()?;
+        let unsure = matches!(visit.stage, Stage::Arriving { unsent_from: None, .. });
+        visit.stream.local_addr().ok().filter(|_| unsure).map(|at| at.port())
+    }
+
+    /// Its login has arrived, and `number` and all above it have not been sent.
+    pub fn has_arrived(&mut self, number: u64) {
+        if let Some(Visit { stage: Stage::Arriving { unsent_from, .. }, .. }) = &mut self.visit {
+            unsent_from.get_or_insert(number);
+        }
     }
 
     /// Leaves if it is time to, or if `now_or_never`.
@@ -155,7 +171,7 @@ impl Visitor {
                 return Err(Box::new(Fault::plain(Class::Closed, Some(self.id), visit.cursor.lines, detail)));
             }
         };
-        self.ready = length == buffer.len();
+        self.ready = length == buffer.len() || self.ended;
         self.bytes += length as u64;
         visit.take(self.slot, &buffer[..length], book, load).map_err(Box::new)?;
         Ok(length)
@@ -200,12 +216,12 @@ fn find_start(
     slot: usize,
     got: &[u8],
     earliest: u64,
-    unsent_from: u64,
+    unsent_from: Option<u64>,
 ) -> Result<Place, Fault> {
     let user = load.ids()[slot];
     let line = &got[..=memchr::memchr(b'\n', got).unwrap_or(got.len() - 1)];
     let number = sequence_of(line);
-    let due = first_owed_from(book, slot, unsent_from);
+    let due = unsent_from.and_then(|number| first_owed_from(book, slot, number));
     let place = number.and_then(|number| {
         let index = book.find(number)?;
         Some(Place { block: index, offset: find_line(book.built(index)?, slot, |n| n == number)? })
@@ -227,13 +243,13 @@ fn find_start(
     if number.is_some_and(|number| number < earliest) {
         return Err(fault(
             Class::Repeated,
-            format!("others had events up to {earliest} before this user logged in"),
+            format!("others had all events below {earliest} before this user logged in"),
         ));
     }
     if due.is_some_and(|due| place > due) {
         return Err(fault(
             Class::MissedAfterLogin,
-            format!("nothing from {unsent_from} on was sent before the login"),
+            format!("nothing from {} on was sent before the login arrived", unsent_from.unwrap_or_default()),
         ));
     }
     Ok(place)

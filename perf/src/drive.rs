@@ -1,5 +1,6 @@
 //! The run itself: one loop that sends, receives and checks.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use crate::arrivals::Arrivals;
 use crate::block::{Builder, Expect};
 use crate::book::Book;
 use crate::churn::{Moment, Visitor};
+use crate::cursor::{Place, sequence_of};
 use crate::fault::{Class, Fault};
 use crate::feed::{Feed, Pause};
-use crate::process::{Addresses, cpu_ns, descriptors, memory_bytes};
+use crate::process::{Addresses, cpu_ns, descriptors, memory_bytes, unacknowledged};
 use crate::report::{Figures, Sample};
 use crate::user::{Got, Throttle, User};
 use crate::workload::Workload;
@@ -20,6 +22,10 @@ use crate::workload::Workload;
 const READ_MAX: usize = 256 * 1024;
 /// How often waiting users, the clock and the progress are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// How often, at most, the system is asked whether logins have arrived.
+const ASK: Duration = Duration::from_millis(50);
+/// How long to wait for that at the start.
+const ARRIVE: Duration = Duration::from_secs(10);
 
 /// How a run is made, besides what is sent.
 #[derive(Clone, Debug)]
@@ -139,9 +145,13 @@ struct Drive<'a> {
     started: Option<Instant>,
     cpu_before: (u64, u64),
     open: usize,
+    /// When anything was last sent or received.
     moved: Instant,
+    /// When anything was last received.
+    received: Instant,
     ticked: Instant,
     sampled: Instant,
+    asked: Instant,
 }
 
 impl<'a> Drive<'a> {
@@ -165,6 +175,7 @@ impl<'a> Drive<'a> {
             users.push(user.map_err(failed(&format!("user {id} could not connect to {at}")))?);
             progress(Progress::Connecting(slot as u64 + 1));
         }
+        wait_for_logins(&users, settings.addresses.users.port());
         let churners = ids.iter().copied().enumerate().skip(users.len());
         let visitors = churners.map(|(slot, id)| {
             Visitor::new((slot, id), Token(first_user + slot), load.seed, settings.churn_stay)
@@ -187,8 +198,10 @@ impl<'a> Drive<'a> {
             started: None,
             cpu_before: (0, 0),
             moved: now,
+            received: now,
             ticked: now,
             sampled: now,
+            asked: now,
         };
         if book.get(0).is_none_or(|block| !block.preamble) {
             drive.start_clock();
@@ -254,9 +267,12 @@ impl<'a> Drive<'a> {
                 .map_err(|error| self.source_closed(&error));
         }
         let slot = token - sources;
-        match self.users.get_mut(slot) {
-            Some(user) => user.ready = true,
-            None => self.visitors[slot - self.users.len()].ready = true,
+        let ended = event.is_read_closed() || event.is_error();
+        if let Some(user) = self.users.get_mut(slot) {
+            (user.ready, user.ended) = (true, user.ended || ended);
+        } else {
+            let visitor = &mut self.visitors[slot - self.users.len()];
+            (visitor.ready, visitor.ended) = (true, visitor.ended || ended);
         }
         Ok(())
     }
@@ -278,7 +294,7 @@ impl<'a> Drive<'a> {
                 Got::Bytes(length) => {
                     self.figures.bytes += length as u64;
                     self.figures.deliveries += user.cursor.lines - lines;
-                    self.moved = now;
+                    (self.moved, self.received) = (now, now);
                     if let Some(arrivals) = &mut self.arrivals {
                         now = Instant::now();
                         arrivals.note(book, user.slot, place, user.cursor.place, now);
@@ -392,16 +408,21 @@ impl<'a> Drive<'a> {
         if ends.is_some_and(|end| now >= end) {
             book.stop();
         }
+        let due_later =
+            self.settings.rate.is_some_and(|rate| 1.0 / rate > self.settings.timeout.as_secs_f64());
+        if now - self.moved > self.settings.timeout && !due_later {
+            return Err(Trouble::Fault(Box::new(self.stalled(book))));
+        }
         let (sent, timeout) = (self.feed.block, self.settings.timeout);
         for user in &mut self.users {
             if user.throttle.is_none() && user.waits_since(book, sent, now) > timeout {
+                // Nobody getting anything is the server standing still, not one user being forgotten.
                 let detail = format!("owed for more than {} ms", timeout.as_millis());
-                return Err(Trouble::Fault(Box::new(user.missing(Class::Stalled, book, detail))));
+                let alone = now - self.received < timeout / 2;
+                let fault =
+                    if alone { user.missing(Class::Stalled, book, detail) } else { self.stalled(book) };
+                return Err(Trouble::Fault(Box::new(fault)));
             }
-        }
-        let due_later = self.settings.rate.is_some_and(|rate| 1.0 / rate > timeout.as_secs_f64());
-        if now - self.moved > timeout && !due_later {
-            return Err(Trouble::Fault(Box::new(self.stalled(book))));
         }
         self.sample(now);
         if since_progress > Duration::ZERO {
@@ -414,26 +435,32 @@ impl<'a> Drive<'a> {
         let behind = self.users.iter().filter(|user| !user.done).min_by_key(|user| user.cursor.place);
         let took =
             if self.feed.finished { "everything was sent" } else { "the server stopped reading the source" };
-        let detail = format!("nothing moved for {} ms; {took}", self.settings.timeout.as_millis());
+        let detail = format!("nobody got anything for {} ms; {took}", self.received.elapsed().as_millis());
         match behind {
             Some(user) => user.missing(Class::Stalled, book, detail),
             None => Fault::plain(Class::Stalled, None, self.feed.events, detail),
         }
     }
 
+    /// Lets visitors come and go.
     fn visit(&mut self, book: &mut Book, now: Instant) -> Result<(), Trouble> {
         if self.visitors.is_empty() {
             return Ok(());
         }
-        let ahead = self.users.iter().filter(|user| user.throttle.is_none()).map(|user| user.cursor.place);
-        let ahead = ahead.max().unwrap_or_default();
-        let earliest = book.built(ahead.block).map_or(0, |block| block.first_seq);
         let at = self.settings.addresses.users;
+        let unsure: HashSet<u16> = self.visitors.iter().filter_map(Visitor::unsure_port).collect();
+        if !unsure.is_empty() && now - self.asked >= ASK {
+            self.asked = now;
+            if unacknowledged(&unsure, at.port()) == Some(0) {
+                let unsent_from = self.feed.unsent_from(book);
+                self.visitors.iter_mut().for_each(|visitor| visitor.has_arrived(unsent_from));
+            }
+        }
+        let mut moment = None;
         for visitor in &mut self.visitors {
             visitor.leave(now, false, book);
             if visitor.wants_in(now) {
-                let unsent_from = self.feed.unsent_from(book);
-                let moment = Moment { unsent_from, earliest, block: ahead.block.min(self.feed.block) };
+                let moment = *moment.get_or_insert_with(|| released(&self.users, book, self.feed.block));
                 visitor
                     .come(at, moment, self.poll.registry())
                     .map_err(failed("a user could not come back"))?;
@@ -511,6 +538,30 @@ impl<'a> Drive<'a> {
             }
         }
     }
+}
+
+/// Waits until the server's side has all logins: those that reach it before an event are served before it.
+fn wait_for_logins(users: &[User], port: u16) {
+    let ports: HashSet<u16> = users.iter().filter_map(User::local_port).collect();
+    let end = Instant::now() + ARRIVE;
+    while unacknowledged(&ports, port).is_some_and(|missing| missing > 0) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the server has surely released: what some user has received.
+fn released(users: &[User], book: &Book, sending: u64) -> Moment {
+    let places = || users.iter().map(|user| (user.slot, user.cursor.place));
+    let block = places().map(|(_, place)| place.block).max().unwrap_or(0).min(sending);
+    let Some(furthest) = book.built(block) else { return Moment { earliest: 0, block } };
+    let received = |(slot, place): (usize, Place)| {
+        let text = &furthest.text(slot).bytes[..place.offset];
+        let end = memchr::memrchr(b'\n', text)?;
+        let start = memchr::memrchr(b'\n', &text[..end]).map_or(0, |at| at + 1);
+        sequence_of(&text[start..]).map(|number| number + 1)
+    };
+    let latest = places().filter(|(_, place)| place.block == block).filter_map(received).max();
+    Moment { earliest: latest.unwrap_or(furthest.first_seq), block }
 }
 
 fn interrupted(error: io::Error) -> io::Result<()> {

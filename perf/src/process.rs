@@ -1,5 +1,6 @@
 //! Processes: starting the server under test, pinning, CPU time and memory.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -54,6 +55,25 @@ pub fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::warn!("the open-files limit could not be raised: {error}");
     }
+}
+
+/// How many of this machine's connections from the local `ports` to the port `peer` have sent something that the other
+/// side's kernel has not acknowledged. `None` where the system does not tell.
+///
+/// A write that returned is not a write that arrived, not even over loopback: under load its packet can wait on another
+/// core while later ones on other connections overtake it.
+pub fn unacknowledged(ports: &HashSet<u16>, peer: u16) -> Option<usize> {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(fs::read_to_string);
+    let known = tables.iter().any(Result::is_ok);
+    let lines = tables.iter().flatten().flat_map(|table| table.lines().skip(1));
+    let waits = |line: &&str| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let mut port = || u16::from_str_radix(fields.next()?.rsplit(':').next()?, 16).ok();
+        let (Some(local), Some(remote)) = (port(), port()) else { return false };
+        let queued = fields.nth(1).and_then(|queues| u64::from_str_radix(queues.split(':').next()?, 16).ok());
+        remote == peer && ports.contains(&local) && queued != Some(0)
+    };
+    known.then(|| lines.filter(waits).count())
 }
 
 /// Where a server listens.

@@ -50,6 +50,8 @@ pub struct User {
     pub cursor: Cursor,
     /// There may be something to read.
     pub ready: bool,
+    /// The server has closed the connection: everything is to be read up to its end.
+    pub ended: bool,
     /// It has received everything, or was cut off.
     pub done: bool,
     /// Set for a user that reads slowly.
@@ -101,7 +103,22 @@ impl User {
         let mut stream = log_in(address, id, throttle.as_ref().map(|_| SLOW_RECEIVE_BUFFER))?;
         registry.register(&mut stream, token, Interest::READABLE)?;
         let stood = (Place::default(), Instant::now());
-        Ok(User { slot, id, stream, cursor: Cursor::default(), ready: false, done: false, throttle, stood })
+        Ok(User {
+            slot,
+            id,
+            stream,
+            cursor: Cursor::default(),
+            ready: false,
+            ended: false,
+            done: false,
+            throttle,
+            stood,
+        })
+    }
+
+    /// The port of this side.
+    pub fn local_port(&self) -> Option<u16> {
+        self.stream.local_addr().ok().map(|at| at.port())
     }
 
     /// Reads once and checks what came. Leaves `ready` set if there may be more.
@@ -132,8 +149,9 @@ impl User {
             }
             Err(_) => return Ok(Got::Closed),
         };
-        // A read that did not fill the buffer emptied the socket; what comes later is announced again.
-        self.ready = length == room;
+        // A read that did not fill the buffer emptied the socket; what comes later is announced again. An end that
+        // was announced together with the last bytes is not.
+        self.ready = length == room || self.ended;
         if let Some(throttle) = &mut self.throttle {
             throttle.credit -= length as f64;
         }
