@@ -234,6 +234,18 @@ fn takeovers_may_come_in_a_row() {
 }
 
 #[test]
+fn takeovers_may_come_right_behind_the_login_that_they_replace() {
+    let server = server!(eventTimeoutMs = -1);
+    let mut source = server.source();
+    for number in 1..=2000 {
+        let (mut first, mut second) = (server.user(7), server.user(7));
+        first.expect_eof();
+        source.send(format!("{number}|P|1|7\n"));
+        second.expect(format!("{number}|P|1|7\n"));
+    }
+}
+
+#[test]
 fn what_the_first_was_still_owed_is_written_before_it_is_closed() {
     let server = server!(eventTimeoutMs = -1);
     let mut source = server.source();

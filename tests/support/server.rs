@@ -156,6 +156,25 @@ impl Server {
         kill_process(pid, signal).expect("a signal sent");
     }
 
+    /// Stops the process in its tracks while `arrange` runs, so that everything arranged meets it in one turn.
+    #[track_caller]
+    pub fn while_frozen<T>(&self, arrange: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + DEADLINE;
+        while !self.is_frozen() {
+            assert!(Instant::now() < deadline, "the process does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let arranged = arrange();
+        self.signal(Signal::CONT);
+        arranged
+    }
+
+    fn is_frozen(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc");
+        status.lines().any(|line| line.starts_with("State:") && line.contains('T'))
+    }
+
     /// True while the server runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the child's status").is_none()
