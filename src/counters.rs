@@ -73,6 +73,8 @@ pub struct Counters {
     pub sources_rejected: u64,
     /// Users closed for being one too many.
     pub users_rejected: u64,
+    /// Connections of the admin interface closed for being one too many.
+    pub admin_rejected: u64,
     /// Users gone, by [`UserEnd`] as a number.
     pub users_disconnected: [u64; UserEnd::ALL.len()],
     /// Time in which sources were not read because of a slow user.

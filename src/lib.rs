@@ -1,5 +1,6 @@
 //! Fortnight: an event multiplexer.
 
+pub mod admin;
 pub mod config;
 pub mod counters;
 pub mod engine;

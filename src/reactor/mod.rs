@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -173,6 +173,11 @@ impl Net for Reactor {
     fn want_write(&mut self, socket: &mut TcpStream, key: usize, on: bool) -> io::Result<()> {
         let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         self.poll.registry().reregister(socket, Token(key + FIRST_CONNECTION), interest)
+    }
+
+    fn finish(&mut self, socket: &mut TcpStream) {
+        // An error says that the connection is over anyway.
+        let _ = socket.shutdown(Shutdown::Write);
     }
 
     fn close_listener(&mut self, port: Port) {

@@ -25,6 +25,7 @@ pub(crate) enum Role {
     Source(Source),
     Login(Login),
     User(User),
+    Admin(Asker),
 }
 
 /// An event source.
@@ -61,6 +62,32 @@ pub(crate) struct User {
     pub(crate) slow_since: Option<Micros>,
     /// Its output buffer is above `userBufferBytes`.
     pub(crate) behind: bool,
+}
+
+/// Somebody at the admin interface.
+#[derive(Debug, Default)]
+pub(crate) struct Asker {
+    /// What has been read and not been answered.
+    pub(crate) input: Vec<u8>,
+    /// The answer, and how much of it has been written.
+    pub(crate) output: Vec<u8>,
+    pub(crate) written: usize,
+    /// Being writable is told.
+    pub(crate) wants_write: bool,
+    /// The answer is the last one.
+    pub(crate) closes: bool,
+    /// The last answer has been written: what still comes is thrown away, so that closing does not reset the
+    /// connection before the answer has been read.
+    pub(crate) lingers: bool,
+    /// When it is closed if it is still as it is.
+    pub(crate) deadline: Micros,
+}
+
+impl Asker {
+    /// It has asked for nothing that it has not got.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty()
+    }
 }
 
 /// Bytes from a source that are being worked on, in a buffer with the margins that the engine likes.

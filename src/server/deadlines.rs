@@ -23,6 +23,7 @@ impl<N: Net> Server<N> {
             retry,
             self.reports.next_due(),
             self.shutdown_deadline(),
+            self.admin_deadline(),
         ]
         .into_iter()
         .flatten()

@@ -102,7 +102,7 @@ impl<N: Net> Server<N> {
         let users = self.keys(|connection| match &connection.role {
             Role::Login(_) => true,
             Role::User(user) => all || user.output.is_empty(),
-            Role::Source(_) => false,
+            Role::Source(_) | Role::Admin(_) => false,
         });
         for key in users {
             self.close_user(key, UserEnd::Closed);

@@ -8,7 +8,8 @@
 //! 3. read sources, one chunk after the other, and feed the engine ([`sources`]), until there is nothing
 //!    more to read or enough is owed to be worth writing;
 //! 4. one write per user for everything that it is owed ([`users`]);
-//! 5. deadlines: holes, logins, slow users ([`deadlines`]); a full ring; the end ([`lifecycle`]).
+//! 5. deadlines: holes, logins, slow users ([`deadlines`]); a full ring; the end ([`lifecycle`]);
+//! 6. whoever asks how it is going ([`admin`]).
 //!
 //! Two rules shape the order. *Logins that reached the server before an event did are served before it*: after every read of a
 //! source, and before its bytes are looked at, the world is asked once more what is ready, and users are
@@ -17,6 +18,7 @@
 //! Readiness is edge-triggered, so it is kept in the connection until an operation would block, and whoever
 //! ran out of its budget stays on a list and comes round again.
 
+mod admin;
 mod congestion;
 mod connection;
 mod deadlines;
@@ -33,6 +35,7 @@ use crate::{
     engine::{Engine, EngineConfig},
     time::{MILLISECOND, Micros},
 };
+use admin::Admin;
 use connection::{Chunk, Connection, Role};
 use net::{Net, Port, Ready};
 use output::Pool;
@@ -82,6 +85,7 @@ pub struct Server<N: Net> {
     /// When connections on the user port must have logged in, in order of time; some have, or are gone.
     logins: VecDeque<(Micros, usize)>,
     reports: Reports,
+    admin: Admin,
     /// Since when sources are not read because of slow users.
     paused_since: Option<Micros>,
     /// Users that are behind or, during a pause, more than half behind.
@@ -120,6 +124,7 @@ impl<N: Net> Server<N> {
         });
         Self {
             reports: Reports::new(&config, now),
+            admin: Admin::new(config.admin_port.is_some(), now),
             config,
             net,
             engine,
@@ -155,16 +160,15 @@ impl<N: Net> Server<N> {
     /// If the operating system cannot wait for readiness any more.
     pub fn turn(&mut self) -> io::Result<()> {
         self.engine.counters.loop_turns += 1;
-        let before = self.now;
         let wait = self.wait();
         self.poll(wait)?;
-        self.account_pauses(self.now - before);
         self.serve_users();
         self.read_sources()?;
         self.deliver();
         self.meet_deadlines();
         self.resolve_full_ring();
         self.finish_run();
+        self.serve_admin();
         self.progress_shutdown();
         self.report_progress();
         Ok(())
@@ -191,7 +195,7 @@ impl<N: Net> Server<N> {
         ready.clear();
         let polled = self.net.poll(wait, &mut ready);
         if let Ok(now) = &polled {
-            self.now = *now;
+            self.pass_time(*now);
             for &what in &ready {
                 self.note(what);
             }
@@ -202,6 +206,7 @@ impl<N: Net> Server<N> {
 
     fn note(&mut self, what: Ready) {
         match what {
+            Ready::Listener(Port::Admin) => self.note_admin_listener(),
             Ready::Listener(port) => self.listener(port).ready = true,
             Ready::Signal => self.on_signal(),
             Ready::Socket { key, readable, writable, hung_up } => {
@@ -234,6 +239,7 @@ impl<N: Net> Server<N> {
                     self.readable_users.push_back(key);
                 }
             }
+            Role::Admin(_) => self.queue_asker(key),
         }
     }
 

@@ -224,7 +224,7 @@ impl<N: Net> Server<N> {
     /// A user's socket takes bytes again.
     pub(super) fn flush_user(&mut self, key: usize) {
         let Some(Connection { socket, role: Role::User(user), .. }) = self.connections.get_mut(key) else {
-            return;
+            return self.queue_asker(key);
         };
         if user.output.is_empty() {
             return;
@@ -293,7 +293,7 @@ impl<N: Net> Server<N> {
 
     /// Closing a socket with unread bytes resets the connection, and what has been written but not yet
     /// received is lost to the other side.
-    fn read_off(&mut self, socket: &mut N::Socket) {
+    pub(super) fn read_off(&mut self, socket: &mut N::Socket) {
         for _ in 0..READS_PER_USER {
             if !matches!(socket.read(&mut self.trash), Ok(1..)) {
                 return;

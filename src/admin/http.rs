@@ -1,0 +1,298 @@
+//! As much of HTTP/1.1 (RFC 9112) as somebody needs who only answers GET and HEAD.
+
+use httparse::Error;
+
+/// Longest request head. The input buffer of a connection is never longer.
+pub const HEAD_BYTES_MAX: usize = 8192;
+/// Most headers of a request.
+const HEADERS_MAX: usize = 64;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// `/`
+    Page,
+    /// `/metrics`
+    Metrics,
+    /// `/healthz`
+    Health,
+    /// `/status.json`: what the status page and `fortnight top` show.
+    Status,
+    /// `/history.json`: the last minutes, for the page's charts.
+    History,
+}
+
+impl Resource {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Page,
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Health,
+            "/status.json" => Self::Status,
+            "/history.json" => Self::History,
+            _ => return None,
+        })
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of RFC 9110")]
+pub enum Status {
+    Ok = 200,
+    BadRequest = 400,
+    NotFound = 404,
+    MethodNotAllowed = 405,
+    ContentTooLarge = 413,
+    RequestHeaderFieldsTooLarge = 431,
+    ServiceUnavailable = 503,
+    HttpVersionNotSupported = 505,
+}
+
+impl Status {
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::BadRequest => "Bad Request",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::ContentTooLarge => "Content Too Large",
+            Self::RequestHeaderFieldsTooLarge => "Request Header Fields Too Large",
+            Self::ServiceUnavailable => "Service Unavailable",
+            Self::HttpVersionNotSupported => "HTTP Version Not Supported",
+        }
+    }
+
+    /// The body of an answer that is nothing else: what is accepted instead.
+    #[must_use]
+    pub fn sentence(self) -> String {
+        let accepted = match self {
+            Self::Ok => "",
+            Self::BadRequest => "expected a request of HTTP/1.1, with one Host header",
+            Self::NotFound => "expected /, /metrics, /healthz, /status.json or /history.json",
+            Self::MethodNotAllowed => "expected GET or HEAD",
+            Self::ContentTooLarge => "expected a request without a body",
+            Self::RequestHeaderFieldsTooLarge => "expected at most 8192 bytes and 64 headers",
+            Self::ServiceUnavailable => "too many connections; try again",
+            Self::HttpVersionNotSupported => "expected HTTP/1.1 or HTTP/1.0",
+        };
+        format!("{} {}: {accepted}\n", self as u16, self.phrase())
+    }
+}
+
+/// A request whose head has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes of the head; the next request begins after them.
+    pub len: usize,
+    /// What is asked for, or why it is not to be had.
+    pub resource: Result<Resource, Status>,
+    /// Only the head of the answer is wanted.
+    pub head_only: bool,
+    /// The connection ends with the answer.
+    pub close: bool,
+}
+
+impl Request {
+    /// A request that is refused unread.
+    #[must_use]
+    pub fn refused(status: Status) -> Self {
+        Self { len: 0, resource: Err(status), head_only: false, close: true }
+    }
+
+    /// Reads the head at the start of `input`; `None` if its end has not arrived yet.
+    #[must_use]
+    pub fn read(input: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Request::new(&mut headers);
+        match head.parse(&input[..input.len().min(HEAD_BYTES_MAX)]) {
+            Ok(httparse::Status::Complete(len)) => Some(Self::of(&head, len)),
+            Ok(httparse::Status::Partial) if input.len() < HEAD_BYTES_MAX => None,
+            Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => {
+                Some(Self::refused(Status::RequestHeaderFieldsTooLarge))
+            }
+            Err(Error::Version) if names_a_version(input) => {
+                Some(Self::refused(Status::HttpVersionNotSupported))
+            }
+            Err(_) => Some(Self::refused(Status::BadRequest)),
+        }
+    }
+
+    fn of(head: &httparse::Request<'_, '_>, len: usize) -> Self {
+        let values = |name: &'static str| {
+            let named = head.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+            named.map(|header| header.value.trim_ascii())
+        };
+        let old = head.version == Some(0);
+        let hosts = values("host").count();
+        // No method that is answered has a use for a body, and so none is ever read.
+        let body = values("transfer-encoding").next().is_some()
+            || values("content-length").any(|value| value.iter().any(|&byte| byte != b'0'));
+        let asks_to_close = values("connection")
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+        let method = head.method.unwrap_or_default();
+        let bad_length =
+            values("content-length").any(|value| value.is_empty() || !value.iter().all(u8::is_ascii_digit));
+        let resource = if hosts > 1 || (hosts == 0 && !old) || bad_length {
+            Err(Status::BadRequest)
+        } else if !["GET", "HEAD"].contains(&method) {
+            Err(Status::MethodNotAllowed)
+        } else if body {
+            Err(Status::ContentTooLarge)
+        } else {
+            Resource::at(path_of(head.path.unwrap_or_default())).ok_or(Status::NotFound)
+        };
+        let close = old || asks_to_close || body || resource == Err(Status::BadRequest);
+        Self { len, resource, head_only: method == "HEAD", close }
+    }
+}
+
+/// The path of a request target in origin form, or in absolute form as a proxy gets it (RFC 9112, 3.2).
+fn path_of(target: &str) -> &str {
+    let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    let target = match scheme {
+        None => target,
+        Some(_) => {
+            let after = &target[7..];
+            after.find(['/', '?']).map_or("/", |start| &after[start..])
+        }
+    };
+    match target.split('?').next() {
+        Some("") => "/",
+        path => path.unwrap_or_default(),
+    }
+}
+
+/// Whether the request line ends in the name of some version of HTTP, and the request is not just garbage.
+fn names_a_version(input: &[u8]) -> bool {
+    let line = input.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next();
+    let version = line.and_then(|line| line.rsplit(|&byte| byte == b' ').next()).unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// An answer as it goes over the wire. `headers` are lines of their own, each with its end.
+#[must_use]
+pub fn respond(request: &Request, status: Status, content_type: &str, headers: &str, body: &str) -> Vec<u8> {
+    let allow = if status == Status::MethodNotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
+    let connection = if request.close { "Connection: close\r\n" } else { "" };
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n{headers}{allow}{connection}\r\n",
+        status as u16,
+        status.phrase(),
+        body.len(),
+    );
+    if !request.head_only {
+        answer.push_str(body);
+    }
+    answer.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a request of the given lines.
+    fn read(lines: &[&str]) -> Request {
+        let head = lines.join("\r\n") + "\r\n\r\n";
+        for end in 0..head.len() - 1 {
+            let early = Request::read(&head.as_bytes()[..end]);
+            assert!(early.is_none_or(|request| request.resource.is_err()), "{end} of {head}");
+        }
+        Request::read(head.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_resource_has_its_path() {
+        for (target, resource) in [
+            ("/", Resource::Page),
+            ("/?a=b", Resource::Page),
+            ("/metrics", Resource::Metrics),
+            ("/metrics?", Resource::Metrics),
+            ("/healthz?/metrics", Resource::Health),
+            ("/status.json", Resource::Status),
+            ("/history.json", Resource::History),
+            ("http://a:9095/metrics?x", Resource::Metrics),
+            ("HTTP://a", Resource::Page),
+            ("http://a?x", Resource::Page),
+        ] {
+            let line = format!("GET {target} HTTP/1.1");
+            assert_eq!(read(&[&line, "Host: a"]).resource, Ok(resource), "{target}");
+        }
+        for target in ["/metrics/", "//", "/Metrics", "/%6detrics", "metrics", "*", "/healthz#a", "http:///x"]
+        {
+            let line = format!("GET {target} HTTP/1.1");
+            assert_eq!(read(&[&line, "Host: a"]).resource, Err(Status::NotFound), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases: &[(&[&str], Status, bool)] = &[
+            (&["GET / HTTP/1.1"], Status::BadRequest, true),
+            (&["GET / HTTP/1.1", "Host: a", "host: b"], Status::BadRequest, true),
+            (&["GET / HTTP/1.1", "Host : a"], Status::BadRequest, true),
+            (&["GET / HTTP/1.1", "Host: a", "Content-Length: -1"], Status::BadRequest, true),
+            (&["GET / HTTP/1.1", "Host: a", "Content-Length:"], Status::BadRequest, true),
+            (&["GET  HTTP/1.1", "Host: a"], Status::BadRequest, true),
+            (&["GET /"], Status::BadRequest, true),
+            (&["GET / HTTP/11"], Status::BadRequest, true),
+            (&["GET / HTTP/2.0", "Host: a"], Status::HttpVersionNotSupported, true),
+            (&["GET / HTTP/1.2", "Host: a"], Status::HttpVersionNotSupported, true),
+            (&["POST / HTTP/1.1", "Host: a"], Status::MethodNotAllowed, false),
+            (&["OPTIONS * HTTP/1.1", "Host: a"], Status::MethodNotAllowed, false),
+            (&["POST /x HTTP/1.1", "Host: a", "Content-Length: 3"], Status::MethodNotAllowed, true),
+            (&["GET / HTTP/1.1", "Host: a", "Content-Length: 3"], Status::ContentTooLarge, true),
+            (&["GET / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"], Status::ContentTooLarge, true),
+            (&["GET /x HTTP/1.1", "Host: a"], Status::NotFound, false),
+        ];
+        for (lines, status, close) in cases {
+            let request = read(lines);
+            assert_eq!((request.resource, request.close), (Err(*status), *close), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_connection_stays_open_unless_the_client_wants_it_closed() {
+        assert!(!read(&["GET / HTTP/1.1", "Host: a"]).close);
+        assert!(!read(&["GET / HTTP/1.1", "Host: a", "Connection: keep-alive"]).close);
+        assert!(!read(&["GET / HTTP/1.1", "Host: a", "Content-Length: 0"]).close);
+        assert!(read(&["GET / HTTP/1.1", "Host: a", "Connection: x,  CLOSE"]).close);
+        assert!(read(&["GET / HTTP/1.0"]).close);
+        assert!(read(&["GET / HTTP/1.0", "Connection: keep-alive"]).close);
+    }
+
+    #[test]
+    fn a_head_ends_where_the_next_begins() {
+        let one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(Request::read(one.repeat(2).as_bytes()).unwrap().len, one.len());
+        let bare = "\nHEAD / HTTP/1.1\nHost: a\n\n";
+        let request = Request::read(bare.as_bytes()).unwrap();
+        assert_eq!((request.len, request.head_only), (bare.len(), true));
+    }
+
+    #[test]
+    fn heads_are_limited() {
+        let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+        head.resize(HEAD_BYTES_MAX - 4, b'x');
+        head.extend_from_slice(b"\r\n\r\n");
+        assert_eq!(Request::read(&head).unwrap().resource, Ok(Resource::Page));
+        head.insert(40, b'x');
+        let refused = Some(Request::refused(Status::RequestHeaderFieldsTooLarge));
+        assert_eq!(Request::read(&head), refused);
+        let many = "A: b\r\n".repeat(HEADERS_MAX);
+        assert_eq!(Request::read(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes()), refused);
+        assert_eq!(Request::read(&[b'\n'; HEAD_BYTES_MAX]), refused);
+    }
+
+    #[test]
+    fn an_answer_to_head_is_the_head_of_the_answer_to_get() {
+        let get = read(&["GET / HTTP/1.1", "Host: a"]);
+        let head = read(&["HEAD / HTTP/1.1", "Host: a"]);
+        let full = respond(&get, Status::Ok, "text/plain", "", "body");
+        assert_eq!(respond(&head, Status::Ok, "text/plain", "", "body"), full[..full.len() - 4]);
+        assert!(full.ends_with(b"\r\n\r\nbody"));
+    }
+}

@@ -1,0 +1,126 @@
+//! `/metrics`: the Prometheus text format, version 0.0.4.
+//!
+//! Every metric of SPEC section 6, each with all of its label values from the start, so that a rate can be taken of
+//! the first time that something happens.
+
+use super::Snapshot;
+use crate::{
+    counters::UserEnd,
+    engine::event::{Kind, Reject},
+    time::{Micros, SECOND},
+};
+use std::fmt::{Display, Write};
+
+/// The media type of the format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics as text.
+#[must_use]
+pub fn text(snapshot: &Snapshot<'_>) -> String {
+    let counters = snapshot.counters;
+    let mut out = Metrics(String::with_capacity(8 << 10));
+    out.counter("events_received_total", "Event lines read.", counters.events_received);
+    out.counters(
+        "events_released_total",
+        "Events released, by type.",
+        "type",
+        Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize])),
+    );
+    out.counter("events_late_total", "Events dropped: below the cursor.", counters.events_late);
+    out.counter("events_duplicate_total", "Events dropped: already waiting.", counters.events_duplicate);
+    out.counters(
+        "events_rejected_total",
+        "Lines that were no events, by what is wrong with them.",
+        "reason",
+        Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize])),
+    );
+    out.counter("sequence_skipped_total", "Sequence numbers given up on.", counters.sequence_skipped);
+    out.gauge("cursor", "Next sequence number to release.", snapshot.cursor);
+    out.gauge("reorder_waiting", "Events waiting in the ring.", snapshot.waiting);
+    out.gauge("reorder_capacity", "Slots of the ring.", snapshot.capacity);
+    out.counter("deliveries_total", "Events handed to users.", counters.deliveries);
+    out.counter("delivered_bytes_total", "Bytes written to users.", counters.delivered_bytes);
+    out.gauge("output_buffered_bytes", "Bytes waiting for users.", snapshot.buffered_bytes);
+    out.gauge("users_connected", "Logged-in users.", snapshot.users);
+    out.gauge("sources_connected", "Event sources.", snapshot.sources);
+    out.counters(
+        "connections_rejected_total",
+        "Connections closed for being one too many, by listener.",
+        "listener",
+        [
+            ("source", counters.sources_rejected),
+            ("user", counters.users_rejected),
+            ("admin", counters.admin_rejected),
+        ],
+    );
+    out.counters(
+        "users_disconnected_total",
+        "Connections on the user port that have ended, by reason.",
+        "reason",
+        UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
+    );
+    out.counters(
+        "source_paused_seconds_total",
+        "Time that sources were not read, by reason.",
+        "reason",
+        [
+            ("slow_user", Seconds(counters.paused_slow_user)),
+            ("ring_full", Seconds(counters.paused_ring_full)),
+        ],
+    );
+    out.gauge("follow_edges", "Edges of the follow graph.", snapshot.follow_edges);
+    out.counter("loop_turns_total", "Turns of the event loop.", counters.loop_turns);
+    out.0
+}
+
+struct Metrics(String);
+
+impl Metrics {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "# HELP fortnight_{name} {help}\n# TYPE fortnight_{name} {kind}\n");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        let _ = writeln!(self.0, "fortnight_{name} {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
+        let _ = writeln!(self.0, "fortnight_{name} {value}");
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [(impl Display, impl Display); N],
+    ) {
+        self.head(name, "counter", help);
+        for (label_value, value) in values {
+            let _ = writeln!(self.0, "fortnight_{name}{{{label}=\"{label_value}\"}} {value}");
+        }
+    }
+}
+
+/// A time in seconds, exactly.
+struct Seconds(Micros);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:06}", self.0 / SECOND, self.0 % SECOND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_exact() {
+        assert_eq!(Seconds(0).to_string(), "0.000000");
+        assert_eq!(Seconds(61_000_042).to_string(), "61.000042");
+    }
+}

@@ -1,0 +1,129 @@
+//! The admin interface as a function: the bytes of a request in, the bytes of an answer out (SPEC section 6).
+//!
+//! Nothing in here has a socket, a clock or a number of its own. [`http`] reads a request head, [`answer`] writes
+//! the answer from a [`Snapshot`] of the server's numbers: as [`metrics`] for Prometheus, as [`status`] for the status
+//! page and for `fortnight top`, as one word for health checks. The connections themselves are the server's.
+
+pub mod history;
+pub mod http;
+pub mod metrics;
+pub mod status;
+
+use crate::{counters::Counters, time::Micros};
+use history::History;
+use http::{Request, Resource, Status, respond};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Whether the server does what it is there for: what `/healthz` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Ok,
+    /// Every source waits for a hole that is never given up and that none of them can fill.
+    RingFull,
+    /// It has been told to end.
+    ShuttingDown,
+}
+
+impl Health {
+    /// The body of `/healthz`.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::RingFull => "waiting on a full ring",
+            Self::ShuttingDown => "shutting down",
+        }
+    }
+}
+
+/// The server's numbers at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot<'a> {
+    /// Since the start.
+    pub now: Micros,
+    /// Everything that is counted.
+    pub counters: &'a Counters,
+    /// The answer to `/healthz`.
+    pub health: Health,
+    /// Next number to release.
+    pub cursor: u128,
+    /// Events waiting in the ring.
+    pub waiting: usize,
+    /// Slots of the ring.
+    pub capacity: usize,
+    /// The missing event at the cursor, if anything waits for it.
+    pub hole: Option<Hole>,
+    /// Bytes waiting for users.
+    pub buffered_bytes: usize,
+    /// Logged-in users.
+    pub users: usize,
+    /// Event sources.
+    pub sources: usize,
+    /// Edges of the follow graph.
+    pub follow_edges: u64,
+    /// Users that hold up the sources.
+    pub slow_users: usize,
+    /// Some of them.
+    pub slow: Vec<SlowUser>,
+    /// Why sources are not read.
+    pub pauses: Vec<Pause>,
+    /// The last minutes.
+    pub history: &'a History,
+}
+
+/// A missing event that others wait for. Its number is the cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// How long it has been waited for.
+    pub waited: Micros,
+    /// When it is given up, from now on; `None`: not by itself.
+    pub given_up_in: Option<Micros>,
+}
+
+/// A user that holds up the sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowUser {
+    /// Its id.
+    pub id: u64,
+    /// Bytes waiting for it.
+    pub buffered_bytes: usize,
+    /// For how long without a break.
+    pub slow_for: Micros,
+}
+
+/// Sources that are not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// `slow_user` or `ring_full`, as in `fortnight_source_paused_seconds_total`.
+    pub reason: &'static str,
+    /// How many.
+    pub sources: usize,
+    /// For how long.
+    pub paused_for: Micros,
+}
+
+/// The whole answer to a request, as it goes over the wire.
+#[must_use]
+pub fn answer(request: &Request, snapshot: &Snapshot<'_>) -> Vec<u8> {
+    let resource = match request.resource {
+        Ok(resource) => resource,
+        Err(status) => return respond(request, status, TEXT, "", &status.sentence()),
+    };
+    match resource {
+        Resource::Metrics => {
+            respond(request, Status::Ok, metrics::CONTENT_TYPE, "", &metrics::text(snapshot))
+        }
+        Resource::Page => {
+            respond(request, Status::Ok, status::PAGE_TYPE, &status::page_headers(), status::PAGE)
+        }
+        Resource::Status => respond(request, Status::Ok, JSON, "", &status::json(snapshot)),
+        Resource::History => respond(request, Status::Ok, JSON, "", &snapshot.history.json()),
+        Resource::Health => {
+            let status = if snapshot.health == Health::Ok { Status::Ok } else { Status::ServiceUnavailable };
+            respond(request, status, TEXT, "", &format!("{}\n", snapshot.health.sentence()))
+        }
+    }
+}

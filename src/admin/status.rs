@@ -1,0 +1,117 @@
+//! `/` and `/status.json`: the numbers for people.
+
+use super::{Hole, Pause, SlowUser, Snapshot};
+use crate::{
+    counters::UserEnd,
+    engine::event::{Kind, Reject},
+};
+use std::fmt::{Display, Write};
+
+/// The status page: one file, which needs nothing from anywhere else.
+pub const PAGE: &str = include_str!("status.html");
+/// Its media type.
+pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
+
+/// What the page's policy lets run: the script and the style sheet with these SHA-256 sums, and nothing else.
+const SCRIPT_SHA256: &str = "";
+const STYLE_SHA256: &str = "";
+
+/// Headers of the page: what it may do.
+#[must_use]
+pub fn page_headers() -> String {
+    format!(
+        "Content-Security-Policy: default-src 'none'; script-src 'sha256-{SCRIPT_SHA256}'; \
+         style-src 'sha256-{STYLE_SHA256}'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n"
+    )
+}
+
+/// What the page and `fortnight top` show, as one JSON object. Times are in microseconds. Numbers that may be above 2^53, where
+/// JavaScript's end, are strings.
+#[must_use]
+pub fn json(snapshot: &Snapshot<'_>) -> String {
+    let counters = snapshot.counters;
+    let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
+    let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
+    let disconnected = UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
+    let mut json = Object(String::from("{"));
+    json.text("version", env!("CARGO_PKG_VERSION"));
+    json.field("now_us", snapshot.now);
+    json.text("health", snapshot.health.sentence());
+    json.text("cursor", snapshot.cursor);
+    json.field("waiting", snapshot.waiting);
+    json.field("capacity", snapshot.capacity);
+    json.field("hole", snapshot.hole.map_or_else(|| "null".to_owned(), hole));
+    json.field("received", counters.events_received);
+    json.field("released", object(&released));
+    json.field("late", counters.events_late);
+    json.field("duplicate", counters.events_duplicate);
+    json.field("rejected", object(&rejected));
+    json.text("skipped", counters.sequence_skipped);
+    json.field("deliveries", counters.deliveries);
+    json.field("delivered_bytes", counters.delivered_bytes);
+    json.field("buffered_bytes", snapshot.buffered_bytes);
+    json.field("users", snapshot.users);
+    json.field("sources", snapshot.sources);
+    json.field("slow_users", snapshot.slow_users);
+    json.field("slow", list(&snapshot.slow, slow_user));
+    json.field("pauses", list(&snapshot.pauses, pause));
+    json.field("disconnected", object(&disconnected));
+    json.field("follow_edges", snapshot.follow_edges);
+    json.field("turns", counters.loop_turns);
+    json.end() + "\n"
+}
+
+fn hole(hole: Hole) -> String {
+    let mut json = Object(String::from("{"));
+    json.field("waited_us", hole.waited);
+    json.field("given_up_in_us", hole.given_up_in.map_or_else(|| "null".to_owned(), |time| time.to_string()));
+    json.end()
+}
+
+fn slow_user(user: &SlowUser) -> String {
+    let mut json = Object(String::from("{"));
+    json.text("id", user.id);
+    json.field("buffered_bytes", user.buffered_bytes);
+    json.field("slow_for_us", user.slow_for);
+    json.end()
+}
+
+fn pause(pause: &Pause) -> String {
+    let mut json = Object(String::from("{"));
+    json.text("reason", pause.reason);
+    json.field("sources", pause.sources);
+    json.field("paused_for_us", pause.paused_for);
+    json.end()
+}
+
+fn list<T>(items: &[T], write: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(write).collect::<Vec<_>>().join(","))
+}
+
+fn object(fields: &[(impl Display, u64)]) -> String {
+    let mut json = Object(String::from("{"));
+    for (name, value) in fields {
+        json.field(name, value);
+    }
+    json.end()
+}
+
+/// A JSON object that is being written. No name or text in it has anything that would have to be escaped.
+struct Object(String);
+
+impl Object {
+    fn field(&mut self, name: impl Display, value: impl Display) {
+        let comma = if self.0.len() == 1 { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{comma}\"{name}\":{value}");
+    }
+
+    fn text(&mut self, name: impl Display, value: impl Display) {
+        self.field(name, format_args!("\"{value}\""));
+    }
+
+    fn end(self) -> String {
+        self.0 + "}"
+    }
+}
