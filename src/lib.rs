@@ -10,4 +10,5 @@ pub mod options;
 pub mod rate_limit;
 pub mod reactor;
 pub mod server;
+pub mod sim;
 pub mod time;
