@@ -17,6 +17,7 @@
 //! ```
 
 mod client;
+pub mod http;
 mod launch;
 pub mod model;
 mod server;
