@@ -10,8 +10,9 @@ use crate::fault::Fault;
 use crate::limit::Limit;
 use crate::options::{LatencyOptions, LimitOptions, LogLevel, OutputOptions, RunOptions, ServerOptions};
 use crate::plan::Plan;
+use crate::plot;
 use crate::process::{Addresses, Server, pin, raise_open_files};
-use crate::report::{self, Figures};
+use crate::report::{self, Figures, distribution};
 use crate::ui::Display;
 
 /// The line that ends a run in which everything was right.
@@ -55,7 +56,7 @@ pub fn prepare_and_run(settings: &mut Settings, server: &ServerOptions, output: 
         pin(core).map_err(Trouble::Failed)?;
     }
     let mut display = Display::new(settings, output);
-    let book = drive::prepare(settings, &mut |progress| display.show(0, progress));
+    let mut book = drive::prepare(settings, &mut |progress| display.show(0, progress));
     log::debug!("{} MiB prepared, complete: {}", book.held() >> 20, book.is_complete());
     let started = start_server(settings, server, &book).map_err(Trouble::Failed)?;
     if let Some(started) = &started {
@@ -64,7 +65,7 @@ pub fn prepare_and_run(settings: &mut Settings, server: &ServerOptions, output: 
         log::debug!("server {} at {:?}", started.pid(), started.addresses);
     }
     let users = settings.load.connected;
-    let outcome = drive::run(settings, book, &mut |progress| display.show(users, progress));
+    let outcome = drive::run(settings, &mut book, &mut |progress| display.show(users, progress));
     display.finish();
     outcome
 }
@@ -130,6 +131,13 @@ pub fn latency(options: &LatencyOptions) -> ExitCode {
         Err(sentence) => return refuse(&sentence),
     };
     let outcome = prepare_and_run(&mut settings, &options.server, &options.output);
+    if let (Ok(Figures { latency: Some(histogram), .. }), Some(file)) = (&outcome, &options.svg) {
+        let title = format!("Time per delivery at {} events/s", options.rate);
+        let curve = plot::Curve { name: "deliveries".into(), points: distribution(histogram) };
+        if let Err(sentence) = plot::distributions(file, &title, &[curve]) {
+            return fail(&sentence);
+        }
+    }
     tell(&settings, &options.output, &outcome)
 }
 

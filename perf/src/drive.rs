@@ -118,18 +118,19 @@ pub fn prepare(settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Book 
     book
 }
 
-/// Connects the users, then the sources, sends everything, and checks everything that comes.
+/// Connects the users, then the sources, sends everything, and checks everything that comes. A book that is complete
+/// serves any number of runs.
 ///
 /// # Errors
 /// The first fault, or why the run could not be made.
 pub fn run(
     settings: &Settings,
-    mut book: Book,
+    book: &mut Book,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Figures, Trouble> {
-    let mut drive = Drive::connect(settings, &mut book, progress)?;
-    drive.go(&mut book, progress)?;
-    drive.settle(&mut book)?;
+    let mut drive = Drive::connect(settings, book, progress)?;
+    drive.go(book, progress)?;
+    drive.settle(book)?;
     Ok(drive.figures)
 }
 

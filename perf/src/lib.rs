@@ -13,10 +13,12 @@
 //! | [`drive`] | the loop that sends, receives and checks |
 //! | [`arrivals`] | latency without coordinated omission |
 //! | [`plan`], [`limit`] | the physical limit, to divide by |
+//! | [`bench`], [`plot`] | every figure of the project, and its picture |
 //! | [`process`] | starting, pinning and measuring the server |
 //! | [`options`], [`command`], [`ui`], [`report`] | the command line |
 
 pub mod arrivals;
+pub mod bench;
 pub mod block;
 pub mod book;
 pub mod churn;
@@ -29,6 +31,7 @@ pub mod graph;
 pub mod limit;
 pub mod options;
 pub mod plan;
+pub mod plot;
 pub mod process;
 pub mod report;
 pub mod rng;

@@ -11,5 +11,6 @@ fn main() -> ExitCode {
         Command::Run(options) => command::run(&options),
         Command::Latency(options) => command::latency(&options),
         Command::Limit(options) => command::limit(&options),
+        Command::Bench(options) => maze::bench::bench(&options),
     }
 }

@@ -27,6 +27,8 @@ pub enum Command {
     Latency(Box<LatencyOptions>),
     /// Be the physical limit: a server without logic that moves the same number of bytes
     Limit(Box<LimitOptions>),
+    /// Measure servers against the limit, in pairs, and write tables and plots
+    Bench(Box<crate::bench::BenchOptions>),
 }
 
 /// How much is said.

@@ -146,6 +146,11 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
             figures.tool_peak_bytes as f64 / (1 << 20) as f64
         ),
     );
+    if let Some(histogram) = &figures.latency {
+        for (name, ns) in percentiles(histogram) {
+            line(name, format!("{:.1} µs", ns as f64 / 1e3));
+        }
+    }
     if load.churning > 0 {
         line(
             "visitors",
@@ -165,6 +170,35 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
         );
     }
     text
+}
+
+/// The percentiles that are told, in nanoseconds.
+pub fn percentiles(histogram: &Histogram<u64>) -> [(&'static str, u64); 7] {
+    let at = |share| histogram.value_at_quantile(share);
+    [
+        ("p50", at(0.5)),
+        ("p90", at(0.9)),
+        ("p95", at(0.95)),
+        ("p99", at(0.99)),
+        ("p99.9", at(0.999)),
+        ("p99.99", at(0.9999)),
+        ("max", histogram.max()),
+    ]
+}
+
+/// A distribution as points: share of deliveries, and the nanoseconds that they did not exceed.
+pub fn distribution(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let steps = histogram.iter_quantiles(8);
+    let points = steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to() as f64));
+    points.filter(|(share, _)| *share < 1.0 && (1.0 - share) * histogram.len() as f64 >= 1.0).collect()
+}
+
+fn latency_json(histogram: &Histogram<u64>) -> Value {
+    let named = percentiles(histogram).into_iter().map(|(name, ns)| (format!("{name}_ns"), json!(ns)));
+    let mut all: serde_json::Map<String, Value> = named.collect();
+    all.insert("count".into(), json!(histogram.len()));
+    all.insert("distribution".into(), json!(distribution(histogram)));
+    Value::Object(all)
 }
 
 /// The result for programs.
@@ -208,6 +242,7 @@ pub fn to_json(settings: &Settings, outcome: Result<&Figures, &Fault>) -> Value 
             "visits": figures.visits,
             "visit_deliveries": figures.visit_deliveries,
             "samples": figures.samples,
+            "latency": figures.latency.as_ref().map(latency_json),
         }),
     };
     if let (Value::Object(all), Value::Object(more)) = (&mut value, more) {

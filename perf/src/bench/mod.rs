@@ -1,0 +1,346 @@
+//! `maze bench`: every figure of the project, measured the same way each time.
+//!
+//! Whatever is compared runs in turns, in one run on one machine (A, limit, A, limit, …), the server alone on one core
+//! and the load on another. What is reported is the median of the ratios of neighbours, and how far they spread:
+//! a noisy machine shows as a wide spread and not as a wrong result.
+
+mod latency;
+mod machine;
+mod shapes;
+mod sweeps;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::block::Expect;
+use crate::book::Book;
+use crate::command::{refuse, start_log};
+use crate::drive::{self, Settings, Trouble};
+use crate::options::LogLevel;
+use crate::plan::Plan;
+use crate::process::{Addresses, Server, pin, raise_open_files};
+use crate::report::Figures;
+use crate::workload::{Shape, Workload};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Section {
+    /// CPU time per delivery and wall time of every shape, divided by the limit
+    Shapes,
+    /// CPU time per delivery from 100 to 10,000 connected users
+    Users,
+    /// Peak memory against events, memory per idle user, and at the start
+    Memory,
+    /// CPU time per delivery against the batch size that events are shuffled in
+    Batches,
+    /// Latency at a fixed rate, with and without `busyPoll`, next to the limit
+    Latency,
+    /// All of them
+    All,
+}
+
+/// Options of `maze bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchOptions {
+    /// What to measure
+    #[arg(value_enum, default_values = ["all"])]
+    pub sections: Vec<Section>,
+    /// The server to measure [default: the `fortnight` beside this program]. It must print its `listening` line
+    #[arg(long, value_name = "CMD")]
+    pub server: Option<String>,
+    /// Any other server to measure as well; it listens on ports 9090 and 9099 or says where
+    #[arg(long, value_name = "CMD")]
+    pub against: Vec<String>,
+    /// Shapes to run, if not all
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub shapes: Vec<Shape>,
+    /// Shrinks all numbers of events
+    #[arg(long, default_value_t = 1.0)]
+    pub scale: f64,
+    /// How many times each comparison is made
+    #[arg(long, default_value_t = 5)]
+    pub pairs: usize,
+    /// Events per second where latency is measured
+    #[arg(long, default_value_t = 100_000.0)]
+    pub rate: f64,
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "perf/results")]
+    pub out: PathBuf,
+    /// Core for servers [default: 0 where there are two]
+    #[arg(long)]
+    pub server_core: Option<usize>,
+    /// Core for the load [default: 1 where there are two]
+    #[arg(long)]
+    pub core: Option<usize>,
+}
+
+/// A server that is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) command: String,
+    pub(crate) expect: Expect,
+}
+
+/// Everything that the sections share.
+pub(crate) struct Bench {
+    pub(crate) scale: f64,
+    pub(crate) pairs: usize,
+    pub(crate) rate: f64,
+    pub(crate) shapes: Vec<Shape>,
+    pub(crate) servers: Vec<Contender>,
+    pub(crate) limit: Contender,
+    server_core: Option<usize>,
+    maze: String,
+    out: PathBuf,
+}
+
+impl Bench {
+    fn new(options: &BenchOptions) -> Result<Bench, String> {
+        if !(options.scale > 0.0 && options.scale <= 10.0) {
+            return Err(format!("scale {}: accepted is a number above 0, up to 10", options.scale));
+        }
+        if options.pairs == 0 {
+            return Err("pairs 0: accepted is 1 or more".into());
+        }
+        let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+        let quoted = |path: &Path| {
+            shlex::try_quote(&path.to_string_lossy()).map(std::borrow::Cow::into_owned).unwrap_or_default()
+        };
+        let beside = own.with_file_name("fortnight");
+        let server = match &options.server {
+            Some(command) => command.clone(),
+            None if beside.exists() => format!(
+                "{} --event-source-server-port 0 --user-server-port 0 --max-user-clients 12000 --log-level warn",
+                quoted(&beside)
+            ),
+            None => {
+                return Err(format!(
+                    "server: {} is not there; build it, or say --server 'CMD'",
+                    beside.display()
+                ));
+            }
+        };
+        let mut servers =
+            vec![Contender { name: "fortnight".into(), command: server, expect: Expect::Protocol }];
+        for command in &options.against {
+            let name = shlex::split(command).unwrap_or_default().into_iter().find(|word| !word.contains('='));
+            let name = name
+                .as_deref()
+                .and_then(|word| Path::new(word).file_name()?.to_str())
+                .unwrap_or("other")
+                .to_owned();
+            servers.push(Contender { name, command: command.clone(), expect: Expect::Protocol });
+        }
+        let two = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2);
+        let server_core = options.server_core.or(two.then_some(0));
+        if let Some(core) = options.core.or(two.then_some(1)) {
+            pin(core)?;
+        }
+        let maze = quoted(&own);
+        let command = format!("{maze} limit --event-source-server-port 0 --user-server-port 0");
+        let shapes = if options.shapes.is_empty() { Shape::BENCH.to_vec() } else { options.shapes.clone() };
+        Ok(Bench {
+            scale: options.scale,
+            pairs: options.pairs,
+            rate: options.rate,
+            shapes,
+            servers,
+            limit: Contender { name: "limit".into(), command, expect: Expect::Pattern },
+            server_core,
+            maze,
+            out: options.out.clone(),
+        })
+    }
+
+    /// `maze limit --forward`, for latency.
+    pub(crate) fn forwarding_limit(&self) -> Contender {
+        let ports = "--event-source-server-port 0 --user-server-port 0";
+        let command = format!("{} limit --forward {ports}", self.maze);
+        Contender { name: "limit".into(), command, expect: Expect::Forward }
+    }
+
+    /// A workload ready to be run many times.
+    pub(crate) fn prepare(
+        &self,
+        load: &Workload,
+        expect: Expect,
+        rate: Option<f64>,
+    ) -> Result<Prepared, String> {
+        load.check()?;
+        let settings = Settings {
+            load: load.clone(),
+            expect,
+            addresses: Addresses::resolve("127.0.0.1", 9090, 9099)?,
+            pid: None,
+            timeout: Duration::from_secs(20),
+            settle: Duration::from_millis(50),
+            rate,
+            spin: rate.is_some(),
+            slow_users: 0,
+            slow_rate: 0.0,
+            slow_must_finish: false,
+            churn_stay: Duration::ZERO,
+            duration: None,
+            memory: 6 << 30,
+            measure_latency: rate.is_some(),
+            sample_every: None,
+        };
+        let book = drive::prepare(&settings, &mut |_| {});
+        let mut plan = None;
+        if expect == Expect::Pattern {
+            let file = std::env::temp_dir().join(format!(
+                "maze-bench-plan-{}-{}.json",
+                std::process::id(),
+                load.shape.name()
+            ));
+            let made = if book.is_complete() { Plan::of_book(load, &book) } else { Plan::of_workload(load) };
+            made.store(&file)?;
+            plan = Some(PlanFile(file));
+        }
+        Ok(Prepared { settings, book, plan })
+    }
+
+    /// Starts the server, runs, ends the server. A book that is not complete is used up by this.
+    pub(crate) fn measure(&self, who: &Contender, prepared: &mut Prepared) -> Result<Figures, String> {
+        let plan = prepared.plan.iter().map(|plan| ("mazePlan".to_owned(), plan.0.display().to_string()));
+        let variables: Vec<(String, String)> = plan.collect();
+        let settings = &mut prepared.settings;
+        let server = Server::start(&who.command, &variables, self.server_core, settings.addresses)?;
+        settings.addresses = server.addresses;
+        settings.pid = Some(server.pid());
+        drive::run(settings, &mut prepared.book, &mut |_| {}).map_err(|trouble| match trouble {
+            Trouble::Fault(fault) => {
+                format!("{} in shape {}:\n{fault}", who.name, settings.load.shape.name())
+            }
+            Trouble::Failed(sentence) => format!("{}: {sentence}", who.name),
+        })
+    }
+
+    /// Starts a server and leaves it idle.
+    pub(crate) fn idle(&self, who: &Contender) -> Result<Server, String> {
+        Server::start(&who.command, &[], self.server_core, Addresses::resolve("127.0.0.1", 9090, 9099)?)
+    }
+
+    /// The file of a result.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    /// Writes the JSON and the table of a section.
+    pub(crate) fn store(
+        &self,
+        section: &str,
+        figures: &impl Serialize,
+        markdown: &str,
+    ) -> Result<(), String> {
+        let about = machine::describe();
+        let value: Value = json!({
+            "section": section,
+            "machine": about,
+            "scale": self.scale,
+            "pairs": self.pairs,
+            "figures": figures,
+        });
+        let write = |name: String, text: String| {
+            let file = self.file(&name);
+            std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+            println!("wrote {}", file.display());
+            Ok::<(), String>(())
+        };
+        write(format!("{section}.json"), format!("{value:#}\n"))?;
+        let how = format!("{about}; scale {}, {} pairs.", self.scale, self.pairs);
+        write(format!("{section}.md"), format!("# {section}\n\n{how}\n\n{markdown}"))?;
+        println!("\n{markdown}");
+        Ok(())
+    }
+}
+
+/// A workload, what is expected of it, and the plan for the limit server.
+pub(crate) struct Prepared {
+    pub(crate) settings: Settings,
+    book: Book,
+    plan: Option<PlanFile>,
+}
+
+struct PlanFile(PathBuf);
+
+impl Drop for PlanFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Middle, least and most of a row of numbers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.len() {
+            0 => f64::NAN,
+            count if count % 2 == 1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
+        };
+        let ends = (values.first().copied(), values.last().copied());
+        Spread { median, least: ends.0.unwrap_or(f64::NAN), most: ends.1.unwrap_or(f64::NAN) }
+    }
+
+    /// `1.23 (1.20 to 1.31)`.
+    pub(crate) fn told(&self) -> String {
+        format!("{:.2} ({:.2} to {:.2})", self.median, self.least, self.most)
+    }
+}
+
+/// `maze bench`.
+pub fn bench(options: &BenchOptions) -> ExitCode {
+    start_log(LogLevel::Info);
+    raise_open_files();
+    let bench = match Bench::new(options) {
+        Ok(bench) => bench,
+        Err(sentence) => return refuse(&sentence),
+    };
+    if let Err(error) = std::fs::create_dir_all(&bench.out) {
+        return refuse(&format!("out {}: {error}", bench.out.display()));
+    }
+    let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
+    type Run = fn(&Bench) -> Result<(), String>;
+    let all: [(Section, Run); 5] = [
+        (Section::Shapes, shapes::run),
+        (Section::Users, sweeps::users),
+        (Section::Memory, sweeps::memory),
+        (Section::Batches, sweeps::batches),
+        (Section::Latency, latency::run),
+    ];
+    for (_, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
+        if let Err(sentence) = run(&bench) {
+            eprintln!("maze: {sentence}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spread;
+
+    #[test]
+    fn medians() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]).told(), "2.00 (1.00 to 3.00)");
+        assert_eq!(Spread::of([4.0, 1.0]).median, 2.5);
+        assert!(Spread::of([]).median.is_nan());
+    }
+}
