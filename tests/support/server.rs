@@ -95,13 +95,16 @@ impl Server {
 
     /// Returns when the server has taken notice of everything that had reached it before.
     ///
-    /// Two connections, one after the other, log in with garbage and are closed for it. Sources are read after
-    /// users in a turn of the loop, so when the second is closed, the turn of the first is over.
+    /// Two connections wait without a word until one that came after them has been accepted, logged in with
+    /// garbage and been closed for it. From then on it takes a new look at the sockets to notice what they say.
+    /// They log in with garbage too, one after the other: when the second is closed, the turn of the loop that
+    /// closed the first, and saw everything from before, is over.
     #[track_caller]
     pub fn pass(&self) {
-        for _ in 0..2 {
-            let mut stranger = self.stranger();
-            stranger.send("barrier\n");
+        let mut strangers = [self.stranger(), self.stranger(), self.stranger()];
+        for stranger in strangers.iter_mut().rev() {
+            // With one user too many it is closed unheard.
+            stranger.offer("barrier\n");
             stranger.expect_closed();
         }
     }
