@@ -1,0 +1,188 @@
+//! `maze` drives Fortnight itself and the limit server, in every shape, and measures both.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+const SHAPES: [&str; 7] = ["maze", "broadcast", "dense", "private", "crowd", "celebrity", "celebrity-few"];
+const MAZE: &str = env!("CARGO_BIN_EXE_maze");
+
+/// The server's binary: the one that `FORTNIGHT` names, or the one that cargo builds now.
+fn fortnight() -> String {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let binary = BINARY.get_or_init(|| match std::env::var_os("FORTNIGHT") {
+        Some(path) => path.into(),
+        None => build(),
+    });
+    let ports = "--event-source-server-port 0 --user-server-port 0";
+    format!(
+        "'{}' {ports} --max-user-clients 12000 --max-event-source-clients 8 --log-level warn",
+        binary.display()
+    )
+}
+
+fn build() -> PathBuf {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "-p",
+            "fortnight",
+            "--bin",
+            "fortnight",
+            "--message-format",
+            "json",
+            "--manifest-path",
+            manifest,
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let binary =
+        messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?))).next_back();
+    binary.expect("cargo says where the binary is")
+}
+
+fn limit(more: &str) -> String {
+    format!("'{MAZE}' limit --event-source-server-port 0 --user-server-port 0 {more}")
+}
+
+fn run(command: &str, server: &str, extra: &[&str]) -> (Output, Value) {
+    let mut maze = Command::new(MAZE);
+    maze.args([command, "--json", "--log-level", "warn", "--spawn", server]).args(extra);
+    let output = maze.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{server} {extra:?}: {told}");
+    assert!(told.contains("\\o/ ALL NOTIFICATIONS RECEIVED \\o/"), "{told}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["passed"], true);
+    (output, json)
+}
+
+#[test]
+fn fortnight_passes_every_shape() {
+    for shape in SHAPES {
+        let (_, json) = run("run", &fortnight(), &["--shape", shape, "--scale", "0.005"]);
+        for figure in ["events", "deliveries", "server_cpu_ns", "server_peak_bytes"] {
+            assert!(json[figure].as_u64().unwrap() > 0, "{shape}: {figure} {json:#}");
+        }
+    }
+}
+
+#[test]
+fn fortnight_passes_everything_that_the_original_never_had() {
+    let quick = format!("{} --event-timeout-ms 200", fortnight());
+    let events = ["--total-events", "40000"];
+    for extra in [
+        &["--line-end", "mixed"][..],
+        &["--max-event-source-batch-size", "20000"],
+        &["--max-event-source-batch-size", "1"],
+        &["--holes", "0.01"],
+        &["--duplicates", "0.1", "--garbage", "0.1"],
+        &[
+            "--holes",
+            "0.001",
+            "--duplicates",
+            "0.05",
+            "--garbage",
+            "0.05",
+            "--line-end",
+            "mixed",
+            "--sources",
+            "4",
+        ],
+        &["--mix", "F1,U1,S8", "--number-of-users", "100"],
+        &["--memory", "0"],
+        &["--random-seed", "7", "--rate", "200000"],
+        &["--slow", "3", "--slow-rate", "200000"],
+        &["--churn", "20", "--churn-stay", "20", "--rate", "40000"],
+    ] {
+        run("run", &quick, &[&events[..], extra].concat());
+    }
+}
+
+#[test]
+fn limit_moves_the_same_bytes_in_every_shape() {
+    for shape in SHAPES {
+        let (_, own) = run("run", &fortnight(), &["--shape", shape, "--scale", "0.002"]);
+        let (_, limit) = run("run", &limit(""), &["--shape", shape, "--scale", "0.002"]);
+        // What moved before the clock started differs where the limit's shares are rounded down.
+        let same = |name: &str| own[name].as_u64().unwrap().abs_diff(limit[name].as_u64().unwrap());
+        assert_eq!(same("deliveries"), 0, "{shape}");
+        assert_eq!(same("bytes"), 0, "{shape}");
+        assert_eq!(same("source_bytes"), 0, "{shape}");
+    }
+}
+
+#[test]
+fn limit_works_out_its_own_plan() {
+    let load = ["--total-events", "20000", "--random-seed", "5"];
+    // Given the same options it needs no plan from the outside.
+    let server = limit(&load.join(" ")).replace("limit", "limit --plan=/dev/null");
+    let output = Command::new(MAZE).args(["run", "--spawn", &server]).args(load).output().unwrap();
+    assert!(!output.status.success(), "a plan that is no plan is refused");
+    run("run", &limit(&load.join(" ")), &load);
+}
+
+#[test]
+fn latency_is_measured_of_both() {
+    for server in [fortnight(), limit("--forward")] {
+        let svg = std::env::temp_dir().join(format!("maze-latency-{}.svg", std::process::id()));
+        let more = ["--rate", "20000", "--seconds", "0.5", "--sleep", "--svg", svg.to_str().unwrap()];
+        let (output, json) = run("latency", &server, &more);
+        let picture = std::fs::read_to_string(&svg).unwrap();
+        std::fs::remove_file(&svg).unwrap();
+        assert!(picture.starts_with("<svg") && picture.contains("microseconds"));
+        let latency = &json["latency"];
+        assert_eq!(latency["count"], json["deliveries"], "{json:#}");
+        let value = |name: &str| latency[name].as_u64().unwrap();
+        assert!(
+            value("p50_ns") > 0 && value("p50_ns") <= value("p99_ns") && value("p99_ns") <= value("max_ns")
+        );
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(["p50 ", "p99.99 ", "max "].iter().all(|name| told.contains(name)), "{told}");
+    }
+}
+
+#[test]
+fn latency_of_a_server_that_is_not_there_fails() {
+    let output = Command::new(MAZE).args(["latency", "--client-listener-port", "1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn bench_writes_tables_figures_and_plots() {
+    let out = std::env::temp_dir().join(format!("maze-bench-{}", std::process::id()));
+    let output = Command::new(MAZE)
+        .args(["bench", "shapes", "batches", "--scale", "0.001", "--pairs", "1", "--shapes", "maze,private"])
+        .args(["--server", &fortnight(), "--out", out.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shapes: Value = serde_json::from_slice(&std::fs::read(out.join("shapes.json")).unwrap()).unwrap();
+    let rows = shapes["figures"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["cpu_ratio"]["median"].as_f64().unwrap() > 0.0), "{rows:#?}");
+    assert!(!shapes["machine"]["commit"].as_str().unwrap().is_empty());
+    assert!(std::fs::read_to_string(out.join("shapes.md")).unwrap().contains("| `private` |"));
+    assert!(std::fs::read_to_string(out.join("batches.svg")).unwrap().starts_with("<svg"));
+    std::fs::remove_dir_all(&out).unwrap();
+}
+
+#[test]
+fn a_server_that_prints_nothing_is_found_on_its_ports() {
+    // It prints, but nobody sees it.
+    let free =
+        || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let (source, users) = (free(), free());
+    let load = "--total-events 1000";
+    let server = format!(
+        "sh -c 'exec {MAZE} limit {load} --event-source-server-port {source} --user-server-port {users} >/dev/null'"
+    );
+    let ports = ["--event-listener-port", &source, "--client-listener-port", &users];
+    run("run", &server, &[&ports[..], &["--total-events", "1000", "--expect-pattern"]].concat());
+}
