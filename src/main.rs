@@ -5,7 +5,8 @@ use fortnight::{
     health, logging,
     options::{self, Invocation},
     reactor::{Reactor, raise_open_files_limit},
-    server::{Phase, Server},
+    server::{Phase, Server, net::Net},
+    trace::{Recorder, Recording, command},
 };
 use std::{
     io::{Write, stdout},
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
             }
             Err(sentence) => fail(&sentence),
         },
+        Ok(Invocation::Replay(replay)) => command::run_replay(&replay).into(),
+        Ok(Invocation::Trace(trace)) => command::run_trace(&trace).into(),
         Err(exit) => exit.report(),
     }
 }
@@ -34,10 +37,22 @@ fn serve(config: Config) -> ExitCode {
         Ok(reactor) => reactor,
         Err(error) => return fail(&error.to_string()),
     };
+    let recorder = match config.record_trace.as_ref().map(|path| (path, Recorder::create(path, &config))) {
+        Some((path, Err(error))) => {
+            return fail(&format!("recordTrace: cannot write {}: {error}", path.display()));
+        }
+        recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
+    };
     // Whoever reads it may have gone by now; that is no reason not to serve.
     let _ = writeln!(stdout(), "{}", reactor.addresses());
     let now = reactor.now();
-    let mut server = Server::new(config, reactor, now);
+    match recorder {
+        Some(recorder) => run(Server::new(config, Recording::new(reactor, recorder), now)),
+        None => run(Server::new(config, reactor, now)),
+    }
+}
+
+fn run<N: Net>(mut server: Server<N>) -> ExitCode {
     loop {
         if let Err(error) = server.turn() {
             return fail(&format!("cannot wait for events: {error}"));

@@ -20,6 +20,7 @@ mod refusal;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,7 +31,11 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, error::ErrorKind, parser::ValueSource};
 
-use crate::{config::Config, health::AdminUrl};
+use crate::{
+    config::Config,
+    health::AdminUrl,
+    trace::command::{Replay, Trace},
+};
 use field::AnyValue;
 use table::{Definition, OPTIONS};
 
@@ -41,6 +46,10 @@ pub enum Invocation {
     Serve(Config),
     /// Ask a running server whether it is well: `fortnight health`.
     Health(AdminUrl),
+    /// Replay traces: `fortnight replay`.
+    Replay(Replay),
+    /// Look into a trace: `fortnight trace`.
+    Trace(Trace),
 }
 
 /// The program ends here: `--help`, `--version`, or a refused command line.
@@ -95,10 +104,11 @@ pub fn command() -> Command {
 }
 
 /// Everything else that the program can do: one entry here and one arm in [`parse`].
-fn subcommands() -> [Command; 1] {
-    [Command::new(HEALTH)
+fn subcommands() -> [Command; 3] {
+    let health = Command::new(HEALTH)
         .about("Ask a running server whether it is well: exit status 0 if so, 1 if not")
-        .arg(admin_argument())]
+        .arg(admin_argument());
+    [health, traces::replay_command(), traces::trace_command()]
 }
 
 /// `--admin URL`, for subcommands that talk to a running server; [`admin_url`] reads it.
@@ -145,6 +155,23 @@ fn kebab_case(variable: &str) -> String {
     kebab
 }
 
+/// Sets one option, by the name of its variable.
+///
+/// # Errors
+///
+/// What is accepted. The option is as it was.
+pub fn set(config: &mut Config, variable: &str, value: &str) -> Result<(), String> {
+    let option = OPTIONS.iter().find(|option| option.variable == variable);
+    let option = option.ok_or_else(|| "the name of an option".to_owned())?;
+    option.field.read(config, OsStr::new(value)).ok_or_else(|| option.field.expected())
+}
+
+/// What an option is set to, as one would write it. `None`: to nothing, or there is no such option.
+#[must_use]
+pub fn get(config: &Config, variable: &str) -> Option<String> {
+    OPTIONS.iter().find(|option| option.variable == variable)?.field.show(&mut config.clone())
+}
+
 /// Reads the command line and the environment of this process.
 ///
 /// # Errors
@@ -172,6 +199,8 @@ where
     })?;
     match matches.subcommand() {
         Some((HEALTH, health)) => admin_url(health, variable).map(Invocation::Health),
+        Some((traces::REPLAY, replay)) => traces::replay(replay).map(Invocation::Replay),
+        Some((traces::TRACE, trace)) => traces::trace(trace).map(Invocation::Trace),
         _ => resolve(&matches, variable).map(Invocation::Serve),
     }
 }

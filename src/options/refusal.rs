@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{kebab_case, table::OPTIONS};
+use super::{kebab_case, table::OPTIONS, traces};
 
 /// Longest value, in characters, that is repeated in full.
 const VALUE_CHARACTERS_MAX: usize = 80;
@@ -27,7 +27,7 @@ pub(super) fn sentence(error: &clap::Error) -> String {
     match error.kind() {
         // Values themselves are never refused by clap: one is missing.
         ErrorKind::InvalidValue | ErrorKind::NoEquals | ErrorKind::TooFewValues => {
-            format!("{flag}: a value is missing; expected {}", expected(flag))
+            missing(flag, &expected(flag))
         }
         ErrorKind::TooManyValues => {
             format!("{flag}: {} is not accepted; expected no value", quoted(OsStr::new(&value)))
@@ -59,12 +59,22 @@ fn unknown(error: &clap::Error, argument: &str) -> String {
     format!("{}: not known; expected what fortnight --help lists{expected}", quoted(written))
 }
 
-/// What a flag accepts: one of the server's options, or the URL that some subcommands take.
+/// The sentence for something that has no value.
+pub(super) fn missing(what: &str, expected: &str) -> String {
+    format!("{what}: a value is missing; expected {expected}")
+}
+
+/// What a flag accepts: one of the server's options, or one of a subcommand's.
 fn expected(flag: &str) -> String {
+    let of_subcommand = || match flag {
+        "--expect" => traces::EXPECTED_FOLDER,
+        "--from" | "--to" => traces::EXPECTED_TIME,
+        _ => "http://HOST:PORT",
+    };
     OPTIONS
         .iter()
         .find(|option| flag.strip_prefix("--") == Some(&kebab_case(option.variable)))
-        .map_or_else(|| "http://HOST:PORT".to_owned(), |option| option.field.expected())
+        .map_or_else(|| of_subcommand().to_owned(), |option| option.field.expected())
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {

@@ -1,0 +1,159 @@
+//! Takes a piece out of a trace.
+
+use super::{
+    reader::{Reader, TraceError},
+    record::{Record, What, Who, head},
+    text::push_data,
+};
+use crate::{config::Config, time::Micros};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    ops::Range,
+};
+
+/// Longest login line (SPEC section 1.2), which is all that matters of what a user sent earlier.
+const LOGIN_BYTES_MAX: usize = 64;
+
+/// A connection at the time of the cut.
+#[derive(Debug, Default)]
+struct State {
+    /// What a user has sent up to its first line end.
+    login: Vec<u8>,
+    /// A source is in the middle of a line: the rest of it is not part of the piece.
+    in_line: bool,
+    finished: bool,
+    /// What it took at most.
+    limit: Option<u64>,
+}
+
+/// Copies what happened at the times in `range`, as a trace of its own. Connections that were there before come with
+/// their logins at its beginning; events that were released before, and whom they made follow whom, are missing.
+/// What a connection takes is counted from the cut.
+///
+/// # Errors
+///
+/// If `output` cannot be written to; inside, if the trace is damaged. Up to there the piece is written.
+pub fn cut(
+    input: impl Read,
+    range: Range<Micros>,
+    output: &mut impl Write,
+) -> io::Result<Result<(), TraceError>> {
+    let mut reader = match Reader::new(input) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut piece = Piece { states: BTreeMap::new(), numbers: 0, text: Vec::new(), begun: false };
+    piece.begin(reader.config(), &range);
+    let mut data = Vec::new();
+    loop {
+        match reader.next(&mut data) {
+            Ok(Some((at, record))) if at < range.end => piece.push(&range, at, record, &data),
+            outcome => {
+                output.write_all(&piece.text)?;
+                output.flush()?;
+                return Ok(outcome.map(|_| ()));
+            }
+        }
+        output.write_all(&piece.text)?;
+        piece.text.clear();
+    }
+}
+
+struct Piece {
+    /// Connections in the order in which they came.
+    states: BTreeMap<u64, (Who, State)>,
+    numbers: u64,
+    text: Vec<u8>,
+    /// The connections from before the cut have been written.
+    begun: bool,
+}
+
+impl Piece {
+    fn begin(&mut self, config: &Config, range: &Range<Micros>) {
+        self.text.extend_from_slice(head(config).as_bytes());
+        let note = match range.end {
+            Micros::MAX => format!("# A piece of a longer trace, from {}.\n", range.start),
+            end => format!("# A piece of a longer trace, from {} to {end}.\n", range.start),
+        };
+        self.text.extend_from_slice(note.as_bytes());
+    }
+
+    fn push(&mut self, range: &Range<Micros>, at: Micros, record: Record, data: &[u8]) {
+        let inside = at >= range.start;
+        if inside && !std::mem::replace(&mut self.begun, true) {
+            self.push_states(range.start);
+        }
+        match record {
+            Record::Signal if inside => record.push_line(at, &mut self.text),
+            Record::Signal => {}
+            Record::Connection { who, what } if inside => self.push_record(at, who, what, data),
+            Record::Connection { who, what } => self.note(who, what, data),
+        }
+    }
+
+    /// The connections that were there before, as they were.
+    fn push_states(&mut self, at: Micros) {
+        for (who, state) in self.states.values() {
+            let mut push = |what| Record::Connection { who: *who, what }.push_line(at, &mut self.text);
+            push(What::Connects);
+            if state.limit.is_some() {
+                push(What::Takes(0));
+            }
+            if !state.login.is_empty() {
+                push(What::Sends);
+                push_data(&state.login, &mut self.text);
+            }
+            if state.finished {
+                Record::Connection { who: *who, what: What::Finishes }.push_line(at, &mut self.text);
+            }
+        }
+    }
+
+    fn push_record(&mut self, at: Micros, who: Who, what: What, mut data: &[u8]) {
+        let mut what = what;
+        if let Some((_, state)) = self.states.values_mut().find(|(other, _)| *other == who) {
+            if what == What::Sends && state.in_line {
+                let Some(newline) = memchr::memchr(b'\n', data) else { return };
+                state.in_line = false;
+                data = &data[newline + 1..];
+            }
+            if let What::Takes(bytes) = &mut what
+                && *bytes != u64::MAX
+            {
+                *bytes = state.limit.map_or(0, |limit| bytes.saturating_sub(limit));
+            }
+        }
+        Record::Connection { who, what }.push_line(at, &mut self.text);
+        if what == What::Sends {
+            push_data(data, &mut self.text);
+        }
+    }
+
+    fn note(&mut self, who: Who, what: What, data: &[u8]) {
+        if what == What::Connects {
+            self.states.insert(self.numbers, (who, State::default()));
+            self.numbers += 1;
+            return;
+        }
+        let Some((&number, (_, state))) = self.states.iter_mut().find(|(_, (other, _))| *other == who) else {
+            return;
+        };
+        match what {
+            What::Connects => {}
+            What::Sends if matches!(who, Who::Source(_)) => state.in_line = data.last() != Some(&b'\n'),
+            What::Sends => {
+                if !state.login.contains(&b'\n') {
+                    let room = LOGIN_BYTES_MAX.saturating_sub(state.login.len());
+                    let end = memchr::memchr(b'\n', data).map_or(data.len(), |newline| newline + 1);
+                    state.login.extend_from_slice(&data[..end.min(room)]);
+                }
+            }
+            What::Finishes => state.finished = true,
+            What::Takes(bytes) => state.limit = Some(bytes).filter(|&bytes| bytes != u64::MAX),
+            What::Closes | What::Resets => {
+                self.states.remove(&number);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Recorded traces (SPEC section 7): what reached a server, and when, as a text file.
+//!
+//! A trace is written by a running server ([`Recorder`], `--record-trace FILE`) or by hand, and played to the real server
+//! code on a [simulated network](crate::sim) (`fortnight replay`). What every user received and what was counted is the
+//! [`Outcome`]; an [`Expectation`] is an outcome that was stored to be compared with.
+//!
+//! # The format
+//!
+//! ```text
+//! fortnight trace 1
+//! option eventTimeoutMs 500
+//! # Times are microseconds since the start.
+//! 0 user 1 connects
+//! 0 user 1 sends
+//! =2932
+//! 1000 source 1 connects
+//! 1200 source 1 sends
+//! =1|F|60|2932
+//! -2|P|60|2932
+//! +3|P|60|29
+//! 1900 source 1 sends
+//! =32
+//! 2000 user 1 takes 0
+//! 2500000 user 1 takes all
+//! 3000000 source 1 closes
+//! 4000000 signal
+//! ```
+//!
+//! It is read line by line; every line ends with LF, the last one too.
+//!
+//! ```text
+//! trace   = "fortnight trace 1" LF *(option / note) *(record / note)
+//! option  = "option " NAME " " VALUE LF
+//! record  = TIME " " WHO " connects" LF
+//!         / TIME " " WHO " sends" LF *(data / note)
+//!         / TIME " " WHO " finishes" LF
+//!         / TIME " " WHO " closes" LF
+//!         / TIME " " WHO " resets" LF
+//!         / TIME " user " NUMBER " takes " (NUMBER / "all") LF
+//!         / TIME " signal" LF
+//! data    = ("=" / "-" / "+") *(TEXT / ESCAPE) LF
+//! note    = "#" *BYTE LF / LF
+//! WHO     = ("source " / "user ") NUMBER
+//! TIME    = NUMBER                        ; microseconds since the start, never less than the one before
+//! NUMBER  = 1*DIGIT                       ; below 2^64
+//! TEXT    = %x20-5B / %x5D-7E             ; ASCII that can be printed, but no backslash
+//! ESCAPE  = "\r" / "\n" / "\t" / "\\" / "\x" 2HEXDIG
+//! ```
+//!
+//! - **option** is an option of the server by the name of its variable. What is not said has its default. Only what
+//!   makes a difference to a replay can be said: [`OPTIONS`].
+//! - **connects**: the connection has reached the server. Sources and users are numbered each for themselves; a number is
+//!   used once. It stands for a connection: the user's id is in what it sends, as it is on the wire.
+//! - **sends**: these bytes have reached the server together. Each data line is one piece of them; its first character says
+//!   how the piece ended: `=` with CR LF, `-` with LF alone, `+` without a line end.
+//! - **finishes**: it sends nothing more, but still receives. **closes**: it has gone. **resets**: the connection has broken.
+//! - **takes**: how many bytes of what the server writes the connection takes, counted from its beginning. `takes 0`:
+//!   nothing more from now on, whatever it has taken so far; `takes 5000`: it stops at 5,000; `takes all`, as from the
+//!   start: everything, at once.
+//! - **signal**: the server is told to end (SIGTERM).
+//!
+//! Things of one time have reached the server together: users are served first, as ever. After the last record the
+//! time goes on until nothing is left to happen, for a [day](replay::TIME_AFTER_END) at most.
+//!
+//! A trace whose last line has no end has been cut off; it is replayed up to there, and called damaged.
+
+pub mod command;
+mod cut;
+mod expectation;
+mod outcome;
+mod player;
+mod reader;
+mod record;
+mod recorder;
+pub mod replay;
+mod show;
+mod stream;
+mod text;
+
+pub use cut::cut;
+pub use expectation::{Difference, Expectation};
+pub use outcome::Outcome;
+pub use player::Player;
+pub use reader::{Reader, TraceError};
+pub use record::{OPTIONS, Record, What, Who};
+pub use recorder::{RecordedSocket, Recorder, Recording};
+pub use replay::replay;
+pub use show::show;
+pub use stream::Stream;

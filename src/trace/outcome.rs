@@ -1,0 +1,130 @@
+//! What came of a replay.
+
+use super::stream::{Content, Stream};
+use crate::{
+    counters::{Counters, UserEnd},
+    engine::event::{Kind, Reject},
+    time::Micros,
+};
+use std::fmt;
+
+/// What every user received, and what was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The connections on the user port, in the order in which they came.
+    pub streams: Vec<Stream>,
+    /// What was counted, by name, without what is zero.
+    pub counters: Vec<(String, u64)>,
+}
+
+impl Outcome {
+    /// A counter's value.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(known, _)| known == name).map_or(0, |&(_, value)| value)
+    }
+}
+
+/// The counters that depend on the trace alone. How many turns it takes is the server's own affair.
+pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
+    let Counters {
+        events_received,
+        events_released,
+        events_late,
+        events_duplicate,
+        events_rejected,
+        sequence_skipped,
+        deliveries,
+        delivered_bytes,
+        sources_rejected,
+        users_rejected,
+        users_disconnected,
+        paused_slow_user,
+        paused_ring_full,
+        admin_rejected: _,
+        loop_turns: _,
+    } = counters;
+    let mut named = vec![("events_received".to_owned(), *events_received)];
+    for (kind, letter) in Kind::EVENTS {
+        named.push((format!("events_released_{letter}"), events_released[kind as usize]));
+    }
+    named.push(("events_late".to_owned(), *events_late));
+    named.push(("events_duplicate".to_owned(), *events_duplicate));
+    for reason in Reject::ALL {
+        named.push((format!("events_rejected_{}", reason.name()), events_rejected[reason as usize]));
+    }
+    named.push(("sequence_skipped".to_owned(), *sequence_skipped));
+    named.push(("deliveries".to_owned(), *deliveries));
+    named.push(("delivered_bytes".to_owned(), *delivered_bytes));
+    named.push(("sources_rejected".to_owned(), *sources_rejected));
+    named.push(("users_rejected".to_owned(), *users_rejected));
+    for reason in UserEnd::ALL {
+        named.push((format!("users_disconnected_{}", reason.name()), users_disconnected[reason as usize]));
+    }
+    named.push(("paused_us_slow_user".to_owned(), *paused_slow_user));
+    named.push(("paused_us_ring_full".to_owned(), *paused_ring_full));
+    named.retain(|(_, value)| *value != 0);
+    named
+}
+
+/// The report of `fortnight replay`.
+pub(super) struct Report<'a> {
+    pub(super) name: &'a str,
+    pub(super) outcome: &'a Outcome,
+    pub(super) time: Micros,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, outcome, time } = self;
+        writeln!(
+            f,
+            "{name}: {} events, {} deliveries to {} users in {}.{:06} s of virtual time",
+            outcome.counter("events_received"),
+            outcome.counter("deliveries"),
+            outcome.streams.len(),
+            time / 1_000_000,
+            time % 1_000_000,
+        )?;
+        for stream in &outcome.streams {
+            writeln!(f, "  {}", StreamHead(stream))?;
+        }
+        write!(f, "  counters")?;
+        for (name, value) in &outcome.counters {
+            write!(f, " {name}={value}")?;
+        }
+        writeln!(f)
+    }
+}
+
+/// The line that begins a stream in an expectation, and all of it in a report.
+pub(super) struct StreamHead<'a>(pub(super) &'a Stream);
+
+impl fmt::Display for StreamHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stream { user, id, end, lines, bytes, digest, content: _ } = self.0;
+        write!(f, "user {user} id ")?;
+        match id {
+            Some(id) => write!(f, "{id}")?,
+            None => write!(f, "none")?,
+        }
+        write!(f, " {end} lines {lines} bytes {bytes} digest {digest:016x}")
+    }
+}
+
+impl Content {
+    /// Sequence numbers as rows of ranges that fit a line each.
+    pub(super) fn rows(numbers: &[u64]) -> Vec<String> {
+        const ROW_CHARACTERS: usize = 96;
+        let mut rows: Vec<String> = Vec::new();
+        for run in numbers.chunk_by(|&before, &after| before.checked_add(1) == Some(after)) {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            let item = if first == last { format!(" {first}") } else { format!(" {first}-{last}") };
+            match rows.last_mut() {
+                Some(row) if row.len() + item.len() <= ROW_CHARACTERS => row.push_str(&item),
+                _ => rows.push(item),
+            }
+        }
+        rows
+    }
+}

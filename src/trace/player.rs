@@ -1,0 +1,228 @@
+//! Plays a trace on a simulated network.
+
+use super::{
+    reader::{Reader, TraceError},
+    record::{Record, What, Who},
+    stream::Received,
+};
+use crate::{
+    engine::event::parse_number,
+    server::net::Port,
+    sim::{Peer, Script, ServerEnd, World},
+    time::Micros,
+};
+use hashbrown::HashMap;
+use std::io::Read;
+
+/// Longest login line (SPEC section 1.2): what is looked at to know a user's id.
+const LOGIN_BYTES_MAX: usize = 64;
+
+/// Plays the records of a trace, and keeps what users receive.
+#[derive(Debug)]
+pub struct Player<R> {
+    reader: Reader<R>,
+    /// The record that is played next, when, and what it sends.
+    next: Option<(Micros, Record)>,
+    data: Vec<u8>,
+    /// Every connection so far.
+    known: HashMap<Who, Connection>,
+    users: Vec<User>,
+    /// The user, by its place in `users`, behind each connection.
+    user_of_peer: Vec<usize>,
+    keep_numbers: bool,
+    ended: Option<Result<(), TraceError>>,
+    last_at: Micros,
+}
+
+/// A connection of the trace.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    /// `None`: it could not connect.
+    peer: Option<Peer>,
+    /// Nothing may come from it any more.
+    gone: bool,
+}
+
+/// A connection on the user port.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) number: u64,
+    peer: Option<Peer>,
+    /// What it has sent up to its first line end.
+    login: Vec<u8>,
+    pub(super) received: Received,
+    pub(super) end: ServerEnd,
+}
+
+impl User {
+    /// The id that it has asked for, if it is one.
+    pub(super) fn id(&self) -> Option<u64> {
+        let end = memchr::memchr(b'\n', &self.login)?;
+        let line = &self.login[..end];
+        parse_number(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
+    fn sends(&mut self, bytes: &[u8]) {
+        if self.login.len() < LOGIN_BYTES_MAX && !self.login.contains(&b'\n') {
+            self.login.extend_from_slice(&bytes[..bytes.len().min(LOGIN_BYTES_MAX - self.login.len())]);
+        }
+    }
+}
+
+impl<R: Read> Player<R> {
+    /// A player of what `reader` reads. To compare long streams by their sequence numbers it must keep them.
+    pub fn new(reader: Reader<R>, keep_numbers: bool) -> Self {
+        Self {
+            reader,
+            next: None,
+            data: Vec::new(),
+            known: HashMap::new(),
+            users: Vec::new(),
+            user_of_peer: Vec::new(),
+            keep_numbers,
+            ended: None,
+            last_at: 0,
+        }
+    }
+
+    /// Whether everything has been played, and until when that was.
+    pub(super) fn ended_at(&self) -> Option<Micros> {
+        self.ended.is_some().then_some(self.last_at)
+    }
+
+    /// Keeps what the server has written since the last call.
+    pub(super) fn receive(&mut self, world: &mut World) {
+        let now = world.now();
+        while let Some(peer) = world.next_written_to() {
+            let user = &mut self.users[self.user_of_peer[peer.index()]];
+            world.take_received(peer, |bytes| user.received.push(now, bytes));
+        }
+    }
+
+    /// Checks what is left of the trace, and returns what users have received and what is wrong with the trace.
+    pub(super) fn finish(&mut self, world: &World) -> (Vec<User>, Result<(), TraceError>) {
+        while self.ended.is_none() {
+            self.next = None;
+            self.load();
+            if let Some((_, Record::Connection { who, what })) = self.next
+                && let Err(reason) = self.admit(who, what)
+            {
+                self.fail(reason);
+            }
+        }
+        for user in &mut self.users {
+            if let Some(peer) = user.peer {
+                user.end = world.server_end(peer);
+            }
+        }
+        (std::mem::take(&mut self.users), self.ended.take().unwrap_or(Ok(())))
+    }
+
+    /// Reads the next record unless it is there already.
+    fn load(&mut self) {
+        if self.next.is_some() || self.ended.is_some() {
+            return;
+        }
+        match self.reader.next(&mut self.data) {
+            Ok(None) => self.ended = Some(Ok(())),
+            Err(error) => self.ended = Some(Err(error)),
+            Ok(next) => self.next = next,
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.next = None;
+        self.ended = Some(Err(TraceError { line: self.reader.record_line(), reason, cut: false }));
+    }
+
+    /// Checks that a connection can do that by now, and returns it.
+    fn admit(&mut self, who: Who, what: What) -> Result<Option<Peer>, String> {
+        if what == What::Connects {
+            let connection = Connection { peer: None, gone: false };
+            return match self.known.insert(who, connection) {
+                None => Ok(None),
+                Some(_) => Err(format!("{who} connects twice; expected a number that has not been used")),
+            };
+        }
+        match self.known.get_mut(&who) {
+            None => Err(format!("{who} has not connected; expected that first")),
+            Some(Connection { gone: true, .. }) => {
+                Err(format!("{who} has gone already; expected nothing more of it"))
+            }
+            Some(connection) => {
+                connection.gone = matches!(what, What::Closes | What::Resets);
+                Ok(connection.peer)
+            }
+        }
+    }
+
+    fn connect(&mut self, who: Who, world: &mut World) {
+        let peer = world.connect(who.port());
+        if let Some(connection) = self.known.get_mut(&who) {
+            connection.peer = peer;
+        }
+        let Who::User(number) = who else {
+            return;
+        };
+        if let Some(peer) = peer {
+            let places = self.user_of_peer.len().max(peer.index() + 1);
+            self.user_of_peer.resize(places, usize::MAX);
+            self.user_of_peer[peer.index()] = self.users.len();
+        }
+        self.users.push(User {
+            number,
+            peer,
+            login: Vec::new(),
+            received: Received::new(self.keep_numbers),
+            end: ServerEnd::Closed,
+        });
+    }
+
+    fn play(&mut self, who: Who, what: What, world: &mut World) -> Result<(), String> {
+        let peer = self.admit(who, what)?;
+        if what == What::Connects {
+            self.connect(who, world);
+        }
+        let Some(peer) = peer else {
+            return Ok(());
+        };
+        match what {
+            What::Connects => {}
+            What::Sends => {
+                world.send(peer, &self.data);
+                if who.port() == Port::User {
+                    self.users[self.user_of_peer[peer.index()]].sends(&self.data);
+                }
+            }
+            What::Finishes => world.finish(peer),
+            What::Closes => world.close(peer),
+            What::Resets => world.reset(peer),
+            What::Takes(bytes) => world.limit_outbound(peer, bytes),
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Script for Player<R> {
+    fn next_at(&mut self, _: &World) -> Option<Micros> {
+        self.load();
+        self.next.map(|(at, _)| at)
+    }
+
+    fn happen(&mut self, world: &mut World) {
+        let Some((at, record)) = self.next.take() else {
+            return;
+        };
+        self.last_at = at;
+        let played = match record {
+            Record::Signal => {
+                world.signal();
+                Ok(())
+            }
+            Record::Connection { who, what } => self.play(who, what, world),
+        };
+        if let Err(reason) = played {
+            self.fail(reason);
+        }
+    }
+}

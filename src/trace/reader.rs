@@ -1,0 +1,300 @@
+//! Reads a trace, record by record, in constant memory.
+
+use super::{
+    record::{HEADER, OPTIONS, Record, What, Who},
+    text::{CRLF, LF, OPEN, push_escaped, read_data},
+};
+use crate::{config::Config, engine::event::parse_number, options, time::Micros};
+use std::{error, fmt, io::Read};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+/// Longest line.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes that one record may bring before they are handed out: what is left comes as another record of that time.
+const DATA_BYTES: usize = 256 << 10;
+/// Longest piece of a line that is repeated in a message.
+const QUOTED_BYTES: usize = 60;
+
+/// A file is no trace, or is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceError {
+    /// The line, the first one being 1.
+    pub line: u64,
+    /// What is wrong with it, and what was expected.
+    pub reason: String,
+    /// The file simply ends in the middle of this line: everything before it is a whole trace.
+    pub cut: bool,
+}
+
+impl fmt::Display for TraceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl error::Error for TraceError {}
+
+/// Reads a trace.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    ended: bool,
+    /// Lines read so far.
+    lines: u64,
+    record_line: u64,
+    config: Config,
+    time: Micros,
+    /// Data lines may follow.
+    sending: Option<Who>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Begins to read a trace: its first line and its options.
+    ///
+    /// # Errors
+    ///
+    /// If it is no trace, or one of another version, or an option is not accepted.
+    pub fn new(input: R) -> Result<Self, TraceError> {
+        let mut reader = Self {
+            input,
+            buffer: vec![0; READ_BYTES],
+            start: 0,
+            end: 0,
+            ended: false,
+            lines: 0,
+            record_line: 0,
+            config: Config::default(),
+            time: 0,
+            sending: None,
+        };
+        reader.read_header()?;
+        while let Some((from, to)) = reader.peek_line()? {
+            let line = &reader.buffer[from..to];
+            if let Some(option) = line.strip_prefix(b"option ") {
+                let set = set_option(&mut reader.config, option);
+                set.map_err(|reason| reader.error_in_next(reason))?;
+            } else if !is_note(line) {
+                break;
+            }
+            reader.skip_line(to);
+        }
+        Ok(reader)
+    }
+
+    /// The configuration that the trace asks for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The line of the record that was read last.
+    pub fn record_line(&self) -> u64 {
+        self.record_line
+    }
+
+    /// Reads the next record and its time. What it sends is put into `data`.
+    ///
+    /// # Errors
+    ///
+    /// If the trace is damaged.
+    pub fn next(&mut self, data: &mut Vec<u8>) -> Result<Option<(Micros, Record)>, TraceError> {
+        data.clear();
+        if let Some(who) = self.sending {
+            self.read_data(data)?;
+            if !data.is_empty() {
+                return Ok(Some((self.time, Record::Connection { who, what: What::Sends })));
+            }
+        }
+        while let Some((from, to)) = self.peek_line()? {
+            let line = &self.buffer[from..to];
+            if is_note(line) {
+                self.skip_line(to);
+                continue;
+            }
+            let (time, record) = parse_record(line).map_err(|reason| self.error_in_next(reason))?;
+            if time < self.time {
+                let reason = format!(
+                    "time runs backwards, from {} to {time}; expected no less than before",
+                    self.time
+                );
+                return Err(self.error_in_next(reason));
+            }
+            self.skip_line(to);
+            self.time = time;
+            self.record_line = self.lines;
+            if let Record::Connection { who, what: What::Sends } = record {
+                self.sending = Some(who);
+                self.read_data(data)?;
+            }
+            return Ok(Some((time, record)));
+        }
+        Ok(None)
+    }
+
+    /// Reads data lines, and notes among them, until something else comes or it is enough for now.
+    fn read_data(&mut self, data: &mut Vec<u8>) -> Result<(), TraceError> {
+        while data.len() < DATA_BYTES {
+            let Some((from, to)) = self.peek_line()? else {
+                self.sending = None;
+                return Ok(());
+            };
+            let line = &self.buffer[from..to];
+            match line.first() {
+                Some(&(CRLF | LF | OPEN)) => {
+                    read_data(line, data).map_err(|reason| self.error_in_next(reason))?;
+                }
+                None | Some(b'#') => {}
+                Some(_) => {
+                    self.sending = None;
+                    return Ok(());
+                }
+            }
+            self.skip_line(to);
+        }
+        Ok(())
+    }
+
+    fn read_header(&mut self) -> Result<(), TraceError> {
+        let expected = format!("expected \"{HEADER}\"");
+        let line = self.peek_line().map_err(|error| TraceError {
+            reason: format!("this is no trace; {expected}"),
+            cut: false,
+            ..error
+        })?;
+        let (from, to) = line.unwrap_or_default();
+        let line = &self.buffer[from..to];
+        if line == HEADER.as_bytes() {
+            self.skip_line(to);
+            return Ok(());
+        }
+        let reason = match line.strip_prefix(b"fortnight trace ") {
+            Some(version) => {
+                format!("version {} of the format is not known; {expected}", quoted(version))
+            }
+            None => format!("this is no trace; {expected}"),
+        };
+        Err(self.error_in_next(reason))
+    }
+
+    /// Where the next line is in the buffer, without its LF. It stays the next one until it is skipped.
+    fn peek_line(&mut self) -> Result<Option<(usize, usize)>, TraceError> {
+        let mut searched = 0;
+        loop {
+            let unread = &self.buffer[self.start..self.end];
+            if let Some(newline) = memchr::memchr(b'\n', &unread[searched..]) {
+                return Ok(Some((self.start, self.start + searched + newline)));
+            }
+            searched = unread.len();
+            if searched > LINE_BYTES_MAX {
+                let reason = format!("the line is too long; expected at most {LINE_BYTES_MAX} bytes");
+                return Err(self.error_in_next(reason));
+            }
+            if self.ended {
+                if searched == 0 {
+                    return Ok(None);
+                }
+                let reason = "the file ends in the middle of this line; expected a line end".to_owned();
+                return Err(TraceError { cut: true, ..self.error_in_next(reason) });
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Goes on after the line that [`Reader::peek_line`] found to end at `to`.
+    fn skip_line(&mut self, to: usize) {
+        self.start = to + 1;
+        self.lines += 1;
+    }
+
+    fn fill(&mut self) -> Result<(), TraceError> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end == self.buffer.len() {
+            self.buffer.resize(2 * self.buffer.len(), 0);
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(len) => {
+                    self.ended = len == 0;
+                    self.end += len;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error_in_next(format!("cannot be read: {error}"))),
+            }
+        }
+    }
+
+    fn error_in_next(&self, reason: String) -> TraceError {
+        TraceError { line: self.lines + 1, reason, cut: false }
+    }
+}
+
+fn is_note(line: &[u8]) -> bool {
+    matches!(line.first(), None | Some(b'#'))
+}
+
+fn set_option(config: &mut Config, option: &[u8]) -> Result<(), String> {
+    let mut words = option.splitn(2, |&byte| byte == b' ');
+    let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let Some(name) = OPTIONS.iter().find(|known| known.as_bytes() == name) else {
+        return Err(format!("option {} is not known; expected one of {}", quoted(name), OPTIONS.join(", ")));
+    };
+    let refused = |expected| format!("{name}: {} is not accepted; expected {expected}", quoted(value));
+    let text = str::from_utf8(value).unwrap_or_default();
+    options::set(config, name, text).map_err(refused)
+}
+
+fn parse_record(line: &[u8]) -> Result<(Micros, Record), String> {
+    let mut words = line.split(|&byte| byte == b' ');
+    let mut next = || words.next().unwrap_or_default();
+    let time = next();
+    let time = parse_number(time).ok_or_else(|| unknown(line))?;
+    let kind = next();
+    if kind == b"signal" {
+        return words.next().is_none().then_some((time, Record::Signal)).ok_or_else(|| unknown(line));
+    }
+    let number = next();
+    let who = match (kind, parse_number(number)) {
+        (b"source", Some(number)) => Who::Source(number),
+        (b"user", Some(number)) => Who::User(number),
+        _ => return Err(unknown(line)),
+    };
+    let what = match next() {
+        b"connects" => What::Connects,
+        b"sends" => What::Sends,
+        b"finishes" => What::Finishes,
+        b"closes" => What::Closes,
+        b"resets" => What::Resets,
+        b"takes" if matches!(who, Who::User(_)) => What::Takes(match next() {
+            b"all" => u64::MAX,
+            bytes => parse_number(bytes).ok_or_else(|| unknown(line))?,
+        }),
+        _ => return Err(unknown(line)),
+    };
+    match words.next() {
+        None => Ok((time, Record::Connection { who, what })),
+        Some(_) => Err(unknown(line)),
+    }
+}
+
+fn unknown(line: &[u8]) -> String {
+    let expected = match line.first() {
+        Some(&(CRLF | LF | OPEN)) => "a data line in front of which nobody sends; expected a record",
+        _ => "no record; expected a time, who and what, such as 1200 source 1 sends",
+    };
+    format!("{} is {expected}", quoted(line))
+}
+
+/// A piece of the trace in quotes, escaped and shortened.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = vec![b'"'];
+    push_escaped(&bytes[..bytes.len().min(QUOTED_BYTES)], &mut text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    text.push_str(if bytes.len() > QUOTED_BYTES { "…\"" } else { "\"" });
+    text
+}

@@ -1,0 +1,290 @@
+//! Records a trace of what reaches a running server.
+//!
+//! [`Recording`] is a [`Net`] around another one: it looks at what the server accepts, reads and writes, and knows nothing
+//! of the server, nor the server of it. A server that records nothing runs without it.
+//!
+//! What a source sent is handed to the operating system before the server acts on it: a server that is killed, or
+//! that crashes, leaves a trace that ends with what it was working on, in a whole line. If the file takes no more, that is
+//! said once and is the end of the trace; the server goes on.
+//!
+//! The time of a record is that of the poll after which the server acted on it. The server polls between
+//! reading a source and looking at what it has read, and serves users then; so the bytes of a source have the time of the
+//! poll *after* they were read, and what comes after them has a later one. That is what makes a replay serve users and
+//! sources in the same order.
+
+use super::{
+    record::{Record, What, Who, head},
+    text::push_data,
+};
+use crate::{
+    config::Config,
+    server::net::{Net, Port, Ready},
+    time::Micros,
+};
+use std::{
+    cell::RefCell,
+    fmt,
+    fs::File,
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    net::SocketAddr,
+    path::Path,
+    rc::Rc,
+};
+
+/// Writes the file.
+pub struct Recorder {
+    /// `None`: writing has failed, and there is no trace any more.
+    output: Option<Box<dyn Write>>,
+    /// Records that have not been written.
+    text: Vec<u8>,
+    /// What a source has sent since the last poll, as data lines, and which one.
+    sent: Option<Who>,
+    sent_text: Vec<u8>,
+    /// The time of the records to come.
+    at: Micros,
+    /// A record of what a source sent has that time: it is over with the next poll.
+    used: bool,
+    sources: u64,
+    users: u64,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// Begins a trace in a new file, or over an old one.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn create(path: &Path, config: &Config) -> io::Result<Self> {
+        Self::new(Box::new(File::create(path)?), config)
+    }
+
+    /// Begins a trace.
+    ///
+    /// # Errors
+    ///
+    /// If `output` cannot be written to.
+    pub fn new(mut output: Box<dyn Write>, config: &Config) -> io::Result<Self> {
+        output.write_all(head(config).as_bytes())?;
+        Ok(Self {
+            output: Some(output),
+            text: Vec::new(),
+            sent: None,
+            sent_text: Vec::new(),
+            at: 0,
+            used: false,
+            sources: 0,
+            users: 0,
+        })
+    }
+
+    fn note(&mut self, who: Who, what: What) {
+        self.flush_sent();
+        Record::Connection { who, what }.push_line(self.at, &mut self.text);
+    }
+
+    /// Connections to the admin interface are not recorded.
+    fn connects(&mut self, port: Port) -> Option<Who> {
+        let who = match port {
+            Port::Source => Who::Source(count(&mut self.sources)),
+            Port::User => Who::User(count(&mut self.users)),
+            Port::Admin => return None,
+        };
+        self.note(who, What::Connects);
+        Some(who)
+    }
+
+    fn sends(&mut self, who: Who, bytes: &[u8]) {
+        if matches!(who, Who::User(_)) {
+            self.note(who, What::Sends);
+            push_data(bytes, &mut self.text);
+            return;
+        }
+        self.flush_sent();
+        self.sent = Some(who);
+        push_data(bytes, &mut self.sent_text);
+    }
+
+    fn before_poll(&mut self) {
+        if self.sent.is_none() {
+            self.flush();
+        }
+    }
+
+    fn after_poll(&mut self, now: Micros) {
+        let earliest = if self.used { self.at + 1 } else { self.at };
+        self.at = now.max(earliest);
+        self.used = false;
+        self.flush_sent();
+    }
+
+    fn flush_sent(&mut self) {
+        if let Some(who) = self.sent.take() {
+            Record::Connection { who, what: What::Sends }.push_line(self.at, &mut self.text);
+            self.used = true;
+            self.flush();
+        }
+    }
+
+    /// Hands everything to the operating system.
+    fn flush(&mut self) {
+        for text in [&mut self.text, &mut self.sent_text] {
+            if !text.is_empty()
+                && let Some(output) = &mut self.output
+                && let Err(error) = output.write_all(text)
+            {
+                log::error!(error:%; "recordTrace: the trace cannot be written any further and ends here");
+                self.output = None;
+            }
+            text.clear();
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.flush_sent();
+        self.flush();
+    }
+}
+
+fn count(connections: &mut u64) -> u64 {
+    *connections += 1;
+    *connections
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Recording<N> {
+    net: N,
+    recorder: Rc<RefCell<Recorder>>,
+}
+
+impl<N: Net> Recording<N> {
+    /// Records what happens on `net`.
+    #[must_use]
+    pub fn new(net: N, recorder: Recorder) -> Self {
+        Self { net, recorder: Rc::new(RefCell::new(recorder)) }
+    }
+}
+
+impl<N: Net> Net for Recording<N> {
+    type Socket = RecordedSocket<N::Socket>;
+
+    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
+        self.recorder.borrow_mut().before_poll();
+        let now = self.net.poll(wait, ready)?;
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.after_poll(now);
+        for _ in ready.iter().filter(|&&what| what == Ready::Signal) {
+            let at = recorder.at;
+            Record::Signal.push_line(at, &mut recorder.text);
+        }
+        Ok(now)
+    }
+
+    fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
+        let (socket, peer) = self.net.accept(port)?;
+        let who = self.recorder.borrow_mut().connects(port);
+        let recorder = Rc::clone(&self.recorder);
+        Ok((RecordedSocket { socket, recorder, who, written: 0, limited: false }, peer))
+    }
+
+    fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
+        self.net.register(&mut socket.socket, key)
+    }
+
+    fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()> {
+        self.net.want_write(&mut socket.socket, key, on)
+    }
+
+    fn close_listener(&mut self, port: Port) {
+        self.net.close_listener(port);
+    }
+}
+
+/// A socket whose reads and writes are looked at.
+#[derive(Debug)]
+pub struct RecordedSocket<S> {
+    socket: S,
+    recorder: Rc<RefCell<Recorder>>,
+    /// `None`: there is nothing to record, or nothing any more.
+    who: Option<Who>,
+    written: u64,
+    /// The last write came short.
+    limited: bool,
+}
+
+impl<S> RecordedSocket<S> {
+    fn end(&mut self, what: What) {
+        if let Some(who) = self.who.take() {
+            self.recorder.borrow_mut().note(who, what);
+        }
+    }
+
+    fn has_written(&mut self, len: usize, outcome: &io::Result<usize>) {
+        let Some(who) = self.who else {
+            return;
+        };
+        let written = match outcome {
+            Ok(written) => *written,
+            Err(error) if is_trouble(error) => return self.end(What::Resets),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            Err(_) => 0,
+        };
+        self.written += written as u64;
+        let short = written < len;
+        // What it did take is news, and that it takes all again.
+        if (short && (written > 0 || !self.limited)) || (!short && self.limited) {
+            let limit = if short { self.written } else { u64::MAX };
+            self.recorder.borrow_mut().note(who, What::Takes(limit));
+        }
+        self.limited = short;
+    }
+}
+
+/// The connection has failed.
+fn is_trouble(error: &io::Error) -> bool {
+    !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+impl<S: Read> Read for RecordedSocket<S> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.socket.read(target);
+        match &outcome {
+            Ok(0) => self.end(What::Closes),
+            Ok(len) => {
+                if let Some(who) = self.who {
+                    self.recorder.borrow_mut().sends(who, &target[..*len]);
+                }
+            }
+            Err(error) if is_trouble(error) => self.end(What::Resets),
+            Err(_) => {}
+        }
+        outcome
+    }
+}
+
+impl<S: Write> Write for RecordedSocket<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = self.socket.write(bytes);
+        self.has_written(bytes.len(), &outcome);
+        outcome
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        let outcome = self.socket.write_vectored(slices);
+        self.has_written(len, &outcome);
+        outcome
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

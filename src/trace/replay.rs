@@ -1,0 +1,74 @@
+//! Replays a trace on the real server code.
+
+use super::{
+    outcome::{Outcome, named},
+    player::Player,
+    reader::{Reader, TraceError},
+};
+use crate::{
+    server::{Phase, Server},
+    sim::{ServerEnd, Shared, SimNet},
+    time::{Micros, SECOND},
+};
+use std::io::Read;
+
+/// How long, in virtual time, a server goes on after the last record if it never runs out of things to wait for.
+pub const TIME_AFTER_END: Micros = 24 * 3600 * SECOND;
+
+/// A finished replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// What came of it; of a damaged trace, up to the damage.
+    pub outcome: Outcome,
+    /// The virtual time at its end.
+    pub time: Micros,
+    /// What is wrong with the trace, if anything.
+    pub damage: Option<TraceError>,
+}
+
+/// Replays a trace: the same trace gives the same outcome, always and everywhere. With `keep_numbers`, long streams
+/// can be compared event by event, for eight bytes of memory per delivery.
+///
+/// # Errors
+///
+/// If `input` is no trace at all.
+pub fn replay(input: impl Read, keep_numbers: bool) -> Result<Replayed, TraceError> {
+    let reader = Reader::new(input)?;
+    let mut config = reader.config().clone();
+    // Nobody reads the log, and a deadline less is a turn less.
+    config.log_interval_ms = 0;
+    let net = SimNet::new(Player::new(reader, keep_numbers));
+    let mut server = Server::new(config, net.clone(), 0);
+    while !is_over(&net, server.phase()) {
+        // On simulated sockets waiting never fails.
+        if server.turn().is_err() {
+            break;
+        }
+        let Shared { world, script } = &mut *net.shared();
+        script.receive(world);
+    }
+    let counters = named(server.counters());
+    let Shared { world, script } = &mut *net.shared();
+    let (users, checked) = script.finish(world);
+    let streams = users
+        .into_iter()
+        .map(|user| {
+            let (number, id) = (user.number, user.id());
+            let end = match user.end {
+                ServerEnd::Open => "open",
+                ServerEnd::Closed => "closed",
+                ServerEnd::Reset => "reset",
+            };
+            user.received.finish(number, id, end)
+        })
+        .collect();
+    Ok(Replayed { outcome: Outcome { streams, counters }, time: world.now(), damage: checked.err() })
+}
+
+fn is_over<R: Read>(net: &SimNet<Player<R>>, phase: Phase) -> bool {
+    let shared = net.shared();
+    let too_late = |ended_at: Micros| shared.world.now() > ended_at.saturating_add(TIME_AFTER_END);
+    matches!(phase, Phase::Done { .. })
+        || shared.world.is_idle()
+        || shared.script.ended_at().is_some_and(too_late)
+}

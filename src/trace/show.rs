@@ -1,0 +1,165 @@
+//! A trace for people to read.
+
+use super::{
+    reader::{Reader, TraceError},
+    record::{OPTIONS, Record, What, Who},
+    text::push_escaped,
+};
+use crate::{
+    config::Config,
+    engine::event::{Event, Kind, parse_line, parse_number},
+    options,
+    time::Micros,
+};
+use hashbrown::HashMap;
+use std::io::{self, Read, Write};
+
+/// Longest line that is shown in full, and the width of the column that lines stand in.
+const LINE_BYTES: usize = 100;
+const LINE_WIDTH: usize = 28;
+/// Bytes of an unfinished line that are kept to explain it.
+const OPEN_BYTES_MAX: usize = 1 << 20;
+
+/// Writes the trace as a timeline: when, how long after what came before, who, what, and what it means.
+///
+/// # Errors
+///
+/// If `output` cannot be written to; inside, if the trace is damaged. Up to there it is shown.
+pub fn show(input: impl Read, output: &mut impl Write) -> io::Result<Result<(), TraceError>> {
+    let mut reader = match Reader::new(input) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Err(error)),
+    };
+    show_options(reader.config(), output)?;
+    let mut timeline = Timeline { last_at: 0, open: HashMap::new() };
+    let mut data = Vec::new();
+    loop {
+        match reader.next(&mut data) {
+            Ok(Some((at, record))) => timeline.show(at, record, &data, output)?,
+            outcome => {
+                output.flush()?;
+                return Ok(outcome.map(|_| ()));
+            }
+        }
+    }
+}
+
+/// The options that have not their defaults.
+fn show_options(config: &Config, output: &mut impl Write) -> io::Result<()> {
+    for name in OPTIONS {
+        let value = options::get(config, name);
+        if value != options::get(&Config::default(), name) {
+            writeln!(output, "option {name} {}", value.unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+struct Timeline {
+    last_at: Micros,
+    /// What each connection has sent of a line that has not ended; of a user after its login, nothing.
+    open: HashMap<Who, Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    line: Vec<u8>,
+    logged_in: bool,
+}
+
+impl Timeline {
+    fn show(&mut self, at: Micros, record: Record, data: &[u8], output: &mut impl Write) -> io::Result<()> {
+        let since = at - self.last_at;
+        self.last_at = at;
+        let since = if since == 0 { String::new() } else { format!("+{}", seconds(since)) };
+        write!(output, "{:>14} {since:>14}  ", seconds(at))?;
+        let (who, what) = match record {
+            Record::Signal => return writeln!(output, "the server is told to end"),
+            Record::Connection { who, what } => (who, what),
+        };
+        write!(output, "{:<12} ", who.to_string())?;
+        match what {
+            What::Sends => {
+                writeln!(output, "sends {} bytes", data.len())?;
+                return self.show_data(who, data, output);
+            }
+            What::Takes(u64::MAX) => writeln!(output, "takes everything from now on"),
+            What::Takes(bytes) => writeln!(output, "takes no more than {bytes} bytes in all"),
+            _ => writeln!(output, "{what}"),
+        }?;
+        match what {
+            What::Connects => {
+                self.open.insert(who, Open::default());
+            }
+            What::Closes | What::Resets => {
+                self.open.remove(&who);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn show_data(&mut self, who: Who, data: &[u8], output: &mut impl Write) -> io::Result<()> {
+        let open = self.open.entry(who).or_default();
+        for piece in data.split_inclusive(|&byte| byte == b'\n') {
+            let began_before = !open.line.is_empty();
+            if open.line.len() < OPEN_BYTES_MAX {
+                open.line.extend_from_slice(piece);
+            }
+            let mut shown = String::from(if began_before { "…" } else { "" });
+            shown.push_str(&printable(piece));
+            if !piece.ends_with(b"\n") {
+                writeln!(output, "{:31}{shown}…", "")?;
+                continue;
+            }
+            let content = open.line.strip_suffix(b"\n").unwrap_or(&open.line);
+            let content = content.strip_suffix(b"\r").unwrap_or(content);
+            let meaning = match who {
+                Who::Source(_) => explain_event(content),
+                Who::User(_) if !std::mem::replace(&mut open.logged_in, true) => explain_login(content),
+                Who::User(_) => "is thrown away".to_owned(),
+            };
+            writeln!(output, "{:31}{shown:LINE_WIDTH$} {meaning}", "")?;
+            open.line.clear();
+        }
+        Ok(())
+    }
+}
+
+fn seconds(time: Micros) -> String {
+    format!("{}.{:06}", time / 1_000_000, time % 1_000_000)
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    push_escaped(&bytes[..bytes.len().min(LINE_BYTES)], &mut text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if bytes.len() > LINE_BYTES {
+        text.push('…');
+    }
+    text
+}
+
+fn explain_event(line: &[u8]) -> String {
+    if line.is_empty() {
+        return "an empty line, ignored".to_owned();
+    }
+    match parse_line(line) {
+        Ok(Event { kind, from, to, .. }) => match kind {
+            Kind::Follow => format!("{from} follows {to}"),
+            Kind::Unfollow => format!("{from} stops following {to}"),
+            Kind::Broadcast => "for everyone".to_owned(),
+            Kind::Private => format!("from {from} to {to}"),
+            Kind::Status => format!("status of {from}"),
+            Kind::Void => String::new(),
+        },
+        Err(rejected) => format!("no event: {}", rejected.reason.name()),
+    }
+}
+
+fn explain_login(line: &[u8]) -> String {
+    match parse_number(line) {
+        Some(id) => format!("logs in as {id}"),
+        None => "no user id".to_owned(),
+    }
+}

@@ -1,0 +1,125 @@
+//! What one user received.
+
+use crate::{engine::event::leading_number, time::Micros};
+use std::fmt;
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// A stream of so many lines is told line by line, a longer one by its sequence numbers.
+const LINES_TOLD: usize = 64;
+
+/// What a connection on the user port received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The number of the connection in the trace.
+    pub user: u64,
+    /// The user id that it asked for, if it was one.
+    pub id: Option<u64>,
+    /// Whether the server had closed it by the end: `open`, `closed`, or `reset` if the server left bytes unread.
+    pub end: String,
+    /// Whole lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// XXH3 of the bytes, 64 bits, seed 0.
+    pub digest: u64,
+    /// The lines themselves, if they are few.
+    pub content: Content,
+}
+
+/// What a stream consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Every line, when its last byte was written, and its bytes; the last one may have no end.
+    Lines(Vec<(Micros, Vec<u8>)>),
+    /// The sequence number of every whole line; of none, if they were not kept.
+    Numbers(Vec<u64>),
+}
+
+/// Collects what is received.
+pub(super) struct Received {
+    digest: Box<Xxh3Default>,
+    bytes: u64,
+    lines: u64,
+    /// The first lines.
+    told: Vec<(Micros, Vec<u8>)>,
+    numbers: Option<Vec<u64>>,
+    /// The start of a line whose end has not come, and when that came.
+    rest: Vec<u8>,
+    rest_at: Micros,
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("lines", &self.lines)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Received {
+    pub(super) fn new(keep_numbers: bool) -> Self {
+        Self {
+            digest: Box::default(),
+            bytes: 0,
+            lines: 0,
+            told: Vec::new(),
+            numbers: keep_numbers.then(Vec::new),
+            rest: Vec::new(),
+            rest_at: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, now: Micros, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+        let Some(last) = memchr::memrchr(b'\n', bytes) else {
+            self.rest.extend_from_slice(bytes);
+            self.rest_at = now;
+            return;
+        };
+        let (whole, rest) = bytes.split_at(last + 1);
+        if self.told.len() <= LINES_TOLD || self.numbers.is_some() {
+            for line in whole.split_inclusive(|&byte| byte == b'\n') {
+                self.push_line(now, line);
+            }
+        } else {
+            self.lines += memchr::memchr_iter(b'\n', whole).count() as u64;
+        }
+        self.rest.clear();
+        self.rest.extend_from_slice(rest);
+        self.rest_at = now;
+    }
+
+    fn push_line(&mut self, now: Micros, end: &[u8]) {
+        self.lines += 1;
+        self.rest.extend_from_slice(end);
+        if let Some(numbers) = &mut self.numbers {
+            numbers.push(leading_number(&self.rest).unwrap_or(u64::MAX));
+        }
+        if self.told.len() <= LINES_TOLD {
+            self.told.push((now, self.rest.clone()));
+        }
+        self.rest.clear();
+    }
+
+    pub(super) fn finish(mut self, user: u64, id: Option<u64>, end: &str) -> Stream {
+        let content = if self.told.len() <= LINES_TOLD {
+            if !self.rest.is_empty() {
+                self.told.push((self.rest_at, self.rest));
+            }
+            Content::Lines(self.told)
+        } else {
+            Content::Numbers(self.numbers.unwrap_or_default())
+        };
+        Stream {
+            user,
+            id,
+            end: end.to_owned(),
+            lines: self.lines,
+            bytes: self.bytes,
+            digest: self.digest.digest(),
+            content,
+        }
+    }
+}
