@@ -19,7 +19,7 @@ use crate::user::{Got, Throttle, User};
 use crate::workload::Workload;
 
 /// One read of a user.
-const READ_MAX: usize = 256 * 1024;
+const READ_MAX: usize = 1 << 20;
 /// How often waiting users, the clock and the progress are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How often, at most, the system is asked whether logins have arrived.
