@@ -13,8 +13,8 @@ pub const PAGE: &str = include_str!("status.html");
 pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// What the page's policy lets run: the script and the style sheet with these SHA-256 sums, and nothing else.
-const SCRIPT_SHA256: &str = "";
-const STYLE_SHA256: &str = "";
+const SCRIPT_SHA256: &str = "+ykYfMmXpuzSu3kirxtqF2hZL1jCsHmpaRr/CbAdPAk=";
+const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 
 /// Headers of the page: what it may do.
 #[must_use]
@@ -56,6 +56,8 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("slow_users", snapshot.slow_users);
     json.field("slow", list(&snapshot.slow, slow_user));
     json.field("pauses", list(&snapshot.pauses, pause));
+    let paused = [("slow_user", counters.paused_slow_user), ("ring_full", counters.paused_ring_full)];
+    json.field("paused_us", object(&paused));
     json.field("disconnected", object(&disconnected));
     json.field("follow_edges", snapshot.follow_edges);
     json.field("turns", counters.loop_turns);
@@ -113,5 +115,35 @@ impl Object {
 
     fn end(self) -> String {
         self.0 + "}"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::BASE64;
+    use sha2::{Digest, Sha256};
+
+    /// The sum of what stands between the tags of the only element of that name.
+    fn sum_of(element: &str) -> String {
+        let (start, end) = (format!("<{element}>"), format!("</{element}>"));
+        assert_eq!((PAGE.matches(&start).count(), PAGE.matches(&end).count()), (1, 1), "{element}");
+        let content = PAGE.split(&start).nth(1).and_then(|rest| rest.split(&end).next()).unwrap();
+        BASE64.encode(&Sha256::digest(content))
+    }
+
+    #[test]
+    fn the_policy_names_the_sums_of_the_script_and_the_style_sheet() {
+        assert_eq!(SCRIPT_SHA256, sum_of("script"));
+        assert_eq!(STYLE_SHA256, sum_of("style"));
+    }
+
+    #[test]
+    fn the_page_needs_nothing_that_its_policy_forbids() {
+        for forbidden in [" style=", " onclick=", " onload=", "javascript:", "eval(", "@import", "url("] {
+            assert!(!PAGE.contains(forbidden), "{forbidden}");
+        }
+        // The one address in it names a namespace.
+        assert_eq!(PAGE.matches("http").count(), PAGE.matches("http://www.w3.org/2000/svg").count());
     }
 }
