@@ -59,8 +59,7 @@ impl<N: Net> Server<N> {
     /// Skips the holes whose time has come. With a timeout of 0 that is when everything that could be read
     /// has been read.
     fn give_up_holes(&mut self) {
-        let unread = self.current.is_some() || !self.readable_sources.is_empty();
-        if self.is_paused() || (self.config.event_timeout_ms == 0 && unread && self.may_read()) {
+        if self.is_paused() || (self.config.event_timeout_ms == 0 && self.may_read() && self.has_bytes()) {
             return;
         }
         if self.engine.next_deadline().is_some_and(|at| at <= self.now) {

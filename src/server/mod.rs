@@ -18,6 +18,7 @@
 //! Readiness is edge-triggered, so it is kept in the connection until an operation would block, and whoever
 //! ran out of its budget stays on a list and comes round again.
 
+mod accept;
 mod admin;
 mod congestion;
 mod connection;
@@ -162,7 +163,7 @@ impl<N: Net> Server<N> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
         self.poll(wait)?;
-        self.serve_users();
+        self.serve_users()?;
         self.read_sources()?;
         self.deliver();
         self.meet_deadlines();
@@ -186,7 +187,7 @@ impl<N: Net> Server<N> {
         !self.readable_users.is_empty()
             || self.can_accept()
             || (!self.is_paused() && self.release_due)
-            || (self.may_read() && (self.current.is_some() || !self.readable_sources.is_empty()))
+            || (self.may_read() && self.has_bytes())
     }
 
     /// Asks the net what is ready, and notes it down.

@@ -3,9 +3,7 @@
 use super::{
     Chunk, Net, READ_BYTES, Server,
     connection::{Connection, Role, Source},
-    is_interrupted,
-    net::Port,
-    would_block,
+    is_interrupted, would_block,
 };
 use crate::engine::{Stop, event::Reject};
 use std::io::{self, Read};
@@ -27,7 +25,12 @@ impl<N: Net> Server<N> {
         !self.is_paused() && !self.reset_due && !self.release_due
     }
 
-    /// Sources that can still send something.
+    /// Some source has bytes to be looked at.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.current.is_some() || !self.readable_sources.is_empty() || self.unblockable().is_some()
+    }
+
+    /// Sources that can still send something. Those that hung up while they are blocked keep nobody out.
     pub(super) fn live_sources(&self) -> usize {
         let dead = |&&key: &&usize| matches!(self.connections.get(key), Some(Connection { role: Role::Source(source), .. }) if source.hung_up);
         self.source_clients - self.blocked_sources.iter().filter(dead).count()
@@ -35,9 +38,8 @@ impl<N: Net> Server<N> {
 
     /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
     pub(super) fn read_sources(&mut self) -> io::Result<()> {
-        self.accept(Port::Source);
+        self.accept_sources()?;
         self.release();
-        self.unblock_sources();
         for _ in 0..CHUNKS_PER_TURN {
             if !self.may_read() || !self.has_chunk()? {
                 break;
@@ -52,7 +54,11 @@ impl<N: Net> Server<N> {
 
     /// Makes sure that there is a chunk to feed, if there is anything to read.
     fn has_chunk(&mut self) -> io::Result<bool> {
-        while self.current.is_none() {
+        loop {
+            self.unblock_sources();
+            if self.current.is_some() {
+                return Ok(true);
+            }
             let Some(key) = self.readable_sources.pop_front() else {
                 return Ok(false);
             };
@@ -62,9 +68,8 @@ impl<N: Net> Server<N> {
             self.read_source(key, chunk);
             // Logins that were there before the bytes just read are served before them.
             self.poll(Some(0))?;
-            self.serve_users();
+            self.serve_users()?;
         }
-        Ok(true)
     }
 
     /// Reads a source once; what was read becomes the current chunk.
@@ -143,26 +148,29 @@ impl<N: Net> Server<N> {
         }
     }
 
+    /// A blocked source whose event fits the ring by now, by its index among the blocked ones.
+    fn unblockable(&self) -> Option<usize> {
+        self.blocked_sources
+            .iter()
+            .position(|&key| self.blocked_at(key).is_some_and(|seq| self.engine.takes(seq)))
+    }
+
     /// Goes on with a source whose event fits the ring by now; one at a time, the others come after it.
     fn unblock_sources(&mut self) {
         if self.current.is_some() {
             return;
         }
-        for index in 0..self.blocked_sources.len() {
-            let key = self.blocked_sources[index];
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            if let Role::Source(source) = &mut connection.role
-                && source.blocked.as_ref().is_some_and(|&(seq, _)| self.engine.takes(seq))
-            {
-                self.current = source.blocked.take().map(|(_, chunk)| (key, chunk));
-                self.blocked_sources.swap_remove(index);
-                if connection.readable && !connection.queued {
-                    connection.queued = true;
-                    self.readable_sources.push_back(key);
-                }
-                return;
+        let Some(index) = self.unblockable() else {
+            return;
+        };
+        let key = self.blocked_sources.swap_remove(index);
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Role::Source(source) = &mut connection.role
+        {
+            self.current = source.blocked.take().map(|(_, chunk)| (key, chunk));
+            if connection.readable && !connection.queued {
+                connection.queued = true;
+                self.readable_sources.push_back(key);
             }
         }
     }

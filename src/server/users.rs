@@ -2,107 +2,46 @@
 
 use super::{
     Net, Server,
-    connection::{Connection, Login, Role, Source, User},
+    connection::{Connection, Role, User},
     is_interrupted,
     net::Port,
     output::Output,
     would_block,
 };
-use crate::{
-    counters::UserEnd,
-    engine::event::parse_number,
-    time::{MILLISECOND, SECOND},
-};
-use std::io::{ErrorKind, Read, Write};
+use crate::{counters::UserEnd, engine::event::parse_number};
+use std::io::{self, ErrorKind, Read, Write};
 
 /// Longest login line, terminator included (SPEC section 1.2).
 const LOGIN_BYTES_MAX: usize = 64;
 /// What is read of one user before it is another one's turn.
 const READS_PER_USER: usize = 16;
-/// Connections accepted before something else gets a turn: no backlog is longer.
-const ACCEPTS_PER_TURN: usize = 8192;
-/// Where accepting has failed for want of descriptors, it is tried again after this.
-const ACCEPT_RETRY: u64 = SECOND;
+/// How often newly accepted connections are waited on before events get their turn.
+const ACCEPT_ROUNDS: usize = 8;
 
 impl<N: Net> Server<N> {
-    /// Everything that users want: connections, logins, hang-ups.
-    pub(super) fn serve_users(&mut self) {
-        self.accept(Port::User);
+    /// Everything that users want: hang-ups, logins, connections; in the order in which they came.
+    ///
+    /// A new connection is not read right away, however likely its login is to be there: an older connection's may have
+    /// come before it, unnoticed so far. So the net is asked again, which tells of both in their order.
+    pub(super) fn serve_users(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPT_ROUNDS {
+            self.read_users();
+            if !self.accept(Port::User)? {
+                break;
+            }
+            self.poll(Some(0))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the users that can be read, each up to its budget.
+    pub(super) fn read_users(&mut self) {
         for _ in 0..self.readable_users.len() {
             if let Some(key) = self.readable_users.pop_front() {
                 self.read_user(key);
             }
         }
         self.close_failed();
-    }
-
-    pub(super) fn can_accept(&self) -> bool {
-        self.listeners
-            .iter()
-            .any(|listener| listener.ready && listener.retry_at.is_none_or(|at| at <= self.now))
-    }
-
-    /// Accepts what is waiting on a listener.
-    pub(super) fn accept(&mut self, port: Port) {
-        let now = self.now;
-        let listener = self.listener(port);
-        if !listener.ready || listener.retry_at.is_some_and(|at| at > now) {
-            return;
-        }
-        listener.retry_at = None;
-        for _ in 0..ACCEPTS_PER_TURN {
-            match self.net.accept(port) {
-                Ok((socket, peer)) => self.admit(port, socket, peer),
-                Err(error) if would_block(&error) => {
-                    self.listener(port).ready = false;
-                    return;
-                }
-                Err(error) if is_exhausted(&error) => {
-                    self.listener(port).retry_at = Some(now + ACCEPT_RETRY);
-                    self.warn_accept(&error);
-                    return;
-                }
-                // The connection failed before it was accepted: that is its own affair.
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// A new connection: takes it in, or closes it if it is one too many.
-    fn admit(&mut self, port: Port, socket: N::Socket, peer: std::net::SocketAddr) {
-        let (clients, max) = match port {
-            Port::Source => (self.live_sources(), self.config.max_event_source_clients),
-            _ => (self.user_clients, self.config.max_user_clients),
-        };
-        if clients >= max as usize {
-            self.reject_connection(port, peer);
-            return;
-        }
-        let role = match port {
-            Port::Source => Role::Source(Source { late_so_far: true, ..Source::default() }),
-            _ => Role::Login(Login {
-                line: Vec::new(),
-                deadline: self.now + self.config.login_timeout_ms * MILLISECOND,
-            }),
-        };
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let mut connection = Connection { socket, peer, readable: true, queued: true, role };
-        if let Err(error) = self.net.register(&mut connection.socket, key) {
-            log::warn!(peer:%, error:%; "connection dropped: it cannot be watched");
-            return;
-        }
-        entry.insert(connection);
-        if port == Port::Source {
-            self.source_clients += 1;
-            self.readable_sources.push_back(key);
-            log::debug!(peer:%; "event source connected");
-        } else {
-            self.user_clients += 1;
-            self.logins.push_back((self.now + self.config.login_timeout_ms * MILLISECOND, key));
-            // Its login may be there already, and must be served before any event that came after it.
-            self.read_user(key);
-        }
     }
 
     /// Reads what a connection on the user port has sent.
@@ -300,17 +239,10 @@ impl<N: Net> Server<N> {
             }
         }
     }
-
-    /// A descriptor is free again: accepting may work.
-    pub(super) fn descriptor_freed(&mut self) {
-        for listener in &mut self.listeners {
-            listener.retry_at = None;
-        }
-    }
 }
 
 /// Writes what the socket takes in one call; nothing if it would block.
-fn write_once(socket: &mut impl Write, bytes: &[u8]) -> std::io::Result<usize> {
+fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match socket.write(bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -322,17 +254,9 @@ fn write_once(socket: &mut impl Write, bytes: &[u8]) -> std::io::Result<usize> {
 }
 
 /// What a failed read or write says about how a user went.
-fn end_of(error: &std::io::Error) -> UserEnd {
+fn end_of(error: &io::Error) -> UserEnd {
     match error.kind() {
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => UserEnd::Left,
         _ => UserEnd::Error,
     }
-}
-
-/// Out of descriptors or memory, for this process or the whole system.
-fn is_exhausted(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
