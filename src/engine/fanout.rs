@@ -22,7 +22,7 @@
 use super::{
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
-    text::{BLOCK, Text},
+    text::Text,
     transpose::transpose,
 };
 
@@ -32,6 +32,12 @@ const GROUP: usize = 8;
 const MATRIX_BYTES_MAX: usize = 16 << 20;
 /// Memory that all chains together may take in a turn.
 const MAIL_BYTES_MAX: usize = 4 << 20;
+/// A block of at most so many bytes is gathered by the fast loop; a power of two.
+const SHORT_BLOCK: usize = 2048;
+/// Copied at once, whatever the length of a run of neighbours: see [`Text::copy_to`].
+const RUN: usize = 64;
+/// Room behind the end of the tape and of the scratch buffer for what is copied too much.
+const SLACK: usize = SHORT_BLOCK + RUN;
 /// A row is used if it has at most so many words per recipient.
 const WORDS_PER_RECIPIENT_MAX: usize = 2;
 
@@ -121,7 +127,7 @@ impl FanOut {
         self.matrix.clear();
         // A tape's worth of room, once.
         if self.tape.is_empty() {
-            self.tape.resize(self.limits.user_bytes + self.limits.event_bytes + BLOCK, 0);
+            self.tape.resize(self.limits.user_bytes + self.limits.event_bytes + SLACK, 0);
         }
     }
 
@@ -267,8 +273,9 @@ impl FanOut {
                 row[events % 64..].fill(0);
             }
             self.block_done(events / 64);
+            self.ends.resize(events.next_multiple_of(64) + 1, self.tape_len as u32);
         }
-        self.scratch.resize(2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + BLOCK, 0);
+        self.scratch.resize(2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + SLACK, 0);
         let mut scratch = std::mem::take(&mut self.scratch);
         let owed = std::mem::take(&mut self.owed);
         for_each_bit(&owed, |slot| {
@@ -333,17 +340,62 @@ impl FanOut {
     }
 }
 
-/// Copies the events of one block whose bits are set to `out[len..]`; returns where they end.
+/// Copies the events of one block whose bits are set to `out[at..]`; returns where they end.
 #[inline(always)]
-fn gather_block(tape: &[u8], ends: &[u32], word: u64, out: &mut [u8], mut len: usize) -> usize {
-    let mut rest = word;
-    while rest != 0 {
-        let event = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        let start = ends[event] as usize;
-        let text = Text { bytes: &tape[start..], len: ends[event + 1] as usize - start };
-        text.copy_to(out, len);
-        len += text.len;
+fn gather_block(tape: &[u8], ends: &[u32], word: u64, out: &mut [u8], at: usize) -> usize {
+    let Some(ends) = ends.first_chunk::<65>() else {
+        return at;
+    };
+    let start = ends[0] as usize;
+    if ends[64] as usize - start <= SHORT_BLOCK
+        && let Some(tape) = tape[start..].first_chunk()
+        && let Some(out) = out[at..].first_chunk_mut()
+    {
+        at + gather_short(tape, ends, word, out)
+    } else {
+        gather_long(tape, ends, word, out, at)
     }
-    len
+}
+
+/// The innermost loop. Neighbours on the tape are copied together: where half of the bits are set, that is two at a
+/// time. Sizes are constants and positions are masked, so that nothing is left to be checked in it.
+#[inline(always)]
+fn gather_short(
+    tape: &[u8; SHORT_BLOCK + RUN],
+    ends: &[u32; 65],
+    word: u64,
+    out: &mut [u8; SHORT_BLOCK + RUN],
+) -> usize {
+    let base = ends[0];
+    let mut rest = word;
+    let mut at = 0;
+    while rest != 0 {
+        let carried = rest.wrapping_add(rest & rest.wrapping_neg());
+        let start = ends[rest.trailing_zeros() as usize] - base;
+        let len = (ends[carried.trailing_zeros() as usize] - base - start) as usize;
+        rest &= carried;
+        let from = start as usize & (SHORT_BLOCK - 1);
+        let to = at & (SHORT_BLOCK - 1);
+        if len <= RUN {
+            out[to..to + RUN].copy_from_slice(&tape[from..from + RUN]);
+        } else {
+            copy_run(tape, from, out, to, len);
+        }
+        at += len;
+    }
+    at
+}
+
+fn copy_run(tape: &[u8], from: usize, out: &mut [u8], to: usize, len: usize) {
+    out[to..to + len].copy_from_slice(&tape[from..from + len]);
+}
+
+#[cold]
+fn gather_long(tape: &[u8], ends: &[u32; 65], word: u64, out: &mut [u8], mut at: usize) -> usize {
+    for_each_bit(&[word], |event| {
+        let text = &tape[ends[event] as usize..ends[event + 1] as usize];
+        out[at..at + text.len()].copy_from_slice(text);
+        at += text.len();
+    });
+    at
 }

@@ -30,7 +30,7 @@ use crate::{counters::Counters, time::Micros};
 use event::{Event, Kind, Reject, Rejected, leading_number, parse_line};
 use fanout::{FanOut, TurnLimits};
 use graph::{Graph, NONE};
-use scan::scan_line;
+use scan::Scanned;
 use sequencer::{BOXED, FRESH, Place, Sequencer, Slot, WIDE};
 use std::ops::Range;
 use text::Text;
@@ -165,33 +165,24 @@ impl Engine {
     /// Puts a batch of lines into the ring.
     fn put_batch(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Option<Stop>) {
         let mut at = range.start;
+        // The last lines of a chunk take the long way: nothing of a window may lie behind the end.
+        let whole = &chunk[..if self.event_bytes_max < scan::AFTER { 0 } else { range.end }];
         for line in 0..BATCH_LINES {
-            if let Some(scanned) = scan_line(chunk, at)
-                && at + scanned.len <= range.end
-                && scanned.len <= self.event_bytes_max
-            {
-                let slot = Slot {
-                    text: at as u32,
-                    from: scanned.from,
-                    to: scanned.to,
-                    len: scanned.len as u16,
-                    kind: scanned.kind,
-                    flags: FRESH,
-                };
-                match self.sequencer.put(scanned.seq, slot) {
-                    Place::Waiting => {}
-                    Place::TooFar => {
-                        self.counters.events_received += line as u64;
-                        return (at, Some(Stop::Blocked(scanned.seq)));
-                    }
-                    place => self.count_dropped(place),
+            let Some(scanned) = scan::window(whole, at).and_then(scan::scan_line) else {
+                self.counters.events_received += line as u64;
+                let (len, stop) = self.put_any_line(chunk, at..range.end);
+                return (at + len, stop);
+            };
+            let Scanned { seq, kind, from, to, len } = scanned;
+            match self.sequencer.put(seq, Slot::new(kind, FRESH, from, to, at as u32, len as u16)) {
+                Place::Waiting => {}
+                Place::TooFar => {
+                    self.counters.events_received += line as u64;
+                    return (at, Some(Stop::Blocked(seq)));
                 }
-                at += scanned.len;
-                continue;
+                place => self.count_dropped(place),
             }
-            self.counters.events_received += line as u64;
-            let (len, stop) = self.put_any_line(chunk, at..range.end);
-            return (at + len, stop);
+            at += len;
         }
         self.counters.events_received += BATCH_LINES as u64;
         (at, None)
@@ -247,19 +238,15 @@ impl Engine {
         let kind = event.kind as u8;
         match (u32::try_from(at), u16::try_from(text.len())) {
             (Ok(at), Ok(len)) => {
-                self.sequencer.put(event.seq, Slot { text: at, from, to, len, kind, flags: FRESH | wide })
+                self.sequencer.put(event.seq, Slot::new(kind, FRESH | wide, from, to, at, len))
             }
-            _ => self.sequencer.put_boxed(
-                event.seq,
-                Slot { text: 0, from, to, len: 0, kind, flags: wide },
-                text,
-            ),
+            _ => self.sequencer.put_boxed(event.seq, Slot::new(kind, wide, from, to, 0, 0), text),
         }
     }
 
     /// Uses up the number of a rejected line.
     fn put_void(&mut self, seq: u64) -> Place {
-        self.sequencer.put(seq, Slot { kind: Kind::Void as u8, flags: FRESH, ..Slot::default() })
+        self.sequencer.put(seq, Slot::new(Kind::Void as u8, FRESH, 0, 0, 0, 0))
     }
 
     fn put_overlong(&mut self, prefix: &[u8], rest: &[u8]) -> (usize, Option<Stop>) {
@@ -308,19 +295,15 @@ impl Engine {
             let Some((index, slot)) = self.sequencer.pop() else {
                 break false;
             };
-            if slot.flags & (WIDE | BOXED) != 0 {
+            if slot.has(WIDE | BOXED) {
                 self.apply_unusual(index, slot, chunk);
                 continue;
             }
-            let len = usize::from(slot.len);
-            let (from, to) = (u64::from(slot.from), u64::from(slot.to));
+            let len = slot.len();
+            let (from, to) = (slot.from(), slot.to());
             let Self { sequencer, graph, fanout, counters, .. } = self;
-            let bytes = if slot.flags & FRESH != 0 {
-                &chunk[slot.text as usize..]
-            } else {
-                &sequencer.text(index)[..]
-            };
-            apply(graph, fanout, counters, slot.kind, from, to, Text { bytes, len });
+            let bytes = if slot.has(FRESH) { &chunk[slot.text()..] } else { &sequencer.text(index)[..] };
+            apply(graph, fanout, counters, slot.kind(), from, to, Text { bytes, len });
         };
         self.sequencer.update_reach();
         full
@@ -329,13 +312,13 @@ impl Engine {
     /// An event whose ids or text do not fit a slot.
     #[cold]
     fn apply_unusual(&mut self, index: usize, slot: Slot, chunk: &[u8]) {
-        let len = usize::from(slot.len);
+        let len = slot.len();
         let (boxed, settled);
-        let text = if slot.flags & BOXED != 0 {
+        let text = if slot.has(BOXED) {
             boxed = self.sequencer.take_boxed(index);
             &boxed[..]
-        } else if slot.flags & FRESH != 0 {
-            &chunk[slot.text as usize..][..len]
+        } else if slot.has(FRESH) {
+            &chunk[slot.text()..][..len]
         } else {
             settled = *self.sequencer.text(index);
             &settled[..len]
@@ -349,7 +332,7 @@ impl Engine {
                 &mut self.graph,
                 &mut self.fanout,
                 &mut self.counters,
-                slot.kind,
+                slot.kind(),
                 event.from,
                 event.to,
                 text,

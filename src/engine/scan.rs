@@ -30,57 +30,62 @@ pub(crate) struct Scanned {
     pub(crate) len: usize,
 }
 
-/// The type letters: kind in the low bits, number of separators and letters in such a line above them.
+/// The type letters: the kind in the low bits, the number of user ids in such a line above them.
 const SHAPE: [u8; 256] = {
-    let mut table = [0; 256];
-    table[b'F' as usize] = Kind::Follow as u8 | 4 << 4;
-    table[b'U' as usize] = Kind::Unfollow as u8 | 4 << 4;
-    table[b'B' as usize] = Kind::Broadcast as u8 | 2 << 4;
-    table[b'P' as usize] = Kind::Private as u8 | 4 << 4;
-    table[b'S' as usize] = Kind::Status as u8 | 3 << 4;
+    let mut table = [0xF0; 256];
+    table[b'F' as usize] = Kind::Follow as u8 | 2 << 4;
+    table[b'U' as usize] = Kind::Unfollow as u8 | 2 << 4;
+    table[b'B' as usize] = Kind::Broadcast as u8;
+    table[b'P' as usize] = Kind::Private as u8 | 2 << 4;
+    table[b'S' as usize] = Kind::Status as u8 | 1 << 4;
     table
 };
 
-/// Reads the line that starts at `start`, if it is an ordinary one.
+/// What surrounds the start of a line: [`BEFORE`] bytes in front of it, [`AFTER`] from it on.
 #[inline(always)]
-pub(crate) fn scan_line(bytes: &[u8], start: usize) -> Option<Scanned> {
-    let window = bytes.get(start.wrapping_sub(BEFORE)..start.wrapping_add(AFTER))?;
-    let window: &[u8; WINDOW] = window.try_into().ok()?;
+pub(crate) fn window(bytes: &[u8], start: usize) -> Option<&[u8; WINDOW]> {
+    bytes.get(start.wrapping_sub(BEFORE)..)?.first_chunk()
+}
+
+/// Reads the line in the middle of the window, if it is an ordinary one.
+#[inline(always)]
+pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
     let masks = Masks::of(window);
-    if masks.line_end == 0 {
+    let newline = masks.line_end.trailing_zeros() as usize;
+    if newline >= 32 {
         return None;
     }
-    let newline = masks.line_end.trailing_zeros() as usize;
-    let end = newline - usize::from(window[BEFORE + newline - 1] == b'\r' && newline > 0);
-    let before_end = (1u64 << end) - 1;
+    let end = newline - usize::from(newline > 0 && window[BEFORE + newline - 1] == b'\r');
+    let end_bit = 1u64 << end;
+    let marks = u64::from(masks.non_digit) & (end_bit - 1);
+    let separators = u64::from(masks.separator) & (end_bit - 1);
 
-    // The positions of everything that is no digit: separator, letter, separator, separator, end. The two
-    // bits past the span stand for those that a line has not got, so that no position is ever missing.
-    let marks = (u64::from(masks.non_digit) & before_end) | 1 << end | 1 << 40 | 1 << 44;
-    let first = marks.trailing_zeros() as usize;
-    let marks_2 = marks & (marks - 1);
-    let marks_3 = marks_2 & (marks_2 - 1);
-    let third = marks_3.trailing_zeros() as usize;
-    let marks_4 = marks_3 & (marks_3 - 1);
-    let fourth = marks_4.trailing_zeros() as usize;
-    let marks_5 = marks_4 & (marks_4 - 1);
-    let fifth = marks_5.trailing_zeros() as usize;
+    // What is neither digit nor separator must be one letter, right after the first separator, and followed by
+    // another separator or the end. No field may be empty: no line starts with a mark, and no separator
+    // stands right before another one or the end.
+    let letter = marks ^ separators;
+    let borders = separators | end_bit;
+    let bad = (letter ^ ((marks & marks.wrapping_neg()) << 1))
+        | ((letter << 1) & !borders)
+        | (borders & (borders << 1))
+        | (marks & 1);
 
+    let first = (marks | end_bit).trailing_zeros() as usize;
     let shape = SHAPE[usize::from(window[BEFORE + first + 1])];
-    let inner = usize::from(shape >> 4);
-    let end_found = [0, 0, third, fourth, fifth, 0, 0, 0][inner & 7];
-    let separators = u64::from(masks.separator) & before_end;
-    let expected = (u64::from(masks.non_digit) & before_end) ^ (2 << first);
-    // `from` is there unless the third mark is the end; `to` unless the fourth is.
-    let from_len = if inner > 2 { fourth.wrapping_sub(third + 1) } else { 1 };
-    let to_len = if inner > 3 { fifth.wrapping_sub(fourth + 1) } else { 1 };
-    let bad = (end_found ^ end)
-        | (third ^ (first + 2))
-        | usize::from(separators != expected)
-        | usize::from(first.wrapping_sub(1) >= 16)
-        | usize::from(from_len.wrapping_sub(1) >= 8)
-        | usize::from(to_len.wrapping_sub(1) >= 8);
-    if bad != 0 {
+    let inner = separators & separators.wrapping_sub(1);
+    let last = inner & inner.wrapping_sub(1);
+    let ids =
+        usize::from(inner != 0) + usize::from(last != 0) + usize::from(last & last.wrapping_sub(1) != 0);
+
+    // Where a line has fewer ids, the missing ones come out as 1 byte less than nothing.
+    let from_end = (last | end_bit).trailing_zeros() as usize;
+    let from_len = from_end.wrapping_sub(first + 3);
+    let to_len = end.wrapping_sub(from_end + 1);
+    let misfit = (ids ^ usize::from(shape >> 4))
+        | usize::from(first > 16)
+        | usize::from(from_len.wrapping_add(1) > 9)
+        | usize::from(to_len.wrapping_add(1) > 9);
+    if bad | misfit as u64 != 0 {
         return None;
     }
     let mut seq = eight_digits(window, first, first.min(8));
@@ -90,8 +95,8 @@ pub(crate) fn scan_line(bytes: &[u8], start: usize) -> Option<Scanned> {
     Some(Scanned {
         seq,
         kind: shape & 15,
-        from: eight_digits(window, fourth, from_len) as u32,
-        to: eight_digits(window, fifth, to_len) as u32,
+        from: eight_digits(window, from_end, from_len) as u32,
+        to: eight_digits(window, end, to_len) as u32,
         len: newline + 1,
     })
 }
@@ -99,12 +104,10 @@ pub(crate) fn scan_line(bytes: &[u8], start: usize) -> Option<Scanned> {
 /// The number whose last digit is in front of position `end` of the line, 1 to 8 digits long.
 #[inline(always)]
 fn eight_digits(window: &[u8; WINDOW], end: usize, len: usize) -> u64 {
-    let at = BEFORE + end - 8;
-    let Some(last) = window.get(at..at + 8).and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()) else {
-        return 0;
-    };
-    let digits =
-        (u64::from_le_bytes(last) ^ 0x3030_3030_3030_3030) & u64::MAX.wrapping_shl(64 - 8 * len as u32);
+    let at = BEFORE + (end & 31) - 8;
+    let last = std::array::from_fn(|byte| window[at + byte]);
+    let digits = (u64::from_le_bytes(last) ^ 0x3030_3030_3030_3030)
+        & u64::MAX.wrapping_shl((len as u32).wrapping_mul(8).wrapping_neg());
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let high = (pairs & 0x0000_00FF_0000_00FF).wrapping_mul(0x000F_4240_0000_0064);
     let low = ((pairs >> 16) & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001);
@@ -149,7 +152,7 @@ mod tests {
         let start = bytes.len();
         bytes.extend_from_slice(line);
         bytes.extend_from_slice(b"12345678|P|12345678|12345678\r\n9999999999|B\r\n99999999999999");
-        scan_line(&bytes, start)
+        window(&bytes, start).and_then(scan_line)
     }
 
     /// Lines that are events or nearly so.

@@ -28,16 +28,67 @@ pub(crate) const WIDE: u8 = 2;
 /// The text is boxed.
 pub(crate) const BOXED: u8 = 4;
 
-/// What the ring knows of an event. `kind` 0 is an empty slot.
+/// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slot {
-    /// Offset of a fresh event's text in its chunk.
-    pub(crate) text: u32,
-    pub(crate) from: u32,
-    pub(crate) to: u32,
-    pub(crate) len: u16,
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
+    /// Offset of a fresh event's text in its chunk, and `from`.
+    low: u64,
+    /// `to`, the text's length, the kind and the flags.
+    high: u64,
+}
+
+impl Slot {
+    #[inline(always)]
+    pub(crate) fn new(kind: u8, flags: u8, from: u32, to: u32, text: u32, len: u16) -> Self {
+        Self {
+            low: u64::from(text) | u64::from(from) << 32,
+            high: u64::from(to) | u64::from(len) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn text(self) -> usize {
+        self.low as u32 as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn from(self) -> u64 {
+        self.low >> 32
+    }
+
+    #[inline(always)]
+    pub(crate) fn to(self) -> u64 {
+        u64::from(self.high as u32)
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        usize::from((self.high >> 32) as u16)
+    }
+
+    #[inline(always)]
+    pub(crate) fn kind(self) -> u8 {
+        (self.high >> 48) as u8
+    }
+
+    /// Whether it has any of these flags.
+    #[inline(always)]
+    pub(crate) fn has(self, flags: u8) -> bool {
+        (self.high >> 56) as u8 & flags != 0
+    }
+
+    #[inline(always)]
+    fn is_empty(self) -> bool {
+        self.kind() == 0
+    }
+
+    fn with(self, flags: u8) -> Self {
+        Self { high: self.high | u64::from(flags) << 56, ..self }
+    }
+
+    fn without(self, flags: u8) -> Self {
+        Self { high: self.high & !(u64::from(flags) << 56), ..self }
+    }
 }
 
 /// Where an event can go.
@@ -145,7 +196,7 @@ impl Sequencer {
         }
         let index = self.index(seq);
         let place = &mut self.slots[index];
-        if place.kind != 0 {
+        if !place.is_empty() {
             return Place::Duplicate;
         }
         *place = slot;
@@ -156,7 +207,7 @@ impl Sequencer {
 
     /// Puts an event into the ring whose text is too long for a slot to refer to it.
     pub(crate) fn put_boxed(&mut self, seq: u64, slot: Slot, text: &[u8]) -> Place {
-        let place = self.put(seq, Slot { flags: slot.flags | FRESH | BOXED, ..slot });
+        let place = self.put(seq, slot.with(FRESH | BOXED));
         if place == Place::Waiting {
             self.boxed.insert(self.index(seq) as u32, text.into());
         }
@@ -169,10 +220,10 @@ impl Sequencer {
         loop {
             let index = self.index(self.cursor);
             let slot = self.slots[index];
-            if slot.kind != 0 {
-                self.slots[index].kind = 0;
+            if !slot.is_empty() {
+                self.slots[index] = Slot::default();
                 self.waiting -= 1;
-                self.settled -= usize::from(slot.flags & FRESH == 0);
+                self.settled -= usize::from(!slot.has(FRESH));
                 self.advance(1);
                 return Some((index, slot));
             }
@@ -228,10 +279,7 @@ impl Sequencer {
             {
                 let ahead = low.wrapping_sub(self.cursor as u32);
                 let index = self.index(u64::from(low));
-                if u64::from(ahead) < self.reach
-                    && self.slots[index].flags & FRESH != 0
-                    && self.slots[index].kind != 0
-                {
+                if u64::from(ahead) < self.reach && self.slots[index].has(FRESH) {
                     self.settle_slot(index, chunk);
                     highest = highest.max(ahead);
                     left -= 1;
@@ -246,15 +294,15 @@ impl Sequencer {
 
     fn settle_slot(&mut self, index: usize, chunk: &[u8]) {
         let slot = &mut self.slots[index];
-        slot.flags &= !FRESH;
-        if slot.flags & BOXED != 0 {
+        *slot = slot.without(FRESH);
+        if slot.has(BOXED) {
             return;
         }
-        let text = &chunk[slot.text as usize..][..usize::from(slot.len)];
+        let text = &chunk[slot.text()..][..slot.len()];
         if text.len() <= INLINE_BYTES {
             self.texts[index][..text.len()].copy_from_slice(text);
         } else {
-            slot.flags |= BOXED;
+            *slot = slot.with(BOXED);
             self.boxed.insert(index as u32, text.into());
         }
     }
@@ -308,7 +356,7 @@ impl Sequencer {
         } else {
             (0..self.reach)
                 .map(|ahead| self.cursor + ahead)
-                .find(|&seq| self.slots[self.index(seq)].kind != 0)
+                .find(|&seq| !self.slots[self.index(seq)].is_empty())
         };
         self.skip_before = self.skip_before.max(lowest.unwrap_or(0));
     }
@@ -319,7 +367,7 @@ impl Sequencer {
             return;
         }
         let highest = (0..self.reach).rev().map(|ahead| self.cursor + ahead);
-        let highest = highest.into_iter().find(|&seq| self.slots[self.index(seq)].kind != 0);
+        let highest = highest.into_iter().find(|&seq| !self.slots[self.index(seq)].is_empty());
         self.skip_before = self.skip_before.max(highest.unwrap_or(0));
     }
 }
@@ -329,7 +377,7 @@ mod tests {
     use super::*;
 
     fn event(sequencer: &mut Sequencer, seq: u64) -> Place {
-        sequencer.put(seq, Slot { kind: 3, len: 1, flags: FRESH, ..Slot::default() })
+        sequencer.put(seq, Slot::new(3, FRESH, 0, 0, 0, 1))
     }
 
     /// Releases everything that can be and returns the cursor.

@@ -2,7 +2,7 @@
 
 /// Copied at once, whatever the length: nearly every event is shorter, and an unpredictable length costs
 /// more than the bytes do.
-pub(crate) const BLOCK: usize = 32;
+const BLOCK: usize = 32;
 
 /// An event's line in a larger buffer: `bytes` starts with it and may go on after it.
 #[derive(Clone, Copy, Debug)]
