@@ -52,7 +52,12 @@ impl AdminUrl {
         outcome
     }
 
-    fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    /// The addresses of the host, with the port, in the order in which they are to be tried.
+    ///
+    /// # Errors
+    ///
+    /// If the name cannot be looked up.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         // Not looked up: there may be no list of names at all, as in an empty image.
         if self.host == "localhost" {
             let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];

@@ -1,5 +1,8 @@
 //! The `fortnight` command.
 
+#[cfg(feature = "top")]
+mod top;
+
 use fortnight::{
     config::Config,
     health, logging,
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
             }
             Err(sentence) => fail(&sentence),
         },
+        #[cfg(feature = "top")]
+        Ok(Invocation::Top(admin)) => top::run(&admin),
         Ok(Invocation::Replay(replay)) => command::run_replay(&replay).into(),
         Ok(Invocation::Trace(trace)) => command::run_trace(&trace).into(),
         Err(exit) => exit.report(),

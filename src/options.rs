@@ -46,6 +46,9 @@ pub enum Invocation {
     Serve(Config),
     /// Ask a running server whether it is well: `fortnight health`.
     Health(AdminUrl),
+    /// Show a running server's numbers in a terminal: `fortnight top`.
+    #[cfg(feature = "top")]
+    Top(AdminUrl),
     /// Replay traces: `fortnight replay`.
     Replay(Replay),
     /// Look into a trace: `fortnight trace`.
@@ -80,6 +83,8 @@ impl Exit {
 }
 
 const HEALTH: &str = "health";
+#[cfg(feature = "top")]
+const TOP: &str = "top";
 const ADMIN: &str = "admin";
 
 /// The whole command line, for parsing, the man page and shell completions.
@@ -104,11 +109,21 @@ pub fn command() -> Command {
 }
 
 /// Everything else that the program can do: one entry here and one arm in [`parse`].
-fn subcommands() -> [Command; 3] {
+fn subcommands() -> Vec<Command> {
     let health = Command::new(HEALTH)
         .about("Ask a running server whether it is well: exit status 0 if so, 1 if not")
         .arg(admin_argument());
-    [health, traces::replay_command(), traces::trace_command()]
+    #[cfg(feature = "top")]
+    let top = Command::new(TOP)
+        .about("Show a running server's numbers in this terminal, live; q quits")
+        .arg(admin_argument());
+    vec![
+        health,
+        #[cfg(feature = "top")]
+        top,
+        traces::replay_command(),
+        traces::trace_command(),
+    ]
 }
 
 /// `--admin URL`, for subcommands that talk to a running server; [`admin_url`] reads it.
@@ -199,6 +214,8 @@ where
     })?;
     match matches.subcommand() {
         Some((HEALTH, health)) => admin_url(health, variable).map(Invocation::Health),
+        #[cfg(feature = "top")]
+        Some((TOP, top)) => admin_url(top, variable).map(Invocation::Top),
         Some((traces::REPLAY, replay)) => traces::replay(replay).map(Invocation::Replay),
         Some((traces::TRACE, trace)) => traces::trace(trace).map(Invocation::Trace),
         _ => resolve(&matches, variable).map(Invocation::Serve),

@@ -1,0 +1,102 @@
+//! `fortnight top`: what the status page shows, in a terminal (SPEC section 6).
+//!
+//! One loop, without threads: keys, signals and the socket are looked at in turn, and none is ever waited for longer than
+//! a [`TICK`]. [`fetch`] asks the server, [`model`] remembers what it said, [`view`] draws that.
+
+mod fetch;
+mod format;
+mod model;
+mod view;
+
+use fetch::Fetch;
+use fortnight::health::AdminUrl;
+use model::Model;
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    low_level::pipe,
+};
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    os::unix::net::UnixStream,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for a key before everything else gets a look.
+const TICK: Duration = Duration::from_millis(50);
+/// Time between two questions.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Shows the server's numbers until the user has seen enough.
+pub(crate) fn run(admin: &AdminUrl) -> ExitCode {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        let _ = writeln!(
+            io::stderr(),
+            "fortnight: top needs a terminal; for scripts there are {admin}/metrics and {admin}/status.json"
+        );
+        return ExitCode::from(2);
+    }
+    let outcome = signals().and_then(|signals| {
+        // From here on a panic restores the terminal too.
+        let mut terminal = ratatui::try_init()?;
+        let outcome = watch(&mut terminal, signals, admin);
+        ratatui::try_restore()?;
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "fortnight: top: the terminal failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Has a byte for every signal that ends the program: it ends like a key would, and leaves the terminal in order.
+fn signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminUrl) -> io::Result<()> {
+    let mut model = Model::new(admin.to_string());
+    let mut fetch: Option<Fetch> = None;
+    let mut ask_at = Instant::now();
+    loop {
+        terminal.draw(|frame| view::draw(frame, &model, Instant::now()))?;
+        if event::poll(TICK)? && is_enough(&event::read()?) {
+            return Ok(());
+        }
+        if signals.read(&mut [0]).is_ok() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if let Some(asking) = &mut fetch
+            && let Some(outcome) = asking.step(now)
+        {
+            // After the history comes the present, at once.
+            ask_at = if asking.path == model::HISTORY && outcome.is_ok() { now } else { ask_at + PERIOD };
+            model.take(asking.path, outcome, now);
+            fetch = None;
+        }
+        if fetch.is_none() && now >= ask_at {
+            ask_at = ask_at.max(now - TICK);
+            fetch = Some(Fetch::new(admin, model.next_question(), now));
+        }
+    }
+}
+
+fn is_enough(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press
+        && (control_c || matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc))
+}

@@ -1,0 +1,211 @@
+//! What the server said, and when.
+
+use serde::Deserialize;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// The present.
+const STATUS: &str = "/status.json";
+/// The last minutes.
+pub(super) const HISTORY: &str = "/history.json";
+/// After a silence of this length the server knows more of the last minutes than we do.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long samples are kept.
+const KEPT_US: u64 = 600_000_000;
+
+/// What `/status.json` says. Times are in microseconds, large numbers are text.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Status {
+    pub(super) version: String,
+    pub(super) now_us: u64,
+    pub(super) health: String,
+    pub(super) cursor: String,
+    pub(super) waiting: u64,
+    pub(super) capacity: u64,
+    pub(super) hole: Option<Hole>,
+    pub(super) received: u64,
+    pub(super) released: HashMap<String, u64>,
+    pub(super) late: u64,
+    pub(super) duplicate: u64,
+    pub(super) rejected: HashMap<String, u64>,
+    pub(super) skipped: String,
+    pub(super) deliveries: u64,
+    pub(super) delivered_bytes: u64,
+    pub(super) buffered_bytes: u64,
+    pub(super) users: u64,
+    pub(super) sources: u64,
+    pub(super) slow_users: u64,
+    pub(super) slow: Vec<SlowUser>,
+    pub(super) pauses: Vec<Pause>,
+    pub(super) paused_us: HashMap<String, u64>,
+    pub(super) disconnected: HashMap<String, u64>,
+    pub(super) follow_edges: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Hole {
+    pub(super) waited_us: u64,
+    pub(super) given_up_in_us: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct SlowUser {
+    pub(super) id: String,
+    pub(super) buffered_bytes: u64,
+    pub(super) slow_for_us: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Pause {
+    pub(super) reason: String,
+    pub(super) sources: u64,
+    pub(super) paused_for_us: u64,
+}
+
+/// Counts at a moment: microseconds, events released, deliveries.
+type Sample = [u64; 3];
+
+/// A count that has a rate.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Series {
+    Released = 1,
+    Deliveries = 2,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// Whom we ask.
+    pub(super) url: String,
+    /// What it said last.
+    pub(super) status: Option<Status>,
+    /// When that was.
+    pub(super) heard_at: Option<Instant>,
+    /// Why there was no answer since.
+    pub(super) failure: Option<String>,
+    samples: VecDeque<Sample>,
+    has_history: bool,
+}
+
+impl Model {
+    pub(super) fn new(url: String) -> Self {
+        Self { url, ..Self::default() }
+    }
+
+    /// What to ask for next.
+    pub(super) fn next_question(&self) -> &'static str {
+        if self.has_history { STATUS } else { HISTORY }
+    }
+
+    /// Takes in an answer, or notes that there was none.
+    pub(super) fn take(&mut self, path: &str, outcome: Result<Vec<u8>, String>, now: Instant) {
+        let taken = outcome.and_then(|body| {
+            let read = if path == HISTORY { self.read_history(&body) } else { self.read_status(&body) };
+            read.map_err(|_| "what answers is no admin interface of this version".to_owned())
+        });
+        match taken {
+            Ok(()) if path == HISTORY => {}
+            Ok(()) => {
+                self.heard_at = Some(now);
+                self.failure = None;
+            }
+            Err(failure) => {
+                self.failure = Some(failure);
+                self.has_history &= self.heard_at.is_some_and(|at| now - at < SILENCE);
+            }
+        }
+    }
+
+    fn read_history(&mut self, body: &[u8]) -> serde_json::Result<()> {
+        self.samples = serde_json::from_slice(body)?;
+        self.has_history = true;
+        Ok(())
+    }
+
+    fn read_status(&mut self, body: &[u8]) -> serde_json::Result<()> {
+        let status: Status = serde_json::from_slice(body)?;
+        let sample = [status.now_us, status.released.values().sum(), status.deliveries];
+        match self.samples.back() {
+            // Another server by now.
+            Some(last) if sample[0] < last[0] => self.samples.clear(),
+            // Too close to tell a rate.
+            Some(last) if sample[0] - last[0] < 500_000 && self.samples.len() > 1 => {
+                self.samples.pop_back();
+            }
+            _ => {}
+        }
+        self.samples.push_back(sample);
+        while self.samples.get(1).is_some_and(|second| second[0] + KEPT_US < sample[0]) {
+            self.samples.pop_front();
+        }
+        self.status = Some(status);
+        Ok(())
+    }
+
+    /// The rate per second between the last two samples.
+    pub(super) fn rate(&self, series: Series) -> f64 {
+        let count = self.samples.len();
+        if count < 2 { 0.0 } else { slope(self.samples[count - 2], self.samples[count - 1], series) }
+    }
+
+    /// The rate in each of the last `seconds` seconds, oldest first; `None` where nothing is known.
+    pub(super) fn rates(&self, series: Series, seconds: usize) -> Vec<Option<u64>> {
+        let end = self.samples.back().map_or(0, |last| last[0]);
+        let mut later = self.samples.len();
+        let mut rates: Vec<_> = (0..seconds as u64)
+            .map(|ago| {
+                let at = end.checked_sub(ago * 1_000_000 + 500_000)?;
+                while later > 0 && self.samples[later - 1][0] > at {
+                    later -= 1;
+                }
+                let (from, to) = (later.checked_sub(1)?, later);
+                Some(slope(self.samples[from], *self.samples.get(to)?, series).round() as u64)
+            })
+            .collect();
+        rates.reverse();
+        rates
+    }
+}
+
+fn slope(from: Sample, to: Sample, series: Series) -> f64 {
+    let count = to[series as usize].saturating_sub(from[series as usize]);
+    count as f64 * 1e6 / (to[0] - from[0]).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_slopes_per_second() {
+        let mut model = Model::new(String::new());
+        model
+            .read_history(b"[[0,0,0],[1000000,10,20],[2000000,30,60],[5000000,30,60],[6000000,31,62]]")
+            .unwrap();
+        assert_eq!(model.rate(Series::Released), 1.0);
+        let known = [10, 20, 0, 0, 0, 1].map(Some);
+        assert_eq!(model.rates(Series::Released, 6), known);
+        assert_eq!(model.rates(Series::Deliveries, 8)[..3], [None, None, Some(20)]);
+    }
+
+    #[test]
+    fn without_samples_nothing_is_known() {
+        let model = Model::new(String::new());
+        assert_eq!(model.rates(Series::Released, 2), [None, None]);
+        assert_eq!(model.rate(Series::Released), 0.0);
+    }
+
+    #[test]
+    fn after_a_silence_the_history_is_asked_for() {
+        let mut model = Model::new(String::new());
+        let start = Instant::now();
+        assert_eq!(model.next_question(), HISTORY);
+        model.take(HISTORY, Ok(b"[[0,0,0]]".to_vec()), start);
+        assert_eq!(model.next_question(), STATUS);
+        model.take(STATUS, Ok(b"{}".to_vec()), start);
+        assert!(model.failure.as_ref().is_some_and(|failure| failure.contains("no admin interface")));
+        assert_eq!(model.next_question(), HISTORY);
+    }
+}

@@ -1,0 +1,439 @@
+//! What the screen looks like. Colours are the terminal's own, so that they fit dark and light ones.
+
+use super::{
+    format::{bytes, grouped, rate, span},
+    model::{Model, Pause, Series, Status},
+};
+use fortnight::{
+    counters::UserEnd,
+    engine::event::{Kind, Reject},
+};
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style, Stylize},
+    symbols::border,
+    text::{Line, Span},
+    widgets::{Block, Paragraph, Sparkline, Wrap},
+};
+use std::time::{Duration, Instant};
+
+/// From this width on there is room for blocks next to each other.
+const WIDE: u16 = 76;
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
+    let [head, state, body] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Fill(1)])
+            .areas(frame.area());
+    draw_head(frame, head, model);
+    frame.render_widget(state_of(model, now), state);
+    let Some(status) = &model.status else { return };
+    if body.width >= WIDE {
+        draw_wide(frame, body, model, status);
+    } else {
+        draw_narrow(frame, body, model, status);
+    }
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let (health, colour) = match (&model.failure, &model.status) {
+        (Some(_), _) => ("no answer", Color::Red),
+        (None, None) => ("connecting", Color::Reset),
+        (None, Some(status)) if status.health == "ok" => ("healthy", Color::Green),
+        (None, Some(status)) => (status.health.as_str(), Color::Red),
+    };
+    let mut parts = vec![
+        "Fortnight ".bold(),
+        Span::raw(format!("{} ", model.url)),
+        Span::styled(format!("● {health}"), Style::new().fg(colour).bold()),
+    ];
+    if let Some(status) = &model.status {
+        parts.push(format!("  up {}  version {}", span(micros(status.now_us)), status.version).dim());
+    }
+    frame.render_widget(Line::from(parts), area);
+    let hint = Line::from(" q quits").dim().right_aligned();
+    if area.width > 60 {
+        frame.render_widget(hint, area);
+    }
+}
+
+/// One sentence on how it is going, as on the status page.
+fn state_of(model: &Model, now: Instant) -> Line<'static> {
+    let said =
+        |sentence: &'static str, colour| Line::from(Span::styled(sentence, Style::new().fg(colour).bold()));
+    if let Some(failure) = &model.failure {
+        let since = model.heard_at.map_or_else(
+            || ". It is asked again every second.".to_owned(),
+            |at| format!(". Last heard of {} ago.", span(now.saturating_duration_since(at))),
+        );
+        let mut line = said("The server cannot be reached: ", Color::Red);
+        line.push_span(Span::raw(failure.clone() + &since));
+        return line;
+    }
+    let Some(status) = &model.status else {
+        return Line::from("Asking the server.");
+    };
+    let flowing = model.rate(Series::Released) > 0.0;
+    if status.health == "shutting down" {
+        said("The server is shutting down.", Color::Yellow)
+    } else if status.health != "ok" {
+        said("The ring is full, and every source waits for a missing event.", Color::Red)
+    } else if status.pauses.iter().any(|pause| pause.reason == "slow_user") {
+        said("Sources are held up by slow users.", Color::Yellow)
+    } else if !status.pauses.is_empty() {
+        said("A source waits for room in the ring.", Color::Yellow)
+    } else if status.hole.as_ref().is_some_and(|hole| !flowing || hole.waited_us > 2_000_000) {
+        said("Events wait for a missing one.", Color::Yellow)
+    } else if flowing {
+        said("Events flow.", Color::Reset)
+    } else if status.sources == 0 {
+        said("No event source is connected.", Color::Reset)
+    } else {
+        said("All quiet.", Color::Reset)
+    }
+}
+
+fn draw_wide(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
+    let detail = 2 + 7;
+    let [charts, numbers, counts] =
+        Layout::vertical([Constraint::Min(4), Constraint::Length(8), Constraint::Length(detail)]).areas(area);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
+    draw_chart(frame, left, model, Series::Released);
+    draw_chart(frame, right, model, Series::Deliveries);
+    for (area, (title, rows)) in
+        thirds(numbers).into_iter().zip([order(status), users(status), sources(status)])
+    {
+        draw_rows(frame, area, title, rows);
+    }
+    for (area, (title, rows)) in
+        thirds(counts).into_iter().zip([released(status), disconnected(status), rejected(status)])
+    {
+        draw_rows(frame, area, title, rows);
+    }
+}
+
+fn draw_narrow(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
+    let [first, second, rest] =
+        Layout::vertical([Constraint::Length(5), Constraint::Length(5), Constraint::Fill(1)]).areas(area);
+    draw_chart(frame, first, model, Series::Released);
+    draw_chart(frame, second, model, Series::Deliveries);
+    let blocks = [
+        order(status),
+        users(status),
+        sources(status),
+        released(status),
+        disconnected(status),
+        rejected(status),
+    ];
+    let mut rest = rest;
+    for (title, rows) in blocks {
+        let [area, below] =
+            Layout::vertical([Constraint::Length(rows.len() as u16 + 2), Constraint::Fill(1)]).areas(rest);
+        draw_rows(frame, area, title, rows);
+        rest = below;
+    }
+}
+
+fn thirds(area: Rect) -> [Rect; 3] {
+    Layout::horizontal([Constraint::Fill(1); 3]).areas(area)
+}
+
+fn block(title: impl Into<Line<'static>>) -> Block<'static> {
+    Block::bordered().border_set(border::ROUNDED).border_style(Style::new().dim()).title(title)
+}
+
+fn draw_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, series: Series) {
+    let (name, colour) = match series {
+        Series::Released => ("Events released", Color::Blue),
+        Series::Deliveries => ("Deliveries", Color::Cyan),
+    };
+    let rates = model.rates(series, usize::from(area.width.saturating_sub(2)));
+    let most = rates.iter().copied().flatten().max().unwrap_or(0);
+    let title = Line::from(vec![
+        Span::raw(format!(" {name} ")),
+        Span::styled(rate(model.rate(series)), Style::new().fg(colour).bold()),
+        Span::raw(" per second "),
+    ]);
+    let peak = Line::from(format!(" at most {} ", rate(most as f64))).dim().right_aligned();
+    let chart = Sparkline::default()
+        .block(block(title).title_bottom(peak))
+        .data(rates)
+        .max(most.max(1))
+        .style(Style::new().fg(colour))
+        .absent_value_style(Style::new().add_modifier(Modifier::DIM));
+    frame.render_widget(chart, area);
+}
+
+/// A name, what it is, and whether that is something to worry about.
+type Row = (String, String, bool);
+
+fn draw_rows(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: Vec<Row>) {
+    let inner = usize::from(area.width.saturating_sub(2));
+    let lines: Vec<Line<'_>> = rows
+        .into_iter()
+        .map(|(name, value, worrying)| {
+            let style = if worrying { Style::new().fg(Color::Yellow).bold() } else { Style::new().bold() };
+            if value.is_empty() {
+                return Line::from(Span::styled(name, style));
+            }
+            let room = inner.saturating_sub(name.chars().count() + value.chars().count());
+            Line::from(vec![Span::raw(name), Span::raw(" ".repeat(room.max(1))), Span::styled(value, style)])
+        })
+        .collect();
+    frame.render_widget(
+        Paragraph::new(lines).wrap(Wrap { trim: true }).block(block(format!(" {title} "))),
+        area,
+    );
+}
+
+fn row(name: &str, value: &impl ToString) -> Row {
+    (name.to_owned(), grouped(value), false)
+}
+
+fn micros(time: u64) -> Duration {
+    Duration::from_micros(time)
+}
+
+fn order(status: &Status) -> (&'static str, Vec<Row>) {
+    let hole = status.hole.as_ref().map_or_else(
+        || ("Nothing is missing.".to_owned(), String::new(), false),
+        |hole| {
+            let end =
+                hole.given_up_in_us.map_or(String::new(), |left| format!(", {} left", span(micros(left))));
+            ("Missing for".to_owned(), format!("{}{end}", span(micros(hole.waited_us))), true)
+        },
+    );
+    let fill = format!("{} of {}", grouped(&status.waiting), grouped(&status.capacity));
+    let rows = vec![
+        row("Cursor", &status.cursor),
+        hole,
+        ("Waiting".to_owned(), fill, status.waiting * 5 > status.capacity * 4),
+        row("Skipped", &status.skipped),
+        row("Late", &status.late),
+        row("Duplicate", &status.duplicate),
+    ];
+    ("Order", rows)
+}
+
+fn users(status: &Status) -> (&'static str, Vec<Row>) {
+    let slow = status.slow.first().map_or_else(
+        || ("All keep up.".to_owned(), String::new(), false),
+        |user| {
+            let what = format!("{} for {}", bytes(user.buffered_bytes), span(micros(user.slow_for_us)));
+            (format!("User {}", user.id), what, true)
+        },
+    );
+    let rows = vec![
+        row("Connected", &status.users),
+        ("Slow".to_owned(), grouped(&status.slow_users), status.slow_users > 0),
+        slow,
+        ("Bytes waiting".to_owned(), bytes(status.buffered_bytes), false),
+        row("Deliveries", &status.deliveries),
+        ("Bytes delivered".to_owned(), bytes(status.delivered_bytes), false),
+    ];
+    ("Users", rows)
+}
+
+fn sources(status: &Status) -> (&'static str, Vec<Row>) {
+    let total = |reason: &str| status.paused_us.get(reason).copied().unwrap_or_default();
+    let paused = |name: &str, reason: &str| (name.to_owned(), span(micros(total(reason))), false);
+    let now = status.pauses.first().map_or_else(
+        || {
+            (
+                if status.sources > 0 { "All are read." } else { "Nobody sends." }.to_owned(),
+                String::new(),
+                false,
+            )
+        },
+        |Pause { reason, sources, paused_for_us }| {
+            let why = if reason == "slow_user" { "slow users" } else { "full ring" };
+            (format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
+        },
+    );
+    let rows = vec![
+        row("Connected", &status.sources),
+        now,
+        row("Received", &status.received),
+        paused("Slow users, in all", "slow_user"),
+        paused("Full ring, in all", "ring_full"),
+        row("Follow edges", &status.follow_edges),
+    ];
+    ("Event sources", rows)
+}
+
+fn released(status: &Status) -> (&'static str, Vec<Row>) {
+    let rows = Kind::EVENTS.iter().map(|(kind, letter)| {
+        let count = status.released.get(&letter.to_string()).copied().unwrap_or_default();
+        row(&format!("{kind:?}"), &count)
+    });
+    ("Released", rows.collect())
+}
+
+fn disconnected(status: &Status) -> (&'static str, Vec<Row>) {
+    let count = |end: &UserEnd| status.disconnected.get(end.name()).copied().unwrap_or_default();
+    let rows = UserEnd::ALL.iter().map(|end| row(&end.name().replace('_', " "), &count(end)));
+    ("Disconnected", rows.collect())
+}
+
+fn rejected(status: &Status) -> (&'static str, Vec<Row>) {
+    let count = |reason: &Reject| status.rejected.get(reason.name()).copied().unwrap_or_default();
+    let rows = Reject::ALL.iter().map(|reason| row(&reason.name().replace('_', " "), &count(reason)));
+    ("Rejected lines", rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::HISTORY;
+    use super::*;
+    use fortnight::{
+        admin::{Health, Hole, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json},
+        counters::Counters,
+    };
+    use ratatui::{Terminal, backend::TestBackend};
+
+    /// The screen as text.
+    fn screen(model: &Model, now: Instant, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, model, now)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    /// A model of a server with the numbers that `change` leaves, as the server itself writes them down.
+    fn model(change: impl Fn(&mut Snapshot<'_>)) -> Model {
+        let mut counters = Counters { events_late: 41, deliveries: 2_000_000, ..Counters::default() };
+        counters.events_released[Kind::Status as usize] = 1_234_567;
+        counters.users_disconnected[UserEnd::Replaced as usize] = 17;
+        counters.events_rejected[Reject::TooLong as usize] = 99;
+        let mut history = History::new(true, 0);
+        for second in 0..=60 {
+            let sample =
+                Sample { at: second * 1_000_000, released: second * 20_000, deliveries: second * 30_000 };
+            history.record(sample.at, sample);
+        }
+        let mut snapshot = Snapshot {
+            now: 61_000_000,
+            counters: &counters,
+            health: Health::Ok,
+            cursor: 1_234_568,
+            waiting: 0,
+            capacity: 65_536,
+            hole: None,
+            buffered_bytes: 0,
+            users: 250,
+            sources: 1,
+            follow_edges: 777,
+            slow_users: 0,
+            slow: Vec::new(),
+            pauses: Vec::new(),
+            history: &history,
+        };
+        change(&mut snapshot);
+        let mut model = Model::new("http://127.0.0.1:9095".to_owned());
+        model.take(HISTORY, Ok(history.json().into_bytes()), Instant::now());
+        model.take("/status.json", Ok(json(&snapshot).into_bytes()), Instant::now());
+        assert_eq!(model.failure, None);
+        model
+    }
+
+    #[track_caller]
+    fn expect(screen: &str, parts: &[&str]) {
+        for part in parts {
+            assert!(screen.contains(part), "no {part:?} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn it_shows_the_numbers() {
+        let screen = screen(&model(|_| {}), Instant::now(), 110, 30);
+        let parts = [
+            "Fortnight http://127.0.0.1:9095 ● healthy  up 1 min 01 s",
+            "Events flow.",
+            "Events released 34,567 per second",
+            "Deliveries 200,000 per second",
+            "1,234,568",
+            "Nothing is missing.",
+            "0 of 65,536",
+            "All keep up.",
+            "1,234,567",
+            "2,000,000",
+            "777",
+            "█",
+        ];
+        expect(&screen, &parts);
+        let row = |name: &str, value: &str| {
+            screen.lines().any(|line| {
+                line.split('│')
+                    .any(|cell| cell.trim().strip_prefix(name).is_some_and(|rest| rest.trim() == value))
+            })
+        };
+        for (name, value) in [
+            ("Late", "41"),
+            ("replaced", "17"),
+            ("too long", "99"),
+            ("Status", "1,234,567"),
+            ("Connected", "250"),
+        ] {
+            assert!(row(name, value), "no {name} {value} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn it_shows_trouble() {
+        let now = Instant::now();
+        let hole = model(|snapshot| {
+            snapshot.waiting = 60_000;
+            snapshot.hole = Some(Hole { waited: 2_500_000, given_up_in: Some(700_000) });
+        });
+        expect(
+            &screen(&hole, now, 110, 30),
+            &["Events wait for a missing one.", "2.5 s, 0.7 s left", "60,000 of 65,536"],
+        );
+        let slow = model(|snapshot| {
+            snapshot.slow_users = 3;
+            snapshot.slow = vec![SlowUser { id: 4711, buffered_bytes: 5 << 20, slow_for: 1_200_000 }];
+            snapshot.pauses = vec![Pause { reason: "slow_user", sources: 2, paused_for: 1_100_000 }];
+        });
+        let parts =
+            ["Sources are held up by slow users.", "User 4711", "5.0 MiB for 1.2 s", "2 paused: slow users"];
+        expect(&screen(&slow, now, 110, 30), &parts);
+        let full = model(|snapshot| snapshot.health = Health::RingFull);
+        expect(&screen(&full, now, 110, 30), &["The ring is full", "● waiting on a full ring"]);
+        let ending = model(|snapshot| snapshot.health = Health::ShuttingDown);
+        expect(&screen(&ending, now, 110, 30), &["The server is shutting down."]);
+    }
+
+    #[test]
+    fn it_says_that_the_server_cannot_be_reached() {
+        let mut lost = model(|_| {});
+        lost.take("/status.json", Err("Connection refused".to_owned()), Instant::now());
+        let later = lost.heard_at.unwrap() + Duration::from_secs(12);
+        let parts = [
+            "The server cannot be reached: Connection refused. Last heard of 12 s ago.",
+            "● no answer",
+            "1,234,568",
+        ];
+        expect(&screen(&lost, later, 110, 30), &parts);
+        let mut never = Model::new("http://127.0.0.1:9095".to_owned());
+        expect(&screen(&never, later, 110, 30), &["Asking the server."]);
+        never.take(HISTORY, Err("Connection refused".to_owned()), later);
+        expect(
+            &screen(&never, later, 110, 30),
+            &["The server cannot be reached: Connection refused. It is asked again every second."],
+        );
+    }
+
+    #[test]
+    fn it_fits_any_screen() {
+        let model = model(|snapshot| snapshot.cursor = u128::from(u64::MAX) + 1);
+        for width in [1, 2, 10, 40, 75, 76, 80, 200] {
+            for height in [1, 2, 3, 10, 24, 60] {
+                screen(&model, Instant::now(), width, height);
+            }
+        }
+        let parts = ["Events released", "Deliveries", "Cursor", "18,446,744,073,709,551,616", "Waiting"];
+        expect(&screen(&model, Instant::now(), 40, 24), &parts);
+        let parts = ["Cursor", "Event sources", "Rejected lines", "bad login", "truncated", "Connected"];
+        expect(&screen(&model, Instant::now(), 80, 24), &parts);
+    }
+}
