@@ -130,6 +130,7 @@ fn expected(case: &Case) -> Vec<Vec<u8>> {
             Step::Wait(_) => {}
         }
     }
+    naive.expire(now + STEP);
     naive.arrive(&stream[sent..], now + STEP);
     naive.expire(Micros::MAX);
     for (connection, id) in std::mem::take(&mut naive.connected) {
