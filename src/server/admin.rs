@@ -1,8 +1,9 @@
 //! The admin interface's connections (SPEC section 6), on the same loop as everything else.
 //!
 //! Whoever asks, and however badly, it costs the events next to nothing: there is one *step* a millisecond at most, at
-//! the end of a turn, and a step accepts one connection and does one read, one answer and one write for one other. A
-//! few connections are kept, each may take its time only up to a deadline, and a request is never longer than
+//! the end of a turn. A step looks at each connection that has something to do once, until it has given one answer,
+//! and accepts [`ACCEPTS_PER_STEP`] connections, which are answered at once if their requests are there. A few
+//! connections are kept, each may take its time only up to a deadline, and a request is never longer than
 //! [`HEAD_BYTES_MAX`]. While nobody asks there is nothing to do.
 
 use super::{
@@ -31,6 +32,8 @@ use std::{
 const ASKERS_MAX: usize = 8;
 /// Time between two steps.
 const PACE: Micros = MILLISECOND;
+/// Connections accepted in a step.
+const ACCEPTS_PER_STEP: usize = 2;
 /// How long a connection may be silent, take for a request, or take for receiving the answer.
 const PATIENCE: Micros = 5 * SECOND;
 /// How long the other side may go on sending after the answer that ends its connection.
@@ -47,6 +50,8 @@ pub(crate) struct Admin {
     askers: Vec<usize>,
     /// Those that have something to do.
     queue: VecDeque<usize>,
+    /// Answers given so far.
+    answers: u64,
     /// When to accept: its listener was ready and has not said since that accepting would block.
     accept_at: Option<Micros>,
     /// When the next step may be taken.
@@ -63,6 +68,7 @@ impl Admin {
         Self {
             askers: Vec::new(),
             queue: VecDeque::new(),
+            answers: 0,
             accept_at: None,
             next_at: now,
             hole: None,
@@ -131,20 +137,35 @@ impl<N: Net> Server<N> {
             return;
         }
         self.admin.next_at = self.now + PACE;
-        if self.admin.accept_at.is_some_and(|at| at <= self.now) {
-            self.accept_asker();
+        let answers = self.admin.answers;
+        for _ in 0..self.admin.queue.len() {
+            if let Some(key) = self.admin.queue.pop_front() {
+                self.go_on(key);
+            }
+            if self.admin.answers != answers {
+                break;
+            }
         }
-        if let Some(key) = self.admin.queue.pop_front() {
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.queued = false;
+        for _ in 0..ACCEPTS_PER_STEP {
+            if self.admin.accept_at.is_some_and(|at| at <= self.now)
+                && let Some(key) = self.accept_asker()
+            {
+                // Its request is there already if it had to wait.
+                self.go_on(key);
             }
-            match self.step(key) {
-                Ok(Progress::More) => self.queue_asker(key),
-                Ok(Progress::Waits) => {}
-                Err(error) if would_block(&error) => {}
-                Err(error) if is_interrupted(&error) => self.queue_asker(key),
-                Ok(Progress::Over) | Err(_) => self.close_asker(key),
-            }
+        }
+    }
+
+    fn go_on(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.queued = false;
+        }
+        match self.step(key) {
+            Ok(Progress::More) => self.queue_asker(key),
+            Ok(Progress::Waits) => {}
+            Err(error) if would_block(&error) => {}
+            Err(error) if is_interrupted(&error) => self.queue_asker(key),
+            Ok(Progress::Over) | Err(_) => self.close_asker(key),
         }
     }
 
@@ -163,19 +184,23 @@ impl<N: Net> Server<N> {
         }
     }
 
-    fn accept_asker(&mut self) {
+    /// Accepts a connection; gives its key, if it may stay.
+    fn accept_asker(&mut self) -> Option<usize> {
         match self.net.accept(Port::Admin) {
-            Ok((socket, peer)) => self.admit_asker(socket, peer),
+            Ok((socket, peer)) => return self.admit_asker(socket, peer),
             Err(error) if would_block(&error) => self.admin.accept_at = None,
             // Out of descriptors, perhaps.
             Err(_) => self.admin.accept_at = Some(self.now + ACCEPT_RETRY),
         }
+        None
     }
 
     /// Takes a connection in. Where there are too many, one that has nothing to ask makes room for it.
-    fn admit_asker(&mut self, mut socket: N::Socket, peer: SocketAddr) {
+    fn admit_asker(&mut self, mut socket: N::Socket, peer: SocketAddr) -> Option<usize> {
         if self.admin.askers.len() >= ASKERS_MAX {
-            let idle = |key: &&usize| self.asker(**key).is_some_and(Asker::is_idle);
+            let idle = |key: &&usize| {
+                !self.admin.queue.contains(*key) && self.asker(**key).is_some_and(Asker::is_idle)
+            };
             let Some(&key) = self.admin.askers.iter().find(idle) else {
                 self.engine.counters.admin_rejected += 1;
                 let request = Request::refused(Status::ServiceUnavailable);
@@ -184,7 +209,7 @@ impl<N: Net> Server<N> {
                 let _ = socket.write(&refusal);
                 self.net.finish(&mut socket);
                 self.read_off(&mut socket);
-                return;
+                return None;
             };
             self.close_asker(key);
         }
@@ -193,11 +218,10 @@ impl<N: Net> Server<N> {
         let asker = Asker { deadline: self.now + PATIENCE, ..Asker::default() };
         let mut connection =
             Connection { socket, peer, readable: true, queued: false, role: Role::Admin(asker) };
-        if self.net.register(&mut connection.socket, key).is_ok() {
-            entry.insert(connection);
-            self.admin.askers.push(key);
-            self.queue_asker(key);
-        }
+        self.net.register(&mut connection.socket, key).ok()?;
+        entry.insert(connection);
+        self.admin.askers.push(key);
+        Some(key)
     }
 
     fn close_asker(&mut self, key: usize) {
@@ -251,6 +275,7 @@ impl<N: Net> Server<N> {
     }
 
     fn answer(&mut self, key: usize, request: &Request) -> io::Result<Progress> {
+        self.admin.answers += 1;
         // The numbers that were skipped last may not have been counted yet.
         self.report_skipped();
         let now = self.now;
