@@ -33,12 +33,14 @@
 //! option  = "option " NAME " " VALUE LF
 //! record  = TIME " " WHO " connects" LF
 //!         / TIME " " WHO " sends" LF *(data / note)
+//!         / TIME " " WHO " sends " NUMBER " bytes" LF block LF
 //!         / TIME " " WHO " finishes" LF
 //!         / TIME " " WHO " closes" LF
 //!         / TIME " " WHO " resets" LF
 //!         / TIME " user " NUMBER " takes " (NUMBER / "all") LF
 //!         / TIME " signal" LF
 //! data    = ("=" / "-" / "+") *(TEXT / ESCAPE) LF
+//! block   = *BYTE                         ; so many as its record says
 //! note    = "#" *BYTE LF / LF
 //! WHO     = ("source " / "user ") NUMBER
 //! TIME    = NUMBER                        ; microseconds since the start, never less than the one before
@@ -52,7 +54,9 @@
 //! - **connects**: the connection has reached the server. Sources and users are numbered each for themselves; a number is
 //!   used once. It stands for a connection: the user's id is in what it sends, as it is on the wire.
 //! - **sends**: these bytes have reached the server together. Each data line is one piece of them; its first character says
-//!   how the piece ended: `=` with CR LF, `-` with LF alone, `+` without a line end.
+//!   how the piece ended: `=` with CR LF, `-` with LF alone, `+` without a line end. A *block* says the same as data lines
+//!   do, in the bytes themselves: what a busy source sends is recorded so, because that costs least. `fortnight trace cut`
+//!   turns blocks into lines that can be edited.
 //! - **finishes**: it sends nothing more, but still receives. **closes**: it has gone. **resets**: the connection has broken.
 //! - **takes**: how many bytes of what the server writes the connection takes, counted from its beginning. `takes 0`:
 //!   nothing more from now on, whatever it has taken so far; `takes 5000`: it stops at 5,000; `takes all`, as from the
@@ -75,6 +79,8 @@ mod recorder;
 pub mod replay;
 mod show;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use cut::cut;
@@ -86,4 +92,4 @@ pub use record::{OPTIONS, Record, What, Who};
 pub use recorder::{RecordedSocket, Recorder, Recording};
 pub use replay::replay;
 pub use show::show;
-pub use stream::Stream;
+pub use stream::{Content, Stream};

@@ -48,8 +48,9 @@ pub struct Reader<R> {
     record_line: u64,
     config: Config,
     time: Micros,
-    /// Data lines may follow.
-    sending: Option<Who>,
+    /// Who sends what comes next, and how many bytes of a block, and the line end after it, that is; 0 where data
+    /// lines may follow.
+    sending: Option<(Who, u64)>,
 }
 
 impl<R: Read> Reader<R> {
@@ -102,8 +103,8 @@ impl<R: Read> Reader<R> {
     /// If the trace is damaged.
     pub fn next(&mut self, data: &mut Vec<u8>) -> Result<Option<(Micros, Record)>, TraceError> {
         data.clear();
-        if let Some(who) = self.sending {
-            self.read_data(data)?;
+        if let Some((who, _)) = self.sending {
+            self.read_sent(data)?;
             if !data.is_empty() {
                 return Ok(Some((self.time, Record::Connection { who, what: What::Sends })));
             }
@@ -114,7 +115,7 @@ impl<R: Read> Reader<R> {
                 self.skip_line(to);
                 continue;
             }
-            let (time, record) = parse_record(line).map_err(|reason| self.error_in_next(reason))?;
+            let (time, record, block) = parse_record(line).map_err(|reason| self.error_in_next(reason))?;
             if time < self.time {
                 let reason = format!(
                     "time runs backwards, from {} to {time}; expected no less than before",
@@ -126,18 +127,62 @@ impl<R: Read> Reader<R> {
             self.time = time;
             self.record_line = self.lines;
             if let Record::Connection { who, what: What::Sends } = record {
-                self.sending = Some(who);
-                self.read_data(data)?;
+                self.sending = Some((who, block));
+                self.read_sent(data)?;
             }
             return Ok(Some((time, record)));
         }
         Ok(None)
     }
 
+    fn read_sent(&mut self, data: &mut Vec<u8>) -> Result<(), TraceError> {
+        match self.sending {
+            Some((who, block)) if block > 0 => self.read_block(who, block, data),
+            _ => self.read_data(data),
+        }
+    }
+
+    /// Reads bytes of a block, and the line end after it, until it is enough for now. `left` counts both.
+    fn read_block(&mut self, who: Who, mut left: u64, data: &mut Vec<u8>) -> Result<(), TraceError> {
+        while left > 0 && data.len() < DATA_BYTES {
+            if self.start == self.end {
+                self.fill()?;
+            }
+            let unread = &self.buffer[self.start..self.end];
+            if unread.is_empty() {
+                if !data.is_empty() {
+                    // What is there is played first.
+                    break;
+                }
+                let reason = format!("the file ends in the middle of a block; expected {left} bytes more");
+                return Err(TraceError { cut: true, ..self.error_in_next(reason) });
+            }
+            let len = unread.len().min(usize::try_from(left - 1).unwrap_or(usize::MAX));
+            let bytes = &unread[..len.max(1)];
+            self.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+            if len > 0 {
+                data.extend_from_slice(bytes);
+            } else if bytes != b"\n" {
+                let reason =
+                    "the block goes on; expected a line end after as many bytes as its first line says";
+                return Err(self.error_in_next(reason.to_owned()));
+            }
+            left -= bytes.len() as u64;
+            self.start += bytes.len();
+        }
+        self.sending = Some((who, left));
+        Ok(())
+    }
+
     /// Reads data lines, and notes among them, until something else comes or it is enough for now.
     fn read_data(&mut self, data: &mut Vec<u8>) -> Result<(), TraceError> {
         while data.len() < DATA_BYTES {
-            let Some((from, to)) = self.peek_line()? else {
+            let next = match self.peek_line() {
+                // What is there is played first.
+                Err(_) if !data.is_empty() => return Ok(()),
+                next => next?,
+            };
+            let Some((from, to)) = next else {
                 self.sending = None;
                 return Ok(());
             };
@@ -249,36 +294,52 @@ fn set_option(config: &mut Config, option: &[u8]) -> Result<(), String> {
     options::set(config, name, text).map_err(refused)
 }
 
-fn parse_record(line: &[u8]) -> Result<(Micros, Record), String> {
-    let mut words = line.split(|&byte| byte == b' ');
-    let mut next = || words.next().unwrap_or_default();
-    let time = next();
-    let time = parse_number(time).ok_or_else(|| unknown(line))?;
-    let kind = next();
-    if kind == b"signal" {
-        return words.next().is_none().then_some((time, Record::Signal)).ok_or_else(|| unknown(line));
+/// A record, its time, and the length of the block and the line end that follow it.
+fn parse_record(line: &[u8]) -> Result<(Micros, Record, u64), String> {
+    parse_known_record(line).ok_or_else(|| unknown(line))
+}
+
+fn parse_known_record(line: &[u8]) -> Option<(Micros, Record, u64)> {
+    let (time, record) = split_word(line);
+    let time = parse_number(time)?;
+    if record == b"signal" {
+        return Some((time, Record::Signal, 0));
     }
-    let number = next();
-    let who = match (kind, parse_number(number)) {
-        (b"source", Some(number)) => Who::Source(number),
-        (b"user", Some(number)) => Who::User(number),
-        _ => return Err(unknown(line)),
+    let (kind, rest) = split_word(record);
+    let (number, what) = split_word(rest);
+    let number = parse_number(number)?;
+    let who = match kind {
+        b"source" => Who::Source(number),
+        b"user" => Who::User(number),
+        _ => return None,
     };
-    let what = match next() {
+    let mut block = 0;
+    let what = match what {
         b"connects" => What::Connects,
         b"sends" => What::Sends,
         b"finishes" => What::Finishes,
         b"closes" => What::Closes,
         b"resets" => What::Resets,
-        b"takes" if matches!(who, Who::User(_)) => What::Takes(match next() {
-            b"all" => u64::MAX,
-            bytes => parse_number(bytes).ok_or_else(|| unknown(line))?,
-        }),
-        _ => return Err(unknown(line)),
+        b"takes all" => What::Takes(u64::MAX),
+        what => match what.strip_prefix(b"takes ") {
+            Some(bytes) => What::Takes(parse_number(bytes)?),
+            None => {
+                let len = what.strip_prefix(b"sends ")?.strip_suffix(b" bytes")?;
+                block = parse_number(len)?.checked_add(1)?;
+                What::Sends
+            }
+        },
     };
-    match words.next() {
-        None => Ok((time, Record::Connection { who, what })),
-        Some(_) => Err(unknown(line)),
+    if matches!((who, what), (Who::Source(_), What::Takes(_))) {
+        return None;
+    }
+    Some((time, Record::Connection { who, what }, block))
+}
+
+fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b' ', text) {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (text, b""),
     }
 }
 

@@ -108,6 +108,11 @@ impl Record {
     }
 }
 
+/// Appends the line that begins a block: so many bytes as they are, and a line end, come after it.
+pub(super) fn push_block_line(time: Micros, who: Who, len: usize, text: &mut Vec<u8>) {
+    text.extend_from_slice(format!("{time} {who} {} {len} bytes\n", What::Sends).as_bytes());
+}
+
 /// What a trace begins with.
 pub(super) fn head(config: &Config) -> String {
     let mut head = format!("{HEADER}\n");

@@ -8,12 +8,14 @@
 //! said once and is the end of the trace; the server goes on.
 //!
 //! The time of a record is that of the poll after which the server acted on it. The server polls between
-//! reading a source and looking at what it has read, and serves users then; so the bytes of a source have the time of the
-//! poll *after* they were read, and what comes after them has a later one. That is what makes a replay serve users and
-//! sources in the same order.
+//! reading a source and looking at what it has read, and serves users then. So that poll does not move the time, and
+//! whatever is read after it does: in a replay, what has the same time arrives together, and users are served first.
+//!
+//! How much a user takes is known after it was written, and recorded then. A replay, in which no time passes while the
+//! server works, may have written a little more by that time; from then on the user takes what it took.
 
 use super::{
-    record::{Record, What, Who, head},
+    record::{Record, What, Who, head, push_block_line},
     text::push_data,
 };
 use crate::{
@@ -31,19 +33,21 @@ use std::{
     rc::Rc,
 };
 
+/// Bytes that are worth a block of their own: written as they are, rather than as lines.
+const BLOCK_BYTES_MIN: usize = 16 << 10;
+
 /// Writes the file.
 pub struct Recorder {
     /// `None`: writing has failed, and there is no trace any more.
     output: Option<Box<dyn Write>>,
     /// Records that have not been written.
     text: Vec<u8>,
-    /// What a source has sent since the last poll, as data lines, and which one.
-    sent: Option<Who>,
-    sent_text: Vec<u8>,
     /// The time of the records to come.
     at: Micros,
-    /// A record of what a source sent has that time: it is over with the next poll.
-    used: bool,
+    /// A source's bytes have been recorded with that time, and the server has yet to poll before it looks at them.
+    unseen: bool,
+    /// It has polled, and looks at them: what comes after that is later.
+    seen: bool,
     sources: u64,
     users: u64,
 }
@@ -74,17 +78,15 @@ impl Recorder {
         Ok(Self {
             output: Some(output),
             text: Vec::new(),
-            sent: None,
-            sent_text: Vec::new(),
             at: 0,
-            used: false,
+            unseen: false,
+            seen: false,
             sources: 0,
             users: 0,
         })
     }
 
     fn note(&mut self, who: Who, what: What) {
-        self.flush_sent();
         Record::Connection { who, what }.push_line(self.at, &mut self.text);
     }
 
@@ -100,55 +102,66 @@ impl Recorder {
     }
 
     fn sends(&mut self, who: Who, bytes: &[u8]) {
-        if matches!(who, Who::User(_)) {
+        let is_source = matches!(who, Who::Source(_));
+        if is_source {
+            self.at += Micros::from(std::mem::take(&mut self.seen));
+            self.unseen = true;
+        }
+        if bytes.len() < BLOCK_BYTES_MIN {
             self.note(who, What::Sends);
             push_data(bytes, &mut self.text);
-            return;
-        }
-        self.flush_sent();
-        self.sent = Some(who);
-        push_data(bytes, &mut self.sent_text);
-    }
-
-    fn before_poll(&mut self) {
-        if self.sent.is_none() {
-            self.flush();
+            if is_source {
+                self.flush();
+            }
+        } else {
+            push_block_line(self.at, who, bytes.len(), &mut self.text);
+            self.write(bytes, b"\n");
         }
     }
 
     fn after_poll(&mut self, now: Micros) {
-        let earliest = if self.used { self.at + 1 } else { self.at };
-        self.at = now.max(earliest);
-        self.used = false;
-        self.flush_sent();
-    }
-
-    fn flush_sent(&mut self) {
-        if let Some(who) = self.sent.take() {
-            Record::Connection { who, what: What::Sends }.push_line(self.at, &mut self.text);
-            self.used = true;
-            self.flush();
+        if self.unseen {
+            (self.unseen, self.seen) = (false, true);
+        } else {
+            self.at = now.max(self.at + Micros::from(self.seen));
+            self.seen = false;
         }
     }
 
     /// Hands everything to the operating system.
     fn flush(&mut self) {
-        for text in [&mut self.text, &mut self.sent_text] {
-            if !text.is_empty()
-                && let Some(output) = &mut self.output
-                && let Err(error) = output.write_all(text)
-            {
-                log::error!(error:%; "recordTrace: the trace cannot be written any further and ends here");
-                self.output = None;
-            }
-            text.clear();
+        if !self.text.is_empty() {
+            self.write(b"", b"");
         }
     }
+
+    /// Hands everything, and then this, to the operating system, without copying it.
+    fn write(&mut self, bytes: &[u8], end: &[u8]) {
+        if let Some(output) = &mut self.output
+            && let Err(error) = write_all(output, &mut [&self.text[..], bytes, end].map(IoSlice::new))
+        {
+            log::error!(error:%; "recordTrace: the trace cannot be written any further and ends here");
+            self.output = None;
+        }
+        self.text.clear();
+    }
+}
+
+fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match output.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(len) => IoSlice::advance_slices(&mut slices, len),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.flush_sent();
         self.flush();
     }
 }
@@ -177,7 +190,7 @@ impl<N: Net> Net for Recording<N> {
     type Socket = RecordedSocket<N::Socket>;
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
-        self.recorder.borrow_mut().before_poll();
+        self.recorder.borrow_mut().flush();
         let now = self.net.poll(wait, ready)?;
         let mut recorder = self.recorder.borrow_mut();
         recorder.after_poll(now);

@@ -1,0 +1,372 @@
+use super::{
+    Content, Expectation, Outcome, Player, Reader, Recorder, Recording, Stream, cut, replay, replay::Replayed,
+};
+use crate::{
+    engine::event::leading_number,
+    server::{Phase, Server},
+    sim::SimNet,
+};
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    io::{self, Read, Write},
+    rc::Rc,
+};
+
+/// The example of the format's documentation.
+const EXAMPLE: &str = "\
+fortnight trace 1
+option eventTimeoutMs 500
+# Times are microseconds since the start.
+0 user 1 connects
+0 user 1 sends
+=2932
+1000 source 1 connects
+1200 source 1 sends
+=1|F|60|2932
+-2|P|60|2932
++3|P|60|29
+1900 source 1 sends
+=32
+2000 user 1 takes 0
+2500000 user 1 takes all
+3000000 source 1 closes
+4000000 signal
+";
+
+fn played(trace: impl AsRef<[u8]>) -> Outcome {
+    let Replayed { outcome, damage, .. } = replay(trace.as_ref(), true).unwrap();
+    assert_eq!(damage, None);
+    outcome
+}
+
+fn damage(trace: &[u8]) -> String {
+    let damage = match replay(trace, false) {
+        Ok(replayed) => replayed.damage.expect("nothing is wrong with it"),
+        Err(damage) => damage,
+    };
+    damage.to_string()
+}
+
+/// Takes one byte at a time.
+struct Dribble<'a>(&'a [u8]);
+
+impl Read for Dribble<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let len = target.len().min(1);
+        self.0.read(&mut target[..len])
+    }
+}
+
+#[test]
+fn the_example_plays() {
+    let outcome = played(EXAMPLE);
+    let [stream] = &outcome.streams[..] else { panic!("{outcome:?}") };
+    assert_eq!((stream.user, stream.id, stream.end.as_str()), (1, Some(2932), "closed"));
+    let line = |at, text: &str| (at, text.as_bytes().to_vec());
+    let lines =
+        vec![line(1200, "1|F|60|2932\r\n"), line(1200, "2|P|60|2932\n"), line(1900, "3|P|60|2932\r\n")];
+    assert_eq!(stream.content, Content::Lines(lines));
+    assert_eq!(outcome.counter("events_received"), 3);
+    assert_eq!(replay(Dribble(EXAMPLE.as_bytes()), true).unwrap().outcome, outcome);
+}
+
+#[test]
+fn a_block_says_the_same_as_lines() {
+    let block = EXAMPLE.replace(
+        "sends\n=1|F|60|2932\n-2|P|60|2932\n+3|P|60|29\n",
+        "sends 34 bytes\n1|F|60|2932\r\n2|P|60|2932\n3|P|60|29\n",
+    );
+    assert_ne!(block, EXAMPLE);
+    let outcome = played(&block);
+    assert_eq!(outcome, played(EXAMPLE));
+    assert_eq!(replay(Dribble(block.as_bytes()), true).unwrap().outcome, outcome);
+    let mut lines = Vec::new();
+    cut(block.as_bytes(), 0..u64::MAX, &mut lines).unwrap().unwrap();
+    let lines = String::from_utf8(lines).unwrap();
+    assert!(lines.contains("sends\n=1|F|60|2932\n-2|P|60|2932\n+3|P|60|29\n"), "{lines}");
+    assert_eq!(played(&lines), outcome);
+    let wrong = block.replace("34 bytes", "33 bytes");
+    assert!(
+        damage(wrong.as_bytes()).starts_with("line 11: the block goes on"),
+        "{}",
+        damage(wrong.as_bytes())
+    );
+}
+
+#[test]
+fn wherever_it_is_cut_it_plays_up_to_there_and_says_so() {
+    for trace in [EXAMPLE.to_owned(), EXAMPLE.replace("sends\n=2932", "sends 6 bytes\n2932\r\n")] {
+        let head = trace.find("0 user").unwrap();
+        for end in head..trace.len() {
+            let part = &trace.as_bytes()[..end];
+            let (events_received, damage) = match replay(part, true) {
+                Ok(Replayed { outcome, damage, .. }) => (outcome.counter("events_received"), damage),
+                Err(damage) => (0, Some(damage)),
+            };
+            let lines = part.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            match damage {
+                None => assert!(part.ends_with(b"\n")),
+                Some(damage) => {
+                    assert!(damage.cut, "{damage}");
+                    assert_eq!(damage.line, lines + 1, "{}", part.escape_ascii());
+                }
+            }
+            let ends = ["1|F|60|2932\n", "2|P|60|2932\n", "\n=32\n"];
+            let part = str::from_utf8(part).unwrap();
+            let events = ends.iter().filter(|end| part.contains(**end)).count();
+            assert_eq!(events_received, events as u64, "{part}");
+        }
+    }
+}
+
+#[test]
+fn what_is_damaged_is_named_with_its_line() {
+    let with =
+        |line: &str| format!("fortnight trace 1\n0 source 1 connects\n5 source 1 sends\n=1|B\n{line}\n");
+    let cases = [
+        (String::new(), "line 1: this is no trace; expected \"fortnight trace 1\""),
+        ("fortnight trace 2\n".to_owned(), "line 1: version \"2\" of the format is not known"),
+        ("fortnight trace 1\r\n".to_owned(), "line 1: version \"1\\r\" of the format is not known"),
+        (
+            "fortnight trace 1\noption userBufferBytes 0\n".to_owned(),
+            "line 2: userBufferBytes: \"0\" is not accepted; expected a whole number of bytes from 1",
+        ),
+        (
+            "fortnight trace 1\n# note\n\noption logLevel off\n".to_owned(),
+            "line 4: option \"logLevel\" is not known; expected one of maxEventSourceClients,",
+        ),
+        (with("4 source 1 closes"), "line 5: time runs backwards, from 5 to 4"),
+        (with("6 source 1 jumps"), "line 5: \"6 source 1 jumps\" is no record"),
+        (with("6 source 1 takes 5"), "line 5: \"6 source 1 takes 5\" is no record"),
+        (with("6 source 1 closes now"), "line 5: \"6 source 1 closes now\" is no record"),
+        (
+            with("6 source 18446744073709551616 closes"),
+            "line 5: \"6 source 18446744073709551616 closes\" is no record",
+        ),
+        (with("option eventTimeoutMs 5"), "line 5: \"option eventTimeoutMs 5\" is no record"),
+        (with("=1|B\\q"), "line 5: \\q is no escape"),
+        (with("=1|B\r"), "line 5: the byte 0x0d cannot stand for itself; expected \\x0d"),
+        (with("6 source 1 closes\n=1|B"), "line 6: \"=1|B\" is a data line in front of which nobody sends"),
+        (with("6 source 2 closes"), "line 5: source 2 has not connected"),
+        (with("6 source 1 connects"), "line 5: source 1 connects twice"),
+        (with("6 source 1 closes\n7 source 1 sends\n=2|B"), "line 6: source 1 has gone already"),
+        (
+            with("6 source 1 sends 9 bytes\n1|B"),
+            "line 7: the file ends in the middle of a block; expected 6 bytes more",
+        ),
+        (format!("{}x", with("")), "line 6: the file ends in the middle of this line"),
+        (with(&"x".repeat(2 << 20)), "line 5: the line is too long; expected at most 1048576 bytes"),
+    ];
+    for (trace, sentence) in cases {
+        let damage = damage(trace.as_bytes());
+        assert!(damage.starts_with(sentence), "{damage}\n{sentence}");
+        assert!(damage.len() < 400, "{damage}");
+    }
+}
+
+#[test]
+fn noise_is_refused() {
+    let mut seed = 1u64;
+    for len in 0..300 {
+        let mut noise: Vec<u8> = Vec::new();
+        for _ in 0..len {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            noise.push((seed >> 56) as u8);
+        }
+        assert!(damage(&noise).starts_with("line 1: this is no trace"));
+        let late = [b"fortnight trace 1\n0 user 1 connects\n", &noise[..], b"\n"].concat();
+        if len > 20 {
+            assert!(damage(&late).starts_with("line "), "{}", late.escape_ascii());
+        }
+    }
+}
+
+/// Memory that a recorder writes to.
+#[derive(Clone, Default)]
+struct Paper(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Short, as a file's may be.
+        let len = bytes.len().min(1000);
+        self.0.borrow_mut().extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A trace of everything at once: users that come and go, read slowly or not at all, a source that sends in fits and
+/// starts, holes, garbage.
+fn busy_trace() -> String {
+    let mut seed = 7u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut trace = "fortnight trace 1\noption userBufferBytes 600\noption eventTimeoutMs 20\n".to_owned();
+    trace.push_str("0 source 1 connects\n");
+    let (mut seq, mut users, mut taken) = (1, 0, 0);
+    for step in 1..2000 {
+        let time = step * 700;
+        match random(10) {
+            0 if users < 90 => {
+                users += 1;
+                let _ = write!(
+                    trace,
+                    "{time} user {users} connects\n{time} user {users} sends\n={}\n",
+                    users % 20
+                );
+            }
+            1 if users > 0 => {
+                taken += random(300);
+                let user = users;
+                let _ = match random(3) {
+                    0 => writeln!(trace, "{time} user {user} takes {taken}"),
+                    _ => writeln!(trace, "{time} user {user} takes all"),
+                };
+            }
+            _ => {
+                let _ = writeln!(trace, "{time} source 1 sends");
+                for _ in 0..random(30) {
+                    seq += 1 + u64::from(random(40) == 0);
+                    let line = match random(6) {
+                        0 => format!("={seq}|B\n"),
+                        1 => format!("-{seq}|F|{}|{}\n", random(30), random(20)),
+                        2 => format!("+{seq}|S|{}\n=\n", random(20)),
+                        3 => format!("={seq}|X\\xff\n"),
+                        _ => format!("={seq}|P|1|{}\n", random(20)),
+                    };
+                    trace.push_str(&line);
+                }
+            }
+        }
+    }
+    let _ = writeln!(trace, "1400000 source 1 closes");
+    trace
+}
+
+/// The sequence numbers that a user received.
+fn numbers(stream: &Stream) -> Vec<u64> {
+    match &stream.content {
+        Content::Numbers(numbers) => numbers.clone(),
+        Content::Lines(lines) => lines.iter().map(|(_, line)| leading_number(line).unwrap()).collect(),
+    }
+}
+
+/// The second outcome is that of a recording of the first. A user who was cut off while it did not take what it was sent
+/// may have taken a little more: how much is recorded after it was written.
+fn assert_recorded(first: &Outcome, second: &Outcome) {
+    let mut exact = 0;
+    for (first, second) in first.streams.iter().zip(&second.streams) {
+        assert_eq!((first.user, first.id, &first.end), (second.user, second.id, &second.end));
+        let (head, all) = (numbers(first), numbers(second));
+        assert_eq!(
+            all[..head.len().min(all.len())],
+            head[..head.len().min(all.len())],
+            "user {}",
+            first.user
+        );
+        if first.end == "open" {
+            assert_eq!((first.bytes, first.digest), (second.bytes, second.digest), "user {}", first.user);
+        }
+        exact += usize::from(first.digest == second.digest);
+    }
+    assert_eq!(first.streams.len(), second.streams.len());
+    assert!(exact > first.streams.len() * 9 / 10, "{exact} of {}", first.streams.len());
+    let counters = |outcome: &Outcome| {
+        let timed = |name: &str| name.starts_with("paused_us") || name == "delivered_bytes";
+        let counters = outcome.counters.iter().filter(|(name, _)| !timed(name));
+        counters.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(counters(first), counters(second));
+}
+
+#[test]
+fn recording_a_replay_gives_a_trace_that_replays_the_same() {
+    for trace in [EXAMPLE.to_owned(), busy_trace()] {
+        let paper = Paper::default();
+        let reader = Reader::new(trace.as_bytes()).unwrap();
+        let config = reader.config().clone();
+        let recorder = Recorder::new(Box::new(paper.clone()), &config).unwrap();
+        let net = SimNet::new(Player::new(reader, false));
+        let mut server = Server::new(config, Recording::new(net.clone(), recorder), 0);
+        while !net.shared().world.is_idle() && server.phase() == Phase::Running {
+            server.turn().unwrap();
+        }
+        while !matches!(server.phase(), Phase::Running | Phase::Done { .. }) {
+            server.turn().unwrap();
+        }
+        drop(server);
+        let recorded = paper.0.take();
+        let (first, second) = (played(&trace), played(&recorded));
+        assert!(first.streams.iter().any(|stream| stream.lines > 0));
+        assert_recorded(&first, &second);
+    }
+}
+
+#[test]
+fn a_busy_trace_is_the_same_every_time() {
+    let trace = busy_trace();
+    let first = played(&trace);
+    assert!(first.counter("users_disconnected_slow") > 0, "{first:?}");
+    assert!(first.counter("users_disconnected_replaced") > 0, "{first:?}");
+    assert!(first.counter("paused_us_slow_user") > 0, "{first:?}");
+    assert_eq!(first, played(&trace));
+}
+
+#[test]
+fn an_expectation_is_read_as_it_was_written() {
+    for trace in [EXAMPLE.to_owned(), busy_trace()] {
+        let outcome = played(&trace);
+        let expectation = Expectation::from(outcome.clone());
+        let text = expectation.to_text();
+        assert_eq!(Expectation::parse(&text).unwrap().to_text(), text);
+        assert_eq!(Expectation::parse(&text).unwrap().compare(&outcome), []);
+    }
+}
+
+#[test]
+fn a_difference_is_the_first_line_that_differs() {
+    let expectation = Expectation::from(played(EXAMPLE));
+    let differences = |from: &str, to: &str| {
+        let trace = EXAMPLE.replace(from, to);
+        assert_ne!(trace, EXAMPLE);
+        let differences = expectation.compare(&played(&trace));
+        differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        differences("2|P|60|2932", "2|P|61|2932"),
+        "user 1 (id 2932), line 2\n    expected 2|P|60|2932\\n at 1200\n    got      2|P|61|2932\\n at 1200"
+    );
+    assert_eq!(
+        differences("1900 source", "1901 source"),
+        "user 1 (id 2932), line 3\n    expected 3|P|60|2932\\r\\n at 1900\n    got      3|P|60|2932\\r\\n at 1901"
+    );
+    let shorter = differences("-2|P|60|2932\n", "");
+    assert!(shorter.contains("line 2\n    expected 2|P|60|2932\\n at 1200"), "{shorter}");
+    assert!(shorter.contains("counter deliveries\n    expected 3\n    got      2"), "{shorter}");
+    assert!(differences("=2932", "=2933").contains("expected user 1 (id 2932)"));
+}
+
+#[test]
+fn a_difference_in_a_long_stream_is_an_event() {
+    let trace = |missing: u64| {
+        let mut trace = EXAMPLE[..EXAMPLE.find("1200").unwrap()].to_owned();
+        trace.push_str("1200 source 1 sends\n");
+        for seq in (1..=200).filter(|&seq| seq != missing) {
+            let _ = writeln!(trace, "={seq}|B");
+        }
+        trace
+    };
+    let expectation = Expectation::from(played(trace(0)));
+    assert!(expectation.to_text().contains("\nevents 1-200\n"));
+    let differences = expectation.compare(&played(trace(150)));
+    assert_eq!(
+        differences[0].to_string(),
+        "user 1 (id 2932), line 150\n    expected event 150\n    got      event 151"
+    );
+}
