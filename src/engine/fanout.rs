@@ -71,6 +71,8 @@ pub(crate) struct FanOut {
     /// Bit per slot: it gets something.
     owed: Vec<u64>,
     owed_bytes: usize,
+    /// From here on the turn is worth being delivered.
+    owed_bytes_max: usize,
     full: bool,
     scratch: Vec<u8>,
 }
@@ -89,6 +91,7 @@ impl FanOut {
             mail: Mail::default(),
             owed: Vec::new(),
             owed_bytes: 0,
+            owed_bytes_max: 0,
             full: false,
             scratch: Vec::new(),
         }
@@ -104,6 +107,7 @@ impl FanOut {
         let bit = self.connected[word].trailing_ones();
         self.connected[word] |= 1 << bit;
         self.users += 1;
+        self.owed_bytes_max = self.users * self.limits.mean_bytes;
         word as u32 * 64 + bit
     }
 
@@ -112,6 +116,7 @@ impl FanOut {
         assert!(self.is_empty(), "users come and go between turns");
         self.connected[slot as usize / 64] &= !(1 << (slot % 64));
         self.users -= 1;
+        self.owed_bytes_max = self.users * self.limits.mean_bytes;
         let used = self.connected.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
         self.set_words(used);
     }
@@ -171,12 +176,10 @@ impl FanOut {
             && (self.rows.len() <= WORDS_PER_RECIPIENT_MAX * recipients || text.len > TEXT_MAX)
         {
             let place = self.push_text(text, recipients);
-            let words = bits.words();
-            for (row, &word) in self.rows.iter_mut().zip(words) {
-                row[place % 64] = word;
-            }
-            for row in self.rows.iter_mut().skip(words.len()) {
-                row[place % 64] = 0;
+            let column = place % 64;
+            let mut words = bits.words().iter();
+            for row in &mut self.rows {
+                row[column] = words.next().copied().unwrap_or(0);
             }
             self.row_done(place);
         } else {
@@ -222,7 +225,7 @@ impl FanOut {
         self.owed_bytes += text.len;
         self.full |= self.mail.bytes() >= MAIL_BYTES_MAX
             || self.mail.bytes_of(slot) >= self.limits.user_bytes
-            || self.owed_bytes >= self.users * self.limits.mean_bytes;
+            || self.owed_bytes >= self.owed_bytes_max;
     }
 
     /// Puts an event on the tape and returns its place there. Its row must be written next.
@@ -233,8 +236,7 @@ impl FanOut {
         self.tape_len += text.len;
         self.ends.push(self.tape_len as u32);
         self.owed_bytes += text.len * recipients;
-        self.full |=
-            self.tape_len >= self.limits.user_bytes || self.owed_bytes >= self.users * self.limits.mean_bytes;
+        self.full |= self.tape_len >= self.limits.user_bytes || self.owed_bytes >= self.owed_bytes_max;
         place
     }
 
@@ -313,11 +315,11 @@ impl FanOut {
     fn gather(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
         let mut len = 0;
         let mut place = 0;
-        self.mail.for_each(slot, |before, text| {
+        self.mail.for_each(slot, |before, run| {
             len = self.gather_tape(slot, place, before as usize, out, len);
             place = before as usize;
-            text.copy_to(out, len);
-            len += text.len;
+            out[len..len + run.len()].copy_from_slice(run);
+            len += run.len();
         });
         self.gather_tape(slot, place, events, out, len)
     }
@@ -332,9 +334,15 @@ impl FanOut {
         for block in from / 64..to.div_ceil(64) {
             let mut word = self.matrix[block / GROUP * slots + slot][block % GROUP];
             let first = block * 64;
-            word &= u64::MAX << from.saturating_sub(first);
-            word &= u64::MAX >> 64usize.saturating_sub(to - first);
-            len = gather_block(&self.tape, &self.ends[first..], word, out, len);
+            if first < from {
+                word &= u64::MAX << (from - first);
+            }
+            if first + 64 > to {
+                word &= u64::MAX >> (first + 64 - to);
+            }
+            if word != 0 {
+                len = gather_block(&self.tape, &self.ends[first..], word, out, len);
+            }
         }
         len
     }

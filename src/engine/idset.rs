@@ -40,7 +40,7 @@ impl Default for IdSet {
 
 impl IdSet {
     /// Number of members.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::List(list) => list.len(),
@@ -54,7 +54,7 @@ impl IdSet {
     }
 
     /// Adds `id`; says whether it was new.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, id: u32) -> bool {
         if let Self::Bits(Bits { words, count }) = self
             && let Some(word) = words.get_mut(id as usize / 64)
@@ -69,7 +69,7 @@ impl IdSet {
     }
 
     /// Removes `id`; says whether it was there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, id: u32) -> bool {
         if let Self::Bits(Bits { words, count }) = self {
             let Some(word) = words.get_mut(id as usize / 64) else {
@@ -84,6 +84,11 @@ impl IdSet {
             }
             return was;
         }
+        self.remove_slowly(id)
+    }
+
+    #[cold]
+    fn remove_slowly(&mut self, id: u32) -> bool {
         match self {
             Self::List(list) => {
                 let Some(at) = list.iter().position(|&member| member == id) else {

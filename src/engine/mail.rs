@@ -1,8 +1,8 @@
 //! Events for one or a few users: each user's own chain of small chunks.
 //!
 //! Where thousands of users are connected and an event concerns one of them, a row of bits over all users would be
-//! almost empty. Such an event is copied to the end of its user's chain instead, with its place among the
-//! events of the tape, so that the two merge in order.
+//! almost empty. Such an event is copied to the end of its user's chain instead. Events with nothing
+//! of the tape between them make up a *run*, headed by its place among the events of the tape, so that the two merge in order.
 
 use super::text::Text;
 
@@ -16,12 +16,17 @@ const NONE: u32 = u32::MAX;
 struct Chain {
     first: u32,
     last: u32,
+    /// Place of the last run.
+    place: u32,
     /// Bytes used in the last chunk.
-    used: u32,
+    used: u16,
+    /// Where the last run's header is in the last chunk.
+    run: u16,
     chunks: u32,
 }
 
-const EMPTY: Chain = Chain { first: NONE, last: NONE, used: CHUNK_BYTES as u32, chunks: 0 };
+const EMPTY: Chain =
+    Chain { first: NONE, last: NONE, place: NONE, used: CHUNK_BYTES as u16, run: 0, chunks: 0 };
 
 /// The chains of all users for one turn.
 #[derive(Debug, Default)]
@@ -56,17 +61,32 @@ impl Mail {
     /// Appends a text of at most [`TEXT_MAX`] bytes that comes before the event `place` of the tape.
     #[inline(always)]
     pub(crate) fn push(&mut self, slot: usize, place: u32, text: Text<'_>) {
-        let needed = HEADER_BYTES + text.len;
-        if self.chains[slot].used as usize + needed > CHUNK_BYTES {
-            self.add_chunk(slot);
+        let chain = &self.chains[slot];
+        if chain.place != place || usize::from(chain.used) + text.len > CHUNK_BYTES {
+            self.begin_run(slot, place, text.len);
         }
         let chain = &mut self.chains[slot];
         let chunk = &mut self.chunks[chain.last as usize];
-        let at = chain.used as usize;
-        chunk[at..at + 4].copy_from_slice(&place.to_le_bytes());
-        chunk[at + 4..at + 6].copy_from_slice(&(text.len as u16).to_le_bytes());
-        text.copy_to(chunk, at + HEADER_BYTES);
-        chain.used += needed as u32;
+        text.copy_to(chunk, usize::from(chain.used));
+        chain.used += text.len as u16;
+        let len = chain.used - chain.run - HEADER_BYTES as u16;
+        let header = usize::from(chain.run) % CHUNK_BYTES;
+        if let Some(field) = chunk.get_mut(header + 4..header + 6) {
+            field.copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
+    #[inline(never)]
+    fn begin_run(&mut self, slot: usize, place: u32, text_len: usize) {
+        if usize::from(self.chains[slot].used) + HEADER_BYTES + text_len > CHUNK_BYTES {
+            self.add_chunk(slot);
+        }
+        let chain = &mut self.chains[slot];
+        chain.place = place;
+        chain.run = chain.used;
+        chain.used += HEADER_BYTES as u16;
+        let header = usize::from(chain.run);
+        self.chunks[chain.last as usize][header..header + 4].copy_from_slice(&place.to_le_bytes());
     }
 
     fn add_chunk(&mut self, slot: usize) {
@@ -80,7 +100,7 @@ impl Mail {
         if chain.first == NONE {
             chain.first = chunk;
         } else {
-            self.links[chain.last as usize] = (chunk, chain.used);
+            self.links[chain.last as usize] = (chunk, u32::from(chain.used));
         }
         self.links[chunk as usize].0 = NONE;
         chain.last = chunk;
@@ -88,21 +108,22 @@ impl Mail {
         chain.chunks += 1;
     }
 
-    /// Calls `f` with the place and text of everything in a user's chain.
+    /// Calls `f` with the place and bytes of every run in a user's chain.
     #[inline(always)]
-    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, Text<'_>)) {
+    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, &[u8])) {
         let chain = &self.chains[slot];
         let mut next = chain.first;
         while next != NONE {
             let chunk = &self.chunks[next as usize];
             let (following, used) = self.links[next as usize];
-            let used = if following == NONE { chain.used } else { used } as usize;
+            let used = if following == NONE { usize::from(chain.used) } else { used as usize };
             let mut at = 0;
             while at < used {
                 let place = u32::from_le_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]);
                 let len = usize::from(u16::from_le_bytes([chunk[at + 4], chunk[at + 5]]));
-                f(place, Text { bytes: &chunk[at + HEADER_BYTES..], len });
-                at += HEADER_BYTES + len;
+                let end = at + HEADER_BYTES + len;
+                f(place, &chunk[at + HEADER_BYTES..end]);
+                at = end;
             }
             next = following;
         }

@@ -463,7 +463,10 @@ fn apply(
     let recipients = match kind {
         FOLLOW => unicast(fanout, graph.follow(from, to), text),
         PRIVATE => unicast(fanout, graph.slot(to).unwrap_or(NONE), text),
-        STATUS => graph.node(from).map_or(0, |node| fanout.multicast(graph.audience(node), text)),
+        STATUS => match graph.node(from) {
+            Some(node) => fanout.multicast(graph.audience(node), text),
+            None => 0,
+        },
         BROADCAST => fanout.broadcast(text),
         UNFOLLOW => {
             graph.unfollow(from, to);

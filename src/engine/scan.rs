@@ -11,7 +11,7 @@
 //! this is what it says* or *not by me*. A property test holds the two against each other.
 
 use super::event::Kind;
-use wide::u8x16;
+use wide::u8x32;
 
 /// Bytes that must be readable in front of a line: numbers are loaded by their last bytes.
 pub(crate) const BEFORE: usize = 16;
@@ -30,13 +30,13 @@ pub(crate) struct Scanned {
     pub(crate) len: usize,
 }
 
-/// The type letters: the kind in the low bits, the number of user ids in such a line above them.
+/// The type letters: the kind in the low bits; above them one bit per user id in such a line.
 const SHAPE: [u8; 256] = {
     let mut table = [0xF0; 256];
-    table[b'F' as usize] = Kind::Follow as u8 | 2 << 4;
-    table[b'U' as usize] = Kind::Unfollow as u8 | 2 << 4;
+    table[b'F' as usize] = Kind::Follow as u8 | 3 << 4;
+    table[b'U' as usize] = Kind::Unfollow as u8 | 3 << 4;
     table[b'B' as usize] = Kind::Broadcast as u8;
-    table[b'P' as usize] = Kind::Private as u8 | 2 << 4;
+    table[b'P' as usize] = Kind::Private as u8 | 3 << 4;
     table[b'S' as usize] = Kind::Status as u8 | 1 << 4;
     table
 };
@@ -72,20 +72,19 @@ pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
 
     let first = (marks | end_bit).trailing_zeros() as usize;
     let shape = SHAPE[usize::from(window[BEFORE + first + 1])];
+    // The separators without the first one, and without the first two.
     let inner = separators & separators.wrapping_sub(1);
     let last = inner & inner.wrapping_sub(1);
-    let ids =
-        usize::from(inner != 0) + usize::from(last != 0) + usize::from(last & last.wrapping_sub(1) != 0);
+    let ids = u8::from(inner != 0) | u8::from(last != 0) << 1;
 
-    // Where a line has fewer ids, the missing ones come out as 1 byte less than nothing.
+    // Where a line has fewer ids, the missing ones come out as 1 byte less than nothing. A length fits if it is
+    // at most 8 (an id) or 16 (the number): what sticks out of 4 or 5 bits shows that it is not.
     let from_end = (last | end_bit).trailing_zeros() as usize;
     let from_len = from_end.wrapping_sub(first + 3);
     let to_len = end.wrapping_sub(from_end + 1);
-    let misfit = (ids ^ usize::from(shape >> 4))
-        | usize::from(first > 16)
-        | usize::from(from_len.wrapping_add(1) > 9)
-        | usize::from(to_len.wrapping_add(1) > 9);
-    if bad | misfit as u64 != 0 {
+    let too_long = ((from_len.wrapping_add(7) | to_len.wrapping_add(7)) & !15) | ((first + 15) & !31);
+    let misfit = too_long as u64 | u64::from(ids ^ (shape >> 4)) | (last & last.wrapping_sub(1));
+    if bad | misfit != 0 {
         return None;
     }
     let mut seq = eight_digits(window, first, first.min(8));
@@ -125,17 +124,12 @@ struct Masks {
 impl Masks {
     #[inline(always)]
     fn of(window: &[u8; WINDOW]) -> Self {
-        let half = |at: usize| u8x16::new(std::array::from_fn(|byte| window[at + byte]));
-        let halves = [half(BEFORE), half(BEFORE + 16)];
-        let mask =
-            |class: fn(u8x16) -> u8x16| class(halves[0]).to_bitmask() | class(halves[1]).to_bitmask() << 16;
+        let bytes = u8x32::new(std::array::from_fn(|byte| window[BEFORE + byte]));
+        let value = bytes - u8x32::splat(b'0');
         Self {
-            line_end: mask(|bytes| bytes.simd_eq(u8x16::splat(b'\n'))),
-            non_digit: !mask(|bytes| {
-                let value = bytes - u8x16::splat(b'0');
-                value.min(u8x16::splat(9)).simd_eq(value)
-            }),
-            separator: mask(|bytes| bytes.simd_eq(u8x16::splat(b'|'))),
+            line_end: bytes.simd_eq(u8x32::splat(b'\n')).to_bitmask(),
+            non_digit: !value.min(u8x32::splat(9)).simd_eq(value).to_bitmask(),
+            separator: bytes.simd_eq(u8x32::splat(b'|')).to_bitmask(),
         }
     }
 }
