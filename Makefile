@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test lint demo bench dist check-dist image dev-server
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,30 @@ run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
 test: ## Test everything
 	$(CARGO) test --workspace
 
+demo: ## Drive a million events through the server and check every byte
+	$(CARGO) build --release --quiet --workspace
+	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release && \
+	"$$target/maze" run --total-events 1000000 --spawn "$$target/fortnight --event-source-server-port 0 --user-server-port 0 --log-level warn"
+
+bench: ## Measure every figure of the README against the limit (ARGS='shapes --scale 0.1')
+	$(CARGO) build --release --quiet --workspace
+	$(CARGO) run --release --quiet -p maze -- bench $(ARGS)
+
 lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+
+dist: ## Pack the static binary, man pages, completions and unit into dist/
+	.ci/dist
+
+check-dist: dist ## Check the archive, the Dockerfile and the systemd unit (as root)
+	.ci/check-dist
+	.ci/check-unit
+	.ci/check-image
+
+image: dist ## Build the container image
+	docker build --tag fortnight --file Dockerfile dist/latest
+
+dev-server: dist ## Run the server in a container, on ports 9090, 9099 and 9095 of this machine
+	docker compose up --build
