@@ -126,6 +126,8 @@ fn numbers_move_and_match_the_metrics() {
     browser.wait_for("Number(document.getElementById('events-rate').value) > 1000");
     browser.wait_for("Number(document.getElementById('deliveries-rate').value) > 1000");
     assert_ne!(browser.evaluate(curve), before);
+    let cut = "[...document.querySelectorAll('.plot text')].filter((at) => at.getBBox().x < 0).map((at) => at.textContent)";
+    assert_eq!(browser.evaluate(cut), Value::Array(Vec::new()), "labels that are cut off");
     one.finish();
     one.read_to_close();
     server.wait_for_metric("fortnight_users_disconnected_total{reason=\"left\"}", |left| left == 1.0);
