@@ -1,4 +1,34 @@
 //! Fortnight: an event multiplexer.
+//!
+//! Event sources send one long stream of numbered events, out of order, over TCP. Fortnight puts them back
+//! in order and hands each one to the users whom it concerns, each on a connection of its own.
+//!
+//! # Three floors
+//!
+//! ```text
+//!  reactor   mio: poll, listeners, signals, clock.        The only place that waits.
+//!     │  readiness, now
+//!  server    connections in a slab: lines in, output buffers out, logins, limits, congestion, deadlines.
+//!     │  chunks of lines in · (user, bytes) out           Generic over the sockets.
+//!  engine    sequencer (ring) → follow graph → fan-out.   Pure: no sockets, no clock, no logging.
+//! ```
+//!
+//! A floor knows only the one below. Time comes from the top as a number: [`server::Server`] runs unchanged on
+//! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
+//! traces replay on and what the tests break. One thread, no locks, no atomics, no `unsafe`.
+//!
+//! # Where to look
+//!
+//! | question | module |
+//! | --- | --- |
+//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `scan`, `sequencer`, `graph`, `fanout` |
+//! | What happens in a turn of the loop, and in which order? | [`server`] |
+//! | What happens to a slow user? | [`server`], `congestion` |
+//! | When is a hole given up? | `engine::sequencer` (what), `server::deadlines` (when) |
+//! | What is counted? | [`counters`] |
+//! | Which options are there? | [`config`] (values), [`options`] (flags and variables) |
+//! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
+//! | What is a trace? | [`trace`] |
 
 pub mod admin;
 pub mod config;

@@ -13,7 +13,7 @@
 //! | [`drive`] | the loop that sends, receives and checks |
 //! | [`arrivals`] | latency without coordinated omission |
 //! | [`plan`], [`limit`] | the physical limit, to divide by |
-//! | [`bench`], [`plot`] | every figure of the project, and its picture |
+//! | [`mod@bench`], [`plot`] | every figure of the project, and its picture |
 //! | [`process`] | starting, pinning and measuring the server |
 //! | [`options`], [`command`], [`ui`], [`report`] | the command line |
 
