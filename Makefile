@@ -4,13 +4,19 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint demo bench dist check-dist image dev-server
+.PHONY: help run test lint traces bless demo bench dist check-dist image dev-server
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
 	$(CARGO) run --release --quiet -- $(ARGS)
+
+traces: ## Replay the recorded traces and compare (tests/traces)
+	$(CARGO) run --release --quiet -- replay --expect tests/traces tests/traces/*.trace
+
+bless: ## Store what the traces do now as what is expected of them
+	$(CARGO) run --release --quiet -- replay --expect tests/traces --bless tests/traces/*.trace
 
 test: ## Test everything
 	$(CARGO) test --workspace

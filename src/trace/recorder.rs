@@ -11,8 +11,9 @@
 //! reading a source and looking at what it has read, and serves users then. So that poll does not move the time, and
 //! whatever is read after it does: in a replay, what has the same time arrives together, and users are served first.
 //!
-//! How much a user takes is known after it was written, and recorded then. A replay, in which no time passes while the
-//! server works, may have written a little more by that time; from then on the user takes what it took.
+//! That a user takes no more is known after something was written that it would not take. It is recorded with the time of
+//! what reached the server last, so that in a replay, in which no time passes while the server works, it takes no more
+//! from the same byte on. That it takes more again is something that reaches the server, at its own time.
 
 use super::{
     record::{Record, What, Who, head, push_block_line},
@@ -42,8 +43,10 @@ pub struct Recorder {
     output: Option<Box<dyn Write>>,
     /// Records that have not been written.
     text: Vec<u8>,
-    /// The time of the records to come.
+    /// The time of the last record.
     at: Micros,
+    /// The time of the next record of something that reaches the server.
+    next_at: Micros,
     /// A source's bytes have been recorded with that time, and the server has yet to poll before it looks at them.
     unseen: bool,
     /// It has polled, and looks at them: what comes after that is later.
@@ -79,6 +82,7 @@ impl Recorder {
             output: Some(output),
             text: Vec::new(),
             at: 0,
+            next_at: 0,
             unseen: false,
             seen: false,
             sources: 0,
@@ -86,7 +90,14 @@ impl Recorder {
         })
     }
 
+    /// Something reaches the server.
     fn note(&mut self, who: Who, what: What) {
+        self.at = self.next_at;
+        self.note_now(who, what);
+    }
+
+    /// Something turns out to have been so.
+    fn note_now(&mut self, who: Who, what: What) {
         Record::Connection { who, what }.push_line(self.at, &mut self.text);
     }
 
@@ -104,8 +115,8 @@ impl Recorder {
     fn sends(&mut self, who: Who, bytes: &[u8]) {
         let is_source = matches!(who, Who::Source(_));
         if is_source {
-            self.at += Micros::from(std::mem::take(&mut self.seen));
-            self.unseen = true;
+            self.next_at = self.next_at.max(self.earliest());
+            (self.unseen, self.seen) = (true, false);
         }
         if bytes.len() < BLOCK_BYTES_MIN {
             self.note(who, What::Sends);
@@ -114,18 +125,29 @@ impl Recorder {
                 self.flush();
             }
         } else {
+            self.at = self.next_at;
             push_block_line(self.at, who, bytes.len(), &mut self.text);
             self.write(bytes, b"\n");
         }
+    }
+
+    fn signal(&mut self) {
+        self.at = self.next_at;
+        Record::Signal.push_line(self.at, &mut self.text);
     }
 
     fn after_poll(&mut self, now: Micros) {
         if self.unseen {
             (self.unseen, self.seen) = (false, true);
         } else {
-            self.at = now.max(self.at + Micros::from(self.seen));
+            self.next_at = now.max(self.earliest());
             self.seen = false;
         }
+    }
+
+    /// The earliest time of what comes next.
+    fn earliest(&self) -> Micros {
+        self.at + Micros::from(self.seen)
     }
 
     /// Hands everything to the operating system.
@@ -195,8 +217,7 @@ impl<N: Net> Net for Recording<N> {
         let mut recorder = self.recorder.borrow_mut();
         recorder.after_poll(now);
         for _ in ready.iter().filter(|&&what| what == Ready::Signal) {
-            let at = recorder.at;
-            Record::Signal.push_line(at, &mut recorder.text);
+            recorder.signal();
         }
         Ok(now)
     }
@@ -252,11 +273,14 @@ impl<S> RecordedSocket<S> {
         };
         self.written += written as u64;
         let short = written < len;
-        // What it did take is news, and that it takes all again.
-        if (short && (written > 0 || !self.limited)) || (!short && self.limited) {
-            let limit = if short { self.written } else { u64::MAX };
-            self.recorder.borrow_mut().note(who, What::Takes(limit));
+        let mut recorder = self.recorder.borrow_mut();
+        match (self.limited, short) {
+            (false, true) => recorder.note_now(who, What::Takes(self.written)),
+            (true, true) if written > 0 => recorder.note(who, What::Takes(self.written)),
+            (true, false) => recorder.note(who, What::Takes(u64::MAX)),
+            _ => {}
         }
+        drop(recorder);
         self.limited = short;
     }
 }
