@@ -2,9 +2,10 @@
 
 CARGO ?= cargo
 ARGS ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench dist check-dist image dev-server
+.PHONY: help run test lint traces bless demo bench soak dist check-dist image dev-server
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,10 @@ demo: ## Drive a million events through the server and check every byte
 bench: ## Measure every figure of the README against the limit (ARGS='shapes --scale 0.1')
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- bench $(ARGS)
+
+soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
+	$(CARGO) build --release --quiet --workspace
+	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
 
 lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check

@@ -229,7 +229,8 @@ fn find_start(
     let Some(place) = place else {
         let place = due.unwrap_or(Place { block: book.end(), offset: 0 });
         let mut fault = Difference { load, book, slot, place, got, events_in: 0 }.diagnose();
-        fault.detail += "; first event of a user who came while events flowed";
+        fault.detail += "; first event of a user who came while events flowed: ";
+        fault.detail += &shown(got);
         return Err(fault);
     };
     let fault = |class, detail: String| Fault {

@@ -14,6 +14,8 @@
 //! | [`arrivals`] | latency without coordinated omission |
 //! | [`plan`], [`limit`] | the physical limit, to divide by |
 //! | [`mod@bench`], [`plot`] | every figure of the project, and its picture |
+//! | [`soak`] | one server for minutes, and whether it stays as small as it was |
+//! | [`replay`] | recorded traces, over the wire |
 //! | [`process`] | starting, pinning and measuring the server |
 //! | [`options`], [`command`], [`ui`], [`report`] | the command line |
 
@@ -33,9 +35,11 @@ pub mod options;
 pub mod plan;
 pub mod plot;
 pub mod process;
+pub mod replay;
 pub mod report;
 pub mod rng;
 pub mod script;
+pub mod soak;
 pub mod ui;
 pub mod user;
 pub mod workload;

@@ -12,5 +12,7 @@ fn main() -> ExitCode {
         Command::Latency(options) => command::latency(&options),
         Command::Limit(options) => command::limit(&options),
         Command::Bench(options) => maze::bench::bench(&options),
+        Command::Replay(options) => maze::replay::replay(&options),
+        Command::Soak(options) => maze::soak::soak(&options),
     }
 }

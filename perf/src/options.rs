@@ -29,6 +29,10 @@ pub enum Command {
     Limit(Box<LimitOptions>),
     /// Measure servers against the limit, in pairs, and write tables and plots
     Bench(Box<crate::bench::BenchOptions>),
+    /// Play a recorded trace against a server, check what every user receives
+    Replay(Box<crate::replay::ReplayOptions>),
+    /// Load one server for minutes, with everything that can be wrong, and see that it stays as small as it was
+    Soak(Box<crate::soak::SoakOptions>),
 }
 
 /// How much is said.

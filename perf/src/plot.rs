@@ -20,9 +20,9 @@ pub struct Curve {
 pub struct Labels<'a> {
     /// Above it.
     pub title: &'a str,
-    /// Below it; the axis is logarithmic.
+    /// Below it.
     pub x: &'a str,
-    /// Beside it; the axis begins at zero.
+    /// Beside it.
     pub y: &'a str,
 }
 
@@ -56,7 +56,24 @@ pub fn lines(file: &Path, labels: Labels<'_>, curves: &[Curve]) -> Result<(), St
     let area: Area<'_> = SVGBackend::new(file, SIZE).into_drawing_area();
     let span = (x.0 * 0.9..(x.1 * 1.1).max(x.0 * 1.2)).log_scale();
     draw(&area, labels, span, 0.0..y.1 * 1.15, curves, &|x| crate::report::short(*x).trim_end().to_owned())
+        .and_then(|()| area.present())
         .map_err(told(file))
+}
+
+/// Panels below each other, each with points joined by lines: both axes linear and from zero.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn over_time(file: &Path, panels: &[(Labels<'_>, Vec<Curve>)]) -> Result<(), String> {
+    let area: Area<'_> = SVGBackend::new(file, SIZE).into_drawing_area();
+    for (part, (labels, curves)) in area.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
+        let (Some(x), Some(y)) = (range(curves, |p| p.0), range(curves, |p| p.1)) else {
+            return Err(format!("plot {}: there is nothing to show", file.display()));
+        };
+        let (span, height) = (0.0..x.1.max(1e-3), 0.0..(y.1 * 1.15).max(1.0));
+        draw(part, *labels, span, height, curves, &|x| format!("{x}")).map_err(told(file))?;
+    }
+    area.present().map_err(told(file))
 }
 
 /// Distributions of latency: the share of deliveries on a scale of nines, microseconds on a logarithmic one.
@@ -79,7 +96,9 @@ pub fn distributions(file: &Path, title: &str, curves: &[Curve]) -> Result<(), S
     let labels = Labels { title, x: "percentile", y: "microseconds" };
     let span = (1.0..x.1.max(10.0)).log_scale();
     let height = (y.0 * 0.8..(y.1 * 1.3).max(y.0 * 2.0)).log_scale();
-    draw(&area, labels, span, height, &curves, &|x| format!("{}", percent(*x))).map_err(told(file))
+    draw(&area, labels, span, height, &curves, &|x| format!("{}", percent(*x)))
+        .and_then(|()| area.present())
+        .map_err(told(file))
 }
 
 /// 10 is 90, 100 is 99, 1000 is 99.9, rounded so that the float does not show.
@@ -121,5 +140,5 @@ where
         }
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
-    area.present()
+    Ok(())
 }

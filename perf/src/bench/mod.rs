@@ -5,7 +5,7 @@
 //! a noisy machine shows as a wide spread and not as a wrong result.
 
 mod latency;
-mod machine;
+pub(crate) mod machine;
 mod shapes;
 mod sweeps;
 
