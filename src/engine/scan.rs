@@ -78,11 +78,12 @@ pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
     let ids = u8::from(inner != 0) | u8::from(last != 0) << 1;
 
     // Where a line has fewer ids, the missing ones come out as 1 byte less than nothing. A length fits if it is
-    // at most 8 (an id) or 16 (the number): what sticks out of 4 or 5 bits shows that it is not.
+    // at most 8 (an id) or 1 to 16 (the number): what sticks out of 4 bits shows that it is not.
     let from_end = (last | end_bit).trailing_zeros() as usize;
     let from_len = from_end.wrapping_sub(first + 3);
     let to_len = end.wrapping_sub(from_end + 1);
-    let too_long = ((from_len.wrapping_add(7) | to_len.wrapping_add(7)) & !15) | ((first + 15) & !31);
+    let too_long =
+        ((from_len.wrapping_add(7) | to_len.wrapping_add(7)) & !15) | (first.wrapping_sub(1) & !15);
     let misfit = too_long as u64 | u64::from(ids ^ (shape >> 4)) | (last & last.wrapping_sub(1));
     if bad | misfit != 0 {
         return None;
@@ -199,6 +200,16 @@ mod tests {
             ["1|B\n", "99999999|P|99999999|1\r\n", "1234567890123456|S|0\n", "007|F|1|2\r\n", "1|U|1|2\n"]
         {
             assert!(scan(line.as_bytes()).is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_line_is_no_event_whatever_follows() {
+        for end in ["\n", "\r\n"] {
+            for next in ["B", "F", "S", "7", "\n"] {
+                let bytes = format!("1|P|12345678|1234\r\n{end}{next}|1|2\n{}", "7".repeat(64));
+                assert_eq!(window(bytes.as_bytes(), 19).and_then(scan_line), None, "{end:?} {next}");
+            }
         }
     }
 }
