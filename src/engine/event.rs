@@ -121,10 +121,11 @@ pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
     Ok(Event { seq, kind, from: ids[0], to: ids[1] })
 }
 
-/// Reads the number at the start of a line of which only a prefix is at hand.
+/// Reads the number at the start of a line of which only a prefix is at hand. Without a separator in it there is none:
+/// nobody knows where it ends.
 #[must_use]
 pub fn leading_number(prefix: &[u8]) -> Option<u64> {
-    parse_number(prefix.split(|&byte| byte == b'|').next()?)
+    parse_number(&prefix[..memchr::memchr(b'|', prefix)?])
 }
 
 /// Parses a decimal unsigned 64-bit integer: digits only, at least one, leading zeros allowed.
@@ -175,6 +176,13 @@ mod tests {
         for (line, seq, reason) in cases {
             assert_eq!(parse_line(line), Err(Rejected { seq, reason }), "{}", line.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_number_without_an_end_is_none() {
+        assert_eq!(leading_number(b"1234"), None);
+        assert_eq!(leading_number(b"1234|"), Some(1234));
+        assert_eq!(leading_number(b"|"), None);
     }
 
     #[test]
