@@ -186,7 +186,7 @@ impl<N: Net> Server<N> {
     fn has_work(&self) -> bool {
         !self.readable_users.is_empty()
             || self.can_accept()
-            || (!self.is_paused() && self.release_due)
+            || (!self.is_paused() && (self.release_due || self.reset_due))
             || (self.may_read() && self.has_bytes())
     }
 

@@ -20,9 +20,9 @@ enum Outcome {
 }
 
 impl<N: Net> Server<N> {
-    /// Sources can be read: nobody holds them up.
+    /// Sources can be read: nobody holds them up. Before a new run what has been read is worked on to its end, and no more.
     pub(super) fn may_read(&self) -> bool {
-        !self.is_paused() && !self.reset_due && !self.release_due
+        !self.is_paused() && !self.release_due && (!self.reset_due || self.current.is_some())
     }
 
     /// Some source has bytes to be looked at.
@@ -155,7 +155,7 @@ impl<N: Net> Server<N> {
             .position(|&key| self.blocked_at(key).is_some_and(|seq| self.engine.takes(seq)))
     }
 
-    /// Goes on with a source whose event fits the ring by now; one at a time, the others come after it.
+    /// Goes on with a source whose event fits the ring by now: of several, with the one that has waited longest.
     fn unblock_sources(&mut self) {
         if self.current.is_some() {
             return;
@@ -163,7 +163,7 @@ impl<N: Net> Server<N> {
         let Some(index) = self.unblockable() else {
             return;
         };
-        let key = self.blocked_sources.swap_remove(index);
+        let key = self.blocked_sources.remove(index);
         if let Some(connection) = self.connections.get_mut(key)
             && let Role::Source(source) = &mut connection.role
         {

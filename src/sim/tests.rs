@@ -240,3 +240,20 @@ fn a_user_that_stops_reading_is_cut_off_on_time() {
     assert_eq!(net.shared().world.received(Peer(0)), b"1|B\n2|B\n3|");
     assert_eq!(net.shared().world.written(Peer(1)), 9 * 4 + 90 * 5 + 6);
 }
+
+#[test]
+fn shutting_down_does_not_wait_where_a_run_ends_with_its_source() {
+    let mut schedule = Schedule::default();
+    schedule.at(0, |world| {
+        let user = world.connect(Port::User).unwrap();
+        world.send(user, b"1\n");
+        let source = world.connect(Port::Source).unwrap();
+        world.send(source, b"1|B\n3|B\n");
+    });
+    schedule.at(1000, World::signal);
+    let config = Config { reset_on_source_eof: true, event_timeout_ms: -1, ..Config::default() };
+    let (server, net) = run(config, schedule);
+    assert_eq!(server.phase(), Phase::Done { forced: false });
+    assert_eq!(net.shared().world.received(Peer(0)), b"1|B\n3|B\n");
+    assert_eq!(net.shared().world.now(), 1000);
+}
