@@ -276,8 +276,6 @@ impl<N: Net> Server<N> {
 
     fn answer(&mut self, key: usize, request: &Request) -> io::Result<Progress> {
         self.admin.answers += 1;
-        // The numbers that were skipped last may not have been counted yet.
-        self.report_skipped();
         let now = self.now;
         let answer = admin::answer(request, &self.snapshot());
         if let Some(Connection { role: Role::Admin(asker), .. }) = self.connections.get_mut(key) {
@@ -321,7 +319,9 @@ impl<N: Net> Server<N> {
     }
 
     /// The numbers as they are now.
-    fn snapshot(&mut self) -> Snapshot<'_> {
+    pub fn snapshot(&mut self) -> Snapshot<'_> {
+        // The numbers that were skipped last may not have been counted yet.
+        self.report_skipped();
         let now = self.now;
         let since = |since: Micros| now.saturating_sub(since);
         let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
