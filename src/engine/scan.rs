@@ -65,12 +65,13 @@ pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
     // stands right before another one or the end.
     let letter = marks ^ separators;
     let borders = separators | end_bit;
-    let bad = (letter ^ ((marks & marks.wrapping_neg()) << 1))
+    let stops = marks | end_bit;
+    let bad = (letter ^ ((stops & stops.wrapping_neg()) << 1))
         | ((letter << 1) & !borders)
         | (borders & (borders << 1))
         | (marks & 1);
 
-    let first = (marks | end_bit).trailing_zeros() as usize;
+    let first = stops.trailing_zeros() as usize;
     let shape = SHAPE[usize::from(window[BEFORE + first + 1])];
     // The separators without the first one, and without the first two.
     let inner = separators & separators.wrapping_sub(1);
@@ -78,12 +79,11 @@ pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
     let ids = u8::from(inner != 0) | u8::from(last != 0) << 1;
 
     // Where a line has fewer ids, the missing ones come out as 1 byte less than nothing. A length fits if it is
-    // at most 8 (an id) or 1 to 16 (the number): what sticks out of 4 bits shows that it is not.
+    // at most 8 (an id) or 16 (the number): what sticks out of 4 or 5 bits shows that it is not.
     let from_end = (last | end_bit).trailing_zeros() as usize;
     let from_len = from_end.wrapping_sub(first + 3);
     let to_len = end.wrapping_sub(from_end + 1);
-    let too_long =
-        ((from_len.wrapping_add(7) | to_len.wrapping_add(7)) & !15) | (first.wrapping_sub(1) & !15);
+    let too_long = ((from_len.wrapping_add(7) | to_len.wrapping_add(7)) & !15) | ((first + 15) & !31);
     let misfit = too_long as u64 | u64::from(ids ^ (shape >> 4)) | (last & last.wrapping_sub(1));
     if bad | misfit != 0 {
         return None;
@@ -204,11 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_is_no_event_whatever_follows() {
-        for end in ["\n", "\r\n"] {
-            for next in ["B", "F", "S", "7", "\n"] {
-                let bytes = format!("1|P|12345678|1234\r\n{end}{next}|1|2\n{}", "7".repeat(64));
-                assert_eq!(window(bytes.as_bytes(), 19).and_then(scan_line), None, "{end:?} {next}");
+    fn what_follows_a_line_does_not_make_it_an_event() {
+        for line in ["", "7", "1234", "7|"] {
+            for end in ["\n", "\r\n"] {
+                for next in ["B", "F", "S", "7", "\n"] {
+                    let bytes = format!("1|P|12345678|1234\r\n{line}{end}{next}|1|2\n{}", "7".repeat(64));
+                    assert_eq!(
+                        window(bytes.as_bytes(), 19).and_then(scan_line),
+                        None,
+                        "{line:?} {end:?} {next}"
+                    );
+                }
             }
         }
     }
