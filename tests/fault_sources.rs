@@ -58,9 +58,10 @@ fn a_source_that_sends_one_byte_at_a_time_is_as_good_as_any() {
 }
 
 const USERS: u64 = 40;
-const SCANS: u64 = 6000;
+const SCANS: u64 = 18_000;
 const SCANNERS: u64 = 3;
 const EVENTS_PER_ROUND: u64 = 3000;
+const ROUNDS_AT_LEAST: u64 = 5;
 
 #[test]
 fn junk_on_both_ports_at_full_load_changes_no_stream() {
@@ -71,26 +72,36 @@ fn junk_on_both_ports_at_full_load_changes_no_stream() {
     (0..USERS).for_each(|id| assert!(model.login(id).is_none()));
     let mut random = Random::new(4);
     let (mut next, mut rounds) = (1, 0);
+    let (mut scanned, mut bytes) = (0, 0);
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let (server, done) = (&server, &done);
         let scanners: Vec<_> =
             (1..=SCANNERS).map(|seed| scope.spawn(move || scan(server, seed, done))).collect();
         // Rounds, one behind the other without a break, for as long as junk comes.
-        while rounds < 3 || !scanners.iter().all(ScopedJoinHandle::is_finished) {
+        while rounds < ROUNDS_AT_LEAST || !scanners.iter().all(ScopedJoinHandle::is_finished) {
             let stream = round(&mut random, next);
             next += EVENTS_PER_ROUND;
             rounds += 1;
             in_order(lines(&stream)).into_iter().for_each(|line| model.release(line));
             let writer = source.send_in_background(stream.clone());
             for (id, user) in (0..).zip(&mut users) {
-                user.expect(model.login(id).expect("a user"));
+                let told = model.login(id).expect("a user");
+                bytes += told.len();
+                user.expect(told);
             }
             writer.join().unwrap().unwrap();
+            if !scanners.iter().all(ScopedJoinHandle::is_finished) {
+                scanned = next - 1;
+            }
         }
     });
     assert_eq!(done.load(Ordering::SeqCst), SCANS);
-    println!("{SCANS} connections with junk during {} events", next - 1);
+    assert!(scanned > 0, "the junk was over before the first round");
+    println!(
+        "{SCANS} connections with junk during the first {scanned} of {} events, {bytes} bytes told",
+        next - 1
+    );
 }
 
 /// The events of a round in an order of their own.
