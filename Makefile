@@ -3,9 +3,12 @@
 CARGO ?= cargo
 ARGS ?=
 MINUTES ?= 10
+SHAPE ?= maze
+SCALE ?= 1
+DIFF ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench soak dist check-dist image dev-server
+.PHONY: help run test lint traces bless demo bench instructions flamegraph soak dist check-dist image dev-server
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +33,12 @@ demo: ## Drive a million events through the server and check every byte
 bench: ## Measure every figure of the README against the limit (ARGS='shapes --scale 0.1')
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- bench $(ARGS)
+
+instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts
+	perf/instructions
+
+flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what changed since that commit)
+	perf/flamegraph "$(SHAPE)" "$(SCALE)" "$(DIFF)"
 
 soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
 	$(CARGO) build --release --quiet --workspace
