@@ -155,6 +155,10 @@ impl IdSet {
     /// member where it alone is too large.
     fn become_bits_if_dense(&mut self, newest: u32) {
         let words_max = self.len();
+        // Looking at every member is worth it now and then only.
+        if words_max > LIST_MAX && !words_max.is_multiple_of(32) {
+            return;
+        }
         if newest as usize / 64 + 1 > words_max {
             return;
         }

@@ -22,6 +22,8 @@ use std::{
 
 /// Readiness events taken from the kernel at once.
 const EVENTS: usize = 1024;
+/// Batches of them taken by one poll: more than there can be connections.
+const BATCHES_MAX: usize = 1024;
 const SOURCE_LISTENER: Token = Token(0);
 const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
@@ -131,14 +133,9 @@ impl Reactor {
     }
 }
 
-impl Net for Reactor {
-    type Socket = TcpStream;
-
-    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
-        match self.poll.poll(&mut self.events, wait.map(Duration::from_micros)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+impl Reactor {
+    /// Says what the last poll has found.
+    fn tell(&mut self, ready: &mut Vec<Ready>) {
         for event in &self.events {
             match event.token() {
                 SOURCE_LISTENER => ready.push(Ready::Listener(Port::Source)),
@@ -152,6 +149,26 @@ impl Net for Reactor {
                     hung_up: event.is_read_closed() || event.is_error(),
                 }),
             }
+        }
+    }
+}
+
+impl Net for Reactor {
+    type Socket = TcpStream;
+
+    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
+        let mut wait = wait;
+        // A full batch may not be all: who is told of one event must be told of those that came before it.
+        for _ in 0..BATCHES_MAX {
+            match self.poll.poll(&mut self.events, wait.map(Duration::from_micros)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.tell(ready);
+            if self.events.iter().count() < EVENTS {
+                break;
+            }
+            wait = Some(0);
         }
         Ok(self.now())
     }

@@ -18,7 +18,7 @@ const ACCEPT_RETRY: u64 = SECOND;
 impl<N: Net> Server<N> {
     /// Whether some connection waits to be accepted.
     pub(super) fn can_accept(&self) -> bool {
-        [Port::Source, Port::User].into_iter().any(|port| self.can_accept_on(port))
+        self.can_accept_on(Port::User) || (self.can_accept_on(Port::Source) && !self.any_source_leaving())
     }
 
     fn can_accept_on(&self, port: Port) -> bool {
@@ -68,11 +68,10 @@ impl<N: Net> Server<N> {
 
     /// Whether a source has hung up and only has to be read to its end.
     fn any_source_leaving(&self) -> bool {
-        self.may_read()
-            && self.readable_sources.iter().any(|&key| {
-                let role = self.connections.get(key).map(|connection| &connection.role);
-                matches!(role, Some(Role::Source(source)) if source.hung_up)
-            })
+        self.readable_sources.iter().any(|&key| {
+            let role = self.connections.get(key).map(|connection| &connection.role);
+            matches!(role, Some(Role::Source(source)) if source.hung_up)
+        })
     }
 
     fn is_full(&self, port: Port) -> bool {

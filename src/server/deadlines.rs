@@ -59,7 +59,8 @@ impl<N: Net> Server<N> {
     /// Skips the holes whose time has come. With a timeout of 0 that is when everything that could be read
     /// has been read.
     fn give_up_holes(&mut self) {
-        if self.is_paused() || (self.config.event_timeout_ms == 0 && self.may_read() && self.has_bytes()) {
+        let unread = self.release_due || self.has_bytes();
+        if self.is_paused() || (self.config.event_timeout_ms == 0 && unread) {
             return;
         }
         if self.engine.next_deadline().is_some_and(|at| at <= self.now) {

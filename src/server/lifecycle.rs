@@ -69,7 +69,8 @@ impl<N: Net> Server<N> {
     /// Takes the next step towards the end, if it has begun.
     pub(super) fn progress_shutdown(&mut self) {
         if let Phase::Draining { deadline, reads_left } = self.phase {
-            self.phase = Phase::Draining { deadline, reads_left: reads_left.saturating_sub(1) };
+            let spent = u32::from(!self.is_paused());
+            self.phase = Phase::Draining { deadline, reads_left: reads_left.saturating_sub(spent) };
             self.close_drained_sources(reads_left == 0);
             let drained =
                 self.source_clients == 0 && self.current.is_none() && !self.release_due && !self.reset_due;

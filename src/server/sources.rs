@@ -8,8 +8,8 @@ use super::{
 use crate::engine::{Stop, event::Reject};
 use std::io::{self, Read};
 
-/// Chunks read before the turn is delivered, whatever is owed: nobody waits longer than that.
-const CHUNKS_PER_TURN: usize = 64;
+/// Bytes fed before the turn is delivered, whatever is owed: nobody waits longer than that.
+const BYTES_PER_TURN: usize = 64 * READ_BYTES;
 
 /// What came of reading a source.
 enum Outcome {
@@ -33,21 +33,21 @@ impl<N: Net> Server<N> {
     /// Sources that can still send something. Those that hung up while they are blocked keep nobody out.
     pub(super) fn live_sources(&self) -> usize {
         let dead = |&&key: &&usize| matches!(self.connections.get(key), Some(Connection { role: Role::Source(source), .. }) if source.hung_up);
-        self.source_clients - self.blocked_sources.iter().filter(dead).count()
+        let dead = self.blocked_sources.iter().filter(dead).count();
+        self.source_clients - dead.min(self.config.max_event_source_clients as usize)
     }
 
     /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
     pub(super) fn read_sources(&mut self) -> io::Result<()> {
         self.accept_sources()?;
         self.release();
-        for _ in 0..CHUNKS_PER_TURN {
-            if !self.may_read() || !self.has_chunk()? {
-                break;
-            }
-            self.feed();
+        let mut bytes = 0;
+        while bytes < BYTES_PER_TURN && self.may_read() && self.has_chunk()? && self.may_read() {
+            bytes += self.feed();
             if self.current.is_some() {
                 break;
             }
+            self.resolve_full_ring();
         }
         Ok(())
     }
@@ -62,9 +62,8 @@ impl<N: Net> Server<N> {
             let Some(key) = self.readable_sources.pop_front() else {
                 return Ok(false);
             };
-            let mut chunk = self.spare_chunks.pop();
-            let chunk = chunk.get_or_insert_with(|| Chunk::new(self.config.max_event_bytes, READ_BYTES));
-            let chunk = std::mem::replace(chunk, Chunk { bytes: Vec::new(), unread: 0..0 });
+            let new = || Chunk::new(self.config.max_event_bytes, READ_BYTES);
+            let chunk = self.spare_chunks.pop().unwrap_or_else(new);
             self.read_source(key, chunk);
             // Logins that were there before the bytes just read are served before them.
             self.poll(Some(0))?;
@@ -105,13 +104,14 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Feeds the current chunk to the engine, up to its end or until the turn is full.
-    fn feed(&mut self) {
+    /// Feeds the current chunk to the engine, up to its end or until the turn is full. Returns how many bytes that were.
+    fn feed(&mut self) -> usize {
         let Some((key, mut chunk)) = self.current.take() else {
-            return;
+            return 0;
         };
         let before = (self.engine.counters.events_received, self.engine.counters.events_late);
         let (at, stop) = self.engine.feed(&chunk.bytes, chunk.unread.clone());
+        let fed = at - chunk.unread.start;
         chunk.unread.start = at;
         self.engine.settle(&chunk.bytes, self.now);
         self.report_rejects(key);
@@ -119,11 +119,11 @@ impl<N: Net> Server<N> {
         match stop {
             Stop::TurnFull => {
                 self.current = Some((key, chunk));
-                return;
+                return fed;
             }
             Stop::Blocked(seq) => {
                 self.block_source(key, seq, chunk);
-                return;
+                return fed;
             }
             Stop::Drained | Stop::Overlong => {}
         }
@@ -133,6 +133,7 @@ impl<N: Net> Server<N> {
         }
         self.spare_chunks.push(chunk);
         self.release();
+        fed
     }
 
     /// The source's next event does not fit the ring: it is not read any further until it does.
@@ -194,7 +195,6 @@ impl<N: Net> Server<N> {
             let lowest = self.blocked_sources.iter().filter_map(|&key| self.blocked_at(key)).min();
             self.engine.skip_hole(lowest);
             self.release();
-            self.deliver();
             self.report_skipped();
         }
         self.report_stuck();
