@@ -1,50 +1,21 @@
 //! `maze` drives Fortnight itself and the limit server, in every shape, and measures both.
 
-use std::path::PathBuf;
+#[path = "support/binary.rs"]
+mod binary;
+
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use serde_json::Value;
 
 const SHAPES: [&str; 7] = ["maze", "broadcast", "dense", "private", "crowd", "celebrity", "celebrity-few"];
 const MAZE: &str = env!("CARGO_BIN_EXE_maze");
 
-/// The server's binary: the one that `FORTNIGHT` names, or the one that cargo builds now.
 fn fortnight() -> String {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| match std::env::var_os("FORTNIGHT") {
-        Some(path) => path.into(),
-        None => build(),
-    });
     let ports = "--event-source-server-port 0 --user-server-port 0";
     format!(
         "'{}' {ports} --max-user-clients 12000 --max-event-source-clients 8 --log-level warn",
-        binary.display()
+        binary::fortnight().display()
     )
-}
-
-fn build() -> PathBuf {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "-p",
-            "fortnight",
-            "--bin",
-            "fortnight",
-            "--message-format",
-            "json",
-            "--manifest-path",
-            manifest,
-        ])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let binary =
-        messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?))).next_back();
-    binary.expect("cargo says where the binary is")
 }
 
 fn limit(more: &str) -> String {

@@ -17,7 +17,7 @@ use crate::process::{Addresses, unacknowledged};
 /// Unsent bytes of a source that are kept: a server that is waiting for a slow user reads nothing for a while.
 const UNSENT_MAX: usize = 64 << 20;
 /// How long is waited for a server that does not read: it may be told not to.
-const BARRIER: Duration = Duration::from_millis(200);
+const BARRIER: Duration = Duration::from_secs(1);
 /// A look at the kernel's tables costs about as much.
 const LOOK: Duration = Duration::from_micros(300);
 
@@ -161,7 +161,9 @@ impl<'a> Player<'a> {
     fn wait_for_sources(&mut self) {
         if std::mem::take(&mut self.sources_stirred) {
             let peer = self.addresses.source.port();
-            self.barrier(true, |ports| is_unread(ports, peer));
+            self.barrier(true, |ports| {
+                unacknowledged(ports, peer).unwrap_or(0) > 0 || is_unread(ports, peer)
+            });
             self.pump_until(Instant::now() + LOOK);
         }
     }
