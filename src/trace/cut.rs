@@ -6,8 +6,8 @@ use super::{
     text::push_data,
 };
 use crate::{config::Config, time::Micros};
+use hashbrown::HashMap;
 use std::{
-    collections::BTreeMap,
     io::{self, Read, Write},
     ops::Range,
 };
@@ -18,6 +18,8 @@ const LOGIN_BYTES_MAX: usize = 64;
 /// A connection at the time of the cut.
 #[derive(Debug, Default)]
 struct State {
+    /// How many came before it.
+    place: u64,
     /// What a user has sent up to its first line end.
     login: Vec<u8>,
     /// A source is in the middle of a line: the rest of it is not part of the piece.
@@ -43,7 +45,7 @@ pub fn cut(
         Ok(reader) => reader,
         Err(error) => return Ok(Err(error)),
     };
-    let mut piece = Piece { states: BTreeMap::new(), numbers: 0, text: Vec::new(), begun: false };
+    let mut piece = Piece { states: HashMap::new(), connected: 0, text: Vec::new(), begun: false };
     piece.begin(reader.config(), &range);
     let mut data = Vec::new();
     loop {
@@ -61,9 +63,9 @@ pub fn cut(
 }
 
 struct Piece {
-    /// Connections in the order in which they came.
-    states: BTreeMap<u64, (Who, State)>,
-    numbers: u64,
+    /// Connections from before the cut.
+    states: HashMap<Who, State>,
+    connected: u64,
     text: Vec<u8>,
     /// The connections from before the cut have been written.
     begun: bool,
@@ -94,7 +96,9 @@ impl Piece {
 
     /// The connections that were there before, as they were.
     fn push_states(&mut self, at: Micros) {
-        for (who, state) in self.states.values() {
+        let mut states: Vec<(&Who, &State)> = self.states.iter().collect();
+        states.sort_unstable_by_key(|(_, state)| state.place);
+        for (who, state) in states {
             let mut push = |what| Record::Connection { who: *who, what }.push_line(at, &mut self.text);
             push(What::Connects);
             if state.limit.is_some() {
@@ -112,7 +116,7 @@ impl Piece {
 
     fn push_record(&mut self, at: Micros, who: Who, what: What, mut data: &[u8]) {
         let mut what = what;
-        if let Some((_, state)) = self.states.values_mut().find(|(other, _)| *other == who) {
+        if let Some(state) = self.states.get_mut(&who) {
             if what == What::Sends && state.in_line {
                 let Some(newline) = memchr::memchr(b'\n', data) else { return };
                 state.in_line = false;
@@ -132,11 +136,11 @@ impl Piece {
 
     fn note(&mut self, who: Who, what: What, data: &[u8]) {
         if what == What::Connects {
-            self.states.insert(self.numbers, (who, State::default()));
-            self.numbers += 1;
+            self.states.insert(who, State { place: self.connected, ..State::default() });
+            self.connected += 1;
             return;
         }
-        let Some((&number, (_, state))) = self.states.iter_mut().find(|(_, (other, _))| *other == who) else {
+        let Some(state) = self.states.get_mut(&who) else {
             return;
         };
         match what {
@@ -152,7 +156,7 @@ impl Piece {
             What::Finishes => state.finished = true,
             What::Takes(bytes) => state.limit = Some(bytes).filter(|&bytes| bytes != u64::MAX),
             What::Closes | What::Resets => {
-                self.states.remove(&number);
+                self.states.remove(&who);
             }
         }
     }
