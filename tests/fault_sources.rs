@@ -165,3 +165,25 @@ fn junk(random: &mut Random) -> Vec<u8> {
         }
     }
 }
+
+/// Empty lines in front of a byte that is a type letter. With the bytes before them they look like an event: 58 is what
+/// seven zeros and a line end are if the line end is taken for a digit.
+const BLANKS: [&str; 4] =
+    ["\n0000000\n\nB", "\n0000000\n\nB\n", "\n0000000\r\n\r\nB|", "\n\r\n|\n||B\nx|B\n"];
+
+#[test]
+fn an_empty_line_never_becomes_an_event_of_its_neighbours() {
+    for blanks in BLANKS {
+        let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2);
+        let (mut source, mut user) = (server.source(), server.user(7));
+        source.send("1|B\n");
+        user.expect("1|B\n");
+        let mut scanner = server.source();
+        // Enough before and behind for the line to be looked at in one piece with its neighbours.
+        scanner.send(["x".repeat(40), blanks.to_owned(), "y".repeat(200)].concat());
+        scanner.finish();
+        let stream = each(2..=100, |number| format!("{number}|P|1|7\n"));
+        source.send(&stream);
+        user.expect(&stream);
+    }
+}
