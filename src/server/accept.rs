@@ -88,7 +88,8 @@ impl<N: Net> Server<N> {
             self.poll(Some(0))?;
             self.read_users();
         }
-        if self.is_full(port) {
+        let makes_room = port == Port::Source && self.any_source_leaving();
+        if self.is_full(port) && !makes_room {
             self.reject_connection(port, peer);
             return Ok(());
         }

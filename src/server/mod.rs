@@ -168,6 +168,7 @@ impl<N: Net> Server<N> {
         self.deliver();
         self.meet_deadlines();
         self.resolve_full_ring();
+        self.deliver();
         self.finish_run();
         self.serve_admin();
         self.progress_shutdown();
