@@ -1,110 +1,351 @@
-//! In the steady state the engine allocates nothing: its hot path works in memory that it has.
+//! No allocation in the steady state of the hot path: a counting allocator looks on.
+//!
+//! Buffers grow to what the load needs, and the sets of the follow graph to the form that fits them; that is the warm-up,
+//! and it does allocate. From then on the engine feeds and delivers, and the server reads and writes, without
+//! asking for memory once, however many events come.
+//!
+//! The counter counts what the test's own thread does, so the tests can run side by side.
 
-use fortnight::engine::{Engine, EngineConfig, Stop};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+};
 
-const USERS: u64 = 200;
+use allocation_counter::measure;
+use fortnight::{
+    config::Config,
+    engine::{Engine, EngineConfig, Stop},
+    server::{
+        Server,
+        net::{Net, Port, Ready},
+    },
+    time::Micros,
+};
+use support::stream::Random;
+
 const CONNECTED: u64 = 100;
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
+/// What the engine likes to be able to read around a chunk.
 const MARGIN: usize = 64;
-/// All numbers have the same length.
-const FIRST: u64 = 5_000_000;
-/// Enough for every pair of users to have changed ten times: by then the graph is as dense as it gets.
-const WARM_UP_CHUNKS: usize = 300;
-const CHUNKS: usize = 300;
 
-/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators".
-struct SplitMix(u64);
+/// Events per hundred: follow, unfollow, broadcast, private; the rest are status updates.
+type Mix = [u64; 4];
+const MAZE: Mix = [25, 19, 1, 30];
+const PRIVATE: Mix = [0, 0, 0, 100];
 
-impl SplitMix {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
+/// `events` lines among `users` users, shuffled in batches of up to 100; one number in `hole` is missing.
+fn lines(events: u64, users: u64, mix: Mix, hole: u64) -> Vec<String> {
+    let mut random = Random::new(666);
+    let mut lines: Vec<String> = (1..=events)
+        .map(|seq| {
+            let (from, to) = (random.below(users) + 1, random.below(users) + 1);
+            let [follow, unfollow, broadcast, private] = mix;
+            let mut drawn = random.below(100);
+            let mut is = |share: u64| {
+                let is = drawn < share;
+                drawn = drawn.wrapping_sub(share);
+                is
+            };
+            match () {
+                () if is(follow) => format!("{seq}|F|{from}|{to}\r\n"),
+                () if is(unfollow) => format!("{seq}|U|{from}|{to}\r\n"),
+                () if is(broadcast) => format!("{seq}|B\r\n"),
+                () if is(private) => format!("{seq}|P|{from}|{to}\r\n"),
+                () => format!("{seq}|S|{from}\r\n"),
+            }
+        })
+        .collect();
+    let mut rest = &mut lines[..];
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at_mut((random.below(100) as usize + 1).min(rest.len()));
+        random.shuffle(batch);
+        rest = later;
     }
+    if hole > 0 {
+        lines.retain(|_| random.below(hole) != 0);
+    }
+    lines
 }
 
-/// Chunks of lines in the default mix, each batch of a hundred numbers in random order: some always wait at the end of
-/// a chunk, and `settle` saves them.
-fn chunks(count: usize) -> Vec<Vec<u8>> {
-    let mut random = SplitMix(666);
+/// The lines as chunks with margins, each of whole lines.
+fn chunks(lines: &[String]) -> Vec<Vec<u8>> {
     let mut chunks = vec![vec![b' '; MARGIN]];
-    for first in (FIRST..).step_by(100) {
-        let mut batch: Vec<u64> = (first..first + 100).collect();
-        for at in (1..batch.len()).rev() {
-            batch.swap(at, random.below(at as u64 + 1) as usize);
+    for line in lines {
+        if chunks.last().is_some_and(|chunk| chunk.len() + line.len() > CHUNK_BYTES) {
+            chunks.push(vec![b' '; MARGIN]);
         }
-        for seq in batch {
-            let (from, to) = (random.below(USERS) + 1, random.below(USERS) + 1);
-            let line = match random.below(100) {
-                0..25 => format!("{seq}|F|{from}|{to}\r\n"),
-                25..44 => format!("{seq}|U|{from}|{to}\r\n"),
-                44 => format!("{seq}|B\r\n"),
-                45..75 => format!("{seq}|P|{from}|{to}\r\n"),
-                _ => format!("{seq}|S|{from}\r\n"),
-            };
-            let last = chunks.len() - 1;
-            chunks[last].extend_from_slice(line.as_bytes());
-            if chunks[last].len() > CHUNK_BYTES {
-                chunks[last].resize(CHUNK_BYTES + 2 * MARGIN, b' ');
-                if chunks.len() == count {
-                    return chunks;
-                }
-                chunks.push(vec![b' '; MARGIN]);
-            }
-        }
+        chunks.last_mut().expect("one").extend_from_slice(line.as_bytes());
+    }
+    for chunk in &mut chunks {
+        chunk.extend_from_slice(&[b' '; MARGIN]);
     }
     chunks
 }
 
-/// Feeds the chunks from time `now` on and delivers turn by turn; returns turns and bytes delivered.
-fn drive(engine: &mut Engine, chunks: &[Vec<u8>], mut now: u64) -> (usize, usize) {
-    let (mut turns, mut bytes) = (0, 0);
+/// Feeds chunks and delivers, as the server does. Returns the bytes delivered.
+fn feed(engine: &mut Engine, chunks: &[Vec<u8>], now: &mut Micros) -> usize {
+    let mut bytes = 0;
     for chunk in chunks {
-        let end = chunk.iter().rposition(|&byte| byte == b'\n').map_or(MARGIN, |at| at + 1);
-        let mut unread = MARGIN..end;
+        let mut unread = MARGIN..chunk.len() - MARGIN;
         loop {
             let (at, stop) = engine.feed(chunk, unread.clone());
             unread.start = at;
-            engine.deliver(|_, piece| bytes += piece.len());
-            turns += 1;
             if stop != Stop::TurnFull {
+                assert_eq!(stop, Stop::Drained);
                 break;
             }
+            engine.deliver(|_, piece| bytes += piece.len());
         }
-        engine.settle(chunk, now);
-        // As the server does before it sleeps.
-        assert!(engine.next_deadline().is_none_or(|deadline| deadline > now));
-        now += 1000;
+        *now += 1000;
+        engine.settle(chunk, *now);
+        assert!(engine.next_deadline().is_none_or(|deadline| deadline > *now - 1000));
+        engine.expire(*now);
+        while engine.release_waiting() {
+            engine.deliver(|_, piece| bytes += piece.len());
+        }
     }
-    (turns, bytes)
+    engine.deliver(|_, piece| bytes += piece.len());
+    bytes
 }
 
-#[test]
-fn nothing_is_allocated_in_the_steady_state() {
-    let chunks = chunks(WARM_UP_CHUNKS + CHUNKS);
+/// Warms an engine up with the first half of a stream, and counts what the second half allocates.
+fn check_engine(connected: u64, users: u64, mix: Mix, hole: u64, events: u64) {
     let mut engine = Engine::new(&EngineConfig {
         capacity: 65_536,
-        first_sequence: FIRST,
-        timeout: Some(1_000_000),
+        first_sequence: 1,
+        timeout: Some(2000),
         event_bytes_max: 1024,
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 64 << 10,
     });
-    for id in 1..=CONNECTED {
-        engine.connect(id * (USERS / CONNECTED));
+    for id in 1..=connected {
+        engine.connect(id * (users / connected));
     }
-    let (warm_up, steady) = chunks.split_at(WARM_UP_CHUNKS);
-    // That it counts at all: the first chunks need memory.
-    let at_first = allocation_counter::measure(|| {
-        drive(&mut engine, warm_up, 0);
+    let chunks = chunks(&lines(events, users, mix, hole));
+    let (before, after) = chunks.split_at(chunks.len() / 2);
+    let mut now = 0;
+    let warm_up = measure(|| {
+        feed(&mut engine, before, &mut now);
     });
-    assert!(at_first.count_total > 0);
+    assert!(warm_up.count_total > 0, "the counter counts");
+    let (released, mut bytes) = (engine.counters.events_released_total(), 0);
+    let steady = measure(|| bytes = feed(&mut engine, after, &mut now));
+    let released = engine.counters.events_released_total() - released;
+    assert!(released > events / 3, "{released} of {events} events released");
+    assert!(bytes as u64 > released, "{bytes} bytes delivered");
+    engine.take_skipped_into_counters();
+    assert_eq!(engine.counters.sequence_skipped > 0, hole > 0);
+    assert_eq!(steady.count_total, 0, "{released} events released: {steady:?}");
+}
 
-    let (mut turns, mut bytes) = (0, 0);
-    let then = allocation_counter::measure(|| (turns, bytes) = drive(&mut engine, steady, 1_000_000));
-    assert!(turns >= CHUNKS && bytes > CHUNKS * CHUNK_BYTES, "{turns} turns, {bytes} bytes");
-    assert!(engine.waiting() < 100);
-    assert_eq!(then.count_total, 0, "{then:?} in {turns} turns");
+#[test]
+fn the_engine_feeds_and_delivers_without_allocating() {
+    check_engine(CONNECTED, 400, MAZE, 0, 1_000_000);
+}
+
+#[test]
+fn the_engine_gives_up_holes_without_allocating() {
+    check_engine(CONNECTED, 400, MAZE, 1000, 1_000_000);
+}
+
+#[test]
+fn the_engine_serves_a_thousand_users_their_own_messages_without_allocating() {
+    check_engine(1000, 1000, PRIVATE, 0, 600_000);
+}
+
+/// A world whose own part allocates nothing: what is sent lies there from the beginning, what is received is counted.
+struct World {
+    /// What the event source sends, and how much of it has been read.
+    stream: Vec<u8>,
+    read: usize,
+    /// Bytes that may be read by now.
+    sent: usize,
+    /// Users that have not been accepted yet, and whether the source has.
+    users_left: u64,
+    source_left: bool,
+    received: u64,
+    /// How often a socket was filled up.
+    filled: u64,
+    /// Bytes of every delivery that a user's socket leaves, to take them after the next poll.
+    left: usize,
+    /// The source's socket, and those that were filled up, by their keys.
+    source_key: Option<usize>,
+    full: Vec<usize>,
+    /// Users that have sent their login line.
+    logging_in: Vec<usize>,
+    keys: HashMap<u64, usize>,
+    now: Micros,
+}
+
+/// The only `Net` that there is room for here: one source, many users.
+#[derive(Clone)]
+struct Wire(Rc<RefCell<World>>);
+
+enum Socket {
+    Source(Wire),
+    /// A user, and the login line that it has not sent yet.
+    User(Wire, u64, bool),
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Source(wire) => {
+                let mut world = wire.0.borrow_mut();
+                let (from, to) = (world.read, world.sent);
+                let len = buffer.len().min(to - from);
+                if len == 0 {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                buffer[..len].copy_from_slice(&world.stream[from..from + len]);
+                world.read += len;
+                Ok(len)
+            }
+            Self::User(_, id, login) if *login => {
+                *login = false;
+                let mut rest = &mut buffer[..];
+                writeln!(rest, "{id}")?;
+                let left = rest.len();
+                Ok(buffer.len() - left)
+            }
+            Self::User(..) => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Self::User(wire, id, _) = self else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        let mut world = wire.0.borrow_mut();
+        let left = if bytes.len() > 2 * world.left { world.left } else { 0 };
+        let taken = bytes.len() - left;
+        if left > 0 {
+            let key = world.keys[id];
+            world.full.push(key);
+            world.filled += 1;
+        }
+        world.received += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn readable(key: usize) -> Ready {
+    Ready::Socket { key, readable: true, writable: false, hung_up: false }
+}
+
+impl Net for Wire {
+    type Socket = Socket;
+
+    fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
+        let mut world = self.0.borrow_mut();
+        if wait != Some(0) {
+            // Waiting: the next piece of the stream arrives, and full sockets take bytes again.
+            world.now += 100;
+            world.sent = (world.sent + CHUNK_BYTES).min(world.stream.len());
+            ready.extend(world.source_key.map(readable));
+            let writable = |key| Ready::Socket { key, readable: false, writable: true, hung_up: false };
+            ready.extend(world.full.drain(..).map(writable));
+        }
+        ready.extend(world.logging_in.drain(..).map(readable));
+        if world.users_left > 0 {
+            ready.push(Ready::Listener(Port::User));
+        } else if world.source_left {
+            ready.push(Ready::Listener(Port::Source));
+        }
+        Ok(world.now)
+    }
+
+    fn accept(&mut self, port: Port) -> io::Result<(Socket, SocketAddr)> {
+        let mut world = self.0.borrow_mut();
+        let socket = match port {
+            Port::User if world.users_left > 0 => {
+                world.users_left -= 1;
+                Socket::User(self.clone(), (world.users_left + 1) * 4, true)
+            }
+            Port::Source if world.source_left && world.users_left == 0 => {
+                world.source_left = false;
+                Socket::Source(self.clone())
+            }
+            _ => return Err(ErrorKind::WouldBlock.into()),
+        };
+        Ok((socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
+    }
+
+    fn register(&mut self, socket: &mut Socket, key: usize) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        match socket {
+            Socket::Source(_) => world.source_key = Some(key),
+            Socket::User(_, id, _) => {
+                world.keys.insert(*id, key);
+                world.logging_in.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn want_write(&mut self, _socket: &mut Socket, _key: usize, _on: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close_listener(&mut self, _port: Port) {}
+}
+
+/// Runs the server until `share` of the stream has been read and everything released.
+fn run(server: &mut Server<Wire>, world: &Rc<RefCell<World>>, events: u64, share: f64) {
+    let done = |world: &World| world.read as f64 >= world.stream.len() as f64 * share;
+    let mut turns = 0;
+    while !done(&world.borrow()) {
+        server.turn().expect("a turn");
+        turns += 1;
+        assert!(turns < events, "the stream is read");
+    }
+}
+
+fn check_server(left: usize) {
+    let events = 1_000_000;
+    let world = Rc::new(RefCell::new(World {
+        stream: lines(events, 400, MAZE, 0).concat().into_bytes(),
+        read: 0,
+        sent: 0,
+        users_left: CONNECTED,
+        source_left: true,
+        received: 0,
+        filled: 0,
+        left,
+        source_key: None,
+        full: Vec::with_capacity(1000),
+        logging_in: Vec::new(),
+        keys: HashMap::new(),
+        now: 0,
+    }));
+    let mut server = Server::new(Config::default(), Wire(world.clone()), 0);
+    let warm_up = measure(|| run(&mut server, &world, events, 0.5));
+    assert!(warm_up.count_total > 0, "the counter counts");
+    let (released, received) = (server.counters().events_released_total(), world.borrow().received);
+    let steady = measure(|| run(&mut server, &world, events, 1.0));
+    let released = server.counters().events_released_total() - released;
+    let received = world.borrow().received - received;
+    assert!(released > events / 3, "{released} of {events} events released");
+    assert!(received > released, "{received} bytes received");
+    assert_eq!(world.borrow().filled > CONNECTED, left > 0, "output buffers are used or not");
+    assert_eq!(steady.count_total, 0, "{released} events released, {received} bytes received: {steady:?}");
+}
+
+#[test]
+fn the_server_reads_and_writes_without_allocating() {
+    check_server(0);
+}
+
+#[test]
+fn output_buffers_fill_and_drain_without_allocating() {
+    check_server(5000);
 }
