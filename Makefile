@@ -3,12 +3,13 @@
 CARGO ?= cargo
 ARGS ?=
 MINUTES ?= 10
+SEEDS ?= 2000
 SHAPE ?= maze
 SCALE ?= 1
 DIFF ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph soak dist check-dist image dev-server
+.PHONY: help run test lint traces bless demo bench instructions flamegraph soak dist check-dist image dev-server simulate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what chang
 soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
+
+simulate: ## Run SEEDS (default 2000) of the simulator
+	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate -- --nocapture
 
 lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check

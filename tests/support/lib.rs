@@ -2,6 +2,7 @@
 //!
 //! - [`launch!`] and [`server!`] start the real binary; [`Server`] knows its ports, log, signals and exit status.
 //! - [`User`] and [`Source`] are its clients: blocking sockets that compare what arrives byte by byte.
+//! - [`grammar`] says what a line is, the slow way.
 //! - [`model`] is what the server is compared with: sort, then loop over plain sets.
 //! - [`stream`] makes byte streams and repeatable random numbers.
 //!
@@ -17,6 +18,7 @@
 //! ```
 
 mod client;
+pub mod grammar;
 pub mod http;
 mod launch;
 pub mod model;

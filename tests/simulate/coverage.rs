@@ -1,0 +1,90 @@
+//! What the runs have come across.
+
+use std::{collections::BTreeMap, fmt};
+
+use fortnight::{counters::UserEnd, engine::event::Reject};
+
+use crate::chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS};
+
+/// How often what happened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coverage(BTreeMap<String, u64>);
+
+/// What must happen in any large number of runs, besides what the counters name.
+const REQUIRED: [&str; 38] = [
+    "far end: finishes",
+    "far end: closes",
+    "far end: resets",
+    "far end: nothing, and yet an edge",
+    "read: cut",
+    "read: EINTR",
+    "read: EAGAIN",
+    "write: cut",
+    "write: EINTR",
+    "write: EAGAIN",
+    "register: ENOMEM or ENOSPC",
+    "change of interest: ENOMEM or ENOSPC",
+    "signal",
+    "time: jump",
+    "deadline: hole",
+    "deadline: hole, timeout 0",
+    "deadline: login",
+    "deadline: slow user",
+    "deadline: accepting again",
+    "deadline: shutdown",
+    "ring full: hole given up",
+    "ring full: waits for ever",
+    "ring full: source held back",
+    "run: new one begins",
+    "run: there are no more numbers",
+    "users: pause begins",
+    "users: pause ends",
+    "users: takes over an id",
+    "users: cut off by policy",
+    "connections: source too many",
+    "connections: user too many",
+    "lines: late",
+    "lines: duplicate",
+    "sources: budget used up",
+    "users: budget used up",
+    "end: asked to, in time",
+    "end: asked to, twice",
+    "end: nothing left to do",
+];
+
+impl Coverage {
+    pub(crate) fn count(&mut self, what: &str) {
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&mut self, what: &str, times: u64) {
+        match self.0.get_mut(what) {
+            Some(count) => *count += times,
+            None => _ = self.0.insert(what.to_owned(), times),
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Coverage) {
+        for (what, &times) in &other.0 {
+            self.add(what, times);
+        }
+    }
+
+    /// What has never happened, though it should have.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let ends = UserEnd::ALL.iter().map(|end| format!("users: {}", end.name()));
+        let rejects = Reject::ALL.iter().map(|reason| format!("lines: {}", reason.name()));
+        let faults = [READ_BREAKS.as_slice(), &WRITE_BREAKS, &ACCEPT_FAILURES].concat();
+        let others = REQUIRED.iter().copied().chain(faults).map(str::to_owned);
+        ends.chain(rejects).chain(others).filter(|what| !self.0.contains_key(what)).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, times) in &self.0 {
+            writeln!(f, "  {what:<42}{times:>12}")?;
+        }
+        Ok(())
+    }
+}

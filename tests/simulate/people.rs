@@ -1,0 +1,186 @@
+//! The model's users: who follows whom, who is connected, and what each connection is owed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fortnight::{counters::UserEnd, engine::event::Kind, time::Micros};
+use support::{grammar::number, model::Event};
+
+use crate::ring::Line;
+
+/// Longest login line, terminator included.
+const LOGIN_BYTES_MAX: usize = 64;
+
+/// How far a connection on the user port has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not logged in: what it has sent so far.
+    Login(Vec<u8>),
+    /// It has, with this id.
+    User(u64),
+}
+
+/// A connection on the user port.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) stage: Stage,
+    /// When it must have logged in.
+    pub(crate) deadline: Micros,
+    /// Told, and not written at the end of the last turn.
+    pub(crate) owed: Vec<u8>,
+    /// Written since then.
+    pub(crate) written: Vec<u8>,
+    /// The last write was cut short.
+    pub(crate) short: bool,
+    /// Being writable is told.
+    pub(crate) wants_write: bool,
+    /// Reasons for its end.
+    pub(crate) causes: BTreeSet<usize>,
+    pub(crate) closed: bool,
+    /// Since when it has been above half of its buffer, without a break as far as one can tell.
+    pub(crate) above_half_since: Option<Micros>,
+    /// Since when it has surely been above its buffer without a break, and the turn in which that began.
+    pub(crate) behind_since: Option<(Micros, u64)>,
+}
+
+impl Client {
+    /// What is owed to it and has not been written yet.
+    pub(crate) fn level(&self) -> usize {
+        self.owed.len().saturating_sub(self.written.len())
+    }
+
+    pub(crate) fn is_user(&self) -> bool {
+        matches!(self.stage, Stage::User(_))
+    }
+
+    pub(crate) fn cause(&mut self, end: UserEnd) {
+        self.causes.insert(end as usize);
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct People {
+    followers: BTreeMap<u64, BTreeSet<u64>>,
+    connected: BTreeMap<u64, usize>,
+    pub(crate) clients: BTreeMap<usize, Client>,
+    /// By kind, numbered as the server does.
+    pub(crate) released: [u64; 8],
+    pub(crate) deliveries: u64,
+    /// Bytes told to anybody in this turn.
+    pub(crate) told_bytes: usize,
+    /// The latest arrival among the events released.
+    pub(crate) latest: u64,
+}
+
+impl People {
+    pub(crate) fn connect(&mut self, peer: usize, deadline: Micros) {
+        self.clients.insert(
+            peer,
+            Client {
+                stage: Stage::Login(Vec::new()),
+                deadline,
+                owed: Vec::new(),
+                written: Vec::new(),
+                short: false,
+                wants_write: false,
+                causes: BTreeSet::new(),
+                closed: false,
+                above_half_since: None,
+                behind_since: None,
+            },
+        );
+    }
+
+    /// Reads what a connection has sent. Says whether it has logged in with that.
+    pub(crate) fn read(&mut self, peer: usize, bytes: &[u8]) -> bool {
+        let Some(client) = self.clients.get_mut(&peer).filter(|client| client.causes.is_empty()) else {
+            return false;
+        };
+        let Stage::Login(line) = &mut client.stage else {
+            return false;
+        };
+        line.extend_from_slice(bytes);
+        let Some(end) = line.iter().take(LOGIN_BYTES_MAX).position(|&byte| byte == b'\n') else {
+            if line.len() >= LOGIN_BYTES_MAX {
+                client.cause(UserEnd::BadLogin);
+            }
+            return false;
+        };
+        let line = &line[..end];
+        let Some(id) = number(line.strip_suffix(b"\r").unwrap_or(line)) else {
+            client.cause(UserEnd::BadLogin);
+            return false;
+        };
+        client.stage = Stage::User(id);
+        if let Some(replaced) = self.connected.insert(id, peer).and_then(|old| self.clients.get_mut(&old)) {
+            replaced.cause(UserEnd::Replaced);
+        }
+        true
+    }
+
+    /// Forgets a connection that is closed.
+    pub(crate) fn forget(&mut self, peer: usize) {
+        if let Some(Client { stage: Stage::User(id), .. }) = self.clients.remove(&peer)
+            && self.connected.get(&id) == Some(&peer)
+        {
+            self.connected.remove(&id);
+        }
+    }
+
+    pub(crate) fn users(&self) -> usize {
+        self.connected.len()
+    }
+
+    pub(crate) fn edges(&self) -> u64 {
+        self.followers.values().map(|followers| followers.len() as u64).sum()
+    }
+
+    /// A new run begins.
+    pub(crate) fn forget_graph(&mut self) {
+        self.followers.clear();
+    }
+
+    /// Releases an event, or uses up the number of a line that is none.
+    pub(crate) fn release(&mut self, line: &Line) {
+        self.latest = self.latest.max(line.arrived);
+        let Ok(event) = line.event else {
+            return;
+        };
+        let kind = match event {
+            Event::Follow(from, to) => {
+                self.followers.entry(to).or_default().insert(from);
+                self.tell(to, line);
+                Kind::Follow
+            }
+            Event::Unfollow(from, to) => {
+                self.followers.entry(to).or_default().remove(&from);
+                Kind::Unfollow
+            }
+            Event::Broadcast => {
+                for id in self.connected.keys().copied().collect::<Vec<u64>>() {
+                    self.tell(id, line);
+                }
+                Kind::Broadcast
+            }
+            Event::Private(_, to) => {
+                self.tell(to, line);
+                Kind::Private
+            }
+            Event::Status(from) => {
+                for id in self.followers.get(&from).cloned().unwrap_or_default() {
+                    self.tell(id, line);
+                }
+                Kind::Status
+            }
+        };
+        self.released[kind as usize] += 1;
+    }
+
+    fn tell(&mut self, id: u64, line: &Line) {
+        if let Some(client) = self.connected.get(&id).and_then(|peer| self.clients.get_mut(peer)) {
+            client.owed.extend_from_slice(&line.text);
+            self.deliveries += 1;
+            self.told_bytes += line.text.len();
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One seed, one run.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use fortnight::{
+    config::Config,
+    counters::{Counters, UserEnd},
+    engine::event::Reject,
+    server::{Phase, Server, net::Net},
+    sim::{ServerEnd, SimNet},
+    time::{Micros, SECOND},
+    trace::{Recorder, Recording},
+};
+
+use crate::{
+    chaos::Chaos,
+    coverage::Coverage,
+    dice::Dice,
+    model::{Model, Report},
+    options,
+    watch::{Log, Seen, Watch},
+};
+
+/// Time that a server gets after the last thing has happened.
+const TIME_AFTER_END: Micros = 60 * SECOND;
+/// Turns that the server may take without going to sleep.
+const TURNS_AWAKE: u64 = 20_000;
+
+/// Possibilities that are kept in mind.
+const MODELS: usize = 64;
+
+/// Runs a seed. On a failure the run is repeated and recorded in `traces`.
+pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(), String> {
+    let outcome = catch(|| play(seed, coverage, |net| net));
+    outcome.map(|_| ()).map_err(|problem| {
+        let place = match record(seed, traces) {
+            Ok(path) => format!("the run is in {}: fortnight replay, fortnight trace show", path.display()),
+            Err(error) => format!("the run could not be recorded: {error}"),
+        };
+        format!("seed {seed}: {problem}\n{place}\nmake simulate SEED={seed} repeats it")
+    })
+}
+
+/// Repeats a run, and records it as a trace.
+fn record(seed: u64, traces: &Path) -> Result<PathBuf, String> {
+    let path = traces.join(format!("simulate-{seed}.trace"));
+    fs::create_dir_all(traces).map_err(|error| error.to_string())?;
+    let config = options::config(&mut Dice::new(seed).split());
+    let file = File::create(&path).map_err(|error| error.to_string())?;
+    let recorder = Recorder::new(Box::new(file), &config).map_err(|error| error.to_string())?;
+    let _ = catch(|| play(seed, &mut Coverage::default(), |net| Recording::new(net, recorder)));
+    Ok(path)
+}
+
+/// A panic is a problem like any other.
+fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+/// Runs a seed on a network that may be wrapped. Returns what the server has counted, and whether a trace can tell it.
+pub(crate) fn play<N: Net>(
+    seed: u64,
+    coverage: &mut Coverage,
+    wrap: impl FnOnce(SimNet<Chaos>) -> N,
+) -> Result<(Counters, SimNet<Chaos>), String> {
+    let mut dice = Dice::new(seed);
+    let config = options::config(&mut dice.split());
+    let temper = options::temper(&mut dice.split(), &config);
+    let net = SimNet::new(Chaos::new(&mut dice, &temper, &config));
+    let log: Log = Rc::new(RefCell::new(Vec::new()));
+    let sleeping = net.clone();
+    let before_sleep = Box::new(move || {
+        let mut shared = sleeping.shared();
+        let oversleep = shared.script.oversleep();
+        let now = shared.world.now();
+        shared.world.advance_to(now + oversleep);
+    });
+    let watch = Watch::new(wrap(net.clone()), Rc::clone(&log), before_sleep);
+    let mut server = Server::new(config.clone(), watch, 0);
+    let mut models = vec![Model::new(config.clone(), report(&mut server, &net, &[]))];
+    let mut awake = 0;
+    while !is_over(&net, server.phase()) {
+        server.turn().map_err(|error| error.to_string())?;
+        let seen = log.take();
+        awake = if matches!(seen.first(), Some(Seen::Poll { wait: Some(0), .. })) { awake + 1 } else { 0 };
+        if awake > TURNS_AWAKE {
+            return Err("the server never goes to sleep".to_owned());
+        }
+        let report = report(&mut server, &net, &seen);
+        models = step(models, &seen, &report, &net, coverage)?;
+    }
+    finish(&mut server, &net, &models, &config, coverage)?;
+    let counters = server.counters().clone();
+    coverage.merge(&net.shared().script.coverage);
+    Ok((counters, net))
+}
+
+/// All that the models can have become.
+fn step(
+    models: Vec<Model>,
+    seen: &[Seen],
+    report: &Report,
+    net: &SimNet<Chaos>,
+    coverage: &mut Coverage,
+) -> Result<Vec<Model>, String> {
+    let shared = net.shared();
+    let mut possible: Vec<Model> = Vec::new();
+    let mut wrong = None;
+    for model in models {
+        match model.turn(seen, report, &shared.script.arrivals, coverage) {
+            Ok(models) => {
+                for model in models {
+                    if possible.len() < MODELS && !possible.iter().any(|other| model.is_like(other)) {
+                        possible.push(model);
+                    }
+                }
+            }
+            Err(problem) => _ = wrong.get_or_insert(problem),
+        }
+    }
+    match wrong {
+        Some(problem) if possible.is_empty() => {
+            Err(format!("at {} µs, turn {}: {problem}", shared.world.now(), report.counters.loop_turns))
+        }
+        _ => Ok(possible),
+    }
+}
+
+fn is_over(net: &SimNet<Chaos>, phase: Phase) -> bool {
+    let shared = net.shared();
+    let too_late = |ended: Micros| shared.world.now() > ended + TIME_AFTER_END;
+    matches!(phase, Phase::Done { .. })
+        || shared.world.is_idle()
+        || shared.script.ended_at.is_some_and(too_late)
+}
+
+fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>, seen: &[Seen]) -> Report {
+    let polled = seen.iter().rposition(|seen| matches!(seen, Seen::Poll { .. })).unwrap_or(0);
+    // After an operation there may be an edge that has not been told.
+    let touched = |peer: usize| {
+        seen[polled..].iter().any(|seen| match seen {
+            Seen::Registered(other, _)
+            | Seen::WantWrite(other, ..)
+            | Seen::Read(other, _)
+            | Seen::Wrote(other, ..) => *other == peer,
+            _ => false,
+        })
+    };
+    let unread = {
+        let shared = net.shared();
+        let peers = shared.world.peers().filter(|&peer| shared.world.unread(peer) > 0);
+        peers.map(|peer| peer.index()).filter(|&peer| !touched(peer)).collect()
+    };
+    let phase = server.phase();
+    let snapshot = server.snapshot();
+    Report {
+        counters: snapshot.counters.clone(),
+        cursor: snapshot.cursor,
+        waiting: snapshot.waiting,
+        paused: snapshot.pauses.iter().any(|pause| pause.reason == "slow_user"),
+        buffered_bytes: snapshot.buffered_bytes,
+        users: snapshot.users,
+        sources: snapshot.sources,
+        edges: snapshot.follow_edges,
+        phase,
+        unread,
+    }
+}
+
+/// Checks what must hold in the end.
+fn finish<N: Net>(
+    server: &mut Server<N>,
+    net: &SimNet<Chaos>,
+    models: &[Model],
+    config: &Config,
+    coverage: &mut Coverage,
+) -> Result<(), String> {
+    let model = models.first().ok_or("no model is left")?;
+    let open: Vec<(usize, usize)> = model.open().collect();
+    match server.phase() {
+        Phase::Done { forced: true } => coverage.count("end: asked to, twice"),
+        Phase::Done { forced: false } => {
+            if let Some((peer, _)) = open.first() {
+                return Err(format!("the server has ended, but connection {peer} is still open"));
+            }
+            coverage.count("end: asked to, in time");
+        }
+        _ => {
+            model.check_rest()?;
+            check_ends(net, model, &open)?;
+            coverage.count("end: nothing left to do");
+        }
+    }
+    count(server.counters(), config, coverage);
+    Ok(())
+}
+
+/// Everybody who reads has everything, everybody who has gone is gone, and nobody waits to be accepted.
+fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Result<(), String> {
+    let shared = net.shared();
+    for (peer, _, over, slow) in shared.script.ends() {
+        let found = open.iter().find(|&&(other, _)| other == peer);
+        let end = shared
+            .world
+            .peers()
+            .find(|other| other.index() == peer)
+            .map(|peer| shared.world.server_end(peer));
+        match found {
+            None if end == Some(ServerEnd::Open) => {
+                return Err(format!("connection {peer} was never accepted"));
+            }
+            Some(_) if over && !model.holds(peer) => {
+                return Err(format!("connection {peer} has ended, and nobody has noticed"));
+            }
+            Some(&(_, owed)) if owed > 0 && !slow => {
+                return Err(format!("connection {peer} takes everything, but is still owed {owed} bytes"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn count(counters: &Counters, config: &Config, coverage: &mut Coverage) {
+    for end in UserEnd::ALL {
+        coverage.add(&format!("users: {}", end.name()), counters.users_disconnected[end as usize]);
+    }
+    for reason in Reject::ALL {
+        coverage.add(&format!("lines: {}", reason.name()), counters.events_rejected[reason as usize]);
+    }
+    coverage.add("lines: late", counters.events_late);
+    coverage.add("lines: duplicate", counters.events_duplicate);
+    coverage.add("lines: in all", counters.events_received);
+    coverage.add("events: delivered", counters.deliveries);
+    coverage.add("server: turns", counters.loop_turns);
+    coverage.add("ring full: source held back", u64::from(counters.paused_ring_full > 0));
+    let _ = config;
+}
