@@ -57,6 +57,7 @@ fn a_source_that_disconnects_changes_nothing_about_cursor_or_graph() {
     let mut source = server.source();
     source.send("1|F|1|9\n2|F|2|9\n3|U|2|9\n5|S|9\n");
     source.finish();
+    server.wait_for_hang_ups(server.sources);
     // Number 5 still waits for 4; the numbers before are late; 9 still has its follower.
     let mut source = server.source();
     source.send("1|B\n3|B\n6|B\n4|B\n");
@@ -74,7 +75,10 @@ fn a_source_may_come_back_at_once() {
         user.expect(broadcast(number));
         if number % 2 == 0 {
             source.vanish();
+        } else {
+            source.finish();
         }
+        server.wait_for_hang_ups(server.sources);
     }
 }
 

@@ -107,6 +107,7 @@ fn a_user_that_hung_up_has_made_room_for_one_that_connected_after() {
         user.expect(broadcast(number));
         user = server.while_frozen(|| {
             drop(user);
+            server.wait_for_hang_ups(server.users);
             server.user(number)
         });
     }
@@ -126,6 +127,7 @@ fn a_source_that_hung_up_has_made_room_for_one_that_connected_after() {
             // Its last words are not lost.
             source.send(broadcast(2 * number));
             drop(source);
+            server.wait_for_hang_ups(server.sources);
             server.source()
         });
         user.expect(broadcast(2 * number));

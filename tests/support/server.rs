@@ -78,6 +78,24 @@ impl Server {
         user
     }
 
+    /// Returns when the kernel has told the server's side of every connection to `listener` that the other side is
+    /// closed. Each processor delivers packets on its own, so a connection that is made right after another was
+    /// closed may come first.
+    #[track_caller]
+    pub fn wait_for_hang_ups(&self, listener: SocketAddr) {
+        let port = format!(":{:04X}", listener.port());
+        let is_open = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, state) = (fields.next(), fields.nth(1));
+            local.is_some_and(|local| local.ends_with(&port)) && state == Some("01")
+        };
+        let deadline = Instant::now() + DEADLINE;
+        while std::fs::read_to_string("/proc/net/tcp").expect("the table of sockets").lines().any(is_open) {
+            assert!(Instant::now() < deadline, "connections to {listener} stay open");
+            std::thread::yield_now();
+        }
+    }
+
     /// Connects to the users' port, and sends nothing yet.
     #[track_caller]
     pub fn stranger(&self) -> User {
