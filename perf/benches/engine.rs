@@ -5,91 +5,82 @@
 //! - `sequence`: nobody is connected; lines are read, put in order and applied to the graph.
 //! - `deliver`: everything, the bytes of each user being gathered and thrown away.
 //!
-//! With `--once` it runs `deliver` a single time, for instruction counters.
+//! `--once` runs `deliver` a single time, for instruction counters. `--once TRACE` does so with what the sources of a
+//! recorded trace sent, for the users who log in there, [`PASSES`] times from its beginning.
 
-use fortnight::engine::{Engine, EngineConfig, Stop};
-use std::{hint::black_box, time::Instant};
+#[path = "stream.rs"]
+mod stream;
+
+use fortnight::{
+    engine::{Engine, EngineConfig, Stop},
+    server::net::Port,
+    trace::{Reader, Record, What},
+};
+use std::{collections::HashMap, error::Error, fs::File, hint::black_box, time::Instant};
+use stream::{FIRST, MARGIN};
 
 const EVENTS: usize = 3_000_000;
-const USERS: u64 = 1000;
-const CONNECTED: u64 = 100;
-const CHUNK_BYTES: usize = 256 << 10;
-const MARGIN: usize = 64;
+/// How often a recorded trace is fed.
+const PASSES: usize = 10;
 
-/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators".
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
+/// What is fed, and for whom.
+struct Load {
+    first: u64,
+    chunks: Vec<Vec<u8>>,
+    users: Vec<u64>,
+    passes: usize,
 }
 
-/// The stream, shuffled in batches of up to `batch` events, cut into chunks.
-fn stream(first: u64, batch: u64) -> Vec<Vec<u8>> {
-    let mut random = SplitMix(666);
-    let mut lines: Vec<String> = (first..)
-        .take(EVENTS)
-        .map(|seq| {
-            let (from, to) = (random.below(USERS) + 1, random.below(USERS) + 1);
-            match random.below(100) {
-                0..25 => format!("{seq}|F|{from}|{to}\r\n"),
-                25..44 => format!("{seq}|U|{from}|{to}\r\n"),
-                44 => format!("{seq}|B\r\n"),
-                45..75 => format!("{seq}|P|{from}|{to}\r\n"),
-                _ => format!("{seq}|S|{from}\r\n"),
+/// Three million events, shuffled in batches of up to a hundred.
+fn generated() -> Load {
+    let lines = stream::lines(FIRST, EVENTS, 100);
+    let chunks = stream::cut(lines.iter().map(String::as_bytes));
+    Load { first: FIRST, chunks, users: stream::connected(), passes: 1 }
+}
+
+/// What a recorded trace says that sources sent, and who logged in.
+fn recorded(path: &str) -> Result<Load, Box<dyn Error>> {
+    let mut reader = Reader::new(File::open(path)?)?;
+    let (mut sent, mut logins, mut data) = (Vec::new(), HashMap::<_, Vec<u8>>::new(), Vec::new());
+    while let Some((_, record)) = reader.next(&mut data)? {
+        match record {
+            Record::Connection { who, what: What::Sends } if who.port() == Port::Source => {
+                sent.append(&mut data);
             }
-        })
-        .collect();
-    let mut rest = &mut lines[..];
-    while !rest.is_empty() {
-        let len = (random.below(batch) + 1).min(rest.len() as u64) as usize;
-        let (now, later) = rest.split_at_mut(len);
-        for at in (1..len).rev() {
-            now.swap(at, random.below(at as u64 + 1) as usize);
-        }
-        rest = later;
-    }
-    let mut chunks = vec![vec![b' '; MARGIN]];
-    for line in &lines {
-        let last = chunks.len() - 1;
-        chunks[last].extend_from_slice(line.as_bytes());
-        if chunks[last].len() > CHUNK_BYTES {
-            chunks.push(vec![b' '; MARGIN]);
+            Record::Connection { who, what: What::Sends } => logins.entry(who).or_default().append(&mut data),
+            _ => {}
         }
     }
-    for chunk in &mut chunks {
-        chunk.resize(chunk.len() + MARGIN, b' ');
-    }
-    chunks
+    let ids: Result<Vec<u64>, _> =
+        logins.into_values().map(|line| String::from_utf8_lossy(&line).trim().parse()).collect();
+    let mut users = ids?;
+    users.sort_unstable();
+    users.dedup();
+    let chunks = stream::cut(sent.split_inclusive(|&byte| byte == b'\n'));
+    Ok(Load { first: reader.config().first_sequence, chunks, users, passes: PASSES })
 }
 
-struct Run {
-    connected: u64,
-}
-
-/// Feeds the stream to a new engine; returns nanoseconds and deliveries.
-fn run(chunks: &[Vec<u8>], first: u64, run: &Run) -> (u128, u64) {
+/// Feeds the load to a new engine; returns nanoseconds, events and deliveries.
+fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
     let mut engine = Engine::new(&EngineConfig {
         capacity: 65_536,
-        first_sequence: first,
+        first_sequence: load.first,
         timeout: Some(1_000_000),
         event_bytes_max: 1024,
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 64 << 10,
     });
-    for id in 1..=run.connected {
-        engine.connect(id * (USERS / CONNECTED));
+    for &id in users {
+        engine.connect(id);
     }
     let start = Instant::now();
-    drive(&mut engine, chunks);
+    for _ in 0..load.passes {
+        engine.restart();
+        drive(&mut engine, &load.chunks);
+    }
     let elapsed = start.elapsed().as_nanos();
-    assert_eq!(engine.counters.events_released_total(), EVENTS as u64);
-    (elapsed, engine.counters.deliveries)
+    assert_eq!(engine.waiting(), 0, "the load has no holes");
+    (elapsed, engine.counters.events_released_total(), engine.counters.deliveries)
 }
 
 /// All that is measured. `perf/instructions` knows it by its name.
@@ -112,20 +103,25 @@ fn drive(engine: &mut Engine, chunks: &[Vec<u8>]) {
     black_box(bytes);
 }
 
-fn main() {
-    let once = std::env::args().any(|arg| arg == "--once");
-    let first = 5_000_000;
-    let chunks = stream(first, 100);
-    if once {
-        run(&chunks, first, &Run { connected: CONNECTED });
-        return;
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(once) = arguments.iter().position(|argument| argument == "--once") {
+        let load = match arguments.get(once + 1).filter(|next| !next.starts_with('-')) {
+            Some(trace) => recorded(trace)?,
+            None => generated(),
+        };
+        let (_, events, deliveries) = run(&load, &load.users);
+        println!("{events} events, {deliveries} deliveries");
+        return Ok(());
     }
-    for (name, what) in [("sequence", Run { connected: 0 }), ("deliver", Run { connected: CONNECTED })] {
-        let (ns, deliveries) = (0..10).map(|_| run(&chunks, first, &what)).min().unwrap_or_default();
+    let load = generated();
+    for (name, users) in [("sequence", &[][..]), ("deliver", &load.users)] {
+        let (ns, events, deliveries) = (0..10).map(|_| run(&load, users)).min().unwrap_or_default();
         println!(
             "{name:10} {:6.1} ns/event {:6.2} ns/delivery",
-            ns as f64 / EVENTS as f64,
+            ns as f64 / events as f64,
             ns as f64 / deliveries.max(1) as f64
         );
     }
+    Ok(())
 }
