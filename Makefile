@@ -9,7 +9,7 @@ SCALE ?= 1
 DIFF ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph soak dist check-dist image dev-server simulate
+.PHONY: help run test lint traces bless demo bench instructions flamegraph stages soak dist check-dist image dev-server simulate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ bench: ## Measure every figure of the README against the limit (ARGS='shapes --s
 instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts
 	perf/instructions
 
+stages: ## Time the engine's stages one by one: parse, sequence, route, gather (ARGS=gather: only that)
+	$(CARGO) bench --quiet --features stages --bench stages -- $(ARGS)
+	@echo "wrote $$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/criterion"
+
 flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what changed since that commit)
 	perf/flamegraph "$(SHAPE)" "$(SCALE)" "$(DIFF)"
 
@@ -50,7 +54,7 @@ simulate: ## Run SEEDS (default 2000) of the simulator
 
 lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
 dist: ## Pack the static binary, man pages, completions and unit into dist/

@@ -45,6 +45,9 @@ mod idset;
 mod mail;
 mod scan;
 mod sequencer;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 mod text;
 mod transpose;
 

@@ -1,0 +1,135 @@
+//! The stages of the engine one by one, so that `perf/benches/stages.rs` can measure each alone. Part of the library only
+//! with the feature `stages`, which nothing but that benchmark turns on.
+//!
+//! They are the engine's own parts, called in the order and in the portions in which [`Engine`](super::Engine) calls them.
+
+use super::{
+    BATCH_LINES, apply,
+    event::{Event, parse_line},
+    fanout::{FanOut, TurnLimits},
+    graph::Graph,
+    scan::{scan_line, window},
+    sequencer::{FRESH, Sequencer, Slot},
+    text::Text,
+};
+use crate::counters::Counters;
+use std::ops::Range;
+
+/// Parse: reads the ordinary lines in `chunk[range]`, up to the first other one. Returns how many there are, and the sum
+/// of their numbers.
+#[must_use]
+pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
+    let (mut lines, mut sum) = (0, 0u64);
+    let mut at = range.start;
+    while at < range.end
+        && let Some(scanned) = window(&chunk[..range.end], at).and_then(scan_line)
+    {
+        lines += 1;
+        sum = sum.wrapping_add(scanned.seq ^ u64::from(scanned.from) ^ u64::from(scanned.to));
+        at += scanned.len;
+    }
+    (lines, sum)
+}
+
+/// Sequence: the ring, for events that are nothing but a number.
+#[derive(Debug)]
+pub struct Ring(Sequencer);
+
+impl Ring {
+    /// An empty ring of `capacity` slots, a power of two, its cursor at 0.
+    ///
+    /// # Panics
+    ///
+    /// If the capacity is no power of two.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Sequencer::new(capacity, 0, None))
+    }
+
+    /// Puts events into the ring, numbered from the cursor on, and takes out those that are at the cursor. Returns how many
+    /// came out.
+    pub fn sequence(&mut self, numbers: &[u64]) -> usize {
+        let first = self.0.cursor() as u64;
+        let mut released = 0;
+        for batch in numbers.chunks(BATCH_LINES) {
+            for &number in batch {
+                self.0.put(first + number, Slot::new(3, FRESH, 0, 0, 0, 1));
+            }
+            while self.0.pop().is_some() {
+                released += 1;
+            }
+            self.0.update_reach();
+        }
+        // One byte of text is enough for all that wait.
+        self.0.settle(&[0], 0);
+        released
+    }
+}
+
+/// Events in the order of their numbers, and their lines.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    events: Vec<(Event, Range<usize>)>,
+    text: Vec<u8>,
+}
+
+impl Events {
+    /// The events that `lines` are, each with its line end; what is none is left out.
+    pub fn new<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut events = Self::default();
+        for line in lines {
+            if let Ok(event) = parse_line(line.trim_ascii_end()) {
+                let start = events.text.len();
+                events.text.extend_from_slice(line);
+                events.events.push((event, start..events.text.len()));
+            }
+        }
+        events.events.sort_unstable_by_key(|(event, _)| event.seq);
+        // The engine copies more than a short line has.
+        events.text.extend_from_slice(&[0; 64]);
+        events
+    }
+}
+
+/// Route and gather: the graph and the fan-out, for one turn after the other, however long it is.
+#[derive(Debug)]
+pub struct Turn {
+    graph: Graph,
+    fanout: FanOut,
+    counters: Counters,
+}
+
+impl Turn {
+    /// No edges; the users with these ids are connected. Lines of one turn take at most `bytes`.
+    #[must_use]
+    pub fn new(users: &[u64], bytes: usize) -> Self {
+        let limits = TurnLimits { user_bytes: bytes, mean_bytes: bytes, event_bytes: 1024 };
+        let mut turn =
+            Self { graph: Graph::default(), fanout: FanOut::new(limits), counters: Counters::default() };
+        for &id in users {
+            turn.graph.connect(id, turn.fanout.connect());
+        }
+        turn
+    }
+
+    /// Route: applies events to the graph and notes in the turn who gets them. Returns the deliveries noted so far.
+    pub fn route(&mut self, events: &Events) -> u64 {
+        let Self { graph, fanout, counters } = self;
+        for (event, line) in &events.events {
+            let text = Text { bytes: &events.text[line.start..], len: line.len() };
+            apply(graph, fanout, counters, event.kind as u8, event.from, event.to, text);
+        }
+        counters.deliveries
+    }
+
+    /// Whether the turn has become longer than was said.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.fanout.is_full()
+    }
+
+    /// Gather: hands every user what it is owed, and ends the turn.
+    pub fn gather(&mut self, write: impl FnMut(u32, &[u8])) {
+        self.fanout.deliver(write);
+    }
+}
