@@ -9,7 +9,7 @@ SCALE ?= 1
 DIFF ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph stages soak dist check-dist image dev-server simulate
+.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: ## Measure every figure of the README against the limit (ARGS='shapes --s
 
 instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts
 	perf/instructions
+
+perf-stat: ## Counters and system calls per thousand deliveries, beside the limit (SHAPE=maze SCALE=1)
+	perf/perf-stat "$(SHAPE)" "$(SCALE)"
 
 stages: ## Time the engine's stages one by one: parse, sequence, route, gather (ARGS=gather: only that)
 	$(CARGO) bench --quiet --features stages --bench stages -- $(ARGS)
