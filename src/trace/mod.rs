@@ -43,7 +43,7 @@
 //! block   = *BYTE                         ; so many as its record says
 //! note    = "#" *BYTE LF / LF
 //! WHO     = ("source " / "user ") NUMBER
-//! TIME    = NUMBER                        ; microseconds since the start, never less than the one before
+//! TIME    = NUMBER                        ; microseconds since the start, never less than the one before, below 2^63
 //! NUMBER  = 1*DIGIT                       ; below 2^64
 //! TEXT    = %x20-5B / %x5D-7E             ; ASCII that can be printed, but no backslash
 //! ESCAPE  = "\r" / "\n" / "\t" / "\\" / "\x" 2HEXDIG

@@ -13,6 +13,8 @@ const READ_BYTES: usize = 256 << 10;
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes that one record may bring before they are handed out: what is left comes as another record of that time.
 const DATA_BYTES: usize = 256 << 10;
+/// Latest time: more than 292,000 years, and far enough from the end of a `u64` that no timeout added to it overflows.
+const TIME_MAX: Micros = i64::MAX as Micros;
 /// Longest piece of a line that is repeated in a message.
 const QUOTED_BYTES: usize = 60;
 
@@ -116,6 +118,10 @@ impl<R: Read> Reader<R> {
                 continue;
             }
             let (time, record, block) = parse_record(line).map_err(|reason| self.error_in_next(reason))?;
+            if time > TIME_MAX {
+                let reason = format!("the time {time} is too late; expected at most {TIME_MAX}");
+                return Err(self.error_in_next(reason));
+            }
             if time < self.time {
                 let reason = format!(
                     "time runs backwards, from {} to {time}; expected no less than before",

@@ -120,6 +120,19 @@ fn wherever_it_is_cut_it_plays_up_to_there_and_says_so() {
 }
 
 #[test]
+fn at_the_latest_time_everything_still_happens() {
+    let at_the_end = EXAMPLE.replace("4000000 signal", "9223372036854775807 user 2 connects");
+    let outcome = played(&at_the_end);
+    assert_eq!(outcome.streams[0], played(EXAMPLE.replace("4000000 signal\n", "")).streams[0]);
+    assert_eq!(outcome.counter("users_disconnected_login_timeout"), 1);
+    let mut piece = Vec::new();
+    cut(at_the_end.as_bytes(), 0..u64::MAX, &mut piece).unwrap().unwrap();
+    assert!(piece.ends_with(b"\n9223372036854775807 user 2 connects\n"), "{}", piece.escape_ascii());
+    let ends = replay(at_the_end.replace("user 2 connects", "signal").as_bytes(), true).unwrap();
+    assert_eq!((ends.time, ends.outcome.streams[0].end.as_str()), (i64::MAX as u64, "closed"));
+}
+
+#[test]
 fn what_is_damaged_is_named_with_its_line() {
     let with =
         |line: &str| format!("fortnight trace 1\n0 source 1 connects\n5 source 1 sends\n=1|B\n{line}\n");
@@ -136,6 +149,8 @@ fn what_is_damaged_is_named_with_its_line() {
             "line 4: option \"logLevel\" is not known; expected one of maxEventSourceClients,",
         ),
         (with("4 source 1 closes"), "line 5: time runs backwards, from 5 to 4"),
+        (with("9223372036854775808 source 1 closes"), "line 5: the time 9223372036854775808 is too late"),
+        (with("18446744073709551615 signal"), "line 5: the time 18446744073709551615 is too late"),
         (with("6 source 1 jumps"), "line 5: \"6 source 1 jumps\" is no record"),
         (with("6 source 1 takes 5"), "line 5: \"6 source 1 takes 5\" is no record"),
         (with("6 source 1 closes now"), "line 5: \"6 source 1 closes now\" is no record"),
@@ -145,6 +160,8 @@ fn what_is_damaged_is_named_with_its_line() {
         ),
         (with("option eventTimeoutMs 5"), "line 5: \"option eventTimeoutMs 5\" is no record"),
         (with("=1|B\\q"), "line 5: \\q is no escape"),
+        (with("=1|B\\x4"), "line 5: \\x is no escape; expected"),
+        (with("=1|B\\x4g"), "line 5: \\x is no escape; expected"),
         (with("=1|B\r"), "line 5: the byte 0x0d cannot stand for itself; expected \\x0d"),
         (with("6 source 1 closes\n=1|B"), "line 6: \"=1|B\" is a data line in front of which nobody sends"),
         (with("6 source 2 closes"), "line 5: source 2 has not connected"),

@@ -109,12 +109,9 @@ fn read_escaped(piece: &[u8], bytes: &mut Vec<u8>) -> Result<(), String> {
     while let Some((&byte, later)) = rest.split_first() {
         rest = later;
         match (byte, rest) {
-            (b'\\', &[b'x', high, low, ..]) => {
-                let digit = |digit: u8| (digit as char).to_digit(16);
-                let (Some(high), Some(low)) = (digit(high), digit(low)) else {
-                    return Err("\\x is not followed by two hexadecimal digits".to_owned());
-                };
-                bytes.push((high * 16 + low) as u8);
+            (b'\\', &[b'x', high, low, ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |digit: u8| (digit as char).to_digit(16).unwrap_or_default();
+                bytes.push((digit(high) * 16 + digit(low)) as u8);
                 rest = &rest[3..];
             }
             (b'\\', &[escaped, ..]) => {
