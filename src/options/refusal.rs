@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{kebab_case, table::OPTIONS, traces};
+use super::{kebab_case, subcommands, table::OPTIONS, traces};
 
 /// Longest value, in characters, that is repeated in full.
 const VALUE_CHARACTERS_MAX: usize = 80;
@@ -36,10 +36,14 @@ pub(super) fn sentence(error: &clap::Error) -> String {
         ErrorKind::InvalidUtf8 => {
             "an argument that is not UTF-8 is not accepted; expected what fortnight --help lists".to_owned()
         }
-        // A flag given twice is none: what is left is a subcommand after options of the server.
+        // A flag given twice is none: what is left is a word after options of the server.
         ErrorKind::ArgumentConflict => {
-            let subcommand = context(error, ContextKind::InvalidSubcommand);
-            format!("{subcommand}: not accepted after options of the server; expected fortnight {subcommand}")
+            let word = context(error, ContextKind::InvalidSubcommand);
+            if subcommands().iter().any(|subcommand| subcommand.get_name() == word) {
+                format!("{word}: not accepted after options of the server; expected fortnight {word}")
+            } else {
+                unknown(error, &argument)
+            }
         }
         _ => first_line(error),
     }

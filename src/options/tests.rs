@@ -261,6 +261,13 @@ fn what_clap_refuses_is_one_sentence_too() {
     );
     assert_eq!(refusal(&["--zzz"], &[]), "\"--zzz\": not known; expected what fortnight --help lists");
     assert_eq!(refusal(&["serve"], &[]), "\"serve\": not known; expected what fortnight --help lists");
+    for stray in ["stray", "hea", "", "a\nb"] {
+        assert_eq!(
+            refusal(&["--busy-poll=true", stray], &[]),
+            format!("{stray:?}: not known; expected what fortnight --help lists"),
+            "not taken for a subcommand"
+        );
+    }
     assert_eq!(refusal(&["-x"], &[]), "\"-x\": not known; expected what fortnight --help lists");
     assert_eq!(refusal(&["--version=3"], &[]), "--version: \"3\" is not accepted; expected no value");
 }
