@@ -7,9 +7,12 @@ SEEDS ?= 2000
 SHAPE ?= maze
 SCALE ?= 1
 DIFF ?=
+TIME ?= 60
+RUNS ?= -1
+TARGET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate
+.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +57,9 @@ soak: ## Load one server for MINUTES with everything that can be wrong, and see 
 
 simulate: ## Run SEEDS (default 2000) of the simulator
 	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate -- --nocapture
+
+fuzz: ## Fuzz framing, trace reader and options, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
+	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)
 
 lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check

@@ -1,0 +1,15 @@
+//! The fuzz targets: functions of arbitrary bytes that panic if something is wrong.
+//!
+//! | target | what it runs | what it is compared with |
+//! | --- | --- | --- |
+//! | [`framing`] | the real server on simulated sockets: logins and events, cut into reads as the input says | the grammar and the model of `tests/support`, which know nothing of reads |
+//! | [`trace`] | the trace reader, `trace show`, `trace cut`, `replay` | what was read is the same after writing and reading it again |
+//! | [`options`] | command lines and environments | a table of what each option accepts, and a second reading of simple command lines |
+//!
+//! They are run in two ways. `make fuzz` links each with libFuzzer, which looks for inputs that reach code not reached
+//! before: `tests/fuzz/run` says how. `cargo test` runs them on the inputs of `tests/fuzz/corpus`, which are
+//! what is left of long runs: the fewest that reach everything that was ever reached, and every input that has found a bug.
+
+pub mod framing;
+pub mod options;
+pub mod trace;
