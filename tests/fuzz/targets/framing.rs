@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
+    fmt, mem,
 };
 
 use fortnight::{
@@ -40,7 +40,7 @@ pub fn run(input: &[u8]) {
         return;
     };
     let case = Case::new(head, rest);
-    assert_eq!(case.run_server(), case.run_reference(), "{case:?}");
+    assert_eq!(case.run_server(), case.run_reference(), "the server differs from the reference: {case:#?}");
 }
 
 /// One input.
@@ -48,8 +48,18 @@ pub fn run(input: &[u8]) {
 struct Case {
     config: Config,
     cuts: Cuts,
-    logins: Vec<Vec<u8>>,
-    streams: Vec<Vec<u8>>,
+    logins: Vec<Bytes>,
+    streams: Vec<Bytes>,
+}
+
+/// Bytes that a failure shows as text.
+#[derive(Default, PartialEq, Eq)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
 }
 
 impl Case {
@@ -71,8 +81,8 @@ impl Case {
         Case {
             config,
             cuts: Cuts { lengths: cuts, next: 0, of_reads: manner & 1 == 1 },
-            logins: vec![b"1\n".to_vec(), one.to_vec(), two.to_vec()],
-            streams: vec![first.to_vec(), second.to_vec()],
+            logins: [b"1\n", one, two].map(|login| Bytes(login.to_vec())).into(),
+            streams: [first, second].map(|stream| Bytes(stream.to_vec())).into(),
         }
     }
 
@@ -87,7 +97,7 @@ impl Case {
             .chain(self.streams.iter().map(|stream| (stream, Port::Source)))
         {
             steps.push_back(Step::Connect(port));
-            let mut rest = &bytes[..];
+            let mut rest = &bytes.0[..];
             while !rest.is_empty() {
                 let len = if cuts.of_reads { rest.len() } else { cuts.next().min(rest.len()) };
                 let (piece, later) = rest.split_at(len);
@@ -116,7 +126,7 @@ impl Case {
         let shared = net.shared();
         let streams = shared.script.users.iter().map(|&user| {
             let closed = shared.world.server_end(user) != ServerEnd::Open;
-            (shared.world.received(user).to_vec(), closed)
+            (Bytes(shared.world.received(user).to_vec()), closed)
         });
         Outcome::of(server.counters(), streams.collect())
     }
@@ -124,10 +134,10 @@ impl Case {
     fn run_reference(&self) -> Outcome {
         let mut reference = Reference::new(&self.config);
         for login in &self.logins {
-            reference.login(login);
+            reference.login(&login.0);
         }
         for stream in &self.streams {
-            reference.stream(stream, self.config.max_event_bytes);
+            reference.stream(&stream.0, self.config.max_event_bytes);
         }
         reference.finish()
     }
@@ -215,11 +225,11 @@ struct Outcome {
     /// By reason.
     disconnected: BTreeMap<&'static str, u64>,
     /// What each user received, and whether the server has closed the connection.
-    streams: Vec<(Vec<u8>, bool)>,
+    streams: Vec<(Bytes, bool)>,
 }
 
 impl Outcome {
-    fn of(counters: &Counters, streams: Vec<(Vec<u8>, bool)>) -> Outcome {
+    fn of(counters: &Counters, streams: Vec<(Bytes, bool)>) -> Outcome {
         let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
         let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
         let disconnected = UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
@@ -276,13 +286,13 @@ impl Reference {
                     let replaced =
                         self.users.iter().rposition(|&user| user == Some(id)).expect("it was connected");
                     self.users[replaced] = None;
-                    self.outcome.streams[replaced] = (told, true);
+                    self.outcome.streams[replaced] = (Bytes(told), true);
                     *self.outcome.disconnected.entry("replaced").or_default() += 1;
                 }
-                self.outcome.streams.push((Vec::new(), false));
+                self.outcome.streams.push((Bytes::default(), false));
             }
             Err(reason) => {
-                self.outcome.streams.push((Vec::new(), true));
+                self.outcome.streams.push((Bytes::default(), true));
                 *self.outcome.disconnected.entry(reason).or_default() += 1;
             }
         }
@@ -353,10 +363,10 @@ impl Reference {
         }
         for (user, stream) in self.users.iter().zip(&mut self.outcome.streams) {
             if let Some(told) = user.and_then(|id| self.model.told(id)) {
-                stream.0 = told.to_vec();
+                stream.0 = Bytes(told.to_vec());
             }
-            self.outcome.deliveries += stream.0.iter().filter(|&&byte| byte == b'\n').count() as u64;
-            self.outcome.delivered_bytes += stream.0.len() as u64;
+            self.outcome.deliveries += stream.0.0.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.outcome.delivered_bytes += stream.0.0.len() as u64;
         }
         mem::take(&mut self.outcome)
     }
