@@ -224,6 +224,10 @@ impl<N: Net> Server<N> {
             log::debug!(peer:% = connection.peer, reason = end.name(); "connection closed before its login");
         }
         self.slow.retain(|&slow| slow != key);
+        if connection.queued {
+            // Somebody else may get the key, and is not to be read instead.
+            self.readable_users.retain(|&queued| queued != key);
+        }
         self.read_off(&mut connection.socket);
         drop(connection);
         self.descriptor_freed();
