@@ -6,7 +6,7 @@ use super::{
     net::Port,
     would_block,
 };
-use crate::time::{MILLISECOND, SECOND};
+use crate::time::{MILLISECOND, Micros, SECOND};
 use rustix::io::Errno;
 use std::{io, net::SocketAddr};
 
@@ -18,7 +18,19 @@ const ACCEPT_RETRY: u64 = SECOND;
 impl<N: Net> Server<N> {
     /// Whether some connection waits to be accepted.
     pub(super) fn can_accept(&self) -> bool {
-        self.can_accept_on(Port::User) || (self.can_accept_on(Port::Source) && !self.any_source_leaving())
+        self.listening().any(|port| self.can_accept_on(port))
+    }
+
+    /// When accepting is to be tried again after it has failed for want of descriptors.
+    pub(super) fn accept_deadline(&self) -> Option<Micros> {
+        let waiting = self.listening().map(|port| &self.listeners[usize::from(port == Port::User)]);
+        waiting.filter(|listener| listener.ready).filter_map(|listener| listener.retry_at).min()
+    }
+
+    /// The ports on which somebody may be accepted: no source before one that has hung up is gone.
+    fn listening(&self) -> impl Iterator<Item = Port> {
+        let source = (!self.any_source_leaving()).then_some(Port::Source);
+        source.into_iter().chain([Port::User])
     }
 
     fn can_accept_on(&self, port: Port) -> bool {

@@ -10,17 +10,11 @@ impl<N: Net> Server<N> {
     /// When there is something to do next if nothing becomes ready.
     pub(super) fn nearest_deadline(&mut self) -> Option<Micros> {
         let holes = if self.is_paused() { None } else { self.engine.next_deadline() };
-        let retry = self
-            .listeners
-            .iter()
-            .filter(|listener| listener.ready)
-            .filter_map(|listener| listener.retry_at)
-            .min();
         [
             holes,
             self.login_deadline(),
             self.slow_deadline(),
-            retry,
+            self.accept_deadline(),
             self.reports.next_due(),
             self.shutdown_deadline(),
             self.admin_deadline(),
@@ -32,6 +26,8 @@ impl<N: Net> Server<N> {
 
     /// Does what is due.
     pub(super) fn meet_deadlines(&mut self) {
+        // Who was found to be gone when the net was last asked must not wait for the next turn.
+        self.close_failed();
         self.cut_off_slow_users();
         while let Some(at) = self.login_deadline()
             && at <= self.now
