@@ -2,7 +2,7 @@
 
 use super::{
     Net, Server,
-    connection::{Connection, Role},
+    connection::{Connection, Role, Source},
     net::Port,
 };
 use crate::{
@@ -81,26 +81,37 @@ impl<N: Net> Server<N> {
         if let Phase::Flushing { deadline } = self.phase {
             self.close_flushed_users(deadline <= self.now);
             if self.user_clients == 0 {
-                self.close_drained_sources(true);
+                self.close_all_sources();
                 self.report_summary();
                 self.phase = Phase::Done { forced: false };
             }
         }
     }
 
-    /// Closes the sources that have nothing more to be read, or all.
-    fn close_drained_sources(&mut self, all: bool) {
-        let sources = self.keys(|connection| {
-            matches!(connection.role, Role::Source(_)) && (all || !connection.queued || !connection.readable)
+    /// Closes the sources that have nothing more to be read or, if there are `no_more_reads`, may not be read any more.
+    /// What has been read of one and fits the ring is waited for.
+    fn close_drained_sources(&mut self, no_more_reads: bool) {
+        let current = self.current.as_ref().map(|&(key, _)| key);
+        let sources = self.keys(|key, connection| match &connection.role {
+            Role::Source(_) if current == Some(key) => false,
+            Role::Source(Source { blocked: Some((seq, _)), .. }) => !self.engine.takes(*seq),
+            Role::Source(_) => no_more_reads || !connection.queued || !connection.readable,
+            _ => false,
         });
         for key in sources {
             self.close_source(key);
         }
     }
 
+    fn close_all_sources(&mut self) {
+        for key in self.keys(|_, connection| matches!(connection.role, Role::Source(_))) {
+            self.close_source(key);
+        }
+    }
+
     /// Closes the users that are owed nothing more, or all.
     fn close_flushed_users(&mut self, all: bool) {
-        let users = self.keys(|connection| match &connection.role {
+        let users = self.keys(|_, connection| match &connection.role {
             Role::Login(_) => true,
             Role::User(user) => all || user.output.is_empty(),
             Role::Source(_) | Role::Admin(_) => false,
@@ -110,7 +121,11 @@ impl<N: Net> Server<N> {
         }
     }
 
-    fn keys(&self, which: impl Fn(&Connection<N::Socket>) -> bool) -> Vec<usize> {
-        self.connections.iter().filter(|(_, connection)| which(connection)).map(|(key, _)| key).collect()
+    fn keys(&self, which: impl Fn(usize, &Connection<N::Socket>) -> bool) -> Vec<usize> {
+        self.connections
+            .iter()
+            .filter(|&(key, connection)| which(key, connection))
+            .map(|(key, _)| key)
+            .collect()
     }
 }
