@@ -46,7 +46,7 @@ pub(super) struct Connection {
     /// How much it may be in all.
     limit: u64,
     /// A write came short, and whoever did it waits for room.
-    starved: bool,
+    pub(super) starved: bool,
     /// The key that the server has registered it with.
     pub(super) key: Option<usize>,
     pub(super) want_write: bool,

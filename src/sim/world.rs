@@ -260,6 +260,8 @@ impl World {
         let key = connection.key?;
         let readable = connection.is_readable();
         let writable = connection.want_write && connection.is_writable();
+        // Who asks for that is told when it can be written to, as if it had tried.
+        connection.starved |= connection.want_write && !writable;
         (readable || writable).then_some(Ready::Socket {
             key,
             readable,
