@@ -360,9 +360,8 @@ impl Script for Chaos {
         }
         let (fault, name) = self.draw_fault(operation)?;
         self.coverage.count(name);
-        if !matches!(operation, Operation::Read(..) | Operation::Write(..)) {
-            self.untold = true;
-        }
+        let is_told = name.ends_with("cut") || name.ends_with("EINTR") || name.ends_with("EAGAIN");
+        self.untold |= !is_told || matches!(operation, Operation::Accept(_));
         let on_users = match operation {
             Operation::Accept(port) => port == Port::User,
             Operation::Register(peer)

@@ -60,7 +60,8 @@ impl Coverage {
     pub(crate) fn add(&mut self, what: &str, times: u64) {
         match self.0.get_mut(what) {
             Some(count) => *count += times,
-            None => _ = self.0.insert(what.to_owned(), times),
+            None if times > 0 => _ = self.0.insert(what.to_owned(), times),
+            None => {}
         }
     }
 

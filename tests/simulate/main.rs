@@ -15,6 +15,7 @@ mod dice;
 mod model;
 mod options;
 mod people;
+mod replay;
 mod ring;
 mod run;
 mod watch;

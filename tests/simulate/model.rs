@@ -6,10 +6,12 @@
 //!
 //! Before the server sleeps, everything must have been done: time only goes on while it sleeps.
 
+mod clients;
+
 use std::{io::ErrorKind, rc::Rc};
 
 use fortnight::{
-    config::{Config, SlowUserPolicy},
+    config::Config,
     counters::{Counters, UserEnd},
     engine::event::Reject,
     server::{Phase, net::Port},
@@ -19,7 +21,7 @@ use fortnight::{
 use crate::{
     chaos::Arrivals,
     coverage::Coverage,
-    people::{Client, People, Stage},
+    people::People,
     ring::{Moment, Ring},
     watch::Seen,
 };
@@ -67,7 +69,8 @@ pub(crate) struct Model {
     written: u64,
     reset_due: bool,
     /// When accepting failed for want of descriptors.
-    refused_at: Option<Micros>,
+    refused_at: [Option<Micros>; 2],
+    /// When that last happened on the user port.
     last_refused_at: Option<Micros>,
     /// Connections may have waited for that at the beginning of the turn.
     was_refused: bool,
@@ -94,7 +97,7 @@ impl Model {
             closed: [0; UserEnd::ALL.len()],
             written: 0,
             reset_due: false,
-            refused_at: None,
+            refused_at: [None; 2],
             last_refused_at: None,
             was_refused: false,
             shutdown_at: None,
@@ -114,7 +117,7 @@ impl Model {
         self.turn += 1;
         self.has_read = false;
         self.people.told_bytes = 0;
-        self.was_refused = self.refused_at.is_some();
+        self.was_refused = self.refused_at[Port::User as usize].is_some();
         if let Some(Seen::Poll { wait, now }) = log.first()
             && (*wait != Some(0) || *now != self.now.now)
             && let Some(undone) = self.undone.take()
@@ -151,15 +154,15 @@ impl Model {
             }
             &Seen::Accepted(port, peer) => {
                 self.fresh.push((port, peer));
-                self.accepting_again(coverage);
+                self.accepting_again(port, coverage);
             }
-            Seen::NotAccepted(number) => {
-                self.accepting_again(coverage);
-                let errno = rustix::io::Errno::from_raw_os_error(*number);
+            &Seen::NotAccepted(port, number) => {
+                self.accepting_again(port, coverage);
+                let errno = rustix::io::Errno::from_raw_os_error(number);
                 use rustix::io::Errno;
                 if [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno) {
-                    self.refused_at = Some(self.now.now);
-                    self.last_refused_at = self.refused_at;
+                    self.refused_at[port as usize] = Some(self.now.now);
+                    self.last_refused_at = self.refused_at[Port::User as usize].or(self.last_refused_at);
                 }
             }
             &Seen::Registered(peer, done) => self.registered(peer, done),
@@ -167,7 +170,7 @@ impl Model {
                 if let Some(client) = self.people.clients.get_mut(&peer) {
                     match outcome {
                         Ok(()) => client.wants_write = on,
-                        Err(kind) => client.cause(end_of(kind)),
+                        Err(kind) => client.cause(clients::end_of(kind)),
                     }
                 }
             }
@@ -175,7 +178,7 @@ impl Model {
                 self.source_read(*peer, outcome, arrivals, coverage)?;
             }
             Seen::Read(peer, outcome) => {
-                self.client_read(*peer, outcome, rest, report, arrivals, coverage)?
+                self.client_read(*peer, outcome, rest, report, arrivals, coverage)?;
             }
             Seen::Wrote(peer, offered, outcome) => self.wrote(*peer, *offered, outcome)?,
             &Seen::Closed(peer) => self.closes(peer, report, coverage)?,
@@ -183,13 +186,15 @@ impl Model {
         Ok(())
     }
 
-    fn close_source(&mut self, peer: usize) {
-        self.ring.close(peer);
+    /// A source is closed. Says whether it had lines that could have been taken.
+    fn close_source(&mut self, peer: usize) -> bool {
+        let fits = self.ring.close(peer, self.now);
         self.reset_due |= self.config.reset_on_source_eof && self.ring.open().next().is_none();
+        fits
     }
 
-    fn accepting_again(&mut self, coverage: &mut Coverage) {
-        if self.refused_at.take().is_some_and(|at| self.now.now >= at + SECOND) {
+    fn accepting_again(&mut self, port: Port, coverage: &mut Coverage) {
+        if self.refused_at[port as usize].take().is_some_and(|at| self.now.now >= at + SECOND) {
             coverage.count("deadline: accepting again");
         }
     }
@@ -252,81 +257,6 @@ impl Model {
         }
     }
 
-    fn client_read(
-        &mut self,
-        peer: usize,
-        outcome: &Result<Vec<u8>, ErrorKind>,
-        rest: &[Seen],
-        report: &Report,
-        arrivals: &Arrivals,
-        coverage: &mut Coverage,
-    ) -> Result<(), String> {
-        let is_over = self.people.clients.get(&peer).is_some_and(|client| {
-            !client.is_user() && (client.deadline <= self.now.now || report.phase != Phase::Running)
-        });
-        if is_over && is_read_off(peer, rest) {
-            // Nobody looks at it any more; but perhaps it was that which ended it.
-            if let Some(client) = self.people.clients.get_mut(&peer) {
-                note_end(client, outcome);
-            }
-            return Ok(());
-        }
-        let Ok(bytes) = outcome else {
-            if let Some(client) = self.people.clients.get_mut(&peer) {
-                note_end(client, outcome);
-            }
-            return Ok(());
-        };
-        if bytes.is_empty() {
-            if let Some(client) = self.people.clients.get_mut(&peer) {
-                client.cause(UserEnd::Left);
-            }
-            return Ok(());
-        }
-        if is_budget_used_up(peer, rest) {
-            coverage.count("users: budget used up");
-        }
-        let connected = self.people.users();
-        if self.people.read(peer, bytes) {
-            if self.people.users() == connected {
-                coverage.count("users: takes over an id");
-            }
-            let arrived = arrivals.logins.get(&peer).copied().unwrap_or(u64::MAX);
-            let refused =
-                self.was_refused || self.last_refused_at.is_some_and(|at| self.now.now <= at + SECOND);
-            if arrived < self.people.latest && arrivals.trouble < arrived && !refused {
-                return Err(format!(
-                    "an event that arrived after the login of connection {peer} was served before it"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn wrote(
-        &mut self,
-        peer: usize,
-        offered: usize,
-        outcome: &Result<Vec<u8>, ErrorKind>,
-    ) -> Result<(), String> {
-        let client = self.people.clients.get_mut(&peer).filter(|client| client.is_user());
-        let client = client.ok_or(format!("connection {peer} was written to, and has not logged in"))?;
-        match outcome {
-            Ok(bytes) => {
-                client.written.extend_from_slice(bytes);
-                client.short = bytes.len() < offered;
-                self.written += bytes.len() as u64;
-                if client.level() <= self.config.user_buffer_bytes {
-                    client.behind_since = None;
-                }
-            }
-            Err(ErrorKind::WouldBlock) => client.short = true,
-            Err(ErrorKind::Interrupted) => {}
-            Err(kind) => client.cause(end_of(*kind)),
-        }
-        Ok(())
-    }
-
     fn closes(&mut self, peer: usize, report: &Report, coverage: &mut Coverage) -> Result<(), String> {
         if let Some(client) = self.people.clients.get_mut(&peer) {
             client.closed = true;
@@ -337,7 +267,9 @@ impl Model {
                 return Err(format!("source {peer} was closed without a reason"));
             }
             if source.over {
-                self.close_source(peer);
+                if self.close_source(peer) {
+                    return Err(format!("source {peer} was closed before everything was taken that fits"));
+                }
             } else {
                 // That is the last thing in a turn.
                 self.closing.push(peer);
@@ -390,10 +322,11 @@ impl Model {
             let possible = if report.cursor == reach {
                 true
             } else {
-                // Releasing stops before the end only where a turn is full or a pause begins.
+                // Releasing stops before the end only where a turn is full or a pause begins, which may be over again.
                 report.cursor < reach
                     && self.ring.is_resting_place(report.cursor)
                     && (report.paused
+                        || self.people.clients.values().any(|client| client.closed)
                         || (why.is_empty() && self.ring.has_lines())
                         || skip_before == self.ring.skip_before)
             };
@@ -459,7 +392,9 @@ impl Model {
     fn settle(&mut self, report: &Report, coverage: &mut Coverage) -> Result<(), String> {
         let now = self.now;
         for peer in std::mem::take(&mut self.closing) {
-            self.close_source(peer);
+            if self.close_source(peer) && !matches!(report.phase, Phase::Done { .. }) {
+                return Err(format!("source {peer} was closed before everything was taken that fits"));
+            }
         }
         self.check_counters(report)?;
         self.check_sources(report)?;
@@ -592,179 +527,6 @@ impl Model {
         self.ring.undone(self.now)
     }
 
-    fn check_clients(&mut self, report: &Report, coverage: &mut Coverage) -> Result<(), String> {
-        let before: u64 = self.closed.iter().sum();
-        let after: u64 = report.counters.users_disconnected.iter().sum();
-        let mut causes = Vec::new();
-        let mut buffered = 0;
-        let peers: Vec<usize> = self.people.clients.keys().copied().collect();
-        for peer in peers {
-            self.check_stream(peer)?;
-            if let Some(found) = self.check_end(peer, report, coverage)? {
-                causes.push(found);
-                self.people.forget(peer);
-            } else {
-                buffered += self.check_buffer(peer, report)?;
-            }
-        }
-        if buffered != report.buffered_bytes {
-            return Err(format!(
-                "{} bytes are said to wait for users, but it is {buffered}",
-                report.buffered_bytes
-            ));
-        }
-        if after - before != causes.len() as u64 {
-            return Err(format!(
-                "{} users are said to have gone, but it is {}",
-                after - before,
-                causes.len()
-            ));
-        }
-        for end in UserEnd::ALL {
-            let said =
-                (report.counters.users_disconnected[end as usize] - self.closed[end as usize]) as usize;
-            let surely = causes.iter().filter(|causes| **causes == [end as usize]).count();
-            let perhaps = causes.iter().filter(|causes| causes.contains(&(end as usize))).count();
-            if said < surely || said > perhaps {
-                return Err(format!(
-                    "{said} users are said to have gone as \"{}\", but it is {surely} to {perhaps}",
-                    end.name()
-                ));
-            }
-            self.closed[end as usize] = report.counters.users_disconnected[end as usize];
-        }
-        Ok(())
-    }
-
-    /// What was written must be the beginning of what was owed.
-    fn check_stream(&mut self, peer: usize) -> Result<(), String> {
-        let Some(client) = self.people.clients.get_mut(&peer) else {
-            return Ok(());
-        };
-        if !client.owed.starts_with(&client.written) {
-            let same =
-                client.owed.iter().zip(&client.written).take_while(|(owed, written)| owed == written).count();
-            let from = same.saturating_sub(20);
-            let part = |bytes: &[u8]| {
-                bytes[from.min(bytes.len())..bytes.len().min(same + 60)].escape_ascii().to_string()
-            };
-            return Err(format!(
-                "connection {peer} was sent \"{}\" where it was owed \"{}\"",
-                part(&client.written),
-                part(&client.owed)
-            ));
-        }
-        client.owed.drain(..client.written.len());
-        client.written.clear();
-        Ok(())
-    }
-
-    /// If a connection is closed: what for it may be. Nobody is closed without a reason, and nobody who has to be stays.
-    fn check_end(
-        &mut self,
-        peer: usize,
-        report: &Report,
-        coverage: &mut Coverage,
-    ) -> Result<Option<Vec<usize>>, String> {
-        let now = self.now.now;
-        let timeout = self.config.slow_user_timeout_ms * MILLISECOND;
-        let turn = self.turn;
-        let client = self.people.clients.get_mut(&peer).expect("it has been looked up");
-        let level = client.owed.len();
-        let (half, most) = (self.config.user_buffer_bytes / 2, self.config.user_buffer_bytes);
-        if level <= half {
-            client.above_half_since = None;
-        } else {
-            client.above_half_since.get_or_insert(now);
-        }
-        if level <= most {
-            client.behind_since = None;
-        } else {
-            client.behind_since.get_or_insert((now, turn));
-        }
-        if !client.closed {
-            if !client.causes.is_empty() {
-                return Err(format!("connection {peer} should have been closed"));
-            }
-            if !client.is_user() && client.deadline <= now && report.phase == Phase::Running {
-                return Err(format!("connection {peer} should have logged in by now"));
-            }
-            let waits = self.config.slow_user_policy == SlowUserPolicy::Wait;
-            if waits
-                && client.behind_since.is_some_and(|(since, began)| began < turn && since + timeout <= now)
-            {
-                return Err(format!("connection {peer} has been behind for longer than slowUserTimeoutMs"));
-            }
-            return Ok(None);
-        }
-        if client.stage == Stage::Login(Vec::new()) || !client.is_user() {
-            if client.deadline <= now {
-                client.cause(UserEnd::LoginTimeout);
-                coverage.count("deadline: login");
-            }
-        }
-        match self.config.slow_user_policy {
-            SlowUserPolicy::Disconnect if level > most => {
-                client.cause(UserEnd::Slow);
-                coverage.count("users: cut off by policy");
-            }
-            SlowUserPolicy::Wait if client.above_half_since.is_some_and(|since| since + timeout <= now) => {
-                client.cause(UserEnd::Slow);
-                coverage.count("deadline: slow user");
-            }
-            _ => {}
-        }
-        if report.phase != Phase::Running {
-            let due = self.shutdown_at.unwrap_or(now + self.config.shutdown_timeout_ms * MILLISECOND) <= now;
-            if level == 0 || due {
-                client.cause(UserEnd::Closed);
-            }
-            if level > 0 && due {
-                coverage.count("deadline: shutdown");
-            }
-        }
-        if client.causes.is_empty() {
-            return Err(format!(
-                "connection {peer} was closed without a reason, {level} bytes being owed to it"
-            ));
-        }
-        if client.causes.iter().all(|&cause| cause == UserEnd::Replaced as usize)
-            && level > 0
-            && !client.short
-        {
-            return Err(format!("connection {peer} was replaced before it had what it was owed"));
-        }
-        Ok(Some(client.causes.iter().copied().collect()))
-    }
-
-    /// Checks what waits for a connection, and returns how much that is.
-    fn check_buffer(&self, peer: usize, report: &Report) -> Result<usize, String> {
-        let client = &self.people.clients[&peer];
-        let level = client.owed.len();
-        let most = self.config.user_buffer_bytes;
-        if level > 0 && !client.short {
-            return Err(format!(
-                "{level} bytes wait for connection {peer}, whose socket has not refused them"
-            ));
-        }
-        if client.wants_write != (level > 0) {
-            return Err(format!(
-                "{level} bytes wait for connection {peer}, and whether being writable is told is {}",
-                client.wants_write
-            ));
-        }
-        let turn = (most / 2).clamp(4096, 512 << 10) + self.config.max_event_bytes;
-        if level > most + 2 * turn {
-            return Err(format!(
-                "{level} bytes wait for connection {peer}, more than {most} and what two turns may add"
-            ));
-        }
-        if level > most && !report.paused && report.phase == Phase::Running {
-            return Err(format!("{level} bytes wait for connection {peer}, and nothing is done about it"));
-        }
-        Ok(level)
-    }
-
     /// Checks that nothing is left to do, at the end of a run in which nobody has asked the server to end.
     pub(crate) fn check_rest(&self) -> Result<(), String> {
         match &self.undone {
@@ -797,34 +559,5 @@ fn either(models: [Result<Vec<Model>, String>; 2]) -> Result<Vec<Model>, String>
     match models {
         [Err(problem), Err(_)] => Err(problem),
         models => Ok(models.into_iter().flatten().flatten().collect()),
-    }
-}
-
-/// Whether a read of a connection is one of those right before it is closed.
-fn is_read_off(peer: usize, rest: &[Seen]) -> bool {
-    let next = rest.iter().find(|seen| !matches!(seen, Seen::Read(other, _) if *other == peer));
-    matches!(next, Some(Seen::Closed(other)) if *other == peer)
-}
-
-/// Whether a connection has been read as often as is allowed at once.
-fn is_budget_used_up(peer: usize, rest: &[Seen]) -> bool {
-    let read =
-        |seen: &&Seen| matches!(seen, Seen::Read(other, Ok(bytes)) if *other == peer && !bytes.is_empty());
-    rest.iter().take_while(read).count() == 16
-}
-
-fn note_end(client: &mut Client, outcome: &Result<Vec<u8>, ErrorKind>) {
-    match outcome {
-        Ok(bytes) if bytes.is_empty() => client.cause(UserEnd::Left),
-        Ok(_) | Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-        Err(kind) => client.cause(end_of(*kind)),
-    }
-}
-
-/// What an error says about how a user went.
-fn end_of(kind: ErrorKind) -> UserEnd {
-    match kind {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => UserEnd::Left,
-        _ => UserEnd::Error,
     }
 }

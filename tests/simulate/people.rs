@@ -55,6 +55,27 @@ impl Client {
     pub(crate) fn cause(&mut self, end: UserEnd) {
         self.causes.insert(end as usize);
     }
+
+    /// Listens to what it says until it has logged in: the id as which it does, if that is complete now. A bad login is
+    /// a reason for its end.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Option<u64> {
+        let Stage::Login(line) = &mut self.stage else {
+            return None;
+        };
+        line.extend_from_slice(bytes);
+        let Some(end) = line.iter().take(LOGIN_BYTES_MAX).position(|&byte| byte == b'\n') else {
+            if line.len() >= LOGIN_BYTES_MAX {
+                self.cause(UserEnd::BadLogin);
+            }
+            return None;
+        };
+        let line = &line[..end];
+        let id = number(line.strip_suffix(b"\r").unwrap_or(line));
+        if id.is_none() {
+            self.cause(UserEnd::BadLogin);
+        }
+        id
+    }
 }
 
 /// See the module.
@@ -93,22 +114,8 @@ impl People {
 
     /// Reads what a connection has sent. Says whether it has logged in with that.
     pub(crate) fn read(&mut self, peer: usize, bytes: &[u8]) -> bool {
-        let Some(client) = self.clients.get_mut(&peer).filter(|client| client.causes.is_empty()) else {
-            return false;
-        };
-        let Stage::Login(line) = &mut client.stage else {
-            return false;
-        };
-        line.extend_from_slice(bytes);
-        let Some(end) = line.iter().take(LOGIN_BYTES_MAX).position(|&byte| byte == b'\n') else {
-            if line.len() >= LOGIN_BYTES_MAX {
-                client.cause(UserEnd::BadLogin);
-            }
-            return false;
-        };
-        let line = &line[..end];
-        let Some(id) = number(line.strip_suffix(b"\r").unwrap_or(line)) else {
-            client.cause(UserEnd::BadLogin);
+        let client = self.clients.get_mut(&peer).filter(|client| client.causes.is_empty());
+        let Some((client, id)) = client.and_then(|client| client.hear(bytes).map(|id| (client, id))) else {
             return false;
         };
         client.stage = Stage::User(id);

@@ -46,8 +46,6 @@ pub(crate) struct Source {
     held_back: Option<Moment>,
     /// It has ended or failed.
     pub(crate) over: bool,
-    /// The server has closed it, while its lines were being taken.
-    closed: bool,
 }
 
 /// What the model has counted.
@@ -83,7 +81,7 @@ pub(crate) struct Ring {
     current: Option<usize>,
     /// Sources that are held back, in the order in which that began.
     held: Vec<usize>,
-    /// Numbers that had arrived with a source that has been closed since.
+    /// Numbers that had arrived and were held back, and since when, whatever came of their lines.
     gone: Vec<(u64, Moment)>,
     pub(crate) counted: Counted,
 }
@@ -112,8 +110,7 @@ impl Ring {
 
     pub(crate) fn connect(&mut self, peer: usize) {
         let framing = Framing::new(self.line_bytes_max);
-        let source =
-            Source { framing, read: 0, lines: VecDeque::new(), held_back: None, over: false, closed: false };
+        let source = Source { framing, read: 0, lines: VecDeque::new(), held_back: None, over: false };
         self.sources.insert(peer, source);
     }
 
@@ -151,26 +148,20 @@ impl Ring {
         }
     }
 
-    /// The server has closed a source. What has been read of it is still taken, unless it was held back.
-    pub(crate) fn close(&mut self, peer: usize) {
-        if let Some(source) = self.sources.get(&peer)
-            && !source.over
-            && source.lines.is_empty()
-        {
-            self.counted.cut_off += u64::from(source.framing.is_inside_a_line());
-        }
-        if self.current == Some(peer)
-            && let Some(source) = self.sources.get_mut(&peer)
-        {
-            source.closed = true;
-            return;
-        }
-        if let Some(Source { lines, held_back: Some(since), .. }) = self.sources.remove(&peer)
-            && let Some(number) = lines.front().and_then(|line| line.number)
-        {
-            self.gone.push((number, since));
-        }
+    /// The server has closed a source. Says whether it had lines that could have been taken.
+    pub(crate) fn close(&mut self, peer: usize, now: Moment) -> bool {
+        let Some(Source { framing, lines, held_back, over, .. }) = self.sources.remove(&peer) else {
+            return false;
+        };
         self.held.retain(|&held| held != peer);
+        self.current = self.current.filter(|&current| current != peer);
+        self.counted.cut_off += u64::from(!over && lines.is_empty() && framing.is_inside_a_line());
+        let Some(next) = lines.front() else {
+            return false;
+        };
+        // It is lost, but its number has arrived.
+        self.gone.extend(next.number.map(|number| (number, held_back.unwrap_or(now))));
+        self.fits(next, self.cursor)
     }
 
     /// Bytes that have been read and not been taken, of the source that has most.
@@ -198,6 +189,20 @@ impl Ring {
             cursor = number + 1;
         }
         cursor.max(skip_before)
+    }
+
+    /// Releases as much as it takes for a number to fit. The server may have come further, but not surely.
+    fn make_room(&mut self, number: Option<u64>, people: &mut People) -> Result<(), String> {
+        let needed = number.map_or(0, |number| (u128::from(number) + 1).saturating_sub(self.capacity));
+        let mut cursor = self.cursor;
+        for &waiting in self.waiting.keys() {
+            if cursor >= needed {
+                break;
+            }
+            cursor = u128::from(waiting) + 1;
+        }
+        let most = self.reach(self.skip_before);
+        self.release(if cursor < needed { most } else { cursor.min(most) }, people)
     }
 
     /// Takes lines in the order in which the server does, up to as many as it has taken in all, or everything that fits.
@@ -229,7 +234,7 @@ impl Ring {
             if !self.fits(&line, self.cursor) {
                 let reach = self.reach(self.skip_before);
                 if self.fits(&line, reach) {
-                    self.release(reach, people)?;
+                    self.make_room(line.number, people)?;
                 } else {
                     self.hold_back(peer, now);
                 }
@@ -249,19 +254,16 @@ impl Ring {
 
     fn hold_back(&mut self, peer: usize, now: Moment) {
         self.current = None;
-        match self.sources.get_mut(&peer) {
-            Some(source) if !source.closed => {
-                source.held_back.get_or_insert(now);
-                self.held.push(peer);
-            }
-            _ => _ = self.sources.remove(&peer),
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.held_back.get_or_insert(now);
+            self.held.push(peer);
         }
     }
 
     fn put(&mut self, peer: usize, line: &Rc<Line>, now: Moment) {
         let source = self.sources.get_mut(&peer).expect("the line is from it");
         source.lines.pop_front();
-        let arrived = source.held_back.take().unwrap_or(now);
+        let held_back = source.held_back.take();
         self.counted.received += 1;
         if let Err(reason) = line.event {
             *self.counted.rejected.entry(reason).or_default() += 1;
@@ -269,11 +271,13 @@ impl Ring {
         let Some(number) = line.number else {
             return;
         };
+        // The number has arrived when it was held back, whoever was first to bring it.
+        self.gone.extend(held_back.map(|since| (number, since)));
         let dropped = if u128::from(number) < self.cursor {
             &mut self.counted.late
         } else if !self.waiting.contains_key(&number) {
             self.counted.voids_waiting += u64::from(line.event.is_err());
-            self.waiting.insert(number, (arrived, Rc::clone(line)));
+            self.waiting.insert(number, (held_back.unwrap_or(now), Rc::clone(line)));
             return;
         } else if self.is_released_at_once(number) {
             &mut self.counted.either
@@ -421,20 +425,22 @@ impl Ring {
 
     /// Whether it makes no difference to the future which of two this is.
     pub(crate) fn is_like(&self, other: &Ring) -> bool {
-        let same_line = |(one, other): ((&u64, &(Moment, Rc<Line>)), (&u64, &(Moment, Rc<Line>)))| {
-            one.0 == other.0 && Rc::ptr_eq(&one.1.1, &other.1.1)
-        };
         self.cursor == other.cursor
             && self.skip_before == other.skip_before
             && self.current == other.current
             && self.held == other.held
             && self.waiting.len() == other.waiting.len()
-            && self.waiting.iter().zip(&other.waiting).all(same_line)
+            && self.waiting.keys().eq(other.waiting.keys())
+            && self
+                .waiting
+                .values()
+                .zip(other.waiting.values())
+                .all(|(one, other)| Rc::ptr_eq(&one.1, &other.1))
     }
 
     /// Open sources.
     pub(crate) fn open(&self) -> impl Iterator<Item = usize> {
-        self.sources.iter().filter(|(_, source)| !source.closed).map(|(&peer, _)| peer)
+        self.sources.keys().copied()
     }
 
     /// Notes since when sources are held back; forgets what does not matter any more.
@@ -447,7 +453,6 @@ impl Ring {
                 source.held_back.get_or_insert(now);
             }
         }
-        sources.retain(|_, source| !source.closed || !source.lines.is_empty());
         self.gone.retain(|&(number, _)| u128::from(number) >= *cursor);
     }
 

@@ -9,11 +9,10 @@ use std::{
 };
 
 use fortnight::{
-    config::Config,
     counters::{Counters, UserEnd},
     engine::event::Reject,
     server::{Phase, Server, net::Net},
-    sim::{ServerEnd, SimNet},
+    sim::{Peer, ServerEnd, SimNet},
     time::{Micros, SECOND},
     trace::{Recorder, Recording},
 };
@@ -31,9 +30,8 @@ use crate::{
 const TIME_AFTER_END: Micros = 60 * SECOND;
 /// Turns that the server may take without going to sleep.
 const TURNS_AWAKE: u64 = 20_000;
-
 /// Possibilities that are kept in mind.
-const MODELS: usize = 64;
+const MODELS: usize = 1024;
 
 /// Runs a seed. On a failure the run is repeated and recorded in `traces`.
 pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(), String> {
@@ -48,7 +46,7 @@ pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(
 }
 
 /// Repeats a run, and records it as a trace.
-fn record(seed: u64, traces: &Path) -> Result<PathBuf, String> {
+pub(crate) fn record(seed: u64, traces: &Path) -> Result<PathBuf, String> {
     let path = traces.join(format!("simulate-{seed}.trace"));
     fs::create_dir_all(traces).map_err(|error| error.to_string())?;
     let config = options::config(&mut Dice::new(seed).split());
@@ -99,7 +97,7 @@ pub(crate) fn play<N: Net>(
         let report = report(&mut server, &net, &seen);
         models = step(models, &seen, &report, &net, coverage)?;
     }
-    finish(&mut server, &net, &models, &config, coverage)?;
+    finish(&mut server, &net, &models, coverage)?;
     let counters = server.counters().clone();
     coverage.merge(&net.shared().script.coverage);
     Ok((counters, net))
@@ -120,13 +118,16 @@ fn step(
         match model.turn(seen, report, &shared.script.arrivals, coverage) {
             Ok(models) => {
                 for model in models {
-                    if possible.len() < MODELS && !possible.iter().any(|other| model.is_like(other)) {
+                    if !possible.iter().any(|other| model.is_like(other)) {
                         possible.push(model);
                     }
                 }
             }
             Err(problem) => _ = wrong.get_or_insert(problem),
         }
+    }
+    if possible.len() > MODELS {
+        return Err(format!("what the server does could be any of {} things", possible.len()));
     }
     match wrong {
         Some(problem) if possible.is_empty() => {
@@ -159,7 +160,7 @@ fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>, seen: &[Seen]) ->
     let unread = {
         let shared = net.shared();
         let peers = shared.world.peers().filter(|&peer| shared.world.unread(peer) > 0);
-        peers.map(|peer| peer.index()).filter(|&peer| !touched(peer)).collect()
+        peers.map(Peer::index).filter(|&peer| !touched(peer)).collect()
     };
     let phase = server.phase();
     let snapshot = server.snapshot();
@@ -182,7 +183,6 @@ fn finish<N: Net>(
     server: &mut Server<N>,
     net: &SimNet<Chaos>,
     models: &[Model],
-    config: &Config,
     coverage: &mut Coverage,
 ) -> Result<(), String> {
     let model = models.first().ok_or("no model is left")?;
@@ -201,7 +201,7 @@ fn finish<N: Net>(
             coverage.count("end: nothing left to do");
         }
     }
-    count(server.counters(), config, coverage);
+    count(server.counters(), coverage);
     Ok(())
 }
 
@@ -231,7 +231,7 @@ fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Re
     Ok(())
 }
 
-fn count(counters: &Counters, config: &Config, coverage: &mut Coverage) {
+fn count(counters: &Counters, coverage: &mut Coverage) {
     for end in UserEnd::ALL {
         coverage.add(&format!("users: {}", end.name()), counters.users_disconnected[end as usize]);
     }
@@ -244,5 +244,4 @@ fn count(counters: &Counters, config: &Config, coverage: &mut Coverage) {
     coverage.add("events: delivered", counters.deliveries);
     coverage.add("server: turns", counters.loop_turns);
     coverage.add("ring full: source held back", u64::from(counters.paused_ring_full > 0));
-    let _ = config;
 }

@@ -20,7 +20,7 @@ pub(crate) enum Seen {
     /// It accepted a connection.
     Accepted(Port, usize),
     /// It failed to, with this error number.
-    NotAccepted(i32),
+    NotAccepted(Port, i32),
     /// It registered a connection, successfully or not.
     Registered(usize, bool),
     /// It changed what it wants to know of a connection.
@@ -76,7 +76,7 @@ impl<N: Net> Net for Watch<N> {
             }
             Err(error) => {
                 if let Some(number) = error.raw_os_error() {
-                    self.note(Seen::NotAccepted(number));
+                    self.note(Seen::NotAccepted(port, number));
                 }
                 Err(error)
             }
@@ -91,7 +91,7 @@ impl<N: Net> Net for Watch<N> {
 
     fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()> {
         let outcome = self.net.want_write(&mut socket.socket, key, on);
-        self.note(Seen::WantWrite(socket.peer, on, told(&outcome).map(|()| ())));
+        self.note(Seen::WantWrite(socket.peer, on, told(&outcome)));
         outcome
     }
 
@@ -111,8 +111,11 @@ fn index_of(address: SocketAddr) -> usize {
     u32::from_be_bytes([0, high, middle, low]) as usize
 }
 
-fn told<T: Clone>(outcome: &io::Result<T>) -> Result<T, ErrorKind> {
-    outcome.as_ref().map(T::clone).map_err(io::Error::kind)
+fn told<T: Copy>(outcome: &io::Result<T>) -> Result<T, ErrorKind> {
+    match outcome {
+        Ok(value) => Ok(*value),
+        Err(error) => Err(error.kind()),
+    }
 }
 
 /// A socket that is watched.
