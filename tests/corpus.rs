@@ -1,5 +1,5 @@
 //! Runs the fuzz targets on the inputs in `tests/fuzz/corpus`: the fewest that reach everything that was reached in long
-//! runs of `make fuzz`, and those that have found a bug, which are called by what it was.
+//! runs of `make fuzz`, and some with names of their own, which have found a bug, or would.
 
 #[path = "fuzz/targets/mod.rs"]
 pub mod targets;

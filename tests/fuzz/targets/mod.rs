@@ -8,7 +8,8 @@
 //!
 //! They are run in two ways. `make fuzz` links each with libFuzzer, which looks for inputs that reach code not reached
 //! before: `tests/fuzz/run` says how. `cargo test` runs them on the inputs of `tests/fuzz/corpus`, which are
-//! what is left of long runs: the fewest that reach everything that was ever reached, and every input that has found a bug.
+//! what is left of long runs, the fewest that reach everything that was ever reached; and those with a name of their own, each
+//! of which has found a bug, or would.
 
 pub mod framing;
 pub mod options;

@@ -2,8 +2,8 @@
 //!
 //! An input is a list of pieces, separated by NUL, which neither can contain. A piece whose first byte is below 128 is an
 //! argument as it stands. In others that byte chooses an option, and whether the rest is its value after an equals sign, its
-//! value in an argument of its own, or that of its variable, or whether there is none. A rest of one byte below 8 is one of
-//! the values around the ends of what the option accepts.
+//! value in an argument of its own, or that of its variable, or whether there is none. A rest of one byte from 1 to 8 is
+//! one of the values around the ends of what the option accepts.
 //!
 //! - Nothing panics. What is not accepted is status 2 and one line, which names what it is about and says what is accepted.
 //! - What is accepted is within the range of [`OPTIONS`], and is the same when it is written and read again.
@@ -147,7 +147,7 @@ impl Line {
         let (variable, _, kind) = OPTIONS[place];
         let flag = flag_of(variable);
         let value = match *value {
-            [choice @ 0..8] => kind.edge(choice),
+            [choice @ 1..=8] => kind.edge(choice - 1),
             _ => OsStr::from_bytes(value).to_owned(),
         };
         let mut value = Some(value);
@@ -283,7 +283,7 @@ impl Kind {
             Kind::Address | Kind::Word(_) | Kind::Switch | Kind::File => (0, 1),
         };
         let edges = [least - 1, least, least + 1, most / 2 + 1, most - 1, most, most + 1, -least];
-        edges[usize::from(choice) % edges.len()].to_string().into()
+        edges[usize::from(choice)].to_string().into()
     }
 
     /// The value as [`options::get`] says it; `None`: it is not accepted.
