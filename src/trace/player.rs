@@ -102,9 +102,8 @@ impl<R: Read> Player<R> {
     /// Checks what is left of the trace, and returns what users have received and what is wrong with the trace.
     pub(super) fn finish(&mut self, world: &World) -> (Vec<User>, Result<(), TraceError>) {
         while self.ended.is_none() {
-            self.next = None;
             self.load();
-            if let Some((_, Record::Connection { who, what })) = self.next
+            if let Some((_, Record::Connection { who, what })) = self.next.take()
                 && let Err(reason) = self.admit(who, what)
             {
                 self.fail(reason);

@@ -166,6 +166,7 @@ fn what_is_damaged_is_named_with_its_line() {
         (with("6 source 1 closes\n=1|B"), "line 6: \"=1|B\" is a data line in front of which nobody sends"),
         (with("6 source 2 closes"), "line 5: source 2 has not connected"),
         (with("6 source 1 connects"), "line 5: source 1 connects twice"),
+        (with("6 signal\n9000000 source 2 closes"), "line 6: source 2 has not connected"),
         (with("6 source 1 closes\n7 source 1 sends\n=2|B"), "line 6: source 1 has gone already"),
         (
             with("6 source 1 sends 9 bytes\n1|B"),
