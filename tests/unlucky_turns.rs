@@ -188,3 +188,19 @@ fn at_the_end_everything_that_has_arrived_is_released_also_behind_holes_and_a_pa
     assert_eq!(run.received(run.peer(0)), lines.concat());
     assert_eq!(run.server.phase(), Phase::Done { forced: false });
 }
+
+#[test]
+fn a_source_that_has_hung_up_makes_room_for_one_other() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        connect(world, Port::User, b"7\n");
+        let first = connect(world, Port::Source, b"1|B\n");
+        world.finish(first);
+        connect(world, Port::Source, b"2|B\n");
+        connect(world, Port::Source, b"3|B\n");
+    });
+    let mut run = Run::new(Config { max_event_source_clients: 1, ..Config::default() }, script);
+    run.until(Micros::MAX);
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
+    assert_eq!(run.server.counters().sources_rejected, 1);
+}

@@ -78,14 +78,6 @@ impl<N: Net> Server<N> {
         Ok(())
     }
 
-    /// Whether a source has hung up and only has to be read to its end.
-    fn any_source_leaving(&self) -> bool {
-        self.readable_sources.iter().any(|&key| {
-            let role = self.connections.get(key).map(|connection| &connection.role);
-            matches!(role, Some(Role::Source(source)) if source.hung_up)
-        })
-    }
-
     fn is_full(&self, port: Port) -> bool {
         match port {
             Port::Source => self.live_sources() >= self.config.max_event_source_clients as usize,
@@ -100,8 +92,7 @@ impl<N: Net> Server<N> {
             self.poll(Some(0))?;
             self.read_users();
         }
-        let makes_room = port == Port::Source && self.any_source_leaving();
-        if self.is_full(port) && !makes_room {
+        if self.is_full(port) {
             self.reject_connection(port, peer);
             return Ok(());
         }

@@ -30,11 +30,23 @@ impl<N: Net> Server<N> {
         self.current.is_some() || !self.readable_sources.is_empty() || self.unblockable().is_some()
     }
 
-    /// Sources that can still send something. Those that hung up while they are blocked keep nobody out.
+    /// Sources that can still send something. Those that have hung up and only have to be read to their ends keep nobody
+    /// out; but no more of them than there may be sources, so that they cannot pile up behind a full ring.
     pub(super) fn live_sources(&self) -> usize {
-        let dead = |&&key: &&usize| matches!(self.connections.get(key), Some(Connection { role: Role::Source(source), .. }) if source.hung_up);
-        let dead = self.blocked_sources.iter().filter(dead).count();
-        self.source_clients - dead.min(self.config.max_event_source_clients as usize)
+        let unread = self.readable_sources.iter().chain(&self.blocked_sources);
+        let hung_up = unread.filter(|&&key| self.has_hung_up(key)).count();
+        self.source_clients - hung_up.min(self.config.max_event_source_clients as usize)
+    }
+
+    /// Whether a source has hung up and only has to be read to its end. None is accepted before it is gone, unless the
+    /// ring holds it back.
+    pub(super) fn any_source_leaving(&self) -> bool {
+        self.readable_sources.iter().any(|&key| self.has_hung_up(key))
+    }
+
+    fn has_hung_up(&self, key: usize) -> bool {
+        let role = self.connections.get(key).map(|connection| &connection.role);
+        matches!(role, Some(Role::Source(source)) if source.hung_up)
     }
 
     /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
