@@ -110,6 +110,11 @@ pub trait Script {
     /// of the thing after it.
     fn happen(&mut self, world: &mut World);
 
+    /// The server is about to do something: what happens now happens in the middle of its turn, unnoticed until it asks.
+    fn meanwhile(&mut self, world: &mut World, operation: Operation) {
+        let _ = (world, operation);
+    }
+
     /// Whether something goes wrong with an operation of the server.
     fn fault(&mut self, operation: Operation) -> Option<Fault> {
         let _ = operation;
@@ -158,7 +163,9 @@ impl<S: Script> SimNet<S> {
     /// The world and the fault that befalls an operation.
     fn fault(&self, operation: Operation) -> (RefMut<'_, Shared<S>>, Option<Fault>) {
         let mut shared = self.shared.borrow_mut();
-        let fault = shared.script.fault(operation);
+        let Shared { world, script } = &mut *shared;
+        script.meanwhile(world, operation);
+        let fault = script.fault(operation);
         (shared, fault)
     }
 }

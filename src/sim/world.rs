@@ -137,6 +137,12 @@ impl World {
         }
     }
 
+    /// Whether the next poll will tell something of a connection.
+    #[must_use]
+    pub fn has_edge(&self, peer: Peer) -> bool {
+        self.connections.get(peer.0).is_some_and(|connection| connection.edge)
+    }
+
     /// Bytes that lie unread on the server's side.
     #[must_use]
     pub fn unread(&self, peer: Peer) -> usize {

@@ -75,6 +75,8 @@ pub(crate) struct Chaos {
     deck: Deck,
     ends: Vec<End>,
     next_at: Micros,
+    /// The next thing does not wait for that, but happens in the middle of the server's turn, if it gets there.
+    sneaks: bool,
     /// Things that still happen. The last ones calm everybody down.
     left: u64,
     signals: u64,
@@ -98,6 +100,7 @@ impl Chaos {
             reset: config.reset_on_source_eof,
             ends: Vec::new(),
             next_at: 0,
+            sneaks: false,
             left: temper.actions,
             signals: 0,
             calm: false,
@@ -321,8 +324,12 @@ impl Chaos {
     fn schedule(&mut self, now: Micros) {
         let calm_gap = self.dice.pick(&[1, MILLISECOND, SECOND, 3 * SECOND]);
         let gap = if self.calm { calm_gap } else { self.temper.gap };
+        self.sneaks = false;
         if self.calm || !self.dice.in_1000(self.temper.together) {
             self.next_at = now + self.dice.length(gap);
+        } else if self.dice.in_1000(200) {
+            self.next_at = now + 1;
+            self.sneaks = true;
         }
     }
 }
@@ -352,6 +359,13 @@ impl Script for Chaos {
             }
         }
         self.schedule(world.now());
+    }
+
+    fn meanwhile(&mut self, world: &mut World, operation: Operation) {
+        if self.sneaks && !self.calm && matches!(operation, Operation::Read(..)) {
+            self.coverage.count("far end: in the middle of a turn");
+            self.happen(world);
+        }
     }
 
     fn fault(&mut self, operation: Operation) -> Option<Fault> {

@@ -548,6 +548,11 @@ impl Model {
         clients.chain(self.ring.open().map(|peer| (peer, 0)))
     }
 
+    /// Sources that are connected, and how many connections on the user port.
+    pub(crate) fn connected(&self) -> (impl Iterator<Item = usize>, usize) {
+        (self.ring.open(), self.people.clients.len())
+    }
+
     /// Whether the ring holds a source back.
     pub(crate) fn holds(&self, peer: usize) -> bool {
         self.ring.holds(peer)

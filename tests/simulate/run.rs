@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     fs::{self, File},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use fortnight::{
+    config::Config,
     counters::{Counters, UserEnd},
     engine::event::Reject,
     server::{Phase, Server, net::Net},
@@ -85,7 +87,7 @@ pub(crate) fn play<N: Net>(
     });
     let watch = Watch::new(wrap(net.clone()), Rc::clone(&log), before_sleep);
     let mut server = Server::new(config.clone(), watch, 0);
-    let mut models = vec![Model::new(config.clone(), report(&mut server, &net, &[]))];
+    let mut models = vec![Model::new(config.clone(), report(&mut server, &net))];
     let mut awake = 0;
     while !is_over(&net, server.phase()) {
         server.turn().map_err(|error| error.to_string())?;
@@ -94,8 +96,9 @@ pub(crate) fn play<N: Net>(
         if awake > TURNS_AWAKE {
             return Err("the server never goes to sleep".to_owned());
         }
-        let report = report(&mut server, &net, &seen);
+        let report = report(&mut server, &net);
         models = step(models, &seen, &report, &net, coverage)?;
+        check_limits(&models[0], &net, &config)?;
     }
     finish(&mut server, &net, &models, coverage)?;
     let counters = server.counters().clone();
@@ -145,22 +148,11 @@ fn is_over(net: &SimNet<Chaos>, phase: Phase) -> bool {
         || shared.script.ended_at.is_some_and(too_late)
 }
 
-fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>, seen: &[Seen]) -> Report {
-    let polled = seen.iter().rposition(|seen| matches!(seen, Seen::Poll { .. })).unwrap_or(0);
-    // After an operation there may be an edge that has not been told.
-    let touched = |peer: usize| {
-        seen[polled..].iter().any(|seen| match seen {
-            Seen::Registered(other, _)
-            | Seen::WantWrite(other, ..)
-            | Seen::Read(other, _)
-            | Seen::Wrote(other, ..) => *other == peer,
-            _ => false,
-        })
-    };
+fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>) -> Report {
     let unread = {
         let shared = net.shared();
-        let peers = shared.world.peers().filter(|&peer| shared.world.unread(peer) > 0);
-        peers.map(Peer::index).filter(|&peer| !touched(peer)).collect()
+        let is_known = |&peer: &Peer| shared.world.unread(peer) > 0 && !shared.world.has_edge(peer);
+        shared.world.peers().filter(is_known).map(Peer::index).collect()
     };
     let phase = server.phase();
     let snapshot = server.snapshot();
@@ -196,12 +188,31 @@ fn finish<N: Net>(
             coverage.count("end: asked to, in time");
         }
         _ => {
-            model.check_rest()?;
+            if net.shared().world.is_idle() {
+                model.check_rest()?;
+            }
             check_ends(net, model, &open)?;
             coverage.count("end: nothing left to do");
         }
     }
     count(server.counters(), coverage);
+    Ok(())
+}
+
+/// Nobody is let in who is one too many. Sources that have hung up make room.
+fn check_limits(model: &Model, net: &SimNet<Chaos>, config: &Config) -> Result<(), String> {
+    let (sources, users) = model.connected();
+    let shared = net.shared();
+    let over: BTreeSet<usize> = shared.script.ends().filter(|end| end.2).map(|end| end.0).collect();
+    let sources = sources.filter(|peer| !over.contains(peer)).count();
+    for (what, connected, most) in [
+        ("event sources", sources, config.max_event_source_clients),
+        ("users", users, config.max_user_clients),
+    ] {
+        if connected > most as usize {
+            return Err(format!("{connected} {what} are connected, but only {most} may be"));
+        }
+    }
     Ok(())
 }
 
