@@ -45,10 +45,17 @@ impl RateLimit {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// The number of lines that were left out and not told of yet, if there are any and a line may be written at
-    /// `now_us` that says so: for trouble that has stopped meanwhile.
+    /// When a line may be written that says how many were left out, if any were and have not been told of: for
+    /// trouble that has stopped meanwhile.
+    #[must_use]
+    pub fn due_us(&self) -> Option<u64> {
+        (self.left_out > 0).then(|| self.full_us.saturating_sub(self.allowance_us))
+    }
+
+    /// Takes the number of lines that were left out and not told of yet, if there are any, and if a line may be
+    /// written at `now_us` that says so.
     pub fn overdue(&mut self, now_us: u64) -> Option<u64> {
-        if self.left_out == 0 { None } else { self.has_room(now_us).then(|| self.allow(now_us))? }
+        self.due_us().filter(|&at| at <= now_us).and_then(|_| self.allow(now_us))
     }
 
     fn has_room(&self, now_us: u64) -> bool {

@@ -317,3 +317,50 @@ fn one_bad_event_in_ten_costs_nobody_a_wait() {
     user.expect(each((1..=20_000).filter(|number| number % 10 != 3), |number| format!("{number}|B\n")));
     writer.join().unwrap().unwrap();
 }
+
+#[test]
+fn how_much_was_left_out_of_the_log_is_said_when_the_trouble_is_over() {
+    let server = server!(eventTimeoutMs = 0);
+    let mut source = server.source();
+    let mut user = server.user(1);
+    for number in 1..=40 {
+        source.send(format!("garbage\n{number}|B\n"));
+        user.expect(format!("{number}|B\n"));
+    }
+    server.wait_for_log("more of the same was left out of the log");
+    let log = server.log();
+    let written = log.matches("lines that are no events were rejected").count();
+    let left_out: usize = log
+        .split("left_out=")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert!(written < 40, "nothing was left out:\n{log}");
+    assert!(log.contains("rejected lines"), "{log}");
+    assert_eq!(written + left_out, 40, "{log}");
+}
+
+#[test]
+fn what_was_left_out_of_the_log_is_said_at_the_end_at_the_latest() {
+    let server = server!(eventTimeoutMs = 0);
+    let mut source = server.source();
+    let mut user = server.user(1);
+    for number in 1..=20 {
+        source.send(format!("garbage\n{number}|B\n"));
+        user.expect(format!("{number}|B\n"));
+    }
+    let log = server.stop();
+    assert!(log.contains("more of the same was left out of the log"), "{log}");
+}
+
+#[test]
+fn a_truncated_line_is_logged_with_whose_it_was() {
+    let server = server!(eventTimeoutMs = -1);
+    let mut source = server.source();
+    source.send("1|B");
+    source.finish();
+    server.wait_for_log("truncated");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("truncated")).unwrap();
+    assert!(line.contains("127.0.0.1:"), "{line}");
+}

@@ -105,7 +105,7 @@ impl<N: Net> Server<N> {
         let key = entry.key();
         let mut connection = Connection { socket, peer, readable: false, queued: false, role };
         if let Err(error) = self.net.register(&mut connection.socket, key) {
-            log::warn!(peer:%, error:%; "connection dropped: it cannot be watched");
+            self.warn_not_watched(peer, &error);
             return Ok(());
         }
         entry.insert(connection);
@@ -114,7 +114,7 @@ impl<N: Net> Server<N> {
             log::debug!(peer:%; "event source connected");
         } else {
             self.user_clients += 1;
-            self.logins.push_back((deadline, key));
+            self.note_login_deadline(deadline, key);
         }
         Ok(())
     }

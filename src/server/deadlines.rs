@@ -2,7 +2,7 @@
 
 use super::{
     Net, Server,
-    connection::{Connection, Login, Role},
+    connection::{Login, Role},
 };
 use crate::{counters::UserEnd, time::Micros};
 
@@ -39,15 +39,29 @@ impl<N: Net> Server<N> {
         self.give_up_holes();
     }
 
+    /// Notes when a new connection must have logged in.
+    pub(super) fn note_login_deadline(&mut self, deadline: Micros, key: usize) {
+        self.logins.push_back((deadline, key));
+        // Behind one that says nothing for long, those that have logged in are not kept for as long.
+        if self.logins.len() > 2 * self.user_clients + 64 {
+            let mut logins = std::mem::take(&mut self.logins);
+            logins.retain(|&(at, key)| self.is_expected_to_log_in(at, key));
+            self.logins = logins;
+        }
+    }
+
+    fn is_expected_to_log_in(&self, at: Micros, key: usize) -> bool {
+        let role = self.connections.get(key).map(|connection| &connection.role);
+        matches!(role, Some(Role::Login(Login { deadline, .. })) if *deadline == at)
+    }
+
     /// When the first connection that has not logged in must have.
     fn login_deadline(&mut self) -> Option<Micros> {
         while let Some(&(at, key)) = self.logins.front() {
-            match self.connections.get(key) {
-                Some(Connection { role: Role::Login(Login { deadline, .. }), .. }) if *deadline == at => {
-                    return Some(at);
-                }
-                _ => self.logins.pop_front(),
-            };
+            if self.is_expected_to_log_in(at, key) {
+                return Some(at);
+            }
+            self.logins.pop_front();
         }
         None
     }

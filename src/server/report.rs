@@ -12,6 +12,29 @@ use std::{io, net::SocketAddr};
 /// How often the log says that a full ring waits for a hole that nobody can fill.
 const STUCK_INTERVAL: Micros = 60 * SECOND;
 
+/// What goes wrong often when it goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trouble {
+    Rejected,
+    Skipped,
+    Late,
+    Slow,
+    Full,
+    NoDescriptors,
+    NotWatched,
+}
+
+/// [`Trouble`] in the words of the log.
+const TROUBLES: [&str; 7] = [
+    "rejected lines",
+    "missing events",
+    "event sources that begin below the cursor",
+    "users that did not keep up",
+    "connections that were too many",
+    "failures to accept connections",
+    "connections that cannot be watched",
+];
+
 /// When what was last said.
 #[derive(Debug)]
 pub(crate) struct Reports {
@@ -23,11 +46,8 @@ pub(crate) struct Reports {
     last_deliveries: u64,
     /// When the log will next say that every source waits for a full ring.
     stuck_at: Option<Micros>,
-    rejects: RateLimit,
-    skips: RateLimit,
-    slow: RateLimit,
-    full: RateLimit,
-    accept: RateLimit,
+    /// By [`Trouble`].
+    limits: [RateLimit; TROUBLES.len()],
 }
 
 impl Reports {
@@ -39,23 +59,21 @@ impl Reports {
             last_released: 0,
             last_deliveries: 0,
             stuck_at: None,
-            rejects: RateLimit::default(),
-            skips: RateLimit::default(),
-            slow: RateLimit::default(),
-            full: RateLimit::default(),
-            accept: RateLimit::default(),
+            limits: Default::default(),
         }
     }
 
     /// When something is to be said next.
     pub(crate) fn next_due(&self) -> Option<Micros> {
-        self.progress_at.into_iter().chain(self.stuck_at).min()
+        let left_out = self.limits.iter().filter_map(RateLimit::due_us);
+        self.progress_at.into_iter().chain(self.stuck_at).chain(left_out).min()
     }
 }
 
 impl<N: Net> Server<N> {
-    /// A progress line every interval in which there was progress.
+    /// A progress line every interval in which there was progress, and what was left out of the log.
     pub(super) fn report_progress(&mut self) {
+        self.report_left_out(self.now);
         let counters = &self.engine.counters;
         let released = counters.events_released_total();
         let reports = &mut self.reports;
@@ -88,9 +106,24 @@ impl<N: Net> Server<N> {
         reports.progress_at = None;
     }
 
+    /// Whether a line about trouble may be written now; if so, how many like it were left out since the last one.
+    pub(super) fn may_warn(&mut self, trouble: Trouble) -> Option<u64> {
+        self.reports.limits[trouble as usize].allow(self.now)
+    }
+
+    /// Says how many lines were left out of the log, once the trouble has stopped or, at the end, at once.
+    fn report_left_out(&mut self, now: Micros) {
+        for (limit, what) in self.reports.limits.iter_mut().zip(TROUBLES) {
+            if let Some(left_out) = limit.overdue(now) {
+                log::warn!(what, left_out; "more of the same was left out of the log");
+            }
+        }
+    }
+
     /// What happened, in numbers.
     pub(super) fn report_summary(&mut self) {
         self.engine.take_skipped_into_counters();
+        self.report_left_out(Micros::MAX);
         let counters = &self.engine.counters;
         let waiting = self.engine.waiting();
         if waiting > 0 {
@@ -115,7 +148,7 @@ impl<N: Net> Server<N> {
         let Some((reason, seq)) = self.engine.take_last_reject() else {
             return;
         };
-        let Some(left_out) = self.reports.rejects.allow(self.now) else {
+        let Some(left_out) = self.may_warn(Trouble::Rejected) else {
             return;
         };
         let rejected = self.engine.counters.events_rejected_total();
@@ -129,7 +162,7 @@ impl<N: Net> Server<N> {
     pub(super) fn report_skipped(&mut self) {
         let skipped = self.engine.take_skipped_into_counters();
         if skipped > 0
-            && let Some(left_out) = self.reports.skips.allow(self.now)
+            && let Some(left_out) = self.may_warn(Trouble::Skipped)
         {
             log::warn!(skipped, cursor = self.engine.cursor(), left_out; "missing events were given up on");
         }
@@ -153,7 +186,7 @@ impl<N: Net> Server<N> {
     pub(super) fn report_user_end(&mut self, user: u64, peer: SocketAddr, end: UserEnd, unsent_bytes: usize) {
         if end != UserEnd::Slow {
             log::debug!(user, peer:%, reason = end.name(), unsent_bytes; "user disconnected");
-        } else if let Some(left_out) = self.reports.slow.allow(self.now) {
+        } else if let Some(left_out) = self.may_warn(Trouble::Slow) {
             log::warn!(user, peer:%, reason = end.name(), unsent_bytes, left_out; "user disconnected: it did not keep up");
         }
     }
@@ -165,14 +198,21 @@ impl<N: Net> Server<N> {
             _ => (&mut self.engine.counters.users_rejected, "maxUserClients"),
         };
         *rejected += 1;
-        if let Some(left_out) = self.reports.full.allow(self.now) {
+        if let Some(left_out) = self.may_warn(Trouble::Full) {
             log::warn!(peer:%, limit = what, left_out; "connection closed: there are as many as are allowed");
+        }
+    }
+
+    /// A connection that the operating system does not watch.
+    pub(super) fn warn_not_watched(&mut self, peer: SocketAddr, error: &io::Error) {
+        if let Some(left_out) = self.may_warn(Trouble::NotWatched) {
+            log::warn!(peer:%, error:%, left_out; "connection dropped: it cannot be watched");
         }
     }
 
     /// There is no descriptor for another connection.
     pub(super) fn warn_accept(&mut self, error: &io::Error) {
-        if let Some(left_out) = self.reports.accept.allow(self.now) {
+        if let Some(left_out) = self.may_warn(Trouble::NoDescriptors) {
             log::warn!(error:%, left_out; "accepting is paused: connections wait until a descriptor is free");
         }
     }

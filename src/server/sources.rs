@@ -3,7 +3,9 @@
 use super::{
     Chunk, Net, READ_BYTES, Server,
     connection::{Connection, Role, Source},
-    is_interrupted, would_block,
+    is_interrupted,
+    report::Trouble,
+    would_block,
 };
 use crate::engine::{Stop, event::Reject};
 use std::io::{self, Read};
@@ -45,8 +47,7 @@ impl<N: Net> Server<N> {
     }
 
     fn has_hung_up(&self, key: usize) -> bool {
-        let role = self.connections.get(key).map(|connection| &connection.role);
-        matches!(role, Some(Role::Source(source)) if source.hung_up)
+        self.source(key).is_some_and(|source| source.hung_up)
     }
 
     /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
@@ -213,29 +214,29 @@ impl<N: Net> Server<N> {
     }
 
     fn blocked_at(&self, key: usize) -> Option<u64> {
+        self.source(key)?.blocked.as_ref().map(|&(seq, _)| seq)
+    }
+
+    fn source(&self, key: usize) -> Option<&Source> {
         match self.connections.get(key) {
-            Some(Connection { role: Role::Source(source), .. }) => {
-                source.blocked.as_ref().map(|&(seq, _)| seq)
-            }
+            Some(Connection { role: Role::Source(source), .. }) => Some(source),
             _ => None,
         }
     }
 
     /// The one way in which an event source ends.
     pub(super) fn close_source(&mut self, key: usize) {
-        if !matches!(self.connections.get(key), Some(Connection { role: Role::Source(_), .. })) {
-            return;
-        }
-        let Connection { role: Role::Source(source), peer, .. } = self.connections.remove(key) else {
+        let Some(source) = self.source(key) else {
             return;
         };
-        self.source_clients -= 1;
-        self.readable_sources.retain(|&other| other != key);
-        self.blocked_sources.retain(|&other| other != key);
         if !source.carry.is_empty() {
             self.engine.count_rejected(Reject::Truncated, None);
             self.report_rejects(key);
         }
+        let peer = self.connections.remove(key).peer;
+        self.source_clients -= 1;
+        self.readable_sources.retain(|&other| other != key);
+        self.blocked_sources.retain(|&other| other != key);
         log::debug!(peer:%; "event source gone");
         if self.source_clients == 0 && self.config.reset_on_source_eof {
             self.reset_due = true;
@@ -269,8 +270,12 @@ impl<N: Net> Server<N> {
         if received == 0 || !std::mem::take(&mut source.late_so_far) || late < received {
             return;
         }
+        let peer = *peer;
+        let Some(left_out) = self.may_warn(Trouble::Late) else {
+            return;
+        };
         log::warn!(
-            peer:%, cursor = self.engine.cursor();
+            peer:%, cursor = self.engine.cursor(), left_out;
             "the first events of this event source are all below the cursor and are dropped as late; \
              if every source is meant to start a new run, set resetOnSourceEof=true"
         );
