@@ -350,8 +350,9 @@ impl Engine {
         };
         let content = text.strip_suffix(b"\n").unwrap_or(text);
         let content = content.strip_suffix(b"\r").unwrap_or(content);
-        // It was valid when it arrived; a slot with nothing to say is the right thing if it were not.
-        if let Ok(event) = parse_line(content) {
+        let event = parse_line(content);
+        debug_assert!(event.is_ok(), "it was an event when it arrived");
+        if let Ok(event) = event {
             let text = Text { bytes: text, len: text.len() };
             apply(
                 &mut self.graph,
