@@ -3,7 +3,7 @@
 //! The process is frozen while clients connect, write and hang up, and then finds it all at once.
 
 use support::stream::{Random, each};
-use support::{Server, User, server};
+use support::{Server, User, raise_own_limit, server};
 
 fn broadcast(number: u64) -> String {
     format!("{number}|B\n")
@@ -35,6 +35,30 @@ fn logins_that_arrived_before_an_event_are_served_before_it() {
         for (id, user) in (1..).zip(&mut users) {
             user.expect(format!("{}|P|9|{id}\n", first + id - 1) + &broadcast(first + 200));
         }
+    }
+}
+
+#[test]
+fn so_are_more_logins_than_the_system_tells_of_at_once() {
+    const USERS: u64 = 3500;
+    if raise_own_limit() < USERS + 200 {
+        eprintln!("skipped: this test needs {} open files", USERS + 200);
+        return;
+    }
+    let server = server!(eventTimeoutMs = -1, maxUserClients = USERS + 1);
+    let mut source = started(&server);
+    let mut users: Vec<User> = (0..USERS).map(|_| server.stranger()).collect();
+    server.pass();
+    server.while_frozen(|| {
+        // The system tells of the source first, whose event comes last.
+        source.send("2|");
+        for (id, user) in (1..).zip(&mut users) {
+            user.send(format!("{id}\n"));
+        }
+        source.send("B\n");
+    });
+    for user in &mut users {
+        user.expect(broadcast(2));
     }
 }
 
