@@ -10,9 +10,10 @@ DIFF ?=
 TIME ?= 60
 RUNS ?= -1
 TARGET ?=
+MUTANT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate fuzz
+.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,9 @@ soak: ## Load one server for MINUTES with everything that can be wrong, and see 
 
 simulate: ## Run SEEDS (default 2000) of the simulator
 	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate -- --nocapture
+
+mutants: ## Break the server in each of the ways of tests/mutants, and see the simulator notice (MUTANT=name: only that)
+	MUTANT=$(MUTANT) tests/mutants/run
 
 fuzz: ## Fuzz framing, trace reader and options, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
 	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)
