@@ -6,9 +6,12 @@ use std::io::{Read, Write};
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -25,7 +28,10 @@ fn cells(count: u16) -> NonZero<u16> {
 struct Terminal {
     child: Child,
     /// The side of the one who sits at it.
-    keys: File,
+    keys: Option<File>,
+    /// Reads what the program draws, as long as there is a terminal.
+    reader: Option<JoinHandle<()>>,
+    is_there: Arc<AtomicBool>,
     /// The program's side, kept open so that it can be looked at when the program has gone.
     program: OwnedFd,
     screen: Arc<Mutex<vt100::Parser>>,
@@ -54,16 +60,26 @@ impl Terminal {
             .spawn()
             .unwrap();
         let mut output = File::from(keys.try_clone().unwrap());
-        let drawn = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let (drawn, is_there) = (Arc::clone(&screen), Arc::new(AtomicBool::new(true)));
+        let is_still_there = Arc::clone(&is_there);
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // It ends with the terminal.
-            while let Ok(1..) =
-                output.read(&mut buffer).inspect(|&len| drawn.lock().unwrap().process(&buffer[..len]))
-            {
+            while is_still_there.load(Ordering::Relaxed) {
+                let tick = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+                if poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&tick)) != Ok(0) {
+                    let Ok(len @ 1..) = output.read(&mut buffer) else { return };
+                    drawn.lock().unwrap().process(&buffer[..len]);
+                }
             }
         });
-        Terminal { child, keys: keys.into(), program, screen }
+        Terminal { child, keys: Some(keys.into()), reader: Some(reader), is_there, program, screen }
+    }
+
+    /// The terminal goes away.
+    fn hang_up(&mut self) {
+        self.is_there.store(false, Ordering::Relaxed);
+        self.reader.take().unwrap().join().unwrap();
+        self.keys = None;
     }
 
     fn text(&self) -> String {
@@ -85,7 +101,7 @@ impl Terminal {
     }
 
     fn press(&mut self, keys: &[u8]) {
-        self.keys.write_all(keys).unwrap();
+        self.keys.as_mut().unwrap().write_all(keys).unwrap();
     }
 
     /// Whether the terminal passes on keys at once and unseen, and shows the alternate screen.
@@ -115,6 +131,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.is_there.store(false, Ordering::Relaxed);
     }
 }
 
@@ -185,6 +202,19 @@ fn signals_leave_the_terminal_in_order() {
         let pid = i32::try_from(terminal.child.id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
         terminal.expect_end(0);
+    }
+}
+
+#[test]
+fn it_ends_when_its_terminal_has_gone() {
+    let server = server!(adminPort = 0);
+    let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
+    terminal.wait_for_text("● healthy");
+    terminal.hang_up();
+    let deadline = Instant::now() + DEADLINE;
+    while terminal.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "still running");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

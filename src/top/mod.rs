@@ -15,6 +15,10 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     low_level::pipe,
@@ -72,8 +76,16 @@ fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminU
     let mut ask_at = Instant::now();
     loop {
         terminal.draw(|frame| view::draw(frame, &model, Instant::now()))?;
-        if event::poll(TICK)? && is_enough(&event::read()?) {
-            return Ok(());
+        match wait_for_key()? {
+            Keys::None => {}
+            Keys::Some => {
+                while event::poll(Duration::ZERO)? {
+                    if is_enough(&event::read()?) {
+                        return Ok(());
+                    }
+                }
+            }
+            Keys::Gone => return Ok(()),
         }
         if signals.read(&mut [0]).is_ok() {
             return Ok(());
@@ -91,6 +103,29 @@ fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminU
             ask_at = ask_at.max(now - TICK);
             fetch = Some(Fetch::new(admin, model.next_question(), now));
         }
+    }
+}
+
+/// What comes from the keyboard.
+enum Keys {
+    None,
+    Some,
+    /// The terminal has gone. It must not be read any more: crossterm takes its end for a key that is still to come, for ever.
+    Gone,
+}
+
+/// Waits for a key, for a [`TICK`] at most.
+fn wait_for_key() -> io::Result<Keys> {
+    let stdin = io::stdin();
+    let mut waiting = [PollFd::new(&stdin, PollFlags::IN)];
+    let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+    match poll(&mut waiting, Some(&tick)) {
+        Ok(0) | Err(Errno::INTR) => Ok(Keys::None),
+        Ok(_) if waiting[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) => {
+            Ok(Keys::Gone)
+        }
+        Ok(_) => Ok(Keys::Some),
+        Err(error) => Err(error.into()),
     }
 }
 
