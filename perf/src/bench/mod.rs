@@ -206,7 +206,7 @@ impl Bench {
         Ok(Prepared { settings, book, plan })
     }
 
-    /// Starts the server, runs, ends the server. A book that is not complete is used up by this.
+    /// Starts the server, runs, ends the server.
     pub(crate) fn measure(&self, who: &Contender, prepared: &mut Prepared) -> Result<Figures, String> {
         let plan = prepared.plan.iter().map(|plan| ("mazePlan".to_owned(), plan.0.display().to_string()));
         let variables: Vec<(String, String)> = plan.collect();
@@ -214,7 +214,12 @@ impl Bench {
         let server = Server::start(&who.command, &variables, self.server_core, settings.addresses)?;
         settings.addresses = server.addresses;
         settings.pid = Some(server.pid());
-        drive::run(settings, &mut prepared.book, &mut |_| {}).map_err(|trouble| match trouble {
+        let outcome = drive::run(settings, &mut prepared.book, &mut |_| {});
+        if !prepared.book.is_complete() {
+            // It did not fit, and its beginning has been given back.
+            prepared.book = drive::prepare(settings, &mut |_| {});
+        }
+        outcome.map_err(|trouble| match trouble {
             Trouble::Fault(fault) => {
                 format!("{} in shape {}:\n{fault}", who.name, settings.load.shape.name())
             }
