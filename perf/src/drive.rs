@@ -461,7 +461,8 @@ impl<'a> Drive<'a> {
         for visitor in &mut self.visitors {
             visitor.leave(now, false, book);
             if visitor.wants_in(now) {
-                let moment = *moment.get_or_insert_with(|| released(&self.users, book, self.feed.block));
+                let moment =
+                    *moment.get_or_insert_with(|| released(places(&self.users), book, self.feed.block));
                 visitor
                     .come(at, moment, self.poll.registry())
                     .map_err(failed("a user could not come back"))?;
@@ -550,21 +551,56 @@ fn wait_for_logins(users: &[User], port: u16) {
     }
 }
 
-/// What the server has surely released: what some user has received.
-fn released(users: &[User], book: &Book, sending: u64) -> Moment {
-    let places = || users.iter().map(|user| (user.slot, user.cursor.place));
-    let block = places().map(|(_, place)| place.block).max().unwrap_or(0).min(sending);
-    let Some(furthest) = book.built(block) else { return Moment { earliest: 0, block } };
-    let received = |(slot, place): (usize, Place)| {
-        let text = &furthest.text(slot).bytes[..place.offset];
+fn places(users: &[User]) -> impl Iterator<Item = (usize, Place)> + Clone {
+    users.iter().map(|user| (user.slot, user.cursor.place))
+}
+
+/// What the server has surely released: what some user has received, and everything before it. Events behind the last
+/// that concerned anyone may still be on their way, also where a block has ended for those users.
+fn released(places: impl Iterator<Item = (usize, Place)> + Clone, book: &Book, sending: u64) -> Moment {
+    let block = places.clone().map(|(_, place)| place.block).max().unwrap_or(0).min(sending);
+    let last_of = |index: u64, slot: usize, end: Option<usize>| {
+        let text = &book.built(index)?.text(slot).bytes;
+        let text = &text[..end.unwrap_or(text.len())];
         let end = memchr::memrchr(b'\n', text)?;
         let start = memchr::memrchr(b'\n', &text[..end]).map_or(0, |at| at + 1);
-        sequence_of(&text[start..]).map(|number| number + 1)
+        sequence_of(&text[start..])
     };
-    let latest = places().filter(|(_, place)| place.block == block).filter_map(received).max();
-    Moment { earliest: latest.unwrap_or(furthest.first_seq), block }
+    let received = |(slot, place): (usize, Place)| {
+        let here = last_of(place.block, slot, Some(place.offset));
+        here.or_else(|| last_of(place.block.checked_sub(1)?, slot, None))
+    };
+    let latest = places.filter_map(received).max();
+    Moment { earliest: latest.map_or(0, |number| number + 1), block }
 }
 
 fn interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::workload::Shape;
+
+    #[test]
+    fn nothing_is_said_to_be_released_that_nobody_has_received() {
+        let load = Workload { events: 300_000, ..Workload::of_shape(Shape::Maze, 1.0) };
+        let mut book = Book::new(Builder::new(&load, Expect::Protocol, false));
+        book.prepare(u64::MAX, |_| {});
+        assert!(book.end() > 2, "{} blocks", book.end());
+        let mut silent_ends = 0;
+        for block in 1..book.end() {
+            for slot in 0..load.connected as usize {
+                let place = Place { block, offset: 0 };
+                let earliest = released([(slot, place)].into_iter(), &book, u64::MAX).earliest;
+                let text = &book.built(block - 1).unwrap().text(slot).bytes;
+                let last = text.split_inclusive(|&byte| byte == b'\n').next_back().and_then(sequence_of);
+                assert_eq!(earliest, last.map_or(0, |number| number + 1), "block {block}, slot {slot}");
+                silent_ends += u64::from(earliest < book.built(block).unwrap().first_seq);
+            }
+        }
+        assert!(silent_ends > 0, "no block ends with events for nobody");
+    }
 }
