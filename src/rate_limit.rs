@@ -37,7 +37,7 @@ impl RateLimit {
     /// Whether a line may be written at `now_us`: if so, with the number of those left out since the last one that
     /// was written; if not, it counts as left out.
     pub fn allow(&mut self, now_us: u64) -> Option<u64> {
-        if !self.has_room(now_us) {
+        if self.room_us() > now_us {
             self.left_out += 1;
             return None;
         }
@@ -49,7 +49,7 @@ impl RateLimit {
     /// trouble that has stopped meanwhile.
     #[must_use]
     pub fn due_us(&self) -> Option<u64> {
-        (self.left_out > 0).then(|| self.full_us.saturating_sub(self.allowance_us))
+        (self.left_out > 0).then(|| self.room_us())
     }
 
     /// Takes the number of lines that were left out and not told of yet, if there are any, and if a line may be
@@ -58,8 +58,9 @@ impl RateLimit {
         self.due_us().filter(|&at| at <= now_us).and_then(|_| self.allow(now_us))
     }
 
-    fn has_room(&self, now_us: u64) -> bool {
-        self.full_us.saturating_sub(now_us) <= self.allowance_us
+    /// From when on another line may be written.
+    fn room_us(&self) -> u64 {
+        self.full_us.saturating_sub(self.allowance_us)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accepting connections, within the limits, and without descriptors.
 
 use super::{
-    Net, Server,
+    Listener, Net, Server,
     connection::{Connection, Login, Role, Source},
     net::Port,
     would_block,
@@ -18,24 +18,24 @@ const ACCEPT_RETRY: u64 = SECOND;
 impl<N: Net> Server<N> {
     /// Whether some connection waits to be accepted.
     pub(super) fn can_accept(&self) -> bool {
-        self.listening().any(|port| self.can_accept_on(port))
+        self.waiting().any(|listener| listener.may_try(self.now))
     }
 
     /// When accepting is to be tried again after it has failed for want of descriptors.
     pub(super) fn accept_deadline(&self) -> Option<Micros> {
-        let waiting = self.listening().map(|port| &self.listeners[usize::from(port == Port::User)]);
-        waiting.filter(|listener| listener.ready).filter_map(|listener| listener.retry_at).min()
+        self.waiting().filter_map(|listener| listener.retry_at).min()
     }
 
-    /// The ports on which somebody may be accepted: no source before one that has hung up is gone.
-    fn listening(&self) -> impl Iterator<Item = Port> {
-        let source = (!self.any_source_leaving()).then_some(Port::Source);
-        source.into_iter().chain([Port::User])
+    /// The listeners on which somebody waits who may come in: no source before one that has hung up is gone.
+    fn waiting(&self) -> impl Iterator<Item = &Listener> {
+        let [sources, users] = &self.listeners;
+        let sources = Some(sources).filter(|listener| listener.ready && !self.any_source_leaving());
+        sources.into_iter().chain(Some(users).filter(|listener| listener.ready))
     }
 
     fn can_accept_on(&self, port: Port) -> bool {
         let listener = &self.listeners[usize::from(port == Port::User)];
-        listener.ready && listener.retry_at.is_none_or(|at| at <= self.now)
+        listener.ready && listener.may_try(self.now)
     }
 
     /// Accepts what is waiting on a listener; says whether that was anything.

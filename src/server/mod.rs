@@ -110,6 +110,12 @@ struct Listener {
     retry_at: Option<Micros>,
 }
 
+impl Listener {
+    fn may_try(&self, now: Micros) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
+}
+
 impl<N: Net> Server<N> {
     /// A server on listeners that are up. `now` is the time of the start.
     #[must_use]

@@ -24,16 +24,30 @@ pub(super) enum Trouble {
     NotWatched,
 }
 
-/// [`Trouble`] in the words of the log.
-const TROUBLES: [&str; 7] = [
-    "rejected lines",
-    "missing events",
-    "event sources that begin below the cursor",
-    "users that did not keep up",
-    "connections that were too many",
-    "failures to accept connections",
-    "connections that cannot be watched",
-];
+impl Trouble {
+    const ALL: [Trouble; 7] = [
+        Trouble::Rejected,
+        Trouble::Skipped,
+        Trouble::Late,
+        Trouble::Slow,
+        Trouble::Full,
+        Trouble::NoDescriptors,
+        Trouble::NotWatched,
+    ];
+
+    /// In the words of the log.
+    fn name(self) -> &'static str {
+        match self {
+            Trouble::Rejected => "rejected lines",
+            Trouble::Skipped => "missing events",
+            Trouble::Late => "event sources that begin below the cursor",
+            Trouble::Slow => "users that did not keep up",
+            Trouble::Full => "connections that were too many",
+            Trouble::NoDescriptors => "failures to accept connections",
+            Trouble::NotWatched => "connections that cannot be watched",
+        }
+    }
+}
 
 /// When what was last said.
 #[derive(Debug)]
@@ -47,7 +61,7 @@ pub(crate) struct Reports {
     /// When the log will next say that every source waits for a full ring.
     stuck_at: Option<Micros>,
     /// By [`Trouble`].
-    limits: [RateLimit; TROUBLES.len()],
+    limits: [RateLimit; Trouble::ALL.len()],
 }
 
 impl Reports {
@@ -113,9 +127,9 @@ impl<N: Net> Server<N> {
 
     /// Says how many lines were left out of the log, once the trouble has stopped or, at the end, at once.
     fn report_left_out(&mut self, now: Micros) {
-        for (limit, what) in self.reports.limits.iter_mut().zip(TROUBLES) {
-            if let Some(left_out) = limit.overdue(now) {
-                log::warn!(what, left_out; "more of the same was left out of the log");
+        for trouble in Trouble::ALL {
+            if let Some(left_out) = self.reports.limits[trouble as usize].overdue(now) {
+                log::warn!(what = trouble.name(), left_out; "more of the same was left out of the log");
             }
         }
     }
