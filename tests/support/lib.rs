@@ -10,7 +10,7 @@
 //! was missing. That everything before has been served is known from a *barrier*: an event that comes later in
 //! the sequence and is told to the user who is asked, or [`Server::pass`].
 //!
-//! ```ignore
+//! ```text
 //! let server = support::server!(eventTimeoutMs = -1, reorderCapacity = 16);
 //! let (mut source, mut user) = (server.source(), server.user(7));
 //! source.send("2|P|1|7\n1|B\n");
