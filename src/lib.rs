@@ -15,13 +15,14 @@
 //!
 //! A floor knows only the one below. Time comes from the top as a number: [`server::Server`] runs unchanged on
 //! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
-//! traces replay on and what the tests break. One thread, no locks, no atomics, no `unsafe`.
+//! traces replay on and what the tests break. One thread, no locks, no atomics, and
+//! `unsafe` in one file only, for AVX-512: `engine::cpu`.
 //!
 //! # Where to look
 //!
 //! | question | module |
 //! | --- | --- |
-//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `scan`, `sequencer`, `graph`, `fanout` |
+//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `scan`, `sequencer`, `run`, `graph`, `fanout` |
 //! | What happens in a turn of the loop, and in which order? | [`server`] |
 //! | What happens to a slow user? | [`server`], `congestion` |
 //! | When is a hole given up? | `engine::sequencer` (what), `server::deadlines` (when) |

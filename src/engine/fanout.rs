@@ -18,10 +18,16 @@
 //! So what an event costs before the gather hardly depends on how many users get it, and a delivery is one short copy.
 //! A user that gets everything is handed the tape itself. Only where a row would be almost empty (one
 //! recipient among thousands of users) the event goes into the user's own chain ([`Mail`]) and is merged in by the gather.
+//!
+//! The gather below goes from one run of neighbours on the tape to the next. For users that get much of the tape there is
+//! another one in [`cpu`](super::cpu), which goes over all of it.
 
 use super::{
+    cpu::{Avx512, Marks},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
+    run::RUN,
+    sequencer::INLINE_BYTES,
     text::Text,
     transpose::transpose,
 };
@@ -35,9 +41,11 @@ const MAIL_BYTES_MAX: usize = 4 << 20;
 /// A block of at most so many bytes is gathered by the fast loop; a power of two.
 const SHORT_BLOCK: usize = 2048;
 /// Copied at once, whatever the length of a run of neighbours: see [`Text::copy_to`].
-const RUN: usize = 64;
+const COPY: usize = 64;
 /// Room behind the end of the tape and of the scratch buffer for what is copied too much.
-const SLACK: usize = SHORT_BLOCK + RUN;
+const SLACK: usize = SHORT_BLOCK + COPY;
+/// The tape begins where a cache line does: reading it is a matter of whole ones.
+const CACHE_LINE: usize = 64;
 /// A row is used if it has at most so many words per recipient.
 const WORDS_PER_RECIPIENT_MAX: usize = 2;
 
@@ -60,8 +68,10 @@ pub(crate) struct FanOut {
     connected: Vec<u64>,
     users: usize,
     tape: Vec<u8>,
-    tape_len: usize,
-    /// Where each event on the tape ends, after a 0.
+    /// Where in `tape` it begins and ends.
+    tape_start: usize,
+    tape_end: usize,
+    /// Where each event on the tape ends, after where the first one begins.
     ends: Vec<u32>,
     /// The block that is being filled: word *w* of row *j* is at `64 * w + j`.
     rows: Vec<[u64; 64]>,
@@ -71,29 +81,38 @@ pub(crate) struct FanOut {
     /// Bit per slot: it gets something.
     owed: Vec<u64>,
     owed_bytes: usize,
+    /// Bytes of the longest chain of mail.
+    longest_mail: usize,
     /// From here on the turn is worth being delivered.
     owed_bytes_max: usize,
+    /// A limit of what all users' rows or mail take has been reached.
     full: bool,
     scratch: Vec<u8>,
+    avx512: Option<Avx512>,
+    marks: Marks,
 }
 
 impl FanOut {
-    pub(crate) fn new(limits: TurnLimits) -> Self {
+    pub(crate) fn new(limits: TurnLimits, avx512: Option<Avx512>) -> Self {
         Self {
             limits,
             connected: Vec::new(),
             users: 0,
             tape: Vec::new(),
-            tape_len: 0,
+            tape_start: 0,
+            tape_end: 0,
             ends: vec![0],
             rows: Vec::new(),
             matrix: Vec::new(),
             mail: Mail::default(),
             owed: Vec::new(),
             owed_bytes: 0,
+            longest_mail: 0,
             owed_bytes_max: 0,
             full: false,
             scratch: Vec::new(),
+            avx512,
+            marks: Marks::default(),
         }
     }
 
@@ -130,10 +149,17 @@ impl FanOut {
         self.rows.resize(words, [0; 64]);
         self.mail.set_slots(words * 64);
         self.matrix.clear();
-        // A tape's worth of room, once.
         if self.tape.is_empty() {
-            self.tape.resize(self.limits.user_bytes + self.limits.event_bytes + SLACK, 0);
+            self.make_tape();
         }
+    }
+
+    /// A tape's worth of room, once.
+    fn make_tape(&mut self) {
+        self.tape.resize(self.limits.user_bytes + self.limits.event_bytes + SLACK + CACHE_LINE, 0);
+        self.tape_start = self.tape.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE);
+        self.tape_end = self.tape_start;
+        self.ends[0] = self.tape_start as u32;
     }
 
     /// Connected users.
@@ -147,10 +173,15 @@ impl FanOut {
         self.owed_bytes == 0
     }
 
-    /// The turn has reached one of its limits: it must be delivered before the next event is pushed.
+    /// How many ordinary events the turn has room for, whomever they concern, up to [`RUN`]. If there is none, it must be
+    /// delivered before the next event is pushed.
     #[inline(always)]
-    pub(crate) fn is_full(&self) -> bool {
-        self.full
+    pub(crate) fn room(&self) -> usize {
+        if self.full || (self.owed_bytes >= self.owed_bytes_max && !self.is_empty()) {
+            return 0;
+        }
+        let used = (self.tape_end - self.tape_start).max(self.longest_mail);
+        (self.limits.user_bytes.saturating_sub(used) / INLINE_BYTES).min(RUN)
     }
 
     /// An event for everyone. Returns how many that is.
@@ -201,9 +232,9 @@ impl FanOut {
         self.row_done(place);
     }
 
-    /// An event for one user.
+    /// An event for one user. Returns that it is one.
     #[inline(always)]
-    pub(crate) fn unicast(&mut self, slot: u32, text: Text<'_>) {
+    pub(crate) fn unicast(&mut self, slot: u32, text: Text<'_>) -> usize {
         let slot = slot as usize;
         if self.rows.len() > WORDS_PER_RECIPIENT_MAX && text.len <= TEXT_MAX {
             self.push_mail(slot, text);
@@ -215,6 +246,7 @@ impl FanOut {
             self.rows[slot / 64][place % 64] = 1 << (slot % 64);
             self.row_done(place);
         }
+        1
     }
 
     #[inline(always)]
@@ -223,20 +255,18 @@ impl FanOut {
         self.mail.push(slot, place, text);
         self.owed[slot / 64] |= 1 << (slot % 64);
         self.owed_bytes += text.len;
-        self.full |= self.mail.bytes() >= MAIL_BYTES_MAX
-            || self.mail.bytes_of(slot) >= self.limits.user_bytes
-            || self.owed_bytes >= self.owed_bytes_max;
+        self.full |= self.mail.bytes() >= MAIL_BYTES_MAX;
+        self.longest_mail = self.longest_mail.max(self.mail.bytes_of(slot));
     }
 
     /// Puts an event on the tape and returns its place there. Its row must be written next.
     #[inline(always)]
     fn push_text(&mut self, text: Text<'_>, recipients: usize) -> usize {
         let place = self.ends.len() - 1;
-        text.copy_to(&mut self.tape, self.tape_len);
-        self.tape_len += text.len;
-        self.ends.push(self.tape_len as u32);
+        text.copy_to(&mut self.tape, self.tape_end);
+        self.tape_end += text.len;
+        self.ends.push(self.tape_end as u32);
         self.owed_bytes += text.len * recipients;
-        self.full |= self.tape_len >= self.limits.user_bytes || self.owed_bytes >= self.owed_bytes_max;
         place
     }
 
@@ -275,14 +305,18 @@ impl FanOut {
                 row[events % 64..].fill(0);
             }
             self.block_done(events / 64);
-            self.ends.resize(events.next_multiple_of(64) + 1, self.tape_len as u32);
+            self.ends.resize(events.next_multiple_of(64) + 1, self.tape_end as u32);
+        }
+        if let Some(avx512) = self.avx512 {
+            let pieces = (self.tape_end - self.tape_start).next_multiple_of(CACHE_LINE);
+            avx512.mark(&self.tape[self.tape_start..][..pieces], &mut self.marks);
         }
         self.scratch.resize(2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + SLACK, 0);
         let mut scratch = std::mem::take(&mut self.scratch);
         let owed = std::mem::take(&mut self.owed);
         for_each_bit(&owed, |slot| {
             if self.mail.is_empty(slot) && self.gets_everything(slot, events) {
-                write(slot as u32, &self.tape[..self.tape_len]);
+                write(slot as u32, &self.tape[self.tape_start..self.tape_end]);
             } else {
                 let len = self.gather(slot, events, &mut scratch);
                 write(slot as u32, &scratch[..len]);
@@ -297,9 +331,10 @@ impl FanOut {
     fn reset(&mut self) {
         self.owed.fill(0);
         self.mail.reset();
-        self.tape_len = 0;
+        self.tape_end = self.tape_start;
         self.ends.truncate(1);
         self.owed_bytes = 0;
+        self.longest_mail = 0;
         self.full = false;
     }
 
@@ -312,7 +347,21 @@ impl FanOut {
     }
 
     /// Copies what a user gets into `out`; returns how much that is.
-    fn gather(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
+    fn gather(&mut self, slot: usize, events: usize, out: &mut [u8]) -> usize {
+        if let Some(avx512) = self.avx512
+            && self.mail.is_empty(slot)
+        {
+            let words = self.matrix.chunks(self.rows.len() * 64).map(|group| &group[slot]);
+            let count = avx512.choose(words, events.div_ceil(64), &mut self.marks);
+            if self.marks.is_dense(count) {
+                return avx512.gather(&self.tape[self.tape_start..], &self.marks, out);
+            }
+        }
+        self.gather_in_order(slot, events, out)
+    }
+
+    /// Merges a user's mail with what it gets of the tape.
+    fn gather_in_order(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
         let mut len = 0;
         let mut place = 0;
         self.mail.for_each(slot, |before, run| {
@@ -369,10 +418,10 @@ fn gather_block(tape: &[u8], ends: &[u32], word: u64, out: &mut [u8], at: usize)
 /// time. Sizes are constants and positions are masked, so that nothing is left to be checked in it.
 #[inline(always)]
 fn gather_short(
-    tape: &[u8; SHORT_BLOCK + RUN],
+    tape: &[u8; SHORT_BLOCK + COPY],
     ends: &[u32; 65],
     word: u64,
-    out: &mut [u8; SHORT_BLOCK + RUN],
+    out: &mut [u8; SHORT_BLOCK + COPY],
 ) -> usize {
     let base = ends[0];
     let mut rest = word;
@@ -384,8 +433,8 @@ fn gather_short(
         rest &= carried;
         let from = start as usize & (SHORT_BLOCK - 1);
         let to = at & (SHORT_BLOCK - 1);
-        if len <= RUN {
-            out[to..to + RUN].copy_from_slice(&tape[from..from + RUN]);
+        if len <= COPY {
+            out[to..to + COPY].copy_from_slice(&tape[from..from + COPY]);
         } else {
             copy_run(tape, from, out, to, len);
         }

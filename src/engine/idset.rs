@@ -5,6 +5,7 @@
 //! would; it shrinks back the same way. Bits are what fan-out wants: a status update of a user with many
 //! followers is one copy of a few words.
 
+use super::cpu::prefetch;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 
@@ -53,41 +54,48 @@ impl IdSet {
         self.len() == 0
     }
 
-    /// Adds `id`; says whether it was new.
+    /// Adds or removes `id`; says whether that changed anything. Which of the two it is, and whether it does, are as
+    /// good as random where many ids come and go, so nothing here branches on either.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, id: u32) -> bool {
+    pub(crate) fn set(&mut self, id: u32, member: bool) -> bool {
         if let Self::Bits(Bits { words, count }) = self
             && let Some(word) = words.get_mut(id as usize / 64)
         {
-            let bit = 1 << (id % 64);
-            let new = *word & bit == 0;
-            *word |= bit;
-            *count += u32::from(new);
-            return new;
-        }
-        self.insert_slowly(id)
-    }
-
-    /// Removes `id`; says whether it was there.
-    #[inline(always)]
-    pub(crate) fn remove(&mut self, id: u32) -> bool {
-        if let Self::Bits(Bits { words, count }) = self {
-            let Some(word) = words.get_mut(id as usize / 64) else {
-                return false;
-            };
-            let bit = 1 << (id % 64);
-            let was = *word & bit != 0;
-            *word &= !bit;
-            *count -= u32::from(was);
+            let was = *word >> (id % 64) & 1;
+            *word ^= (was ^ u64::from(member)) << (id % 64);
+            *count = *count + u32::from(member) - was as u32;
             if (*count as usize) < words.len() / 4 {
                 self.become_sparse();
             }
-            return was;
+            return (was != 0) != member;
         }
-        self.remove_slowly(id)
+        self.set_slowly(id, member)
     }
 
     #[cold]
+    fn set_slowly(&mut self, id: u32, member: bool) -> bool {
+        if member { self.insert_slowly(id) } else { self.remove_slowly(id) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, id: u32) {
+        if let Self::Bits(bits) = self
+            && let Some(word) = bits.words.get(id as usize / 64)
+        {
+            prefetch(word);
+        }
+    }
+
+    /// Adds `id`.
+    pub(crate) fn insert(&mut self, id: u32) -> bool {
+        self.set(id, true)
+    }
+
+    /// Removes `id`.
+    pub(crate) fn remove(&mut self, id: u32) -> bool {
+        self.set(id, false)
+    }
+
     fn remove_slowly(&mut self, id: u32) -> bool {
         match self {
             Self::List(list) => {
@@ -117,7 +125,6 @@ impl IdSet {
         }
     }
 
-    #[cold]
     fn insert_slowly(&mut self, id: u32) -> bool {
         let new = match self {
             Self::List(list) if list.contains(&id) => false,

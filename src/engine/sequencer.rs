@@ -28,53 +28,63 @@ pub(crate) const WIDE: u8 = 2;
 /// The text is boxed.
 pub(crate) const BOXED: u8 = 4;
 
+/// Its text is longer than [`INLINE_BYTES`].
+pub(crate) const LONG: u8 = 8;
+/// What sets an event apart from ordinary ones.
+pub(crate) const UNUSUAL: u8 = WIDE | BOXED | LONG;
+
 /// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
+///
+/// The first word is the offset of a fresh event's text in its chunk, and `from`; the second one `to`, the text's length, the
+/// kind, and the flags.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Slot {
-    /// Offset of a fresh event's text in its chunk, and `from`.
-    low: u64,
-    /// `to`, the text's length, the kind and the flags.
-    high: u64,
-}
+#[repr(transparent)]
+pub(crate) struct Slot([u64; 2]);
 
 impl Slot {
     #[inline(always)]
     pub(crate) fn new(kind: u8, flags: u8, from: u32, to: u32, text: u32, len: u16) -> Self {
-        Self {
-            low: u64::from(text) | u64::from(from) << 32,
-            high: u64::from(to) | u64::from(len) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56,
-        }
+        Self([
+            u64::from(text) | u64::from(from) << 32,
+            u64::from(to) | u64::from(len) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56,
+        ])
+    }
+
+    /// Words that have been put together as [`Slot::new`] does.
+    #[inline(always)]
+    pub(crate) fn of_words(words: [u64; 2]) -> Self {
+        Self(words)
     }
 
     #[inline(always)]
     pub(crate) fn text(self) -> usize {
-        self.low as u32 as usize
+        self.0[0] as u32 as usize
     }
 
     #[inline(always)]
     pub(crate) fn from(self) -> u64 {
-        self.low >> 32
+        self.0[0] >> 32
     }
 
     #[inline(always)]
     pub(crate) fn to(self) -> u64 {
-        u64::from(self.high as u32)
+        u64::from(self.0[1] as u32)
     }
 
     #[inline(always)]
     pub(crate) fn len(self) -> usize {
-        usize::from((self.high >> 32) as u16)
+        usize::from((self.0[1] >> 32) as u16)
     }
 
     #[inline(always)]
     pub(crate) fn kind(self) -> u8 {
-        (self.high >> 48) as u8
+        (self.0[1] >> 48) as u8
     }
 
     /// Whether it has any of these flags.
     #[inline(always)]
     pub(crate) fn has(self, flags: u8) -> bool {
-        (self.high >> 56) as u8 & flags != 0
+        (self.0[1] >> 56) as u8 & flags != 0
     }
 
     #[inline(always)]
@@ -82,12 +92,18 @@ impl Slot {
         self.kind() == 0
     }
 
+    /// Neither empty nor unusual.
+    #[inline(always)]
+    fn is_ordinary(self) -> bool {
+        !self.is_empty() && !self.has(UNUSUAL)
+    }
+
     fn with(self, flags: u8) -> Self {
-        Self { high: self.high | u64::from(flags) << 56, ..self }
+        Self([self.0[0], self.0[1] | u64::from(flags) << 56])
     }
 
     fn without(self, flags: u8) -> Self {
-        Self { high: self.high & !(u64::from(flags) << 56), ..self }
+        Self([self.0[0], self.0[1] & !(u64::from(flags) << 56)])
     }
 }
 
@@ -197,12 +213,20 @@ impl Sequencer {
         let index = self.index(seq);
         let place = &mut self.slots[index];
         if !place.is_empty() {
-            return Place::Duplicate;
+            return self.seen(seq);
         }
         *place = slot;
         self.waiting += 1;
         self.fresh.push(seq as u32);
         Place::Waiting
+    }
+
+    /// What a number is of which there is an event in the ring. Where nothing is missing before it, that one is as good as
+    /// released, and the number late: what is counted is not to depend on how many lines are read at a time.
+    #[cold]
+    fn seen(&self, seq: u64) -> Place {
+        let released = (self.cursor..seq).all(|before| !self.slots[self.index(before)].is_empty());
+        if released { Place::Late } else { Place::Duplicate }
     }
 
     /// Puts an event into the ring whose text is too long for a slot to refer to it.
@@ -214,24 +238,50 @@ impl Sequencer {
         place
     }
 
-    /// Takes the event at the cursor, if it is there, and its index. Holes that have been given up are passed.
+    /// The ordinary events at the cursor, one after the other, at most `max`, and the index of the first. They are still
+    /// there: see [`Sequencer::take`].
     #[inline(always)]
+    pub(crate) fn run(&self, max: usize) -> (usize, &[Slot]) {
+        let index = self.index(self.cursor);
+        let slots = &self.slots[index..];
+        let slots = &slots[..slots.len().min(max)];
+        let len = slots.iter().position(|slot| !slot.is_ordinary()).unwrap_or(slots.len());
+        (index, &slots[..len])
+    }
+
+    /// Takes the `len` events at the cursor.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, len: usize) {
+        let index = self.index(self.cursor);
+        let slots = &mut self.slots[index..index + len];
+        let settled = slots.iter().filter(|slot| !slot.has(FRESH)).count();
+        slots.fill(Slot::default());
+        self.waiting -= len;
+        self.settled -= settled;
+        self.advance(len as u64);
+    }
+
+    /// Takes the event at the cursor, if it is there, and its index.
     pub(crate) fn pop(&mut self) -> Option<(usize, Slot)> {
-        loop {
-            let index = self.index(self.cursor);
-            let slot = self.slots[index];
-            if !slot.is_empty() {
-                self.slots[index] = Slot::default();
-                self.waiting -= 1;
-                self.settled -= usize::from(!slot.has(FRESH));
-                self.advance(1);
-                return Some((index, slot));
-            }
-            if self.cursor >= self.skip_before || self.exhausted {
-                return None;
-            }
+        let index = self.index(self.cursor);
+        let slot = self.slots[index];
+        if slot.is_empty() {
+            return None;
+        }
+        self.take(1);
+        Some((index, slot))
+    }
+
+    /// Goes on to the next number that is there or that has not been given up. Says whether that is another one.
+    pub(crate) fn pass_holes(&mut self) -> bool {
+        let before = self.cursor();
+        while self.cursor < self.skip_before
+            && !self.exhausted
+            && self.slots[self.index(self.cursor)].is_empty()
+        {
             self.skip();
         }
+        self.cursor() != before
     }
 
     /// The text of an event that is neither fresh nor boxed.
@@ -245,7 +295,7 @@ impl Sequencer {
         self.boxed.remove(&(index as u32)).unwrap_or_default()
     }
 
-    /// Must be called after a series of `pop`s, before the next `put`: the reach follows the cursor.
+    /// Must be called after events have been taken or holes passed, before the next `put`: the reach follows the cursor.
     #[inline]
     pub(crate) fn update_reach(&mut self) {
         let left = if self.exhausted { 0 } else { (u64::MAX - self.cursor).saturating_add(1) };
@@ -260,7 +310,6 @@ impl Sequencer {
     }
 
     /// Gives up the number at the cursor, or all up to `skip_before` where nothing is waiting.
-    #[cold]
     fn skip(&mut self) {
         let numbers = if self.waiting == 0 { self.skip_before - self.cursor } else { 1 };
         self.skipped = self.skipped.saturating_add(numbers);
@@ -328,7 +377,7 @@ impl Sequencer {
         None
     }
 
-    /// Gives up the holes whose time has come. The next `pop`s pass them.
+    /// Gives up the holes whose time has come: they can be passed.
     pub(crate) fn expire(&mut self, now: Micros) {
         while let Some(&(at, seq)) = self.deadlines.front()
             && at <= now
@@ -382,7 +431,7 @@ mod tests {
 
     /// Releases everything that can be and returns the cursor.
     fn release(sequencer: &mut Sequencer) -> u128 {
-        while sequencer.pop().is_some() {}
+        while sequencer.pop().is_some() || sequencer.pass_holes() {}
         sequencer.update_reach();
         sequencer.cursor()
     }
@@ -398,11 +447,16 @@ mod tests {
         for seq in [3, 2, 8] {
             assert_eq!(event(&mut ring, seq), Place::Waiting);
         }
+        assert_eq!(event(&mut ring, 2), Place::Duplicate);
         assert_eq!(release(&mut ring), 1);
         assert_eq!(event(&mut ring, 3), Place::Duplicate);
         assert_eq!(event(&mut ring, 9), Place::TooFar);
         assert_eq!(event(&mut ring, 0), Place::Late);
         assert_eq!(event(&mut ring, 1), Place::Waiting);
+        for seq in [1, 2, 3] {
+            assert_eq!(event(&mut ring, seq), Place::Late, "it can be released");
+        }
+        assert_eq!(event(&mut ring, 8), Place::Duplicate);
         assert_eq!(release(&mut ring), 4);
         assert_eq!(event(&mut ring, 3), Place::Late);
         assert_eq!(event(&mut ring, 11), Place::Waiting);

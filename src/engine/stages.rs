@@ -4,10 +4,12 @@
 //! They are the engine's own parts, called in the order and in the portions in which [`Engine`](super::Engine) calls them.
 
 use super::{
-    BATCH_LINES, apply,
-    event::{Event, parse_line},
+    BATCH_LINES,
+    cpu::{Avx512, Lines},
+    event::parse_line,
     fanout::{FanOut, TurnLimits},
     graph::Graph,
+    run::{RUN, Runner},
     scan::{scan_line, window},
     sequencer::{FRESH, Sequencer, Slot},
     text::Text,
@@ -21,8 +23,20 @@ use std::ops::Range;
 pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
     let (mut lines, mut sum) = (0, 0u64);
     let mut at = range.start;
-    while at < range.end
-        && let Some(scanned) = window(&chunk[..range.end], at).and_then(scan_line)
+    let chunk = &chunk[..range.end];
+    if let Some(avx512) = Avx512::detect() {
+        let mut batch = Lines::default();
+        loop {
+            at = avx512.scan(chunk, at, &mut batch);
+            lines += batch.len();
+            sum = batch.iter().fold(sum, |sum, (seq, slot)| sum.wrapping_add(seq ^ slot.from() ^ slot.to()));
+            if batch.len() < BATCH_LINES {
+                break;
+            }
+        }
+    }
+    while at < chunk.len()
+        && let Some(scanned) = window(chunk, at).and_then(scan_line)
     {
         lines += 1;
         sum = sum.wrapping_add(scanned.seq ^ u64::from(scanned.from) ^ u64::from(scanned.to));
@@ -55,8 +69,13 @@ impl Ring {
             for &number in batch {
                 self.0.put(first + number, Slot::new(3, FRESH, 0, 0, 0, 1));
             }
-            while self.0.pop().is_some() {
-                released += 1;
+            loop {
+                let len = self.0.run(RUN).1.len();
+                if len == 0 {
+                    break;
+                }
+                self.0.take(len);
+                released += len;
             }
             self.0.update_reach();
         }
@@ -69,25 +88,32 @@ impl Ring {
 /// Events in the order of their numbers, and their lines.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
-    events: Vec<(Event, Range<usize>)>,
+    slots: Vec<Slot>,
     text: Vec<u8>,
 }
 
 impl Events {
     /// The events that `lines` are, each with its line end; what is none is left out.
+    ///
+    /// # Panics
+    ///
+    /// If a user id does not fit 32 bits.
     pub fn new<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut events = Self::default();
-        for line in lines {
-            if let Ok(event) = parse_line(line.trim_ascii_end()) {
-                let start = events.text.len();
-                events.text.extend_from_slice(line);
-                events.events.push((event, start..events.text.len()));
-            }
+        let mut events: Vec<_> = lines
+            .into_iter()
+            .filter_map(|line| parse_line(line.trim_ascii_end()).ok().map(|event| (event, line)))
+            .collect();
+        events.sort_unstable_by_key(|(event, _)| event.seq);
+        let mut all = Self::default();
+        for (event, line) in events {
+            let [from, to] = [event.from, event.to].map(|id| u32::try_from(id).expect("ids of 32 bits"));
+            let (at, len) = (all.text.len() as u32, line.len() as u16);
+            all.slots.push(Slot::new(event.kind as u8, FRESH, from, to, at, len));
+            all.text.extend_from_slice(line);
         }
-        events.events.sort_unstable_by_key(|(event, _)| event.seq);
         // The engine copies more than a short line has.
-        events.text.extend_from_slice(&[0; 64]);
-        events
+        all.text.extend_from_slice(&[0; 64]);
+        all
     }
 }
 
@@ -97,6 +123,7 @@ pub struct Turn {
     graph: Graph,
     fanout: FanOut,
     counters: Counters,
+    runner: Runner,
 }
 
 impl Turn {
@@ -104,8 +131,13 @@ impl Turn {
     #[must_use]
     pub fn new(users: &[u64], bytes: usize) -> Self {
         let limits = TurnLimits { user_bytes: bytes, mean_bytes: bytes, event_bytes: 1024 };
-        let mut turn =
-            Self { graph: Graph::default(), fanout: FanOut::new(limits), counters: Counters::default() };
+        let avx512 = Avx512::detect();
+        let mut turn = Self {
+            graph: Graph::default(),
+            fanout: FanOut::new(limits, avx512),
+            counters: Counters::default(),
+            runner: Runner::new(avx512),
+        };
         for &id in users {
             turn.graph.connect(id, turn.fanout.connect());
         }
@@ -114,10 +146,12 @@ impl Turn {
 
     /// Route: applies events to the graph and notes in the turn who gets them. Returns the deliveries noted so far.
     pub fn route(&mut self, events: &Events) -> u64 {
-        let Self { graph, fanout, counters } = self;
-        for (event, line) in &events.events {
-            let text = Text { bytes: &events.text[line.start..], len: line.len() };
-            apply(graph, fanout, counters, event.kind as u8, event.from, event.to, text);
+        let Self { graph, fanout, counters, runner } = self;
+        for run in events.slots.chunks(RUN) {
+            runner.apply(run, graph, fanout, counters, |_, slot| Text {
+                bytes: &events.text[slot.text()..],
+                len: slot.len(),
+            });
         }
         counters.deliveries
     }
@@ -125,7 +159,7 @@ impl Turn {
     /// Whether the turn has become longer than was said.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.fanout.is_full()
+        self.fanout.room() == 0
     }
 
     /// Gather: hands every user what it is owed, and ends the turn.

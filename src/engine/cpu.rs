@@ -1,0 +1,202 @@
+//! What this processor does better than portable code: the only file with `unsafe`.
+//!
+//! Three loops take most of the engine's time: reading lines ([`scan`]), sorting what leaves the ring ([`sort`]), and putting
+//! each user's bytes together ([`gather`]). Each exists in a portable version, which says what is to come out, and
+//! here for processors with AVX-512, for eight lines, sixteen events, or 64 bytes at a time. Which is used is
+//! decided once, when the engine is made; tests hold the two against each other.
+//!
+//! # Why this is sound
+//!
+//! Two things need `unsafe`. All of them are in this file, and the modules below have none:
+//!
+//! - *Calling code that the processor may not have.* A value of type [`Avx512`] exists only where [`Avx512::detect`] has
+//!   found every feature that is named here, and nothing is called without one.
+//! - *Reading and writing through pointers.* [`load`] and [`store`] and their like take references to exactly the bytes that
+//!   they touch; [`lookup`] and [`lookup_words`] compare every position with the length of the slice before it is read;
+//!   [`compress`] checks once, before it begins, that there is room for all that it can write.
+
+#![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
+
+mod gather;
+mod scan;
+mod sort;
+
+pub(crate) use gather::Marks;
+pub(crate) use scan::Lines;
+
+use super::{run::Sorted, sequencer::Slot};
+use gather::Piece;
+use std::arch::x86_64::*;
+
+/// Names the features that [`Avx512::detect`] looks for, for the functions that are compiled for them.
+macro_rules! for_avx512 {
+    ($($item:item)*) => {
+        $(
+            #[inline]
+            #[target_feature(
+                enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,avx512vpopcntdq,bmi1,bmi2,popcnt"
+            )]
+            $item
+        )*
+    };
+}
+use for_avx512;
+
+/// Proof that the processor has what is needed here: Intel's Ice Lake, AMD's Zen 4, and later ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// Looks at the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        let has_all = !cfg!(feature = "portable")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("avx512vpopcntdq")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt");
+        has_all.then_some(Self(()))
+    }
+
+    /// See [`scan::scan`].
+    pub(crate) fn scan(self, chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+        // SAFETY: `detect` has found the features.
+        unsafe { scan::scan(chunk, at, lines) }
+    }
+
+    /// See [`sort::sort`].
+    pub(crate) fn sort(
+        self,
+        run: &[Slot],
+        nodes: &[u32],
+        is_all: bool,
+        slots: &[u32],
+        sorted: &mut Sorted,
+    ) -> bool {
+        // SAFETY: `detect` has found the features.
+        unsafe { sort::sort(run, nodes, is_all, slots, sorted) }
+    }
+
+    /// See [`gather::mark`].
+    pub(crate) fn mark(self, tape: &[u8], marks: &mut Marks) {
+        // SAFETY: `detect` has found the features.
+        unsafe { gather::mark(tape, marks) }
+    }
+
+    /// See [`gather::choose`].
+    pub(crate) fn choose<'a>(
+        self,
+        words: impl Iterator<Item = &'a [u64; 8]>,
+        count: usize,
+        marks: &mut Marks,
+    ) -> usize {
+        // SAFETY: `detect` has found the features.
+        unsafe { gather::choose(words, count, marks) }
+    }
+
+    /// See [`gather::gather`].
+    pub(crate) fn gather(self, tape: &[u8], marks: &Marks, out: &mut [u8]) -> usize {
+        // SAFETY: `detect` has found the features.
+        unsafe { gather::gather(tape, marks, out) }
+    }
+}
+
+/// Asks for a value to be brought into the cache, without waiting for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(value: &T) {
+    // SAFETY: every x86-64 processor has the instruction, and it has no effect that a program can see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
+}
+
+for_avx512! {
+    fn load<T: Plain>(words: &T) -> __m512i {
+        const { assert!(size_of::<T>() == 64) };
+        // SAFETY: 64 bytes are there to be read, and no alignment is needed.
+        unsafe { _mm512_loadu_epi8(std::ptr::from_ref(words).cast()) }
+    }
+
+    fn load_half<T: Plain>(words: &T) -> __m256i {
+        const { assert!(size_of::<T>() == 32) };
+        // SAFETY: 32 bytes are there to be read, and no alignment is needed.
+        unsafe { _mm256_loadu_epi8(std::ptr::from_ref(words).cast()) }
+    }
+
+    fn store<T: Plain>(words: &mut T, value: __m512i) {
+        const { assert!(size_of::<T>() == 64) };
+        // SAFETY: 64 bytes are there to be written, any value of them is a `T`, and no alignment is needed.
+        unsafe { _mm512_storeu_epi8(std::ptr::from_mut(words).cast(), value) }
+    }
+
+    /// The 8 bytes at each of eight positions of `bytes`, for the lanes of `mask`; 0 in the others, and where fewer than 8
+    /// bytes are left.
+    fn lookup(bytes: &[u8], positions: __m512i, mask: __mmask8) -> __m512i {
+        let Some(last) = bytes.len().checked_sub(8) else {
+            return _mm512_setzero_si512();
+        };
+        let inside = _mm512_mask_cmple_epu64_mask(mask, positions, _mm512_set1_epi64(last as i64));
+        // SAFETY: in the lanes that are read, 8 bytes from the position on are inside the slice, whose length fits an `i64`.
+        unsafe { _mm512_mask_i64gather_epi64::<1>(_mm512_setzero_si512(), inside, positions, bytes.as_ptr().cast()) }
+    }
+
+    /// The words at each of sixteen indexes, for the lanes of `mask`; `otherwise` in the others, and where there is no such
+    /// word.
+    fn lookup_words(words: &[u32], indexes: __m512i, mask: __mmask16, otherwise: __m512i) -> __m512i {
+        let len = i32::try_from(words.len()).unwrap_or(i32::MAX);
+        let inside = _mm512_mask_cmplt_epu32_mask(mask, indexes, _mm512_set1_epi32(len));
+        // SAFETY: in the lanes that are read, the index is below the length of the slice, and below 2^31, so that its sign
+        // is no matter.
+        unsafe { _mm512_mask_i32gather_epi32::<4>(otherwise, inside, indexes, words.as_ptr().cast()) }
+    }
+
+    /// Writes the bytes of each piece of the tape that `choose` has a one for, without gaps, to `out`; returns how many there
+    /// are. `choose` is asked with the piece and with the bits of `events` from the piece's first event on, 57 at least.
+    ///
+    /// # Panics
+    ///
+    /// If `out` has not room for all pieces.
+    fn compress(
+        tape: &[[u8; 64]],
+        pieces: &[Piece],
+        events: &[u64],
+        out: &mut [u8],
+        choose: impl Fn(Piece, u64) -> u64,
+    ) -> usize {
+        assert!(out.len() >= 64 * pieces.len(), "there is room for every byte");
+        let Some(last) = size_of_val(events).checked_sub(8) else {
+            return 0;
+        };
+        let mut len = 0;
+        for (bytes, &piece) in tape.iter().zip(pieces) {
+            let at = (piece.first as usize / 8).min(last);
+            // SAFETY: 8 bytes from this one on are inside the slice.
+            let bits = unsafe { events.as_ptr().cast::<u8>().add(at).cast::<u64>().read_unaligned() };
+            let chosen = choose(piece, u64::from_le(bits) >> (piece.first % 8));
+            // SAFETY: before this piece at most 64 bytes have been kept of each, so that there is room for 64 more.
+            unsafe {
+                let target = out.as_mut_ptr().add(len);
+                _mm512_storeu_epi8(target.cast(), _mm512_maskz_compress_epi8(chosen, load(bytes)));
+            }
+            len += chosen.count_ones() as usize;
+        }
+        len
+    }
+}
+
+/// Types of which every bit pattern is a value, and that have no padding.
+///
+/// # Safety
+///
+/// That must be so.
+unsafe trait Plain: Sized {}
+// SAFETY: integers have no padding, arrays add none, and every pattern of their bits is one.
+unsafe impl<const N: usize> Plain for [u8; N] {}
+// SAFETY: likewise.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: likewise.
+unsafe impl<const N: usize> Plain for [u64; N] {}
+// SAFETY: a slot is two integers, transparently.
+unsafe impl<const N: usize> Plain for [Slot; N] {}

@@ -1,0 +1,57 @@
+//! What other processors than x86-64 do better than portable code: nothing that is known here. There is no value of the type
+//! [`Avx512`], so nothing of this is ever called.
+
+use super::{run::Sorted, sequencer::Slot};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Avx512 {}
+
+#[derive(Debug, Default)]
+pub(crate) struct Lines(());
+
+#[derive(Debug, Default)]
+pub(crate) struct Marks(());
+
+impl Avx512 {
+    pub(crate) fn detect() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn scan(self, _: &[u8], _: usize, _: &mut Lines) -> usize {
+        match self {}
+    }
+
+    pub(crate) fn sort(self, _: &[Slot], _: &[u32], _: bool, _: &[u32], _: &mut Sorted) -> bool {
+        match self {}
+    }
+
+    pub(crate) fn mark(self, _: &[u8], _: &mut Marks) {
+        match self {}
+    }
+
+    pub(crate) fn choose<'a>(self, _: impl Iterator<Item = &'a [u64; 8]>, _: usize, _: &mut Marks) -> usize {
+        match self {}
+    }
+
+    pub(crate) fn gather(self, _: &[u8], _: &Marks, _: &mut [u8]) -> usize {
+        match self {}
+    }
+}
+
+impl Lines {
+    pub(crate) fn len(&self) -> usize {
+        0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Slot)> {
+        std::iter::empty().map(|(seq, words)| (seq, Slot::of_words(words)))
+    }
+}
+
+impl Marks {
+    pub(crate) fn is_dense(&self, _: usize) -> bool {
+        false
+    }
+}
+
+pub(crate) fn prefetch<T>(_: &T) {}

@@ -1,0 +1,401 @@
+//! Reading eight lines at a time.
+//!
+//! First the line feeds of a batch are found, and for each line the three masks that [`scan_line`] takes of its
+//! first 32 bytes too. Then eight lines are read side by side, each in 64 bits of its own, by the same arithmetic
+//! on those masks: see there for what it means. What is no ordinary line ends the batch, and so does a number of more than
+//! eight digits other than the sequence number.
+//!
+//! [`scan_line`]: crate::engine::scan::scan_line
+
+use super::{for_avx512, load, load_half, lookup, store};
+use crate::engine::{
+    BATCH_LINES as LINES,
+    event::Kind,
+    scan::BEFORE,
+    sequencer::{FRESH, Slot},
+};
+use std::arch::x86_64::*;
+
+/// Lines that are read side by side.
+const LANES: usize = 8;
+const GROUPS: usize = LINES / LANES;
+/// Bytes that are searched for line feeds at once.
+const PIECE: usize = 64;
+/// Bytes of a line that are looked at.
+const WINDOW: usize = 32;
+/// The most ordinary lines that can end in one piece, of at least 4 bytes each; the room that is written to for it.
+const LINES_PER_PIECE: usize = 16;
+
+/// A batch of ordinary lines, and what is known about them before they have been read.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    len: usize,
+    seqs: [[u64; LANES]; GROUPS],
+    /// The words of their slots.
+    low: [[u64; LANES]; GROUPS],
+    high: [[u64; LANES]; GROUPS],
+    /// The byte in front of the first line, then each line's line feed.
+    ends: [u32; 1 + LINES + LINES_PER_PIECE],
+    /// Where in their windows there is what, for two lines each.
+    separators: [[u64; LANES / 2]; GROUPS],
+    non_digits: [[u64; LANES / 2]; GROUPS],
+    returns: [[u64; LANES / 2]; GROUPS],
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            seqs: [[0; LANES]; GROUPS],
+            low: [[0; LANES]; GROUPS],
+            high: [[0; LANES]; GROUPS],
+            ends: [0; 1 + LINES + LINES_PER_PIECE],
+            separators: [[0; LANES / 2]; GROUPS],
+            non_digits: [[0; LANES / 2]; GROUPS],
+            returns: [[0; LANES / 2]; GROUPS],
+        }
+    }
+}
+
+impl Lines {
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Their numbers and slots.
+    #[inline(always)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Slot)> {
+        let words = self.low.as_flattened().iter().zip(self.high.as_flattened());
+        let lines = self.seqs.as_flattened().iter().zip(words).take(self.len);
+        lines.map(|(&seq, (&low, &high))| (seq, Slot::of_words([low, high])))
+    }
+}
+
+/// The type letters, by their low 6 bits: the kind in the low half; in the high half the separators of such a line.
+const SHAPES: [u8; 64] = {
+    let mut table = [0; 64];
+    table[b'F' as usize & 63] = Kind::Follow as u8 | 3 << 4;
+    table[b'U' as usize & 63] = Kind::Unfollow as u8 | 3 << 4;
+    table[b'B' as usize & 63] = Kind::Broadcast as u8 | 1 << 4;
+    table[b'P' as usize & 63] = Kind::Private as u8 | 3 << 4;
+    table[b'S' as usize & 63] = Kind::Status as u8 | 2 << 4;
+    table
+};
+
+const POSITIONS: [u8; PIECE] = {
+    let mut positions = [0; PIECE];
+    let mut position = 0;
+    while position < PIECE {
+        positions[position] = position as u8;
+        position += 1;
+    }
+    positions
+};
+
+for_avx512! {
+    /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
+    pub(super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+        lines.len = 0;
+        if at < BEFORE {
+            return at;
+        }
+        let mut count = find_ends(chunk, at, lines).min(LINES);
+        // The window of the line behind the last one is looked at as well where they are looked at in pairs.
+        while count > 0 && chunk.len() < lines.ends[count] as usize + 1 + WINDOW {
+            count -= 1;
+        }
+        take_masks(chunk, count, lines);
+        for group in 0..count.div_ceil(LANES) {
+            let present = (count - group * LANES).min(LANES);
+            let ordinary = (read(chunk, group, lines).trailing_ones() as usize).min(present);
+            lines.len += ordinary;
+            if ordinary < LANES {
+                break;
+            }
+        }
+        lines.ends[lines.len] as usize + 1
+    }
+
+    /// Finds the line feeds; returns how many are worth being looked at.
+    fn find_ends(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+        let mut count = 0;
+        lines.ends[0] = at as u32 - 1;
+        let pieces = chunk.get(at..).unwrap_or_default().as_chunks::<PIECE>().0;
+        for (piece, base) in pieces.iter().zip((at as u32..).step_by(PIECE)) {
+            let found = _mm512_cmpeq_epi8_mask(load(piece), splat_byte(b'\n'));
+            let positions = _mm512_maskz_compress_epi8(found, load(&POSITIONS));
+            let positions = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(positions));
+            let positions = _mm512_add_epi32(positions, _mm512_set1_epi32(base.cast_signed()));
+            let Some(ends) = lines.ends[1 + count..].first_chunk_mut::<LINES_PER_PIECE>() else {
+                break;
+            };
+            store(ends, positions);
+            let found = found.count_ones() as usize;
+            count += found.min(LINES_PER_PIECE);
+            // Where more lines end than are ordinary, the first that is not is among those that have been noted.
+            if count >= LINES || found > LINES_PER_PIECE {
+                break;
+            }
+        }
+        count
+    }
+
+    /// Takes the masks of the lines, two at a time.
+    fn take_masks(chunk: &[u8], count: usize, lines: &mut Lines) {
+        let separators = lines.separators.as_flattened_mut().iter_mut();
+        let non_digits = lines.non_digits.as_flattened_mut().iter_mut();
+        let returns = lines.returns.as_flattened_mut().iter_mut();
+        let masks = separators.zip(non_digits).zip(returns).take(count.div_ceil(2));
+        let starts = lines.ends.as_chunks::<2>().0.iter();
+        for (&[first, second], ((separators, non_digits), returns)) in starts.zip(masks) {
+            let (Some(first), Some(second)) = (
+                chunk[first as usize + 1..].first_chunk::<WINDOW>(),
+                chunk[second as usize + 1..].first_chunk::<WINDOW>(),
+            ) else {
+                return;
+            };
+            let bytes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(load_half(first)), load_half(second));
+            let digits = _mm512_sub_epi8(bytes, splat_byte(b'0'));
+            *separators = _mm512_cmpeq_epi8_mask(bytes, splat_byte(b'|'));
+            *non_digits = _mm512_cmpgt_epu8_mask(digits, splat_byte(9));
+            *returns = _mm512_cmpeq_epi8_mask(bytes, splat_byte(b'\r'));
+        }
+    }
+
+    /// Reads eight lines; returns which of them are ordinary ones.
+    fn read(chunk: &[u8], group: usize, lines: &mut Lines) -> u8 {
+        let ends = &lines.ends[group * LANES..];
+        let (Some(before), Some(newlines)) = (ends.first_chunk(), ends[1..].first_chunk()) else {
+            return 0;
+        };
+        let start = add(widen::<[u32; LANES]>(before), splat(1));
+        let newline = sub(widen::<[u32; LANES]>(newlines), start);
+        let separators = widen(&lines.separators[group]);
+        let non_digits = widen(&lines.non_digits[group]);
+        let returns = widen(&lines.returns[group]);
+
+        let end = sub(newline, and(_mm512_srlv_epi64(returns, sub(newline, splat(1))), splat(1)));
+        let end_bit = _mm512_sllv_epi64(splat(1), end);
+        let inside = sub(end_bit, splat(1));
+        let marks = and(non_digits, inside);
+        let separators = and(separators, inside);
+
+        let letter = xor(marks, separators);
+        let borders = or(separators, end_bit);
+        let stops = or(marks, end_bit);
+        let bad = or(
+            or(xor(letter, twice(lowest(stops))), _mm512_andnot_si512(borders, twice(letter))),
+            or(and(borders, twice(borders)), and(marks, splat(1))),
+        );
+
+        let first = position(stops);
+        let last = without_lowest(without_lowest(separators));
+        let from_end = position(or(last, end_bit));
+        let from_len = sub(from_end, add(first, splat(3)));
+        let to_len = sub(end, add(from_end, splat(1)));
+        let too_long = or(
+            _mm512_andnot_si512(splat(15), or(add(from_len, splat(7)), add(to_len, splat(7)))),
+            _mm512_andnot_si512(splat(31), or(add(first, splat(15)), newline)),
+        );
+        let fitting = _mm512_testn_epi64_mask(or(bad, too_long), splat(u64::MAX));
+
+        let first_separator = add(start, first);
+        let letter = and(lookup(chunk, add(first_separator, splat(1)), fitting), splat(0xFF));
+        let shape = _mm512_maskz_permutexvar_epi8(0x0101_0101_0101_0101, letter, load(&SHAPES));
+        let misfit = or(
+            xor(and(letter, splat(0xC0)), splat(u64::from(b'A' & 0xC0))),
+            xor(_mm512_srli_epi64::<4>(shape), _mm512_popcnt_epi64(separators)),
+        );
+        let ordinary = _mm512_mask_testn_epi64_mask(fitting, misfit, misfit);
+
+        let eight = splat(8);
+        let digits_before = |position| lookup(chunk, sub(position, eight), ordinary);
+        let mut seq = number(digits_before(first_separator), _mm512_min_epu64(first, eight));
+        if _mm512_mask_cmpgt_epu64_mask(ordinary, first, eight) != 0 {
+            let high = number(digits_before(sub(first_separator, eight)), sub(first, eight));
+            seq = add(seq, _mm512_mul_epu32(high, splat(100_000_000)));
+        }
+        let from = number(digits_before(add(start, from_end)), from_len);
+        let to = number(digits_before(add(start, end)), to_len);
+
+        // As `Slot::new` does.
+        let len = add(newline, splat(1));
+        let kind = and(shape, splat(15));
+        let flags = splat(u64::from(FRESH) << 56);
+        let high = or(or(to, _mm512_slli_epi64::<32>(len)), or(_mm512_slli_epi64::<48>(kind), flags));
+        store(&mut lines.seqs[group], seq);
+        store(&mut lines.low[group], or(start, _mm512_slli_epi64::<32>(from)));
+        store(&mut lines.high[group], high);
+        ordinary
+    }
+
+    /// The number that the last `len` of eight bytes are, 1 to 8; 0 for fewer.
+    fn number(bytes: __m512i, len: __m512i) -> __m512i {
+        let dropped = _mm512_slli_epi64::<3>(sub(splat(8), len));
+        let digits = and(xor(bytes, splat_byte(b'0')), _mm512_sllv_epi64(splat(u64::MAX), dropped));
+        let pairs = _mm512_maddubs_epi16(digits, _mm512_set1_epi16(0x010A));
+        let fours = _mm512_madd_epi16(pairs, _mm512_set1_epi32(0x0001_0064));
+        add(_mm512_mul_epu32(fours, splat(10_000)), _mm512_srli_epi64::<32>(fours))
+    }
+
+    /// Eight words of 32 bits as words of 64.
+    fn widen<T: super::Plain>(words: &T) -> __m512i {
+        _mm512_cvtepu32_epi64(load_half(words))
+    }
+
+    /// The position of the lowest one; 64 if there is none.
+    fn position(bits: __m512i) -> __m512i {
+        _mm512_popcnt_epi64(sub(lowest(bits), splat(1)))
+    }
+
+    fn lowest(bits: __m512i) -> __m512i {
+        and(bits, sub(_mm512_setzero_si512(), bits))
+    }
+
+    fn without_lowest(bits: __m512i) -> __m512i {
+        and(bits, sub(bits, splat(1)))
+    }
+
+    fn twice(value: __m512i) -> __m512i {
+        add(value, value)
+    }
+
+    fn add(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi64(a, b)
+    }
+
+    fn sub(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_sub_epi64(a, b)
+    }
+
+    fn and(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_and_si512(a, b)
+    }
+
+    fn or(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_or_si512(a, b)
+    }
+
+    fn xor(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_xor_si512(a, b)
+    }
+
+    fn splat(value: u64) -> __m512i {
+        _mm512_set1_epi64(value.cast_signed())
+    }
+
+    fn splat_byte(value: u8) -> __m512i {
+        _mm512_set1_epi8(value.cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{
+        cpu::Avx512,
+        scan::{AFTER, scan_line, window},
+    };
+    use proptest::prelude::*;
+
+    /// Ordinary lines most of the time, and all kinds of others.
+    fn line() -> impl Strategy<Value = String> {
+        let number = || prop_oneof![6 => "[0-9]{1,4}", 2 => "[0-9]{5,8}", 1 => "[0-9]{9,21}"];
+        let end = || prop_oneof!["\n", "\r\n"];
+        prop_oneof![
+            20 => (number(), "[FUP]", number(), number(), end()).prop_map(|(seq, kind, from, to, end)| format!("{seq}|{kind}|{from}|{to}{end}")),
+            8 => (number(), number(), end()).prop_map(|(seq, from, end)| format!("{seq}|S|{from}{end}")),
+            4 => (number(), end()).prop_map(|(seq, end)| format!("{seq}|B{end}")),
+            1 => ("[0-9|FUBPSX\r]{0,40}", end()).prop_map(|(line, end)| format!("{line}{end}")),
+            1 => (number(), "[FUBPSX|]{1,2}", number(), end()).prop_map(|(seq, kind, from, end)| format!("{seq}|{kind}|{from}{end}")),
+        ]
+    }
+
+    /// What the portable scan makes of the line at a position.
+    fn read_alone(chunk: &[u8], at: usize) -> Option<(u64, Slot, usize)> {
+        let line = scan_line(window(chunk, at)?)?;
+        let slot = Slot::new(line.kind, FRESH, line.from, line.to, at as u32, line.len as u16);
+        Some((line.seq, slot, at + line.len))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+        #[test]
+        fn it_reads_what_the_portable_scan_reads(
+            lines in prop::collection::vec(line(), 0..600),
+            noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+            rest in 0..100usize,
+        ) {
+            let Some(avx512) = Avx512::detect() else { return Ok(()) };
+            let mut chunk = vec![b'9'; BEFORE];
+            chunk.extend(lines.concat().bytes());
+            for (index, byte) in noise {
+                if chunk.len() > BEFORE {
+                    let at = BEFORE + index.index(chunk.len() - BEFORE);
+                    chunk[at] = byte;
+                }
+            }
+            chunk.extend(vec![b'8'; rest]);
+            // The portable scan wants more room behind a line.
+            let padded = [&chunk[..], &[b'8'; AFTER]].concat();
+            let mut batch = Lines::default();
+            let mut at = BEFORE;
+            loop {
+                let next = avx512.scan(&chunk, at, &mut batch);
+                let mut alone = at;
+                for (seq, slot) in batch.iter() {
+                    let (own_seq, own_slot, end) = read_alone(&padded, alone).expect("no ordinary line");
+                    prop_assert_eq!(seq, own_seq);
+                    prop_assert_eq!((slot.kind(), slot.len(), slot.text()), (own_slot.kind(), own_slot.len(), own_slot.text()));
+                    prop_assert!(slot.has(FRESH) && !slot.has(!FRESH));
+                    // Fields that a kind has not are anything.
+                    if slot.kind() != Kind::Broadcast as u8 {
+                        prop_assert_eq!(slot.from(), own_slot.from());
+                        if slot.kind() != Kind::Status as u8 {
+                            prop_assert_eq!(slot.to(), own_slot.to());
+                        }
+                    }
+                    alone = end;
+                }
+                prop_assert_eq!(alone, next, "it says how far it has come");
+                if batch.len() < LINES && next + WINDOW + AFTER + 2 * PIECE < chunk.len() {
+                    prop_assert!(read_alone(&padded, next).is_none(), "it stops where the portable scan stops");
+                }
+                // On behind the line that it did not take.
+                at = match chunk[next..].iter().position(|&byte| byte == b'\n') {
+                    Some(newline) => next + newline + 1,
+                    None => break,
+                };
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_full_at_some_point_and_goes_on() {
+        let Some(avx512) = Avx512::detect() else { return };
+        let mut chunk = vec![b'9'; BEFORE];
+        chunk.extend((0..1000).flat_map(|seq| format!("{seq}|P|{seq}|7\r\n").into_bytes()));
+        chunk.extend([b'9'; AFTER + PIECE]);
+        let (mut batch, mut at, mut seqs) = (Lines::default(), BEFORE, Vec::new());
+        loop {
+            at = avx512.scan(&chunk, at, &mut batch);
+            seqs.extend(batch.iter().map(|(seq, slot)| (seq, slot.from(), slot.to())));
+            if batch.len() < LINES {
+                break;
+            }
+        }
+        assert_eq!(seqs, (0..1000).map(|seq| (seq, seq, 7)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn there_is_no_batch_where_there_is_no_room() {
+        let Some(avx512) = Avx512::detect() else { return };
+        let mut batch = Lines::default();
+        for (len, at) in [(0, 0), (0, 16), (15, 15), (16, 16), (20, 64), (100, 3)] {
+            let chunk = vec![b'\n'; len];
+            assert_eq!(avx512.scan(&chunk, at, &mut batch), at, "{len} bytes, from {at} on");
+            assert_eq!(batch.len(), 0);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Sorting sixteen events of a run at a time.
+//!
+//! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions.
+
+use super::{for_avx512, load, lookup_words, store};
+use crate::engine::{
+    event::Kind,
+    graph::{NOBODY, NONE},
+    run::Sorted,
+    sequencer::Slot,
+};
+use std::{arch::x86_64::*, array};
+
+/// Events that are done at once.
+const LANES: usize = 16;
+
+const PLACES: [u32; LANES] = {
+    let mut places = [0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        places[lane] = lane as u32;
+        lane += 1;
+    }
+    places
+};
+
+for_avx512! {
+    /// Sorts a run. `nodes` are the nodes of ids, if `is_all`, of all that are known; `slots` are those of the nodes. Returns
+    /// false, with nothing done, if there is an id whose node is elsewhere.
+    pub(super) fn sort(run: &[Slot], nodes: &[u32], is_all: bool, slots: &[u32], sorted: &mut Sorted) -> bool {
+        let (mut edge_count, mut due_count) = (0, 0);
+        let mut kinds = [0; 8];
+        let nobody = _mm512_set1_epi32(NONE.cast_signed());
+        let mut places = load(&PLACES);
+        for events in run.chunks(LANES) {
+            let present = u16::MAX >> (LANES - events.len());
+            let (to, kind) = parts(events);
+            let masks: [u16; 8] = array::from_fn(|of| {
+                _mm512_mask_cmpeq_epi32_mask(present, kind, _mm512_set1_epi32(of as i32))
+            });
+            for (count, mask) in kinds.iter_mut().zip(masks) {
+                *count += u64::from(mask.count_ones());
+            }
+            let of = |kind: Kind| masks[kind as usize];
+            let edge = of(Kind::Follow) | of(Kind::Unfollow);
+            let one = of(Kind::Follow) | of(Kind::Private);
+            let many = of(Kind::Broadcast) | of(Kind::Status);
+
+            let len = _mm512_set1_epi32(i32::try_from(nodes.len()).unwrap_or(i32::MAX));
+            if _mm512_mask_cmpge_epu32_mask(one, to, len) != 0 && !is_all {
+                return false;
+            }
+            let node = lookup_words(nodes, to, one, _mm512_set1_epi32(NOBODY as i32));
+            let target = lookup_words(slots, node, one, nobody);
+            let due = many | _mm512_mask_cmpneq_epi32_mask(one, target, nobody);
+
+            push(&mut sorted.edges[edge_count..], edge, places);
+            push(&mut sorted.due[due_count..], due, places);
+            push(&mut sorted.targets[due_count..], due, target);
+            edge_count += edge.count_ones() as usize;
+            due_count += due.count_ones() as usize;
+            places = _mm512_add_epi32(places, _mm512_set1_epi32(LANES as i32));
+        }
+        (sorted.edge_count, sorted.due_count, sorted.kinds) = (edge_count, due_count, kinds);
+        true
+    }
+
+    /// Recipient and kind of each of up to sixteen events.
+    fn parts(events: &[Slot]) -> (__m512i, __m512i) {
+        let mut padded = [Slot::default(); LANES];
+        let events = events.first_chunk().unwrap_or_else(|| {
+            padded[..events.len()].copy_from_slice(events);
+            &padded
+        });
+        let quarters: [__m512i; 4] = array::from_fn(|quarter| load::<[Slot; 4]>(array_of_four(events, quarter)));
+        let third = _mm512_add_epi32(_mm512_slli_epi32::<2>(load(&PLACES)), _mm512_set1_epi32(2));
+        let fourth = _mm512_add_epi32(third, _mm512_set1_epi32(1));
+        let pick = |which| {
+            let low = _mm512_permutex2var_epi32(quarters[0], which, quarters[1]);
+            let high = _mm512_permutex2var_epi32(quarters[2], which, quarters[3]);
+            _mm512_inserti64x4::<1>(low, _mm512_castsi512_si256(high))
+        };
+        let kind = _mm512_and_si512(_mm512_srli_epi32::<16>(pick(fourth)), _mm512_set1_epi32(0xFF));
+        (pick(third), kind)
+    }
+
+    /// Writes the lanes of `mask` to the beginning of `target`, and anything behind them.
+    fn push(target: &mut [u32], mask: u16, lanes: __m512i) {
+        if let Some(target) = target.first_chunk_mut::<LANES>() {
+            store(target, _mm512_maskz_compress_epi32(mask, lanes));
+        }
+    }
+}
+
+fn array_of_four(events: &[Slot; LANES], quarter: usize) -> &[Slot; 4] {
+    &events.as_chunks().0[quarter]
+}

@@ -1,0 +1,228 @@
+//! Applying a run: events that follow each other in the ring and leave it together.
+//!
+//! What an event does depends on its type, which is as good as random: deciding it event by event costs a mispredicted
+//! branch for two out of three. But an event does at most two things, and most do one: a follow or an unfollow changes an
+//! edge, and all but unfollows have somebody whom they concern. So a run is sorted first, without a branch, into what
+//! changes edges and what is *due* to somebody; then either is done in a loop of its own:
+//!
+//! 1. Edges are changed. Those of connected followers change an audience, which is noted but not done yet.
+//! 2. What is due is put into the fan-out, in order; before each, the audience learns what has changed up to there.
+//!
+//! So every status update meets exactly the audience that it would have met if events had been applied one by one.
+//! Users come and go between runs only.
+
+use super::{
+    cpu::Avx512,
+    event::Kind,
+    fanout::FanOut,
+    graph::{Change, Edge, Graph, NONE},
+    sequencer::Slot,
+    text::Text,
+};
+use crate::counters::Counters;
+
+/// Most events of a run.
+pub(crate) const RUN: usize = 256;
+
+const FOLLOW: u8 = Kind::Follow as u8;
+const UNFOLLOW: u8 = Kind::Unfollow as u8;
+const BROADCAST: u8 = Kind::Broadcast as u8;
+const PRIVATE: u8 = Kind::Private as u8;
+const STATUS: u8 = Kind::Status as u8;
+
+/// What a run does: places of events in it, in order. Room for what a vector writes too much.
+#[derive(Debug)]
+pub(crate) struct Sorted {
+    /// What changes an edge.
+    pub(crate) edges: [u32; RUN + 16],
+    pub(crate) edge_count: usize,
+    /// What concerns somebody.
+    pub(crate) due: [u32; RUN + 16],
+    /// The slot of whom each of those is for, if it is for one.
+    pub(crate) targets: [u32; RUN + 16],
+    pub(crate) due_count: usize,
+    /// Events by kind.
+    pub(crate) kinds: [u64; 8],
+}
+
+impl Sorted {
+    const EMPTY: Self = Self {
+        edges: [0; RUN + 16],
+        edge_count: 0,
+        due: [0; RUN + 16],
+        targets: [0; RUN + 16],
+        due_count: 0,
+        kinds: [0; 8],
+    };
+
+    /// Sorts a run.
+    fn sort(&mut self, run: &[Slot], graph: &Graph) {
+        (self.edge_count, self.due_count) = (0, 0);
+        for (place, slot) in (0..).zip(run) {
+            let kind = slot.kind();
+            self.kinds[usize::from(kind & 7)] += 1;
+            self.edges[self.edge_count % RUN] = place;
+            self.edge_count += usize::from(kind <= UNFOLLOW);
+            let one = (1 << FOLLOW | 1 << PRIVATE) >> kind & 1 != 0;
+            let many = (1 << BROADCAST | 1 << STATUS) >> kind & 1 != 0;
+            // Kinds without `to` may have anything there.
+            let target = graph.slot(slot.to() & u64::from(one).wrapping_neg());
+            self.due[self.due_count % RUN] = place;
+            self.targets[self.due_count % RUN] = target;
+            self.due_count += usize::from(many | (one & (target != NONE)));
+        }
+    }
+}
+
+/// Applies runs. Keeps what is needed in between, which is nothing but room.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    avx512: Option<Avx512>,
+    sorted: Sorted,
+    edges: [Edge; RUN],
+    /// Changes of audiences, each after the event at its place.
+    changes: [(u32, Change); RUN],
+}
+
+impl Runner {
+    pub(crate) fn new(avx512: Option<Avx512>) -> Self {
+        Self {
+            avx512,
+            sorted: Sorted::EMPTY,
+            edges: [Edge::default(); RUN],
+            changes: [(0, Change::default()); RUN],
+        }
+    }
+
+    /// Applies a run of at most [`RUN`] ordinary events; `text` is the text of the one at a place.
+    #[inline(always)]
+    pub(crate) fn apply<'a>(
+        &mut self,
+        run: &[Slot],
+        graph: &mut Graph,
+        fanout: &mut FanOut,
+        counters: &mut Counters,
+        text: impl Fn(usize, Slot) -> Text<'a>,
+    ) {
+        self.sort(run, graph, counters);
+        let changes = self.change_edges(run, graph);
+        let mut changes = self.changes[..changes].iter().peekable();
+        let due = self.sorted.due.iter().zip(&self.sorted.targets).take(self.sorted.due_count);
+        for (&place, &target) in due {
+            while let Some((_, change)) = changes.next_if(|&&(at, _)| at < place) {
+                graph.tell(*change);
+            }
+            let slot = run[place as usize];
+            let text = text(place as usize, slot);
+            counters.deliveries += match slot.kind() {
+                STATUS => fanout.multicast(graph.audience(slot.from()), text),
+                BROADCAST => fanout.broadcast(text),
+                _ => fanout.unicast(target, text),
+            } as u64;
+        }
+        for (_, change) in changes {
+            graph.tell(*change);
+        }
+        graph.forget();
+    }
+
+    #[inline(always)]
+    fn sort(&mut self, run: &[Slot], graph: &Graph, counters: &mut Counters) {
+        let done = self.avx512.is_some_and(|avx512| graph.sort(avx512, run, &mut self.sorted));
+        if !done {
+            self.sorted.sort(run, graph);
+        }
+        for (count, more) in counters.events_released.iter_mut().zip(&mut self.sorted.kinds) {
+            *count += std::mem::take(more);
+        }
+    }
+
+    /// Changes the edges; returns how many audiences have to learn of it. The edges are found first: they are all over the
+    /// memory, and are on their way to the cache while the next ones are found.
+    #[inline(always)]
+    fn change_edges(&mut self, run: &[Slot], graph: &mut Graph) -> usize {
+        let places = &self.sorted.edges[..self.sorted.edge_count];
+        for (&place, edge) in places.iter().zip(&mut self.edges) {
+            let slot = run[place as usize];
+            *edge = graph.locate(slot.from(), slot.to(), slot.kind() == FOLLOW);
+        }
+        let mut count = 0;
+        for (&place, &edge) in places.iter().zip(&self.edges) {
+            let change = graph.set(edge, run[place as usize].kind() == FOLLOW);
+            self.changes[count % RUN] = (place, change);
+            count += usize::from(change.is_for_somebody());
+        }
+        count
+    }
+}
+
+/// Applies an event whose ids or text do not fit a slot of the ring.
+pub(crate) fn apply_one(
+    kind: u8,
+    (from, to): (u64, u64),
+    text: Text<'_>,
+    graph: &mut Graph,
+    fanout: &mut FanOut,
+    counters: &mut Counters,
+) {
+    counters.events_released[usize::from(kind)] += 1;
+    if kind <= UNFOLLOW {
+        let edge = graph.locate(from, to, kind == FOLLOW);
+        let change = graph.set(edge, kind == FOLLOW);
+        if change.is_for_somebody() {
+            graph.tell(change);
+        }
+        graph.forget();
+    }
+    counters.deliveries += match kind {
+        STATUS => fanout.multicast(graph.audience(from), text),
+        BROADCAST => fanout.broadcast(text),
+        FOLLOW | PRIVATE if graph.slot(to) != NONE => fanout.unicast(graph.slot(to), text),
+        _ => 0,
+    } as u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::sequencer::FRESH;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sorting_side_by_side_is_sorting(
+            events in prop::collection::vec((1..7u8, any::<u32>(), prop_oneof![0..40u32, Just(u32::MAX)]), 1..=RUN),
+            connected in prop::collection::vec(any::<bool>(), 40),
+            far in any::<bool>(),
+        ) {
+            let Some(avx512) = Avx512::detect() else { return Ok(()) };
+            let mut graph = Graph::default();
+            for (id, slot) in (0..).zip(0..).zip(connected).filter_map(|(user, connected)| connected.then_some(user)) {
+                graph.connect(id, slot);
+            }
+            if far {
+                graph.connect(u64::from(u32::MAX), 100);
+            }
+            let run: Vec<Slot> = events.iter().map(|&(kind, from, to)| Slot::new(kind, FRESH, from, to, 0, 9)).collect();
+            let (mut alone, mut together) = (Sorted::EMPTY, Sorted::EMPTY);
+            alone.sort(&run, &graph);
+            if !graph.sort(avx512, &run, &mut together) {
+                prop_assert!(far, "every id is found where ids are looked up");
+                prop_assert_eq!(together.edge_count + together.due_count, 0);
+                return Ok(());
+            }
+            prop_assert_eq!(together.kinds, alone.kinds);
+            let edges = |sorted: &Sorted| sorted.edges[..sorted.edge_count].to_vec();
+            prop_assert_eq!(edges(&together), edges(&alone));
+            let due = |sorted: &Sorted| {
+                let due = sorted.due[..sorted.due_count].iter().zip(&sorted.targets);
+                // Whom a broadcast or a status update is for is not known yet.
+                due.map(|(&place, &target)| {
+                    let one = matches!(run[place as usize].kind(), FOLLOW | PRIVATE);
+                    (place, if one { target } else { 0 })
+                }).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(due(&together), due(&alone));
+        }
+    }
+}
