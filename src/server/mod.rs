@@ -53,8 +53,10 @@ pub use lifecycle::Phase;
 pub(crate) const READ_BYTES: usize = 256 << 10;
 /// Bytes that a turn may owe one user: what limits the tape. Less where output buffers are small.
 const TURN_BYTES_MAX: usize = 512 << 10;
-/// Bytes per connected user that are worth a write: a turn goes on reading what is there until it has them.
-const TURN_BYTES_MEAN: usize = 64 << 10;
+/// Bytes per connected user that are worth a write: a turn goes on reading what is there until it has them. With this most
+/// writes fit one packet of the loopback device, whose largest takes 65,483 bytes; a rest of a few in a packet of their own
+/// costs as much as a full one.
+const TURN_BYTES_MEAN: usize = 56 << 10;
 
 /// See the [module](self).
 #[derive(Debug)]
