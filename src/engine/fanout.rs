@@ -37,7 +37,7 @@ const GROUP: usize = 8;
 /// Memory that the transposed rows may take; with very many users it ends the turn early.
 const MATRIX_BYTES_MAX: usize = 16 << 20;
 /// Memory that all chains together may take in a turn.
-const MAIL_BYTES_MAX: usize = 4 << 20;
+const MAIL_BYTES_MAX: usize = 64 << 20;
 /// A block of at most so many bytes is gathered by the fast loop; a power of two.
 const SHORT_BLOCK: usize = 2048;
 /// Copied at once, whatever the length of a run of neighbours: see [`Text::copy_to`].
