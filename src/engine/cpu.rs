@@ -42,6 +42,17 @@ macro_rules! for_avx512 {
 }
 use for_avx512;
 
+/// 0, 1, 2 and so on, for vectors that are to know their lanes.
+const POSITIONS: [u8; 64] = {
+    let mut positions = [0; 64];
+    let mut position = 0;
+    while position < positions.len() {
+        positions[position] = position as u8;
+        position += 1;
+    }
+    positions
+};
+
 /// Proof that the processor has what is needed here: Intel's Ice Lake, AMD's Zen 4, and later ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
@@ -123,6 +134,11 @@ for_avx512! {
         const { assert!(size_of::<T>() == 32) };
         // SAFETY: 32 bytes are there to be read, and no alignment is needed.
         unsafe { _mm256_loadu_epi8(std::ptr::from_ref(words).cast()) }
+    }
+
+    /// The lowest sixteen bytes, as words.
+    fn words_of(bytes: __m512i) -> __m512i {
+        _mm512_cvtepu8_epi32(_mm512_castsi512_si128(bytes))
     }
 
     fn store<T: Plain>(words: &mut T, value: __m512i) {

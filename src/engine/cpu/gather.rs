@@ -1,10 +1,11 @@
 //! Gathering by compression.
 //!
 //! Every event on the tape ends with a line feed, so that one comparison of 64 bytes of it says where events end there. A
-//! user's bits, one per event, are *deposited* at those ends, and at the beginnings; the difference of the two numbers has a
-//! one for every byte of the user's events. (Ones from bit *b* up to bit *e* are 2^(*e*+1) − 2^*b*; an event that goes
-//! on behind the 64 bytes has lost its 2^64, which 64 bits do not notice.) Then one instruction moves the bytes
-//! that have a one together. It costs the same however many events the user gets, and nothing in it branches.
+//! user's bits, one per event, are *deposited* where events begin, and added to a number that has a zero where one ends and
+//! ones everywhere else: from each beginning a carry runs through the ones of its event, up to the zero at its end.
+//! The bits that this changes are the bytes of the user's events. (The carry of an event that goes on behind the 64 bytes is
+//! lost there, as it should be.) Then one instruction moves those bytes together. It costs the same however many events
+//! the user gets, and nothing in it branches.
 
 use super::{compress, for_avx512, load};
 use std::arch::x86_64::*;

@@ -7,7 +7,7 @@
 //!
 //! [`scan_line`]: crate::engine::scan::scan_line
 
-use super::{for_avx512, load, load_half, lookup, store};
+use super::{POSITIONS, for_avx512, load, load_half, lookup, store, words_of};
 use crate::engine::{
     BATCH_LINES as LINES,
     event::Kind,
@@ -83,16 +83,6 @@ const SHAPES: [u8; 64] = {
     table
 };
 
-const POSITIONS: [u8; PIECE] = {
-    let mut positions = [0; PIECE];
-    let mut position = 0;
-    while position < PIECE {
-        positions[position] = position as u8;
-        position += 1;
-    }
-    positions
-};
-
 for_avx512! {
     /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
     pub(super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
@@ -124,8 +114,7 @@ for_avx512! {
         let pieces = chunk.get(at..).unwrap_or_default().as_chunks::<PIECE>().0;
         for (piece, base) in pieces.iter().zip((at as u32..).step_by(PIECE)) {
             let found = _mm512_cmpeq_epi8_mask(load(piece), splat_byte(b'\n'));
-            let positions = _mm512_maskz_compress_epi8(found, load(&POSITIONS));
-            let positions = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(positions));
+            let positions = words_of(_mm512_maskz_compress_epi8(found, load(&POSITIONS)));
             let positions = _mm512_add_epi32(positions, _mm512_set1_epi32(base.cast_signed()));
             let Some(ends) = lines.ends[1 + count..].first_chunk_mut::<LINES_PER_PIECE>() else {
                 break;

@@ -2,7 +2,7 @@
 //!
 //! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions.
 
-use super::{for_avx512, load, lookup_words, store};
+use super::{POSITIONS, for_avx512, load, lookup_words, store, words_of};
 use crate::engine::{
     event::Kind,
     graph::{NOBODY, NONE},
@@ -14,16 +14,6 @@ use std::{arch::x86_64::*, array};
 /// Events that are done at once.
 const LANES: usize = 16;
 
-const PLACES: [u32; LANES] = {
-    let mut places = [0; LANES];
-    let mut lane = 0;
-    while lane < LANES {
-        places[lane] = lane as u32;
-        lane += 1;
-    }
-    places
-};
-
 for_avx512! {
     /// Sorts a run. `nodes` are the nodes of ids, if `is_all`, of all that are known; `slots` are those of the nodes. Returns
     /// false, with nothing done, if there is an id whose node is elsewhere.
@@ -31,7 +21,7 @@ for_avx512! {
         let (mut edge_count, mut due_count) = (0, 0);
         let mut kinds = [0; 8];
         let nobody = _mm512_set1_epi32(NONE.cast_signed());
-        let mut places = load(&PLACES);
+        let mut places = words_of(load(&POSITIONS));
         for events in run.chunks(LANES) {
             let present = u16::MAX >> (LANES - events.len());
             let (to, kind) = parts(events);
@@ -72,8 +62,8 @@ for_avx512! {
             padded[..events.len()].copy_from_slice(events);
             &padded
         });
-        let quarters: [__m512i; 4] = array::from_fn(|quarter| load::<[Slot; 4]>(array_of_four(events, quarter)));
-        let third = _mm512_add_epi32(_mm512_slli_epi32::<2>(load(&PLACES)), _mm512_set1_epi32(2));
+        let quarters: [__m512i; 4] = array::from_fn(|quarter| load(&events.as_chunks::<4>().0[quarter]));
+        let third = _mm512_add_epi32(_mm512_slli_epi32::<2>(words_of(load(&POSITIONS))), _mm512_set1_epi32(2));
         let fourth = _mm512_add_epi32(third, _mm512_set1_epi32(1));
         let pick = |which| {
             let low = _mm512_permutex2var_epi32(quarters[0], which, quarters[1]);
@@ -90,8 +80,4 @@ for_avx512! {
             store(target, _mm512_maskz_compress_epi32(mask, lanes));
         }
     }
-}
-
-fn array_of_four(events: &[Slot; LANES], quarter: usize) -> &[Slot; 4] {
-    &events.as_chunks().0[quarter]
 }
