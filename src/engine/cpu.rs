@@ -21,7 +21,7 @@ mod gather;
 mod scan;
 mod sort;
 
-pub(crate) use gather::Marks;
+pub(crate) use gather::{ABREAST, Marks};
 pub(crate) use scan::Lines;
 
 use super::{run::Sorted, sequencer::Slot};
@@ -103,16 +103,23 @@ impl Avx512 {
         self,
         words: impl Iterator<Item = &'a [u64; 8]>,
         count: usize,
+        place: usize,
         marks: &mut Marks,
     ) -> usize {
         // SAFETY: `detect` has found the features.
-        unsafe { gather::choose(words, count, marks) }
+        unsafe { gather::choose(words, count, place, marks) }
     }
 
     /// See [`gather::gather`].
-    pub(crate) fn gather(self, tape: &[u8], marks: &Marks, out: &mut [u8]) -> usize {
+    pub(crate) fn gather<const N: usize>(
+        self,
+        tape: &[u8],
+        marks: &Marks,
+        first: usize,
+        outs: [&mut [u8]; N],
+    ) -> [usize; N] {
         // SAFETY: `detect` has found the features.
-        unsafe { gather::gather(tape, marks, out) }
+        unsafe { gather::gather(tape, marks, first, outs) }
     }
 }
 
@@ -168,37 +175,43 @@ for_avx512! {
         unsafe { _mm512_mask_i32gather_epi32::<4>(otherwise, inside, indexes, words.as_ptr().cast()) }
     }
 
-    /// Writes the bytes of each piece of the tape that `choose` has a one for, without gaps, to `out`; returns how many there
-    /// are. `choose` is asked with the piece and with the bits of `events` from the piece's first event on, 57 at least.
+    /// For each of several users, writes the bytes of each piece of the tape that `choose` has a one for, without gaps, to one
+    /// of `outs`; returns how many there are. `choose` is asked with the piece and with the user's bits of `events` from
+    /// the piece's first event on, 57 at least.
     ///
     /// # Panics
     ///
-    /// If `out` has not room for all pieces.
-    fn compress(
+    /// If one of `outs` has not room for all pieces.
+    fn compress<const N: usize>(
         tape: &[[u8; 64]],
         pieces: &[Piece],
-        events: &[u64],
-        out: &mut [u8],
+        events: [&[u64]; N],
+        outs: [&mut [u8]; N],
         choose: impl Fn(Piece, u64) -> u64,
-    ) -> usize {
-        assert!(out.len() >= 64 * pieces.len(), "there is room for every byte");
-        let Some(last) = size_of_val(events).checked_sub(8) else {
-            return 0;
+    ) -> [usize; N] {
+        assert!(outs.iter().all(|out| out.len() >= 64 * pieces.len()), "there is room for every byte");
+        let mut lens = [0; N];
+        let Some(last) = events.iter().map(|events| size_of_val(*events)).min().unwrap_or(0).checked_sub(8) else {
+            return lens;
         };
-        let mut len = 0;
+        let outs = outs.map(<[u8]>::as_mut_ptr);
+        let events = events.map(|events| events.as_ptr().cast::<u8>());
         for (bytes, &piece) in tape.iter().zip(pieces) {
+            let bytes = load(bytes);
             let at = (piece.first as usize / 8).min(last);
-            // SAFETY: 8 bytes from this one on are inside the slice.
-            let bits = unsafe { events.as_ptr().cast::<u8>().add(at).cast::<u64>().read_unaligned() };
-            let chosen = choose(piece, u64::from_le(bits) >> (piece.first % 8));
-            // SAFETY: before this piece at most 64 bytes have been kept of each, so that there is room for 64 more.
-            unsafe {
-                let target = out.as_mut_ptr().add(len);
-                _mm512_storeu_epi8(target.cast(), _mm512_maskz_compress_epi8(chosen, load(bytes)));
+            for user in 0..N {
+                // SAFETY: 8 bytes from this one on are inside the slice.
+                let bits = unsafe { events[user].add(at).cast::<u64>().read_unaligned() };
+                let chosen = choose(piece, u64::from_le(bits) >> (piece.first % 8));
+                // SAFETY: before this piece at most 64 bytes have been kept of each, so that there is room for 64 more.
+                unsafe {
+                    let target = outs[user].add(lens[user]);
+                    _mm512_storeu_epi8(target.cast(), _mm512_maskz_compress_epi8(chosen, bytes));
+                }
+                lens[user] += chosen.count_ones() as usize;
             }
-            len += chosen.count_ones() as usize;
         }
-        len
+        lens
     }
 }
 

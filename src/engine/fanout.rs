@@ -23,7 +23,7 @@
 //! another one in [`cpu`](super::cpu), which goes over all of it.
 
 use super::{
-    cpu::{Avx512, Marks},
+    cpu::{ABREAST, Avx512, Marks},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
     run::RUN,
@@ -311,18 +311,35 @@ impl FanOut {
             let pieces = (self.tape_end - self.tape_start).next_multiple_of(CACHE_LINE);
             avx512.mark(&self.tape[self.tape_start..][..pieces], &mut self.marks);
         }
-        self.scratch.resize(2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + SLACK, 0);
+        // Not a power of two, so that the users' parts of it are not at odds over the same lines of the cache.
+        let part =
+            2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX) + SLACK + 17 * CACHE_LINE;
+        if self.scratch.len() < ABREAST * part {
+            // Memory that is all zeros is not there until it is written to.
+            self.scratch = vec![0; ABREAST * part];
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let owed = std::mem::take(&mut self.owed);
+        let (mut dense, mut dense_count) = ([0; ABREAST], 0);
         for_each_bit(&owed, |slot| {
             if self.mail.is_empty(slot) && self.gets_everything(slot, events) {
                 write(slot as u32, &self.tape[self.tape_start..self.tape_end]);
+            } else if self.is_dense(slot, events, dense_count) {
+                dense[dense_count] = slot as u32;
+                dense_count += 1;
+                if dense_count == ABREAST {
+                    self.gather_abreast(dense, 0, &mut scratch, &mut write);
+                    dense_count = 0;
+                }
             } else {
-                let len = self.gather(slot, events, &mut scratch);
+                let len = self.gather_in_order(slot, events, &mut scratch);
                 write(slot as u32, &scratch[..len]);
                 self.mail.clear(slot);
             }
         });
+        for (place, &slot) in dense[..dense_count].iter().enumerate() {
+            self.gather_abreast([slot], place, &mut scratch, &mut write);
+        }
         self.scratch = scratch;
         self.owed = owed;
         self.reset();
@@ -346,18 +363,32 @@ impl FanOut {
         })
     }
 
-    /// Copies what a user gets into `out`; returns how much that is.
-    fn gather(&mut self, slot: usize, events: usize, out: &mut [u8]) -> usize {
-        if let Some(avx512) = self.avx512
-            && self.mail.is_empty(slot)
-        {
-            let words = self.matrix.chunks(self.rows.len() * 64).map(|group| &group[slot]);
-            let count = avx512.choose(words, events.div_ceil(64), &mut self.marks);
-            if self.marks.is_dense(count) {
-                return avx512.gather(&self.tape[self.tape_start..], &self.marks, out);
-            }
+    /// Whether what a user gets of the tape is to be gathered abreast; if so, its bits are taken for that.
+    fn is_dense(&mut self, slot: usize, events: usize, place: usize) -> bool {
+        let Some(avx512) = self.avx512.filter(|_| self.mail.is_empty(slot)) else {
+            return false;
+        };
+        let words = self.matrix.chunks(self.rows.len() * 64).map(|group| &group[slot]);
+        let count = avx512.choose(words, events.div_ceil(64), place, &mut self.marks);
+        self.marks.is_dense(count)
+    }
+
+    /// Hands users what they get of the tape; their bits have been taken as those from the place `first` on.
+    fn gather_abreast<const N: usize>(
+        &self,
+        slots: [u32; N],
+        first: usize,
+        scratch: &mut [u8],
+        write: &mut impl FnMut(u32, &[u8]),
+    ) {
+        let Some(avx512) = self.avx512 else { return };
+        let mut parts = scratch.chunks_exact_mut(scratch.len() / ABREAST);
+        let mut outs = slots.map(|_| parts.next().unwrap_or_default());
+        let tape = &self.tape[self.tape_start..];
+        let lens = avx512.gather(tape, &self.marks, first, outs.each_mut().map(|out| &mut **out));
+        for ((slot, out), len) in slots.into_iter().zip(outs).zip(lens) {
+            write(slot, &out[..len]);
         }
-        self.gather_in_order(slot, events, out)
     }
 
     /// Merges a user's mail with what it gets of the tape.

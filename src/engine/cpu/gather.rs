@@ -5,13 +5,17 @@
 //! ones everywhere else: from each beginning a carry runs through the ones of its event, up to the zero at its end.
 //! The bits that this changes are the bytes of the user's events. (The carry of an event that goes on behind the 64 bytes is
 //! lost there, as it should be.) Then one instruction moves those bytes together. It costs the same however many events
-//! the user gets, and nothing in it branches.
+//! the user gets, and nothing in it branches. Four users are served in one pass: the tape, longer than the first-level cache,
+//! is read once for all of them.
 
 use super::{compress, for_avx512, load};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, array};
 
 /// Bytes that are done at once.
 const PIECE: usize = 64;
+
+/// Users that are served in one pass over the tape: what does not depend on them is done once.
+pub(crate) const ABREAST: usize = 4;
 
 /// 64 bytes of the tape.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +26,12 @@ pub(super) struct Piece {
     pub(super) first: u32,
 }
 
-/// Where the events on the tape end, and which of them a user gets.
+/// Where the events on the tape end, and which of them the users get that are served next.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     pieces: Vec<Piece>,
-    /// The user's bits, one per event, and a word more.
-    events: Vec<u64>,
+    /// Each user's bits, one per event, and a word more.
+    events: [Vec<u64>; ABREAST],
 }
 
 impl Marks {
@@ -49,22 +53,36 @@ for_avx512! {
         }
     }
 
-    /// Takes the first `count` words of a user's bits, which come eight at a time. Returns how many ones they have.
-    pub(super) fn choose<'a>(words: impl Iterator<Item = &'a [u64; 8]>, count: usize, marks: &mut Marks) -> usize {
-        marks.events.clear();
+    /// Takes the first `count` words of a user's bits, which come eight at a time, as those of the user at a place. Returns
+    /// how many ones they have.
+    pub(super) fn choose<'a>(
+        words: impl Iterator<Item = &'a [u64; 8]>,
+        count: usize,
+        place: usize,
+        marks: &mut Marks,
+    ) -> usize {
+        let events = &mut marks.events[place];
+        events.clear();
         for words in words.take(count.div_ceil(8)) {
-            marks.events.extend_from_slice(words);
+            events.extend_from_slice(words);
         }
-        marks.events.truncate(count);
-        let ones = marks.events.iter().map(|word| word.count_ones() as usize).sum();
-        marks.events.push(0);
+        events.truncate(count);
+        let ones = events.iter().map(|word| word.count_ones() as usize).sum();
+        events.push(0);
         ones
     }
 
-    /// Copies the user's events to `out`, which has room for all of the tape. Returns how many bytes they have.
-    pub(super) fn gather(tape: &[u8], marks: &Marks, out: &mut [u8]) -> usize {
+    /// Copies the events of `N` users, from the place `first` on, to `outs`, each of which has room for all of the tape.
+    /// Returns how many bytes they have.
+    pub(super) fn gather<const N: usize>(
+        tape: &[u8],
+        marks: &Marks,
+        first: usize,
+        outs: [&mut [u8]; N],
+    ) -> [usize; N] {
         let tape = tape.as_chunks().0;
-        compress(tape, &marks.pieces, &marks.events, out, |piece, events| {
+        let events = array::from_fn(|place| &marks.events[first + place][..]);
+        compress(tape, &marks.pieces, events, outs, |piece, events| {
             let others = !piece.ends;
             others ^ others.wrapping_add(_pdep_u64(events, piece.ends << 1 | 1))
         })

@@ -3,6 +3,8 @@
 
 use super::{run::Sorted, sequencer::Slot};
 
+pub(crate) const ABREAST: usize = 1;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Avx512 {}
 
@@ -29,11 +31,23 @@ impl Avx512 {
         match self {}
     }
 
-    pub(crate) fn choose<'a>(self, _: impl Iterator<Item = &'a [u64; 8]>, _: usize, _: &mut Marks) -> usize {
+    pub(crate) fn choose<'a>(
+        self,
+        _: impl Iterator<Item = &'a [u64; 8]>,
+        _: usize,
+        _: usize,
+        _: &mut Marks,
+    ) -> usize {
         match self {}
     }
 
-    pub(crate) fn gather(self, _: &[u8], _: &Marks, _: &mut [u8]) -> usize {
+    pub(crate) fn gather<const N: usize>(
+        self,
+        _: &[u8],
+        _: &Marks,
+        _: usize,
+        _: [&mut [u8]; N],
+    ) -> [usize; N] {
         match self {}
     }
 }
