@@ -94,6 +94,7 @@ impl User {
             match self.stream.read(&mut buffer) {
                 Ok(0) => panic!("{}: closed after {}", self.name, excerpt(&got, got.len())),
                 Ok(length) => got.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{}: {error} after {}", self.name, excerpt(&got, got.len())),
             }
         }

@@ -1,7 +1,7 @@
 //! A client of the admin interface.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
@@ -109,7 +109,12 @@ impl Asker {
     #[track_caller]
     fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        let length = self.stream.read(&mut buffer).expect("bytes from the admin interface");
+        let length = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                length => break length.expect("bytes from the admin interface"),
+            }
+        };
         self.rest.extend_from_slice(&buffer[..length]);
         length > 0
     }
