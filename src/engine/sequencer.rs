@@ -4,7 +4,8 @@
 //! ordinary waiting event takes exactly one cache line, and needs no allocation. Most events never use the cold part: while the
 //! chunk of input in which they arrived is being worked on, a slot only refers to the chunk (it is *fresh*), and events that
 //! are released before the chunk is given up are never copied here at all. [`Sequencer::settle`] moves
-//! the text of the others into the ring. Texts of more than 48 bytes are boxed.
+//! the text of the others into the ring. Texts of more than 48 bytes are boxed. The memory of the ring is a matter of
+//! [`Ring`]: there are as many slots as are needed, up to the capacity.
 //!
 //! # Bounded delay
 //!
@@ -14,8 +15,8 @@
 //! with a higher number already covers it. So there is at most one deadline per turn, they are sorted
 //! by time and by number, and a thousand holes cost what one costs.
 
+use super::ring::Ring;
 use crate::time::Micros;
-use hashbrown::HashMap;
 use std::collections::VecDeque;
 
 /// Text of this many bytes waits in its slot; longer ones are boxed.
@@ -88,7 +89,7 @@ impl Slot {
     }
 
     #[inline(always)]
-    fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.kind() == 0
     }
 
@@ -98,11 +99,11 @@ impl Slot {
         !self.is_empty() && !self.has(UNUSUAL)
     }
 
-    fn with(self, flags: u8) -> Self {
+    pub(crate) fn with(self, flags: u8) -> Self {
         Self([self.0[0], self.0[1] | u64::from(flags) << 56])
     }
 
-    fn without(self, flags: u8) -> Self {
+    pub(crate) fn without(self, flags: u8) -> Self {
         Self([self.0[0], self.0[1] & !(u64::from(flags) << 56)])
     }
 }
@@ -122,12 +123,12 @@ pub(crate) enum Place {
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    slots: Vec<Slot>,
-    texts: Vec<[u8; INLINE_BYTES]>,
-    boxed: HashMap<u32, Box<[u8]>>,
+    ring: Ring,
     cursor: u64,
     /// Numbers from the cursor on that can be taken: the capacity, or what is left of the 64 bits.
     reach: u64,
+    /// Those that can be taken without another look: see [`Ring::near`].
+    near: u64,
     /// The last number there is has been released.
     exhausted: bool,
     waiting: usize,
@@ -145,13 +146,11 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     /// A ring of `capacity` slots, a power of two. `timeout` `None`: nothing is ever given up on its own.
     pub(crate) fn new(capacity: usize, first: u64, timeout: Option<Micros>) -> Self {
-        assert!(capacity.is_power_of_two() && capacity <= 1 << 31, "the ring's capacity is a power of two");
         let mut sequencer = Self {
-            slots: vec![Slot::default(); capacity],
-            texts: vec![[0; INLINE_BYTES]; capacity],
-            boxed: HashMap::new(),
+            ring: Ring::new(capacity),
             cursor: 0,
             reach: 0,
+            near: 0,
             exhausted: false,
             waiting: 0,
             settled: 0,
@@ -181,7 +180,7 @@ impl Sequencer {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.slots.len()
+        self.ring.capacity()
     }
 
     /// Events in the ring.
@@ -199,19 +198,15 @@ impl Sequencer {
         seq.wrapping_sub(self.cursor) < self.reach || self.exhausted || seq < self.cursor
     }
 
-    #[inline(always)]
-    fn index(&self, seq: u64) -> usize {
-        seq as usize & (self.slots.len() - 1)
-    }
-
     /// Puts an event into the ring.
     #[inline(always)]
     pub(crate) fn put(&mut self, seq: u64, slot: Slot) -> Place {
-        if seq.wrapping_sub(self.cursor) >= self.reach {
-            return if self.exhausted || seq < self.cursor { Place::Late } else { Place::TooFar };
+        if seq.wrapping_sub(self.cursor) >= self.near
+            && let Some(place) = self.look_further(seq)
+        {
+            return place;
         }
-        let index = self.index(seq);
-        let place = &mut self.slots[index];
+        let place = self.ring.slot_mut(seq);
         if !place.is_empty() {
             return self.seen(seq);
         }
@@ -221,11 +216,23 @@ impl Sequencer {
         Place::Waiting
     }
 
+    /// Where a number goes that is not near. Makes room for it, if it can be taken.
+    #[cold]
+    fn look_further(&mut self, seq: u64) -> Option<Place> {
+        let ahead = seq.wrapping_sub(self.cursor);
+        if ahead >= self.reach {
+            return Some(if self.exhausted || seq < self.cursor { Place::Late } else { Place::TooFar });
+        }
+        self.ring.make_room(ahead, self.cursor);
+        self.update_reach();
+        None
+    }
+
     /// What a number is of which there is an event in the ring. Where nothing is missing before it, that one is as good as
     /// released, and the number late: what is counted is not to depend on how many lines are read at a time.
     #[cold]
     fn seen(&self, seq: u64) -> Place {
-        let released = (self.cursor..seq).all(|before| !self.slots[self.index(before)].is_empty());
+        let released = (self.cursor..seq).all(|before| !self.ring.slot(before).is_empty());
         if released { Place::Late } else { Place::Duplicate }
     }
 
@@ -233,7 +240,7 @@ impl Sequencer {
     pub(crate) fn put_boxed(&mut self, seq: u64, slot: Slot, text: &[u8]) -> Place {
         let place = self.put(seq, slot.with(FRESH | BOXED));
         if place == Place::Waiting {
-            self.boxed.insert(self.index(seq) as u32, text.into());
+            self.ring.put_boxed(seq, text);
         }
         place
     }
@@ -242,9 +249,7 @@ impl Sequencer {
     /// there: see [`Sequencer::take`].
     #[inline(always)]
     pub(crate) fn run(&self, max: usize) -> (usize, &[Slot]) {
-        let index = self.index(self.cursor);
-        let slots = &self.slots[index..];
-        let slots = &slots[..slots.len().min(max)];
+        let (index, slots) = self.ring.slots(self.cursor, max);
         let len = slots.iter().position(|slot| !slot.is_ordinary()).unwrap_or(slots.len());
         (index, &slots[..len])
     }
@@ -252,8 +257,7 @@ impl Sequencer {
     /// Takes the `len` events at the cursor.
     #[inline(always)]
     pub(crate) fn take(&mut self, len: usize) {
-        let index = self.index(self.cursor);
-        let slots = &mut self.slots[index..index + len];
+        let slots = self.ring.slots_mut(self.cursor, len);
         let settled = slots.iter().filter(|slot| !slot.has(FRESH)).count();
         slots.fill(Slot::default());
         self.waiting -= len;
@@ -261,45 +265,48 @@ impl Sequencer {
         self.advance(len as u64);
     }
 
-    /// Takes the event at the cursor, if it is there, and its index.
-    pub(crate) fn pop(&mut self) -> Option<(usize, Slot)> {
-        let index = self.index(self.cursor);
-        let slot = self.slots[index];
+    /// Takes the event at the cursor, if it is there, and its number.
+    pub(crate) fn pop(&mut self) -> Option<(u64, Slot)> {
+        let number = self.cursor;
+        let slot = self.ring.slot(number);
         if slot.is_empty() {
             return None;
         }
         self.take(1);
-        Some((index, slot))
+        Some((number, slot))
     }
 
     /// Goes on to the next number that is there or that has not been given up. Says whether that is another one.
     pub(crate) fn pass_holes(&mut self) -> bool {
         let before = self.cursor();
-        while self.cursor < self.skip_before
-            && !self.exhausted
-            && self.slots[self.index(self.cursor)].is_empty()
-        {
+        while self.cursor < self.skip_before && !self.exhausted && self.ring.slot(self.cursor).is_empty() {
             self.skip();
         }
         self.cursor() != before
     }
 
-    /// The text of an event that is neither fresh nor boxed.
+    /// The text of the event in a slot of a run, which is not fresh.
     #[inline(always)]
-    pub(crate) fn text(&self, index: usize) -> &[u8; INLINE_BYTES] {
-        &self.texts[index]
+    pub(crate) fn text_at(&self, index: usize) -> &[u8; INLINE_BYTES] {
+        self.ring.text_at(index)
+    }
+
+    /// The text of an event that has been taken, and was neither fresh nor boxed.
+    pub(crate) fn text(&self, number: u64) -> &[u8; INLINE_BYTES] {
+        self.ring.text(number)
     }
 
     /// Hands out the text of a boxed event.
-    pub(crate) fn take_boxed(&mut self, index: usize) -> Box<[u8]> {
-        self.boxed.remove(&(index as u32)).unwrap_or_default()
+    pub(crate) fn take_boxed(&mut self, number: u64) -> Box<[u8]> {
+        self.ring.take_boxed(number)
     }
 
     /// Must be called after events have been taken or holes passed, before the next `put`: the reach follows the cursor.
     #[inline]
     pub(crate) fn update_reach(&mut self) {
         let left = if self.exhausted { 0 } else { (u64::MAX - self.cursor).saturating_add(1) };
-        self.reach = left.min(self.slots.len() as u64);
+        self.reach = left.min(self.ring.capacity() as u64);
+        self.near = self.reach.min(self.ring.near() as u64);
     }
 
     #[inline(always)]
@@ -326,34 +333,21 @@ impl Sequencer {
             while left != 0
                 && let Some(low) = self.fresh.pop()
             {
-                let ahead = low.wrapping_sub(self.cursor as u32);
-                let index = self.index(u64::from(low));
-                if u64::from(ahead) < self.reach && self.slots[index].has(FRESH) {
-                    self.settle_slot(index, chunk);
+                let ahead = u64::from(low.wrapping_sub(self.cursor as u32));
+                let seq = self.cursor.wrapping_add(ahead);
+                if ahead < self.ring.len() as u64 && self.ring.slot(seq).has(FRESH) {
+                    self.ring.settle(seq, chunk);
                     highest = highest.max(ahead);
                     left -= 1;
                 }
             }
             debug_assert_eq!(left, 0, "every fresh event is on the list");
             self.settled = self.waiting;
-            self.set_deadline(self.cursor + u64::from(highest), now);
+            self.set_deadline(self.cursor + highest, now);
         }
         self.fresh.clear();
-    }
-
-    fn settle_slot(&mut self, index: usize, chunk: &[u8]) {
-        let slot = &mut self.slots[index];
-        *slot = slot.without(FRESH);
-        if slot.has(BOXED) {
-            return;
-        }
-        let text = &chunk[slot.text()..][..slot.len()];
-        if text.len() <= INLINE_BYTES {
-            self.texts[index][..text.len()].copy_from_slice(text);
-        } else {
-            *slot = slot.with(BOXED);
-            self.boxed.insert(index as u32, text.into());
-        }
+        self.ring.shrink(self.cursor);
+        self.update_reach();
     }
 
     /// The event `seq` has arrived and waits: gives it its deadline.
@@ -394,6 +388,11 @@ impl Sequencer {
         }
     }
 
+    /// The numbers that there are slots for.
+    fn reachable(&self) -> impl DoubleEndedIterator<Item = u64> {
+        (0..self.reach.min(self.ring.len() as u64)).map(|ahead| self.cursor + ahead)
+    }
+
     /// Gives up the hole at the cursor: all numbers below the lowest waiting one or, where none is waiting,
     /// below `otherwise`.
     pub(crate) fn skip_hole(&mut self, otherwise: Option<u64>) {
@@ -403,9 +402,7 @@ impl Sequencer {
         let lowest = if self.waiting == 0 {
             otherwise
         } else {
-            (0..self.reach)
-                .map(|ahead| self.cursor + ahead)
-                .find(|&seq| !self.slots[self.index(seq)].is_empty())
+            self.reachable().find(|&seq| !self.ring.slot(seq).is_empty())
         };
         self.skip_before = self.skip_before.max(lowest.unwrap_or(0));
     }
@@ -415,8 +412,7 @@ impl Sequencer {
         if self.waiting == 0 || self.exhausted {
             return;
         }
-        let highest = (0..self.reach).rev().map(|ahead| self.cursor + ahead);
-        let highest = highest.into_iter().find(|&seq| !self.slots[self.index(seq)].is_empty());
+        let highest = self.reachable().rev().find(|&seq| !self.ring.slot(seq).is_empty());
         self.skip_before = self.skip_before.max(highest.unwrap_or(0));
     }
 }
@@ -424,6 +420,8 @@ impl Sequencer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, btree_map::Entry};
 
     fn event(sequencer: &mut Sequencer, seq: u64) -> Place {
         sequencer.put(seq, Slot::new(3, FRESH, 0, 0, 0, 1))
@@ -510,5 +508,115 @@ mod tests {
         ring.skip_hole(Some(1_000_000));
         assert_eq!(release(&mut ring), 1_000_000);
         assert_eq!(ring.take_skipped(), 2 + 2 + 999_994);
+    }
+
+    /// One byte that can be told from its neighbours, or a text that must be boxed.
+    fn text(seq: u64) -> Vec<u8> {
+        let len = if seq.is_multiple_of(7) { INLINE_BYTES + 1 } else { 1 };
+        vec![seq as u8; len]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So far ahead of the cursor.
+        Put(u64),
+        /// So many at the cursor, one after the other.
+        PutInOrder(u64),
+        Settle,
+        SkipHole,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            10 => prop_oneof![8 => 0..10u64, 2 => 0..100u64, 2 => 0..300u64].prop_map(Step::Put),
+            4 => (1..400u64).prop_map(Step::PutInOrder),
+            4 => Just(Step::Settle),
+            1 => Just(Step::SkipHole),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_size_the_ring_has_it_keeps_what_waits(
+            first in prop_oneof![Just(1), any::<u64>()],
+            steps in prop::collection::vec(step(), 0..300),
+        ) {
+            const CAPACITY: u64 = 256;
+            let mut ring = Sequencer::new(CAPACITY as usize, first, Some(1));
+            let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            let mut chunk = Vec::new();
+            for step in steps {
+                let Ok(cursor) = u64::try_from(ring.cursor()) else { break };
+                let (from, count) = match step {
+                    Step::Put(ahead) => (cursor.checked_add(ahead), 1),
+                    Step::PutInOrder(count) => (Some(cursor), count),
+                    Step::Settle => {
+                        ring.settle(&chunk, 0);
+                        chunk.clear();
+                        (None, 0)
+                    }
+                    Step::SkipHole => {
+                        ring.skip_hole(None);
+                        (None, 0)
+                    }
+                };
+                for seq in from.into_iter().flat_map(|from| from..=from.saturating_add(count.saturating_sub(1))) {
+                    let text = text(seq);
+                    let long = if text.len() > INLINE_BYTES { LONG } else { 0 };
+                    let slot = Slot::new(3, FRESH | long, 0, 0, chunk.len() as u32, text.len() as u16);
+                    chunk.extend_from_slice(&text);
+                    let Ok(at) = u64::try_from(ring.cursor()) else { break };
+                    let place = ring.put(seq, slot);
+                    if seq < at {
+                        prop_assert_eq!(place, Place::Late);
+                    } else if seq - at >= CAPACITY {
+                        prop_assert_eq!(place, Place::TooFar);
+                    } else if let Entry::Vacant(entry) = waiting.entry(seq) {
+                        prop_assert_eq!(place, Place::Waiting);
+                        entry.insert(text);
+                    } else {
+                        prop_assert!(matches!(place, Place::Duplicate | Place::Late));
+                    }
+                    prop_assert_eq!(ring.waiting(), waiting.len());
+                    if count > 1 {
+                        take_all(&mut ring, &mut waiting, &chunk)?;
+                    }
+                }
+                take_all(&mut ring, &mut waiting, &chunk)?;
+            }
+        }
+    }
+
+    /// Takes what can be taken, and holds it against what was put there.
+    fn take_all(
+        ring: &mut Sequencer,
+        waiting: &mut BTreeMap<u64, Vec<u8>>,
+        chunk: &[u8],
+    ) -> Result<(), TestCaseError> {
+        loop {
+            while let Some((seq, slot)) = ring.pop() {
+                let boxed;
+                let text = if slot.has(BOXED) {
+                    boxed = ring.take_boxed(seq);
+                    &boxed[..]
+                } else if slot.has(FRESH) {
+                    &chunk[slot.text()..][..slot.len()]
+                } else {
+                    &ring.text(seq)[..slot.len()]
+                };
+                let expected = waiting.remove(&seq);
+                prop_assert_eq!(Some(text), expected.as_deref(), "the event {}", seq);
+            }
+            if !ring.pass_holes() {
+                break;
+            }
+        }
+        ring.update_reach();
+        let cursor = ring.cursor();
+        prop_assert!(
+            waiting.first_key_value().is_none_or(|(&seq, _)| u128::from(seq) > cursor),
+            "none is left"
+        );
+        Ok(())
     }
 }
