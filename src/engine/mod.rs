@@ -232,7 +232,9 @@ impl Engine {
         let mut room = BATCH_LINES;
         if let Some(avx512) = self.avx512 {
             let next = avx512.scan(whole, at, &mut self.lines);
-            for (line, (seq, slot)) in self.lines.iter().enumerate() {
+            let seqs = self.lines.seqs();
+            let mut line = self.sequencer.put_many(seqs, self.lines.slots(0));
+            while let (Some(&seq), Some(slot)) = (seqs.get(line), self.lines.slots(line).next()) {
                 match self.sequencer.put(seq, slot) {
                     Place::Waiting => {}
                     Place::TooFar => {
@@ -241,6 +243,8 @@ impl Engine {
                     }
                     place => count_dropped(&mut self.counters, place),
                 }
+                line += 1;
+                line += self.sequencer.put_many(&seqs[line..], self.lines.slots(line));
             }
             self.counters.events_received += self.lines.len() as u64;
             at = next;

@@ -133,6 +133,12 @@ impl Ring {
         &mut self.slots[index..index + len]
     }
 
+    /// All slots, in no particular order: that of a number is at the number modulo their count, a power of two.
+    #[inline(always)]
+    pub(crate) fn all_slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots
+    }
+
     /// The text of the event in the slot of an index, which is neither fresh nor boxed.
     #[inline(always)]
     pub(crate) fn text_at(&self, index: usize) -> &[u8; INLINE_BYTES] {

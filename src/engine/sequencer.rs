@@ -216,6 +216,27 @@ impl Sequencer {
         Place::Waiting
     }
 
+    /// Puts events into the ring, as long as each is near and the first of its number. Returns how many those are; what
+    /// becomes of the next one is for [`Sequencer::put`] to say. In this loop nothing but the ring is written to.
+    #[inline(always)]
+    pub(crate) fn put_many(&mut self, seqs: &[u64], events: impl Iterator<Item = Slot>) -> usize {
+        let (cursor, near) = (self.cursor, self.near);
+        let slots = self.ring.all_slots_mut();
+        let mask = slots.len() - 1;
+        let mut count = 0;
+        for (&seq, event) in seqs.iter().zip(events) {
+            let place = &mut slots[seq as usize & mask];
+            if seq.wrapping_sub(cursor) >= near || !place.is_empty() {
+                break;
+            }
+            *place = event;
+            count += 1;
+        }
+        self.waiting += count;
+        self.fresh.extend(seqs[..count].iter().map(|&seq| seq as u32));
+        count
+    }
+
     /// Where a number goes that is not near. Makes room for it, if it can be taken.
     #[cold]
     fn look_further(&mut self, seq: u64) -> Option<Place> {
@@ -258,10 +279,11 @@ impl Sequencer {
     #[inline(always)]
     pub(crate) fn take(&mut self, len: usize) {
         let slots = self.ring.slots_mut(self.cursor, len);
-        let settled = slots.iter().filter(|slot| !slot.has(FRESH)).count();
+        if self.settled != 0 {
+            self.settled -= slots.iter().filter(|slot| !slot.has(FRESH)).count();
+        }
         slots.fill(Slot::default());
         self.waiting -= len;
-        self.settled -= settled;
         self.advance(len as u64);
     }
 

@@ -29,7 +29,8 @@ pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
         loop {
             at = avx512.scan(chunk, at, &mut batch);
             lines += batch.len();
-            sum = batch.iter().fold(sum, |sum, (seq, slot)| sum.wrapping_add(seq ^ slot.from() ^ slot.to()));
+            let lines = batch.seqs().iter().zip(batch.slots(0));
+            sum = lines.fold(sum, |sum, (seq, slot)| sum.wrapping_add(seq ^ slot.from() ^ slot.to()));
             if batch.len() < BATCH_LINES {
                 break;
             }

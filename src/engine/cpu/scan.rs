@@ -63,12 +63,22 @@ impl Lines {
         self.len
     }
 
-    /// Their numbers and slots.
+    /// Their numbers.
     #[inline(always)]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Slot)> {
-        let words = self.low.as_flattened().iter().zip(self.high.as_flattened());
-        let lines = self.seqs.as_flattened().iter().zip(words).take(self.len);
-        lines.map(|(&seq, (&low, &high))| (seq, Slot::of_words([low, high])))
+    pub(crate) fn seqs(&self) -> &[u64] {
+        &self.seqs.as_flattened()[..self.len]
+    }
+
+    /// Their slots, from a line on.
+    #[inline(always)]
+    pub(crate) fn slots(&self, first: usize) -> impl Iterator<Item = Slot> {
+        let words = self.low.as_flattened()[first..].iter().zip(&self.high.as_flattened()[first..]);
+        words.take(self.len - first).map(|(&low, &high)| Slot::of_words([low, high]))
+    }
+
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = (u64, Slot)> {
+        self.seqs().iter().copied().zip(self.slots(0))
     }
 }
 
