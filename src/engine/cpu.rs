@@ -12,7 +12,7 @@
 //! - *Calling code that the processor may not have.* A value of type [`Avx512`] exists only where [`Avx512::detect`] has
 //!   found every feature that is named here, and nothing is called without one.
 //! - *Reading and writing through pointers.* [`load`] and [`store`] and their like take references to exactly the bytes that
-//!   they touch; [`lookup`] and [`lookup_words`] compare every position with the length of the slice before it is read;
+//!   they touch; [`lookup`] and [`lookup_second`] compare every position with the length of the slice before it is read;
 //!   [`compress`] checks once, before it begins, that there is room for all that it can write.
 
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
@@ -80,16 +80,9 @@ impl Avx512 {
     }
 
     /// See [`sort::sort`].
-    pub(crate) fn sort(
-        self,
-        run: &[Slot],
-        nodes: &[u32],
-        is_all: bool,
-        slots: &[u32],
-        sorted: &mut Sorted,
-    ) -> bool {
+    pub(crate) fn sort(self, run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
         // SAFETY: `detect` has found the features.
-        unsafe { sort::sort(run, nodes, is_all, slots, sorted) }
+        unsafe { sort::sort(run, users, is_all, sorted) }
     }
 
     /// See [`gather::mark`].
@@ -165,14 +158,14 @@ for_avx512! {
         unsafe { _mm512_mask_i64gather_epi64::<1>(_mm512_setzero_si512(), inside, positions, bytes.as_ptr().cast()) }
     }
 
-    /// The words at each of sixteen indexes, for the lanes of `mask`; `otherwise` in the others, and where there is no such
-    /// word.
-    fn lookup_words(words: &[u32], indexes: __m512i, mask: __mmask16, otherwise: __m512i) -> __m512i {
-        let len = i32::try_from(words.len()).unwrap_or(i32::MAX);
+    /// The second words at each of sixteen indexes, for the lanes of `mask`; `otherwise` in the others, and where there is no
+    /// such index.
+    fn lookup_second(pairs: &[[u32; 2]], indexes: __m512i, mask: __mmask16, otherwise: __m512i) -> __m512i {
+        let len = i32::try_from(pairs.len()).unwrap_or(i32::MAX);
         let inside = _mm512_mask_cmplt_epu32_mask(mask, indexes, _mm512_set1_epi32(len));
         // SAFETY: in the lanes that are read, the index is below the length of the slice, and below 2^31, so that its sign
-        // is no matter.
-        unsafe { _mm512_mask_i32gather_epi32::<4>(otherwise, inside, indexes, words.as_ptr().cast()) }
+        // is no matter; 4 bytes behind the pair's address there is its second word.
+        unsafe { _mm512_mask_i32gather_epi32::<8>(otherwise, inside, indexes, pairs.as_ptr().cast::<i32>().wrapping_add(1)) }
     }
 
     /// For each of several users, writes the bytes of each piece of the tape that `choose` has a one for, without gaps, to one

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 /// No node, or no slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Ids below this are looked up in an array, which is faster than a hash table and takes at most 4 MiB.
+/// Ids below this are looked up in an array, which is faster than a hash table and takes at most 8 MiB.
 const DIRECT_IDS: u64 = 1 << 20;
 
 /// The node of every id that is not known. It has no connection, no followers, and follows nobody.
@@ -47,8 +47,8 @@ pub(crate) struct Edge {
 /// The follow graph with its connected users.
 #[derive(Debug)]
 pub(crate) struct Graph {
-    /// Node of each small id.
-    direct: Vec<u32>,
+    /// Node of each small id, and the slot of its connection.
+    direct: Vec<[u32; 2]>,
     /// Node of each large id.
     hashed: HashMap<u64, u32>,
     /// Per node: the slot of its connection, or `NONE`.
@@ -88,7 +88,11 @@ impl Graph {
     /// The node of an id.
     #[inline(always)]
     fn node(&self, id: u64) -> usize {
-        let node = if id < DIRECT_IDS { self.direct.get(id as usize) } else { self.hashed.get(&id) };
+        let node = if id < DIRECT_IDS {
+            self.direct.get(id as usize).map(|[node, _]| node)
+        } else {
+            self.hashed.get(&id)
+        };
         node.map_or(NOBODY, |&node| node as usize)
     }
 
@@ -112,7 +116,7 @@ impl Graph {
     /// Sorts a run sixteen events at a time. Says whether it could.
     #[inline(always)]
     pub(crate) fn sort(&self, avx512: Avx512, run: &[Slot], sorted: &mut Sorted) -> bool {
-        avx512.sort(run, &self.direct, self.hashed.is_empty(), &self.slots, sorted)
+        avx512.sort(run, &self.direct, self.hashed.is_empty(), sorted)
     }
 
     /// Finds the ends of an edge, and asks for it to be brought into the cache. Unless it is to be removed, they are made
@@ -163,7 +167,7 @@ impl Graph {
     pub(crate) fn connect(&mut self, id: u64, slot: u32) {
         let node = self.intern(id);
         debug_assert_eq!(self.slots[node], NONE);
-        self.slots[node] = slot;
+        self.set_slot(node, slot);
         let Self { following, audience, .. } = self;
         following[node].for_each(|followed| {
             audience[followed as usize].insert(slot);
@@ -176,12 +180,20 @@ impl Graph {
         if node == NOBODY {
             return;
         }
-        let slot = std::mem::replace(&mut self.slots[node], NONE);
+        let slot = self.slots[node];
+        self.set_slot(node, NONE);
         let Self { following, audience, .. } = self;
         following[node].for_each(|followed| {
             audience[followed as usize].remove(slot);
         });
         self.forget_if_unused(node);
+    }
+
+    fn set_slot(&mut self, node: usize, slot: u32) {
+        self.slots[node] = slot;
+        if let Some([_, direct]) = self.direct.get_mut(self.ids[node] as usize) {
+            *direct = slot;
+        }
     }
 
     /// Removes every edge.
@@ -219,9 +231,9 @@ impl Graph {
         };
         if id < DIRECT_IDS {
             if self.direct.len() <= id as usize {
-                self.direct.resize((id as usize + 1).next_power_of_two(), NOBODY as u32);
+                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY as u32, NONE]);
             }
-            self.direct[id as usize] = index;
+            self.direct[id as usize] = [index, NONE];
         } else {
             self.hashed.insert(id, index);
         }
@@ -237,7 +249,7 @@ impl Graph {
             return;
         }
         if id < DIRECT_IDS {
-            self.direct[id as usize] = NOBODY as u32;
+            self.direct[id as usize] = [NOBODY as u32, NONE];
         } else {
             self.hashed.remove(&id);
         }

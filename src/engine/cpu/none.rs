@@ -23,7 +23,7 @@ impl Avx512 {
         match self {}
     }
 
-    pub(crate) fn sort(self, _: &[Slot], _: &[u32], _: bool, _: &[u32], _: &mut Sorted) -> bool {
+    pub(crate) fn sort(self, _: &[Slot], _: &[[u32; 2]], _: bool, _: &mut Sorted) -> bool {
         match self {}
     }
 

@@ -2,22 +2,17 @@
 //!
 //! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions.
 
-use super::{POSITIONS, for_avx512, load, lookup_words, store, words_of};
-use crate::engine::{
-    event::Kind,
-    graph::{NOBODY, NONE},
-    run::Sorted,
-    sequencer::Slot,
-};
+use super::{POSITIONS, for_avx512, load, lookup_second, store, words_of};
+use crate::engine::{event::Kind, graph::NONE, run::Sorted, sequencer::Slot};
 use std::{arch::x86_64::*, array};
 
 /// Events that are done at once.
 const LANES: usize = 16;
 
 for_avx512! {
-    /// Sorts a run. `nodes` are the nodes of ids, if `is_all`, of all that are known; `slots` are those of the nodes. Returns
-    /// false, with nothing done, if there is an id whose node is elsewhere.
-    pub(super) fn sort(run: &[Slot], nodes: &[u32], is_all: bool, slots: &[u32], sorted: &mut Sorted) -> bool {
+    /// Sorts a run. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
+    /// nothing done, if there is an id whose slot is elsewhere.
+    pub(super) fn sort(run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
         let (mut edge_count, mut due_count) = (0, 0);
         let mut kinds = [0; 8];
         let nobody = _mm512_set1_epi32(NONE.cast_signed());
@@ -36,12 +31,11 @@ for_avx512! {
             let one = of(Kind::Follow) | of(Kind::Private);
             let many = of(Kind::Broadcast) | of(Kind::Status);
 
-            let len = _mm512_set1_epi32(i32::try_from(nodes.len()).unwrap_or(i32::MAX));
+            let len = _mm512_set1_epi32(i32::try_from(users.len()).unwrap_or(i32::MAX));
             if _mm512_mask_cmpge_epu32_mask(one, to, len) != 0 && !is_all {
                 return false;
             }
-            let node = lookup_words(nodes, to, one, _mm512_set1_epi32(NOBODY as i32));
-            let target = lookup_words(slots, node, one, nobody);
+            let target = lookup_second(users, to, one, nobody);
             let due = many | _mm512_mask_cmpneq_epi32_mask(one, target, nobody);
 
             push(&mut sorted.edges[edge_count..], edge, places);
