@@ -2,7 +2,8 @@
 //!
 //! First the line feeds of a batch are found, and for each line the three masks that [`scan_line`] takes of its
 //! first 32 bytes too. Then eight lines are read side by side, each in 64 bits of its own, by the same arithmetic
-//! on those masks: see there for what it means. What is no ordinary line ends the batch, and so does a number of more than
+//! on those masks: see there for what it means. The digits are picked out of those 32 bytes by one permutation for two
+//! lines, so that nothing is fetched from memory position by position. What is no ordinary line ends the batch, and so does a number of more than
 //! eight digits other than the sequence number.
 //!
 //! [`scan_line`]: crate::engine::scan::scan_line
@@ -14,11 +15,18 @@ use crate::engine::{
     scan::BEFORE,
     sequencer::{FRESH, Slot},
 };
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, array, ops::Range};
 
 /// Lines that are read side by side.
 const LANES: usize = 8;
 const GROUPS: usize = LINES / LANES;
+/// Groups whose masks are taken before the first of them is read: what has just been written in small parts can't be read
+/// as a whole at once.
+const SPAN: usize = 4;
+/// Lines whose windows lie side by side.
+const PAIR: usize = 2;
+/// Pairs of a group.
+const PAIRS: usize = LANES / PAIR;
 /// Bytes that are searched for line feeds at once.
 const PIECE: usize = 64;
 /// Bytes of a line that are looked at.
@@ -36,10 +44,11 @@ pub(crate) struct Lines {
     high: [[u64; LANES]; GROUPS],
     /// The byte in front of the first line, then each line's line feed.
     ends: [u32; 1 + LINES + LINES_PER_PIECE],
-    /// Where in their windows there is what, for two lines each.
-    separators: [[u64; LANES / 2]; GROUPS],
-    non_digits: [[u64; LANES / 2]; GROUPS],
-    returns: [[u64; LANES / 2]; GROUPS],
+    /// Windows of the lines of a span, in pairs, and where in them there is what.
+    windows: [[[u8; PAIR * WINDOW]; PAIRS]; SPAN],
+    separators: [[u64; PAIRS]; SPAN],
+    non_digits: [[u64; PAIRS]; SPAN],
+    returns: [[u64; PAIRS]; SPAN],
 }
 
 impl Default for Lines {
@@ -50,9 +59,10 @@ impl Default for Lines {
             low: [[0; LANES]; GROUPS],
             high: [[0; LANES]; GROUPS],
             ends: [0; 1 + LINES + LINES_PER_PIECE],
-            separators: [[0; LANES / 2]; GROUPS],
-            non_digits: [[0; LANES / 2]; GROUPS],
-            returns: [[0; LANES / 2]; GROUPS],
+            windows: [[[0; PAIR * WINDOW]; PAIRS]; SPAN],
+            separators: [[0; PAIRS]; SPAN],
+            non_digits: [[0; PAIRS]; SPAN],
+            returns: [[0; PAIRS]; SPAN],
         }
     }
 }
@@ -93,6 +103,31 @@ const SHAPES: [u8; 64] = {
     table
 };
 
+/// For each pair of a group and each byte of its fields, where among all lines' positions that one is from which
+/// the byte is counted.
+const POSITION_OF: [[u8; PAIR * WINDOW]; PAIRS] = {
+    let mut table = [[0; PAIR * WINDOW]; PAIRS];
+    let mut at = 0;
+    while at < LANES * WINDOW {
+        let (line, field) = (at / WINDOW, at % WINDOW / 8);
+        table[line / PAIR][at % (PAIR * WINDOW)] = 8 * line as u8 + [0, 0, 1, 2][field];
+        at += 1;
+    }
+    table
+};
+
+/// For each byte of a pair's fields, how far it is from there, and in whose window.
+const BYTE_FROM: [u8; PAIR * WINDOW] = {
+    let mut table = [0; PAIR * WINDOW];
+    let mut at = 0;
+    while at < PAIR * WINDOW {
+        let (line, field) = (at / WINDOW, at % WINDOW / 8);
+        table[at] = ((line * WINDOW + at % 8) as u8).wrapping_sub(if field == 1 { 0 } else { 8 });
+        at += 1;
+    }
+    table
+};
+
 for_avx512! {
     /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
     pub(super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
@@ -105,8 +140,10 @@ for_avx512! {
         while count > 0 && chunk.len() < lines.ends[count] as usize + 1 + WINDOW {
             count -= 1;
         }
-        take_masks(chunk, count, lines);
         for group in 0..count.div_ceil(LANES) {
+            if group % SPAN == 0 {
+                take_masks(chunk, group * LANES..count.min((group + SPAN) * LANES), lines);
+            }
             let present = (count - group * LANES).min(LANES);
             let ordinary = (read(chunk, group, lines).trailing_ones() as usize).min(present);
             lines.len += ordinary;
@@ -140,14 +177,14 @@ for_avx512! {
         count
     }
 
-    /// Takes the masks of the lines, two at a time.
-    fn take_masks(chunk: &[u8], count: usize, lines: &mut Lines) {
+    /// Takes the windows and masks of the lines of a span.
+    fn take_masks(chunk: &[u8], span: Range<usize>, lines: &mut Lines) {
         let separators = lines.separators.as_flattened_mut().iter_mut();
         let non_digits = lines.non_digits.as_flattened_mut().iter_mut();
         let returns = lines.returns.as_flattened_mut().iter_mut();
-        let masks = separators.zip(non_digits).zip(returns).take(count.div_ceil(2));
-        let starts = lines.ends.as_chunks::<2>().0.iter();
-        for (&[first, second], ((separators, non_digits), returns)) in starts.zip(masks) {
+        let masks = separators.zip(non_digits).zip(returns).zip(lines.windows.as_flattened_mut());
+        let starts = lines.ends[span.start..].as_chunks::<PAIR>().0.iter().take(span.len().div_ceil(PAIR));
+        for (&[first, second], (((separators, non_digits), returns), windows)) in starts.zip(masks) {
             let (Some(first), Some(second)) = (
                 chunk[first as usize + 1..].first_chunk::<WINDOW>(),
                 chunk[second as usize + 1..].first_chunk::<WINDOW>(),
@@ -159,6 +196,7 @@ for_avx512! {
             *separators = _mm512_cmpeq_epi8_mask(bytes, splat_byte(b'|'));
             *non_digits = _mm512_cmpgt_epu8_mask(digits, splat_byte(9));
             *returns = _mm512_cmpeq_epi8_mask(bytes, splat_byte(b'\r'));
+            store(windows, bytes);
         }
     }
 
@@ -170,9 +208,9 @@ for_avx512! {
         };
         let start = add(widen::<[u32; LANES]>(before), splat(1));
         let newline = sub(widen::<[u32; LANES]>(newlines), start);
-        let separators = widen(&lines.separators[group]);
-        let non_digits = widen(&lines.non_digits[group]);
-        let returns = widen(&lines.returns[group]);
+        let separators = widen(&lines.separators[group % SPAN]);
+        let non_digits = widen(&lines.non_digits[group % SPAN]);
+        let returns = widen(&lines.returns[group % SPAN]);
 
         let end = sub(newline, and(_mm512_srlv_epi64(returns, sub(newline, splat(1))), splat(1)));
         let end_bit = _mm512_sllv_epi64(splat(1), end);
@@ -199,8 +237,8 @@ for_avx512! {
         );
         let fitting = _mm512_testn_epi64_mask(or(bad, too_long), splat(u64::MAX));
 
-        let first_separator = add(start, first);
-        let letter = and(lookup(chunk, add(first_separator, splat(1)), fitting), splat(0xFF));
+        let [seq, letter, from, to] = fields(&lines.windows[group % SPAN], first, from_end, end);
+        let letter = _mm512_srli_epi64::<8>(letter);
         let shape = _mm512_maskz_permutexvar_epi8(0x0101_0101_0101_0101, letter, load(&SHAPES));
         let misfit = or(
             xor(and(letter, splat(0xC0)), splat(u64::from(b'A' & 0xC0))),
@@ -209,14 +247,12 @@ for_avx512! {
         let ordinary = _mm512_mask_testn_epi64_mask(fitting, misfit, misfit);
 
         let eight = splat(8);
-        let digits_before = |position| lookup(chunk, sub(position, eight), ordinary);
-        let mut seq = number(digits_before(first_separator), _mm512_min_epu64(first, eight));
+        let mut seq = number(seq, _mm512_min_epu64(first, eight));
         if _mm512_mask_cmpgt_epu64_mask(ordinary, first, eight) != 0 {
-            let high = number(digits_before(sub(first_separator, eight)), sub(first, eight));
-            seq = add(seq, _mm512_mul_epu32(high, splat(100_000_000)));
+            let high = lookup(chunk, sub(add(start, first), splat(16)), ordinary);
+            seq = add(seq, _mm512_mul_epu32(number(high, sub(first, eight)), splat(100_000_000)));
         }
-        let from = number(digits_before(add(start, from_end)), from_len);
-        let to = number(digits_before(add(start, end)), to_len);
+        let (from, to) = (number(from, from_len), number(to, to_len));
 
         // As `Slot::new` does.
         let len = add(newline, splat(1));
@@ -227,6 +263,26 @@ for_avx512! {
         store(&mut lines.low[group], or(start, _mm512_slli_epi64::<32>(from)));
         store(&mut lines.high[group], high);
         ordinary
+    }
+
+    /// Of each of eight lines, the 8 bytes in front of its first separator, the 8 from there on, and the 8 in front of
+    /// either other position. Where they are not all in its window, there is something else.
+    fn fields(windows: &[[u8; PAIR * WINDOW]; PAIRS], first: __m512i, from_end: __m512i, end: __m512i) -> [__m512i; 4] {
+        let positions = or(first, or(_mm512_slli_epi64::<8>(from_end), _mm512_slli_epi64::<16>(end)));
+        let [a, b, c, d] = array::from_fn(|pair| {
+            let which = _mm512_permutexvar_epi8(load(&POSITION_OF[pair]), positions);
+            _mm512_permutexvar_epi8(_mm512_add_epi8(which, load(&BYTE_FROM)), load(&windows[pair]))
+        });
+        let (ab_low, ab_high) = (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+        let (cd_low, cd_high) = (_mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d));
+        let first_half = _mm512_setr_epi64(0, 4, 1, 5, 8, 12, 9, 13);
+        let second_half = _mm512_setr_epi64(2, 6, 3, 7, 10, 14, 11, 15);
+        [
+            _mm512_permutex2var_epi64(ab_low, first_half, cd_low),
+            _mm512_permutex2var_epi64(ab_high, first_half, cd_high),
+            _mm512_permutex2var_epi64(ab_low, second_half, cd_low),
+            _mm512_permutex2var_epi64(ab_high, second_half, cd_high),
+        ]
     }
 
     /// The number that the last `len` of eight bytes are, 1 to 8; 0 for fewer.
