@@ -80,6 +80,8 @@ pub(crate) struct FanOut {
     mail: Mail,
     /// Bit per slot: it gets something.
     owed: Vec<u64>,
+    /// Bit per slot: it gets all that is on the tape, up to the last block that is done.
+    all: Vec<u64>,
     owed_bytes: usize,
     /// Bytes of the longest chain of mail.
     longest_mail: usize,
@@ -106,6 +108,7 @@ impl FanOut {
             matrix: Vec::new(),
             mail: Mail::default(),
             owed: Vec::new(),
+            all: Vec::new(),
             owed_bytes: 0,
             longest_mail: 0,
             owed_bytes_max: 0,
@@ -146,6 +149,7 @@ impl FanOut {
         }
         self.connected.resize(words, 0);
         self.owed.resize(words, 0);
+        self.all.resize(words, u64::MAX);
         self.rows.resize(words, [0; 64]);
         self.mail.set_slots(words * 64);
         self.matrix.clear();
@@ -273,20 +277,24 @@ impl FanOut {
     #[inline(always)]
     fn row_done(&mut self, place: usize) {
         if place % 64 == 63 {
-            self.block_done(place / 64);
+            self.block_done(place / 64, 64);
         }
     }
 
-    /// The block is full: everyone gets its word.
-    fn block_done(&mut self, block: usize) {
+    /// The block has its `events`: everyone gets its word.
+    fn block_done(&mut self, block: usize, events: usize) {
         let slots = self.rows.len() * 64;
         let group = block / GROUP * slots;
         if self.matrix.len() < group + slots {
             self.matrix.resize(group + slots, [0; GROUP]);
         }
         let users = self.matrix[group..group + slots].as_chunks_mut::<64>().0;
-        for ((row, users), owed) in self.rows.iter_mut().zip(users).zip(&mut self.owed) {
+        let sums = self.owed.iter_mut().zip(&mut self.all);
+        for ((row, users), (owed, all)) in self.rows.iter_mut().zip(users).zip(sums) {
+            // The rows that the last block has not got belong to nobody.
+            row[events..].fill(0);
             *owed |= row.iter().fold(0, |union, word| union | word);
+            *all &= row[..events].iter().fold(u64::MAX, |common, word| common & word);
             transpose(row);
             for (user, &word) in users.iter_mut().zip(row.iter()) {
                 user[block % GROUP] = word;
@@ -300,11 +308,7 @@ impl FanOut {
     pub(crate) fn deliver(&mut self, mut write: impl FnMut(u32, &[u8])) {
         let events = self.ends.len() - 1;
         if !events.is_multiple_of(64) {
-            // The rows that the last block has not got belong to nobody.
-            for row in &mut self.rows {
-                row[events % 64..].fill(0);
-            }
-            self.block_done(events / 64);
+            self.block_done(events / 64, events % 64);
             self.ends.resize(events.next_multiple_of(64) + 1, self.tape_end as u32);
         }
         if let Some(avx512) = self.avx512 {
@@ -322,7 +326,7 @@ impl FanOut {
         let owed = std::mem::take(&mut self.owed);
         let (mut dense, mut dense_count) = ([0; ABREAST], 0);
         for_each_bit(&owed, |slot| {
-            if self.mail.is_empty(slot) && self.gets_everything(slot, events) {
+            if self.mail.is_empty(slot) && self.all[slot / 64] >> (slot % 64) & 1 != 0 {
                 write(slot as u32, &self.tape[self.tape_start..self.tape_end]);
             } else if self.is_dense(slot, events, dense_count) {
                 dense[dense_count] = slot as u32;
@@ -347,20 +351,13 @@ impl FanOut {
 
     fn reset(&mut self) {
         self.owed.fill(0);
+        self.all.fill(u64::MAX);
         self.mail.reset();
         self.tape_end = self.tape_start;
         self.ends.truncate(1);
         self.owed_bytes = 0;
         self.longest_mail = 0;
         self.full = false;
-    }
-
-    fn gets_everything(&self, slot: usize, events: usize) -> bool {
-        let slots = self.rows.len() * 64;
-        (0..events.div_ceil(64)).all(|block| {
-            let word = self.matrix[block / GROUP * slots + slot][block % GROUP];
-            word == u64::MAX >> (64 - (events - block * 64).min(64))
-        })
     }
 
     /// Whether what a user gets of the tape is to be gathered abreast; if so, its bits are taken for that.
