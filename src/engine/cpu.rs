@@ -21,7 +21,7 @@ mod gather;
 mod scan;
 mod sort;
 
-pub(crate) use gather::{ABREAST, Marks};
+pub(crate) use gather::{ABREAST, Insert, Marks};
 pub(crate) use scan::Lines;
 
 use super::{run::Sorted, sequencer::Slot};
@@ -109,10 +109,11 @@ impl Avx512 {
         tape: &[u8],
         marks: &Marks,
         first: usize,
-        outs: [&mut [u8]; N],
+        inserts: (&[Insert], &[u8]),
+        outs: &mut [&mut [u8]; N],
     ) -> [usize; N] {
         // SAFETY: `detect` has found the features.
-        unsafe { gather::gather(tape, marks, first, outs) }
+        unsafe { gather::gather(tape, marks, first, inserts, outs) }
     }
 }
 
@@ -169,8 +170,8 @@ for_avx512! {
     }
 
     /// For each of several users, writes the bytes of each piece of the tape that `choose` has a one for, without gaps, to one
-    /// of `outs`; returns how many there are. `choose` is asked with the piece and with the user's bits of `events` from
-    /// the piece's first event on, 57 at least.
+    /// of `outs`, from the length in `lens` on, which grows by that. `choose` is asked with the piece and with the user's
+    /// bits of `events` from the piece's first event on, 57 at least.
     ///
     /// # Panics
     ///
@@ -179,16 +180,18 @@ for_avx512! {
         tape: &[[u8; 64]],
         pieces: &[Piece],
         events: [&[u64]; N],
-        outs: [&mut [u8]; N],
+        outs: &mut [&mut [u8]; N],
+        lens: &mut [usize; N],
         choose: impl Fn(Piece, u64) -> u64,
-    ) -> [usize; N] {
-        assert!(outs.iter().all(|out| out.len() >= 64 * pieces.len()), "there is room for every byte");
-        let mut lens = [0; N];
+    ) {
+        let mut rooms = outs.iter().zip(&*lens).map(|(out, &len)| out.len().checked_sub(len));
+        assert!(rooms.all(|room| room >= Some(64 * pieces.len())), "there is room for every byte");
         let Some(last) = events.iter().map(|events| size_of_val(*events)).min().unwrap_or(0).checked_sub(8) else {
-            return lens;
+            return;
         };
-        let outs = outs.map(<[u8]>::as_mut_ptr);
         let events = events.map(|events| events.as_ptr().cast::<u8>());
+        let starts: [*mut u8; N] = std::array::from_fn(|user| outs[user][lens[user]..].as_mut_ptr());
+        let mut targets = starts;
         for (bytes, &piece) in tape.iter().zip(pieces) {
             let bytes = load(bytes);
             let at = (piece.first as usize / 8).min(last);
@@ -198,13 +201,14 @@ for_avx512! {
                 let chosen = choose(piece, u64::from_le(bits) >> (piece.first % 8));
                 // SAFETY: before this piece at most 64 bytes have been kept of each, so that there is room for 64 more.
                 unsafe {
-                    let target = outs[user].add(lens[user]);
-                    _mm512_storeu_epi8(target.cast(), _mm512_maskz_compress_epi8(chosen, bytes));
+                    _mm512_storeu_epi8(targets[user].cast(), _mm512_maskz_compress_epi8(chosen, bytes));
+                    targets[user] = targets[user].add(chosen.count_ones() as usize);
                 }
-                lens[user] += chosen.count_ones() as usize;
             }
         }
-        lens
+        for user in 0..N {
+            lens[user] += targets[user].addr() - starts[user].addr();
+        }
     }
 }
 

@@ -23,7 +23,7 @@
 //! another one in [`cpu`](super::cpu), which goes over all of it.
 
 use super::{
-    cpu::{ABREAST, Avx512, Marks},
+    cpu::{ABREAST, Avx512, Insert, Marks},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
     run::RUN,
@@ -92,6 +92,8 @@ pub(crate) struct FanOut {
     scratch: Vec<u8>,
     avx512: Option<Avx512>,
     marks: Marks,
+    /// Mail of the users that are gathered abreast.
+    inserts: Vec<Insert>,
 }
 
 impl FanOut {
@@ -116,6 +118,7 @@ impl FanOut {
             scratch: Vec::new(),
             avx512,
             marks: Marks::default(),
+            inserts: Vec::new(),
         }
     }
 
@@ -362,29 +365,40 @@ impl FanOut {
 
     /// Whether what a user gets of the tape is to be gathered abreast; if so, its bits are taken for that.
     fn is_dense(&mut self, slot: usize, events: usize, place: usize) -> bool {
-        let Some(avx512) = self.avx512.filter(|_| self.mail.is_empty(slot)) else {
+        let mail = self.mail.bytes_of(slot);
+        // Where even all of the tape would not be worth it, there is no need to look.
+        let Some(avx512) = self.avx512.filter(|_| self.marks.is_dense(events, mail)) else {
             return false;
         };
         let words = self.matrix.chunks(self.rows.len() * 64).map(|group| &group[slot]);
         let count = avx512.choose(words, events.div_ceil(64), place, &mut self.marks);
-        self.marks.is_dense(count)
+        self.marks.is_dense(count, mail)
     }
 
-    /// Hands users what they get of the tape; their bits have been taken as those from the place `first` on.
+    /// Hands users what they get of the tape, and their mail in between; their bits have been taken as those from the place
+    /// `first` on.
     fn gather_abreast<const N: usize>(
-        &self,
+        &mut self,
         slots: [u32; N],
         first: usize,
         scratch: &mut [u8],
         write: &mut impl FnMut(u32, &[u8]),
     ) {
         let Some(avx512) = self.avx512 else { return };
+        let Self { tape, tape_start, ends, mail, marks, inserts, .. } = self;
+        inserts.clear();
+        for (user, &slot) in slots.iter().enumerate() {
+            mail.for_each(slot as usize, |before, run| {
+                inserts.push(Insert::new(ends[before as usize] - *tape_start as u32, user, run));
+            });
+        }
+        inserts.sort_unstable_by_key(Insert::order);
         let mut parts = scratch.chunks_exact_mut(scratch.len() / ABREAST);
         let mut outs = slots.map(|_| parts.next().unwrap_or_default());
-        let tape = &self.tape[self.tape_start..];
-        let lens = avx512.gather(tape, &self.marks, first, outs.each_mut().map(|out| &mut **out));
+        let lens = avx512.gather(&tape[*tape_start..], marks, first, (inserts, mail.all_bytes()), &mut outs);
         for ((slot, out), len) in slots.into_iter().zip(outs).zip(lens) {
             write(slot, &out[..len]);
+            mail.clear(slot as usize);
         }
     }
 
@@ -393,6 +407,7 @@ impl FanOut {
         let mut len = 0;
         let mut place = 0;
         self.mail.for_each(slot, |before, run| {
+            let run = &self.mail.all_bytes()[run];
             len = self.gather_tape(slot, place, before as usize, out, len);
             place = before as usize;
             out[len..len + run.len()].copy_from_slice(run);

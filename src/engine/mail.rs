@@ -5,6 +5,7 @@
 //! of the tape between them make up a *run*, headed by its place among the events of the tape, so that the two merge in order.
 
 use super::text::Text;
+use std::ops::Range;
 
 const CHUNK_BYTES: usize = 256;
 const HEADER_BYTES: usize = 6;
@@ -108,12 +109,13 @@ impl Mail {
         chain.chunks += 1;
     }
 
-    /// Calls `f` with the place and bytes of every run in a user's chain.
+    /// Calls `f` with the place of every run in a user's chain, and where in [`Mail::all_bytes`] its bytes are.
     #[inline(always)]
-    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, &[u8])) {
+    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, Range<usize>)) {
         let chain = &self.chains[slot];
         let mut next = chain.first;
         while next != NONE {
+            let base = next as usize * CHUNK_BYTES;
             let chunk = &self.chunks[next as usize];
             let (following, used) = self.links[next as usize];
             let used = if following == NONE { usize::from(chain.used) } else { used as usize };
@@ -122,11 +124,16 @@ impl Mail {
                 let place = u32::from_le_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]);
                 let len = usize::from(u16::from_le_bytes([chunk[at + 4], chunk[at + 5]]));
                 let end = at + HEADER_BYTES + len;
-                f(place, &chunk[at + HEADER_BYTES..end]);
+                f(place, base + at + HEADER_BYTES..base + end);
                 at = end;
             }
             next = following;
         }
+    }
+
+    /// The bytes of all runs, and others in between. Of a user's runs, later ones are farther behind.
+    pub(crate) fn all_bytes(&self) -> &[u8] {
+        self.chunks.as_flattened()
     }
 
     /// Empties a user's chain.

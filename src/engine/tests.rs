@@ -211,7 +211,11 @@ proptest! {
         lines in prop::collection::vec(line(), 1..1500),
         pauses in prop::collection::vec(pause(), 0..40),
         limits in prop_oneof![Just((4096, 64)), Just((4096, 4096)), Just((20_000, 2_000)), Just((512 << 10, 56 << 10))],
+        // With so many users, what is for one of them does not get a row.
+        crowd in prop_oneof![2 => Just(0), 1 => 120..250u64],
     ) {
+        let arrivals = (1_000..1_000 + crowd).map(|id| Pause { bytes: 0, comes: Some(id), goes: None });
+        let pauses: Vec<Pause> = arrivals.chain(pauses).collect();
         compare(None, &lines, &pauses, limits)?;
         compare(Avx512::detect(), &lines, &pauses, limits)?;
     }

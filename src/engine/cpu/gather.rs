@@ -9,7 +9,8 @@
 //! is read once for all of them.
 
 use super::{compress, for_avx512, load};
-use std::{arch::x86_64::*, array};
+use crate::engine::text::Text;
+use std::{arch::x86_64::*, array, ops::Range};
 
 /// Bytes that are done at once.
 const PIECE: usize = 64;
@@ -35,9 +36,40 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// Whether a user that gets so many events is served faster by [`gather`] than event by event.
-    pub(crate) fn is_dense(&self, events: usize) -> bool {
-        3 * events > self.pieces.len()
+    /// Whether a user that gets so many events of the tape, and so many bytes of mail in between, is served faster by
+    /// [`gather`] than event by event: a piece costs a third of an event, and a run of mail as much more as some thirty pieces.
+    pub(crate) fn is_dense(&self, events: usize, mail: usize) -> bool {
+        3 * events > self.pieces.len() + mail
+    }
+
+    /// The bits of the user at a place, from a piece's first event on.
+    fn events_of(&self, place: usize, piece: Piece) -> u64 {
+        let (word, bit) = (piece.first as usize / 64, piece.first % 64);
+        let [low, high] = [word, word + 1].map(|word| self.events[place].get(word).copied().unwrap_or(0));
+        low >> bit | high << 1 << (63 - bit)
+    }
+}
+
+/// Bytes that one of the users gets in between, which are not on the tape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Insert {
+    /// Byte of the tape that they come before.
+    before: u32,
+    /// Where they are.
+    start: u32,
+    len: u32,
+    user: u32,
+}
+
+impl Insert {
+    /// Bytes for a user that come before a byte of the tape, at which an event begins.
+    pub(crate) fn new(before: u32, user: usize, bytes: Range<usize>) -> Self {
+        Self { before, start: bytes.start as u32, len: bytes.len() as u32, user: user as u32 }
+    }
+
+    /// By what they are to be sorted.
+    pub(crate) fn order(&self) -> u64 {
+        u64::from(self.before) << 32 | u64::from(self.start)
     }
 }
 
@@ -72,19 +104,48 @@ for_avx512! {
         ones
     }
 
-    /// Copies the events of `N` users, from the place `first` on, to `outs`, each of which has room for all of the tape.
-    /// Returns how many bytes they have.
+    /// Copies the events of `N` users, from the place `first` on, to `outs`, and what is to be inserted in between, from
+    /// `bytes`. Each of them has room for all of that and a piece more. Returns how many bytes there are.
+    ///
+    /// The tape is gone over up to the piece in which something is to be inserted, that one included. What the user has got
+    /// of it from there on then makes room.
     pub(super) fn gather<const N: usize>(
         tape: &[u8],
         marks: &Marks,
         first: usize,
-        outs: [&mut [u8]; N],
+        (inserts, bytes): (&[Insert], &[u8]),
+        outs: &mut [&mut [u8]; N],
     ) -> [usize; N] {
         let tape = tape.as_chunks().0;
         let events = array::from_fn(|place| &marks.events[first + place][..]);
-        compress(tape, &marks.pieces, events, outs, |piece, events| {
-            let others = !piece.ends;
-            others ^ others.wrapping_add(_pdep_u64(events, piece.ends << 1 | 1))
-        })
+        let (mut done, mut lens) = (0, [0; N]);
+        let go_on = |pieces: Range<usize>, outs: &mut _, lens: &mut _| {
+            let tape = &tape[pieces.clone()];
+            compress(tape, &marks.pieces[pieces], events, outs, lens, |piece, events| bytes_of(piece, events));
+        };
+        for insert in inserts {
+            let (user, len) = (insert.user as usize, insert.len as usize);
+            let (piece, byte) = (insert.before as usize / PIECE, insert.before as usize % PIECE);
+            let next = piece + usize::from(byte > 0);
+            go_on(done..next, outs, &mut lens);
+            done = next;
+            let behind = marks.pieces.get(piece).filter(|_| byte > 0).map_or(0, |&piece| {
+                (bytes_of(piece, marks.events_of(first + user, piece)) >> byte).count_ones()
+            });
+            let out = &mut outs[user][lens[user] - behind as usize..];
+            let mut rest = [0; PIECE];
+            rest.copy_from_slice(&out[..PIECE]);
+            Text { bytes: &bytes[insert.start as usize..], len }.copy_to(out, 0);
+            out[len..len + PIECE].copy_from_slice(&rest);
+            lens[user] += len;
+        }
+        go_on(done..marks.pieces.len(), outs, &mut lens);
+        lens
+    }
+
+    /// The bytes of a piece that belong to events which have a one in `events`.
+    fn bytes_of(piece: Piece, events: u64) -> u64 {
+        let others = !piece.ends;
+        others ^ others.wrapping_add(_pdep_u64(events, piece.ends << 1 | 1))
     }
 }

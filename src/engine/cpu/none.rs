@@ -2,6 +2,7 @@
 //! [`Avx512`], so nothing of this is ever called.
 
 use super::{run::Sorted, sequencer::Slot};
+use std::ops::Range;
 
 pub(crate) const ABREAST: usize = 1;
 
@@ -13,6 +14,19 @@ pub(crate) struct Lines(());
 
 #[derive(Debug, Default)]
 pub(crate) struct Marks(());
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Insert(());
+
+impl Insert {
+    pub(crate) fn new(_: u32, _: usize, _: Range<usize>) -> Self {
+        Self(())
+    }
+
+    pub(crate) fn order(&self) -> u64 {
+        0
+    }
+}
 
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
@@ -46,7 +60,8 @@ impl Avx512 {
         _: &[u8],
         _: &Marks,
         _: usize,
-        _: [&mut [u8]; N],
+        _: (&[Insert], &[u8]),
+        _: &mut [&mut [u8]; N],
     ) -> [usize; N] {
         match self {}
     }
@@ -67,7 +82,7 @@ impl Lines {
 }
 
 impl Marks {
-    pub(crate) fn is_dense(&self, _: usize) -> bool {
+    pub(crate) fn is_dense(&self, _: usize, _: usize) -> bool {
         false
     }
 }
