@@ -38,23 +38,23 @@
 //! | AVX-512: eight lines side by side ([`cpu`]) | scan: 14.5 → 4.2; all: 43.9 → 39.7 | yes |
 //! | AVX-512: gathering by compression, block by block | 44 → 47 | no |
 //! | … over the whole tape, without a branch | gather: 17.7 → 10.4; all: 39.7 → 37.0 | yes |
-//! | … for two, three, four users in one pass (Zen 4, where all was 38.3) | 36.5, 35.9, 35.4; whole server: 7.4 → 6.4 ns per delivery | four |
-//! | … with masks of eight pieces taken at a time, with stores that are aligned, or of 32 bytes at a time (Zen 4) | slower, each | no |
-//! | a ring as long as is needed of late, instead of the full capacity (Zen 4, second-level cache of 1 MiB) | whole server: 6.6 → 6.45 ns per delivery, and 3.7 MiB | yes |
-//! | putting a batch into the ring in a loop that writes to nothing else (Zen 4) | 35.7 → 33.9 | yes |
-//! | one table for whom an id is instead of two (Zen 4) | 34.1 → 33.5 | yes |
-//! | digits picked out of a register by a permutation instead of out of memory by gathers (Zen 4) | 33.5 → 31.3 | yes |
-//! | counting kinds in fields of a vector; small bit sets in place (Zen 4) | nothing; slower | no |
-//! | reads of 32, 64, 128, 256, 512 KiB (Zen 4) | 6.7, 6.8, 6.4, 6.5, 6.4 ns per delivery, whole server | 256 |
-//! | who gets everything: from what a block's rows have in common instead of from each user's words (Zen 4) | `broadcast`, `crowd`: 3.5 % | yes |
-//! | gathering abreast for users with mail, too (Zen 4): inserting it on the way | `dense`, whole server: 8.2 → 7.0 ns per delivery | yes |
-//! | … merging it in afterwards; gathering from one run of mail to the next | 8.3 → 7.9; nothing that shows | no |
 //! | applying events in runs, sorted by what they do | 37.0 → 33.3 | yes |
 //! | … with edges asked for before they are changed | whole server: 5.7 → 5.4 ns per delivery | yes |
 //! | … asking for the ring's slots before lines are put there; for tape and output before the gather | nothing that shows | no |
 //! | … sorting sixteen events side by side | without users: 19.1 → 17.9; with: 33.8 → 33.1 | yes |
 //! | … runs of up to 64, 128, 256 events | 32.4, 32.0, 32.0 | 256 |
 //! | 32, 40, 48, 56, 60, 64, 120 KiB owed per user before a turn is delivered | 5.88, 5.58, 5.49, 5.36, 5.40, 5.57, 5.52 ns per delivery, whole server | 56: a piece of it fits one packet of the loopback (65,483 bytes) |
+//! | gathering for two, three, four users in one pass over the tape (from here on Zen 4, where all was 38.3) | 36.5, 35.9, 35.4; whole server: 7.4 → 6.4 ns per delivery | four |
+//! | … with masks of eight pieces taken at a time, with stores that are aligned, or of 32 bytes at a time | slower, each | no |
+//! | a ring as long as is needed of late, instead of the full capacity (second-level cache of 1 MiB) | whole server: 6.6 → 6.45 ns per delivery, and 3.7 MiB | yes |
+//! | putting a batch into the ring in a loop that writes to nothing else | 35.7 → 33.9 | yes |
+//! | one table for whom an id is instead of two | 34.1 → 33.5 | yes |
+//! | digits picked out of a register by a permutation instead of out of memory by gathers | 33.5 → 31.3 | yes |
+//! | counting kinds in fields of a vector; small bit sets in place | nothing; slower | no |
+//! | reads of 32, 64, 128, 256, 512 KiB | 6.7, 6.8, 6.4, 6.5, 6.4 ns per delivery, whole server | 256 |
+//! | who gets everything: from what a block's rows have in common instead of from each user's words | `broadcast`, `crowd`: 3.5 % | yes |
+//! | gathering abreast for users with mail, too: inserting it on the way | `dense`, whole server: 8.2 → 7.0 ns per delivery | yes |
+//! | … merging it in afterwards; gathering from one run of mail to the next | 8.3 → 7.9; nothing that shows | no |
 //!
 //! Times with users grow with the deliveries per event: this benchmark has 7.4, the whole shape 12.1. What is left there of
 //! the server's time is the kernel's by one half; the rest is feeding (a half of it), gathering (a third) and scanning.

@@ -3,8 +3,8 @@
 //! First the line feeds of a batch are found, and for each line the three masks that [`scan_line`] takes of its
 //! first 32 bytes too. Then eight lines are read side by side, each in 64 bits of its own, by the same arithmetic
 //! on those masks: see there for what it means. The digits are picked out of those 32 bytes by one permutation for two
-//! lines, so that nothing is fetched from memory position by position. What is no ordinary line ends the batch, and so does a number of more than
-//! eight digits other than the sequence number.
+//! lines, so that nothing is fetched from memory position by position. What is no ordinary line ends the batch, and so
+//! does a number of more than eight digits other than the sequence number.
 //!
 //! [`scan_line`]: crate::engine::scan::scan_line
 
