@@ -10,8 +10,9 @@ use super::{
 use crate::engine::{Stop, event::Reject};
 use std::io::{self, Read};
 
-/// Bytes fed before the turn is delivered, whatever is owed: nobody waits longer than that.
-const BYTES_PER_TURN: usize = 64 * READ_BYTES;
+/// Reads before the turn is delivered, whatever is owed: nobody waits longer than that, however small the pieces are in which
+/// sources send.
+const READS_PER_TURN: usize = 64;
 
 /// What came of reading a source.
 enum Outcome {
@@ -54,9 +55,9 @@ impl<N: Net> Server<N> {
     pub(super) fn read_sources(&mut self) -> io::Result<()> {
         self.accept_sources()?;
         self.release();
-        let mut bytes = 0;
-        while bytes < BYTES_PER_TURN && self.may_read() && self.has_chunk()? && self.may_read() {
-            bytes += self.feed();
+        let mut reads_left = READS_PER_TURN;
+        while self.may_read() && self.has_chunk(&mut reads_left)? && self.may_read() {
+            self.feed();
             if self.current.is_some() {
                 break;
             }
@@ -65,16 +66,20 @@ impl<N: Net> Server<N> {
         Ok(())
     }
 
-    /// Makes sure that there is a chunk to feed, if there is anything to read.
-    fn has_chunk(&mut self) -> io::Result<bool> {
+    /// Makes sure that there is a chunk to feed, if there is anything to read and it may be read.
+    fn has_chunk(&mut self, reads_left: &mut usize) -> io::Result<bool> {
         loop {
             self.unblock_sources();
             if self.current.is_some() {
                 return Ok(true);
             }
+            if *reads_left == 0 {
+                return Ok(false);
+            }
             let Some(key) = self.readable_sources.pop_front() else {
                 return Ok(false);
             };
+            *reads_left -= 1;
             let new = || Chunk::new(self.config.max_event_bytes, READ_BYTES);
             let chunk = self.spare_chunks.pop().unwrap_or_else(new);
             self.read_source(key, chunk);
@@ -117,14 +122,13 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Feeds the current chunk to the engine, up to its end or until the turn is full. Returns how many bytes that were.
-    fn feed(&mut self) -> usize {
+    /// Feeds the current chunk to the engine, up to its end or until the turn is full.
+    fn feed(&mut self) {
         let Some((key, mut chunk)) = self.current.take() else {
-            return 0;
+            return;
         };
         let before = (self.engine.counters.events_received, self.engine.counters.events_late);
         let (at, stop) = self.engine.feed(&chunk.bytes, chunk.unread.clone());
-        let fed = at - chunk.unread.start;
         chunk.unread.start = at;
         self.engine.settle(&chunk.bytes, self.now);
         self.report_rejects(key);
@@ -132,11 +136,11 @@ impl<N: Net> Server<N> {
         match stop {
             Stop::TurnFull => {
                 self.current = Some((key, chunk));
-                return fed;
+                return;
             }
             Stop::Blocked(seq) => {
                 self.block_source(key, seq, chunk);
-                return fed;
+                return;
             }
             Stop::Drained | Stop::Overlong => {}
         }
@@ -146,7 +150,6 @@ impl<N: Net> Server<N> {
         }
         self.spare_chunks.push(chunk);
         self.release();
-        fed
     }
 
     /// The source's next event does not fit the ring: it is not read any further until it does.
