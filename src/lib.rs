@@ -25,6 +25,7 @@
 //! | How is a line read, put in order, and routed? | [`engine`] and its parts: `scan`, `sequencer`, `run`, `graph`, `fanout` |
 //! | What happens in a turn of the loop, and in which order? | [`server`] |
 //! | What happens to a slow user? | [`server`], `congestion` |
+//! | What does `busyPoll` change? | [`server`], `rotation` |
 //! | When is a hole given up? | `engine::sequencer` (what), `server::deadlines` (when) |
 //! | What is counted? | [`counters`] |
 //! | Which options are there? | [`config`] (values), [`options`] (flags and variables) |

@@ -413,11 +413,15 @@ fn progress_is_never_logged_with_interval_0() {
 #[test]
 fn busy_poll_serves_and_ends_like_the_ordinary_loop() {
     let server = server!(busyPoll = true, eventTimeoutMs = 100);
-    let mut users: Vec<_> = (1..=10).map(|id| server.user(id)).collect();
+    let mut users: Vec<_> = (1..=100).map(|id| server.user(id)).collect();
     let mut source = server.source();
-    source.send("2|B\n4|B\n");
+    for first in (2..300).step_by(3) {
+        // Little pieces, and sometimes a hole that is given up.
+        source.send(format!("{}|B\n{first}|B\n", first + 1));
+    }
+    let all = (2..300).step_by(3).map(|first| format!("{first}|B\n{}|B\n", first + 1)).collect::<String>();
     for user in &mut users {
-        user.expect("2|B\n4|B\n");
+        user.expect(&all);
     }
     source.finish();
     server.stop();

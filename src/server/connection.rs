@@ -57,7 +57,12 @@ pub(crate) struct User {
     pub(crate) id: u64,
     /// Its slot in the engine.
     pub(crate) slot: u32,
+    /// What its socket has not taken, or has not been offered yet because it was put off.
     pub(crate) output: Output,
+    /// Its socket has not taken everything, and tells when it takes more.
+    pub(crate) blocked: bool,
+    /// It is on the list of those to be written to.
+    pub(crate) due: bool,
     /// Since when it has been on the list of slow users, without a break.
     pub(crate) slow_since: Option<Micros>,
     /// Its output buffer is above `userBufferBytes`.

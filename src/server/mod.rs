@@ -7,7 +7,7 @@
 //! 2. users first: accept, logins, hang-ups, sockets that take bytes again ([`users`]);
 //! 3. read sources, one chunk after the other, and feed the engine ([`sources`]), until there is nothing
 //!    more to read or enough is owed to be worth writing;
-//! 4. one write per user for everything that it is owed ([`users`]);
+//! 4. one write per user for everything that it is owed ([`users`]); with `busyPoll`, to a few users at a time ([`rotation`]);
 //! 5. deadlines: holes, logins, slow users ([`deadlines`]); a full ring; the end ([`lifecycle`]);
 //! 6. whoever asks how it is going ([`admin`]).
 //!
@@ -27,6 +27,7 @@ mod lifecycle;
 pub mod net;
 mod output;
 mod report;
+mod rotation;
 mod sources;
 mod users;
 
@@ -41,6 +42,7 @@ use connection::{Chunk, Connection, Role};
 use net::{Net, Port, Ready};
 use output::Pool;
 use report::Reports;
+use rotation::Rotation;
 use slab::Slab;
 use std::{
     collections::VecDeque,
@@ -84,6 +86,7 @@ pub struct Server<N: Net> {
     failed: Vec<(usize, UserEnd)>,
     trash: Vec<u8>,
     pool: Pool,
+    rotation: Rotation,
     output_bytes: usize,
     /// When connections on the user port must have logged in, in order of time; some have, or are gone.
     logins: VecDeque<(Micros, usize)>,
@@ -134,6 +137,7 @@ impl<N: Net> Server<N> {
         Self {
             reports: Reports::new(&config, now),
             admin: Admin::new(config.admin_port.is_some(), now),
+            rotation: Rotation::new(&config),
             config,
             net,
             engine,
@@ -172,11 +176,12 @@ impl<N: Net> Server<N> {
         let wait = self.wait();
         self.poll(wait)?;
         self.serve_users()?;
-        self.read_sources()?;
+        let reads = self.read_sources()?;
         self.deliver();
         self.meet_deadlines();
         self.resolve_full_ring();
         self.deliver();
+        self.write_due(reads);
         self.finish_run();
         self.serve_admin();
         self.progress_shutdown();
@@ -194,6 +199,7 @@ impl<N: Net> Server<N> {
 
     fn has_work(&self) -> bool {
         !self.readable_users.is_empty()
+            || !self.rotation.is_empty()
             || self.can_accept()
             || (!self.is_paused() && (self.release_due || self.reset_due))
             || (self.may_read() && self.has_bytes())

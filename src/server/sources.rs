@@ -51,11 +51,15 @@ impl<N: Net> Server<N> {
         self.source(key).is_some_and(|source| source.hung_up)
     }
 
-    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full.
-    pub(super) fn read_sources(&mut self) -> io::Result<()> {
+    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full. Returns how many
+    /// reads that were.
+    pub(super) fn read_sources(&mut self) -> io::Result<usize> {
         self.accept_sources()?;
         self.release();
-        let mut reads_left = READS_PER_TURN;
+        // Where users take turns, a source that can be read comes round soon enough.
+        let ready = self.readable_sources.len();
+        let most = if self.config.busy_poll { ready.min(READS_PER_TURN) } else { READS_PER_TURN };
+        let mut reads_left = most;
         while self.may_read() && self.has_chunk(&mut reads_left)? && self.may_read() {
             self.feed();
             if self.current.is_some() {
@@ -63,7 +67,7 @@ impl<N: Net> Server<N> {
             }
             self.resolve_full_ring();
         }
-        Ok(())
+        Ok(most - reads_left)
     }
 
     /// Makes sure that there is a chunk to feed, if there is anything to read and it may be read.

@@ -5,7 +5,7 @@ use super::{
     connection::{Connection, Role, User},
     is_interrupted,
     net::Port,
-    output::Output,
+    output::{Output, Pool},
     would_block,
 };
 use crate::{counters::UserEnd, engine::event::parse_number};
@@ -106,19 +106,37 @@ impl<N: Net> Server<N> {
         self.slot_keys[slot as usize] = key;
         if let Some(connection) = self.connections.get_mut(key) {
             log::debug!(user = id, peer:% = connection.peer; "user logged in");
-            connection.role =
-                Role::User(User { id, slot, output: Output::default(), slow_since: None, behind: false });
+            connection.role = Role::User(User {
+                id,
+                slot,
+                output: Output::default(),
+                blocked: false,
+                due: false,
+                slow_since: None,
+                behind: false,
+            });
         }
     }
 
-    /// One write per user for everything that the engine owes it. What a socket does not take goes into
-    /// the user's output buffer.
+    /// Hands every user what the engine owes it: written at once, as far as its socket takes it, or put off. The rest
+    /// goes into the user's output buffer.
     pub(super) fn deliver(&mut self) {
         if self.engine.is_delivered() {
             return;
         }
         let Self {
-            engine, connections, slot_keys, net, pool, failed, config, output_bytes, slow, now, ..
+            engine,
+            connections,
+            slot_keys,
+            net,
+            pool,
+            rotation,
+            failed,
+            config,
+            output_bytes,
+            slow,
+            now,
+            ..
         } = self;
         let mut delivered = 0;
         engine.deliver(|slot, bytes| {
@@ -126,29 +144,18 @@ impl<N: Net> Server<N> {
             let Some(Connection { socket, role: Role::User(user), .. }) = connections.get_mut(key) else {
                 return;
             };
-            let mut rest = bytes;
-            if user.output.is_empty() {
-                match write_once(socket, bytes) {
-                    Ok(written) => {
-                        delivered += written as u64;
-                        rest = &bytes[written..];
-                    }
-                    Err(error) => {
-                        failed.push((key, end_of(&error)));
-                        return;
-                    }
-                }
-                if rest.is_empty() {
-                    return;
-                }
-                if let Err(error) = net.want_write(socket, key, true) {
-                    failed.push((key, end_of(&error)));
-                    return;
-                }
+            let waiting = user.output.len();
+            let mut outcome = Ok(());
+            if user.blocked {
+                user.output.push(bytes, pool);
+            } else if !rotation.put_off(key, user, bytes, pool) {
+                outcome = user.write(socket, bytes, pool).and_then(|()| user.watch(socket, key, net));
+                delivered += (waiting + bytes.len() - user.output.len()) as u64;
             }
-            user.output.push(rest, pool);
-            *output_bytes += rest.len();
-            if user.output.len() > config.user_buffer_bytes && !user.behind {
+            *output_bytes = *output_bytes - waiting + user.output.len();
+            if let Err(error) = outcome {
+                failed.push((key, end_of(&error)));
+            } else if user.output.len() > config.user_buffer_bytes && !user.behind {
                 user.behind = true;
                 if user.slow_since.replace(*now).is_none() {
                     slow.push(key);
@@ -160,35 +167,29 @@ impl<N: Net> Server<N> {
         self.close_failed();
     }
 
-    /// A user's socket takes bytes again.
+    /// A user's socket takes bytes again, or it is the user's turn.
     pub(super) fn flush_user(&mut self, key: usize) {
-        let Some(Connection { socket, role: Role::User(user), .. }) = self.connections.get_mut(key) else {
+        if !matches!(self.connections.get(key), Some(Connection { role: Role::User(_), .. })) {
             return self.queue_asker(key);
-        };
-        if user.output.is_empty() {
-            return;
         }
-        let mut written = 0;
-        let outcome = loop {
-            match user.output.write_to(socket, &mut self.pool) {
-                Ok(0) => break Err(ErrorKind::WriteZero.into()),
-                Ok(len) => {
-                    written += len;
-                    if user.output.is_empty() {
-                        break self.net.want_write(socket, key, false);
-                    }
-                }
-                Err(error) if would_block(&error) => break Ok(()),
-                Err(error) if is_interrupted(&error) => {}
-                Err(error) => break Err(error),
-            }
-        };
-        self.output_bytes -= written;
-        self.engine.counters.delivered_bytes += written as u64;
-        match outcome {
+        match self.write_waiting(key) {
             Ok(()) => self.after_flush(key),
             Err(error) => self.fail(key, end_of(&error)),
         }
+    }
+
+    /// Writes what waits for a user, as far as its socket takes it.
+    fn write_waiting(&mut self, key: usize) -> io::Result<()> {
+        let Some(Connection { socket, role: Role::User(user), .. }) = self.connections.get_mut(key) else {
+            return Ok(());
+        };
+        let waiting = user.output.len();
+        let outcome =
+            user.drain(socket, &mut self.pool).and_then(|()| user.watch(socket, key, &mut self.net));
+        let written = waiting - user.output.len();
+        self.output_bytes -= written;
+        self.engine.counters.delivered_bytes += written as u64;
+        outcome
     }
 
     /// A connection on the user port has come to its end, and is closed as soon as nobody works with it.
@@ -210,6 +211,12 @@ impl<N: Net> Server<N> {
         }
         // Everyone gets what was released while this user was there.
         self.deliver();
+        if let Some(Connection { role: Role::User(User { blocked: false, .. }), .. }) =
+            self.connections.get(key)
+        {
+            // Also what had been put off. If that fails, the user is gone anyway.
+            let _ = self.write_waiting(key);
+        }
         let Some(mut connection) = self.connections.try_remove(key) else {
             return;
         };
@@ -242,6 +249,42 @@ impl<N: Net> Server<N> {
                 return;
             }
         }
+    }
+}
+
+impl User {
+    /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
+    fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
+        let mut outcome = self.drain(socket, pool).map(|()| 0);
+        if outcome.is_ok() && self.output.is_empty() {
+            outcome = write_once(socket, bytes);
+        }
+        self.output.push(&bytes[*outcome.as_ref().unwrap_or(&0)..], pool);
+        outcome.map(|_| ())
+    }
+
+    /// Writes what waits, until the socket takes no more.
+    fn drain(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.output.write_to(socket, pool) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) if is_interrupted(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has it told when the socket takes more, for as long as something waits that it has not taken.
+    fn watch<N: Net>(&mut self, socket: &mut N::Socket, key: usize, net: &mut N) -> io::Result<()> {
+        let blocked = !self.output.is_empty();
+        if blocked == self.blocked {
+            return Ok(());
+        }
+        self.blocked = blocked;
+        net.want_write(socket, key, blocked)
     }
 }
 

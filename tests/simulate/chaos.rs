@@ -121,6 +121,11 @@ impl Chaos {
         self.faults.length(3 * SECOND)
     }
 
+    /// For how long a server that never sleeps finds nothing to do, unless something happens.
+    pub(crate) fn nap(&mut self) -> Micros {
+        self.faults.length(SECOND)
+    }
+
     /// Every connection that there ever was: its index, port, and whether the far end takes everything and is still there.
     pub(crate) fn ends(&self) -> impl Iterator<Item = (usize, Port, bool, bool)> {
         self.ends.iter().map(|end| (end.peer.index(), end.port, end.over, end.slow))
@@ -131,7 +136,7 @@ impl Chaos {
         let users = self.alive(Port::User).count() as u64;
         match self.dice.below(100) {
             0..=3 => self.connect_source(world),
-            4..=14 => self.connect_user(world),
+            4..=14 => (0..self.temper.crowd).for_each(|_| self.connect_user(world)),
             15..=17 => self.part(Port::Source, world),
             18..=23 => self.part(Port::User, world),
             24..=34 => self.user_sends(world),

@@ -11,7 +11,7 @@ use crate::chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS};
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must happen in any large number of runs, besides what the counters name.
-const REQUIRED: [&str; 39] = [
+const REQUIRED: [&str; 41] = [
     "far end: finishes",
     "far end: closes",
     "far end: resets",
@@ -42,6 +42,8 @@ const REQUIRED: [&str; 39] = [
     "users: pause ends",
     "users: takes over an id",
     "users: cut off by policy",
+    "busyPoll: put off",
+    "busyPoll: nothing to do",
     "connections: source too many",
     "connections: user too many",
     "lines: late",

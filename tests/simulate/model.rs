@@ -515,6 +515,9 @@ impl Model {
         if let Some(peer) = report.unread.iter().find(|&peer| self.people.clients.contains_key(peer)) {
             return Some(format!("user connection {peer} has bytes to be read"));
         }
+        if let Some((peer, _)) = self.people.clients.iter().find(|(_, client)| client.is_put_off()) {
+            return Some(format!("what was put off for connection {peer} has not been written"));
+        }
         if report.paused {
             return None;
         }

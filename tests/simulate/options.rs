@@ -44,6 +44,7 @@ pub(crate) fn config(dice: &mut Dice) -> Config {
         max_event_source_clients: dice.pick(&[1, 1, 2, 3, 4]),
         max_user_clients: dice.pick(&[1, 3, 6, 12, 1000, 1000]),
         log_interval_ms: dice.pick(&[0, 0, 10, 10_000]),
+        busy_poll: dice.in_1000(300),
         ..Config::default()
     }
 }
@@ -85,6 +86,8 @@ pub(crate) struct Temper {
     pub(crate) strangers: u64,
     /// The run ends with a signal.
     pub(crate) signal: u64,
+    /// Users come so many at once.
+    pub(crate) crowd: u64,
 }
 
 /// Draws the temper of a world that suits the options.
@@ -109,6 +112,7 @@ pub(crate) fn temper(dice: &mut Dice, config: &Config) -> Temper {
         burst: rate(&[30, 300, 3000, 3000]),
         strangers: rate(&[0, 50, 200]),
         signal: 700,
+        crowd: 1,
     }
     .with_actions(dice)
 }
@@ -116,6 +120,7 @@ pub(crate) fn temper(dice: &mut Dice, config: &Config) -> Temper {
 impl Temper {
     fn with_actions(mut self, dice: &mut Dice) -> Temper {
         self.actions = dice.range(20..250);
+        self.crowd = dice.pick(&[1, 1, 1, 1, 10]);
         if dice.in_1000(20) {
             // More than the server reads at once.
             self.burst = 700_000;

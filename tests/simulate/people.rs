@@ -48,6 +48,11 @@ impl Client {
         self.owed.len().saturating_sub(self.written.len())
     }
 
+    /// Something waits for it that its socket has not been offered, as far as one can tell.
+    pub(crate) fn is_put_off(&self) -> bool {
+        !self.closed && self.level() > 0 && !self.wants_write
+    }
+
     pub(crate) fn is_user(&self) -> bool {
         matches!(self.stage, Stage::User(_))
     }

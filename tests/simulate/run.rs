@@ -14,7 +14,7 @@ use fortnight::{
     counters::{Counters, UserEnd},
     engine::event::Reject,
     server::{Phase, Server, net::Net},
-    sim::{Peer, ServerEnd, SimNet},
+    sim::{Peer, Script, ServerEnd, Shared, SimNet},
     time::{Micros, SECOND},
     trace::{Recorder, Recording},
 };
@@ -87,7 +87,8 @@ pub(crate) fn play<N: Net>(
     });
     let watch = Watch::new(wrap(net.clone()), Rc::clone(&log), before_sleep);
     let mut server = Server::new(config.clone(), watch, 0);
-    let mut models = vec![Model::new(config.clone(), report(&mut server, &net))];
+    let mut last = report(&mut server, &net);
+    let mut models = vec![Model::new(config.clone(), last.clone())];
     let mut awake = 0;
     while !is_over(&net, server.phase()) {
         server.turn().map_err(|error| error.to_string())?;
@@ -99,11 +100,36 @@ pub(crate) fn play<N: Net>(
         let report = report(&mut server, &net);
         models = step(models, &seen, &report, &net, coverage)?;
         check_limits(&models[0], &net, &config)?;
+        if config.busy_poll && is_idle(&seen, &last, &report) {
+            coverage.count("busyPoll: nothing to do");
+            awake = 0;
+            spin(&net);
+        }
+        last = report;
     }
     finish(&mut server, &net, &models, coverage)?;
     let counters = server.counters().clone();
     coverage.merge(&net.shared().script.coverage);
     Ok((counters, net))
+}
+
+/// Whether the server did nothing in a turn. Then it will not do anything in the next ones either until time passes.
+fn is_idle(seen: &[Seen], before: &Report, after: &Report) -> bool {
+    let state = |report: &Report| (report.cursor, report.waiting, report.buffered_bytes, report.paused);
+    seen.iter().all(|seen| matches!(seen, Seen::Poll { .. }))
+        && state(before) == state(after)
+        && before.phase == after.phase
+        && before.counters.events_received == after.counters.events_received
+}
+
+/// Lets time pass for a server that never sleeps: up to the next thing that happens, or less.
+fn spin(net: &SimNet<Chaos>) {
+    let Shared { world, script } = &mut *net.shared();
+    let until = world.now() + script.nap();
+    let until = script.next_at(world).map_or(until, |at| at.min(until));
+    world.advance_to(until);
+    let oversleep = script.oversleep();
+    world.advance_to(world.now() + oversleep);
 }
 
 /// All that the models can have become.

@@ -13,6 +13,9 @@ use fortnight::{
 use super::{Model, Report};
 use crate::{chaos::Arrivals, coverage::Coverage, people::Client, watch::Seen};
 
+/// Most that is put off for a user with `busyPoll`, although its socket might take it.
+const PUT_OFF_BYTES: usize = 16 << 10;
+
 impl Model {
     pub(super) fn client_read(
         &mut self,
@@ -102,7 +105,7 @@ impl Model {
                 causes.push(found);
                 self.people.forget(peer);
             } else {
-                buffered += self.check_buffer(peer, report)?;
+                buffered += self.check_buffer(peer, report, coverage)?;
             }
         }
         if buffered != report.buffered_bytes {
@@ -234,16 +237,18 @@ impl Model {
     }
 
     /// Checks what waits for a connection, and returns how much that is.
-    fn check_buffer(&self, peer: usize, report: &Report) -> Result<usize, String> {
+    fn check_buffer(&self, peer: usize, report: &Report, coverage: &mut Coverage) -> Result<usize, String> {
         let client = &self.people.clients[&peer];
         let level = client.owed.len();
         let most = self.config.user_buffer_bytes;
-        if level > 0 && !client.short {
+        let is_put_off = client.is_put_off() && self.config.busy_poll && level <= PUT_OFF_BYTES.min(most / 2);
+        coverage.add("busyPoll: put off", u64::from(is_put_off));
+        if level > 0 && !client.short && !is_put_off {
             return Err(format!(
                 "{level} bytes wait for connection {peer}, whose socket has not refused them"
             ));
         }
-        if client.wants_write != (level > 0) {
+        if client.wants_write != (level > 0) && !is_put_off {
             return Err(format!(
                 "{level} bytes wait for connection {peer}, and whether being writable is told is {}",
                 client.wants_write
