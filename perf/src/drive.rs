@@ -173,7 +173,12 @@ impl<'a> Drive<'a> {
             let throttle = slow.then(|| Throttle::new(settings.slow_rate));
             let at = settings.addresses.users;
             let user = User::connect(at, (slot, id), throttle, poll.registry(), Token(first_user + slot));
-            users.push(user.map_err(failed(&format!("user {id} could not connect to {at}")))?);
+            let user = user.map_err(failed(&format!("user {id} could not connect to {at}")))?;
+            if settings.rate.is_some() {
+                // How long a delivery takes is asked of the server, and is not to be a matter of this end's core.
+                user.delay_acknowledgements().map_err(failed("TCP_QUICKACK"))?;
+            }
+            users.push(user);
             progress(Progress::Connecting(slot as u64 + 1));
         }
         wait_for_logins(&users, settings.addresses.users.port());
