@@ -21,6 +21,29 @@ struct Row {
     percentiles: Vec<(String, f64)>,
     /// `p99` divided by that of the limit's run beside it.
     p99_ratio: Option<Spread>,
+    /// With `busyPoll`: divided by those of the run without it beside it.
+    without_busy_poll: Option<Ratios>,
+}
+
+/// Quotients of two contenders' runs.
+#[derive(Debug, Serialize)]
+struct Ratios {
+    p50: Spread,
+    p99: Spread,
+}
+
+impl Ratios {
+    fn of(own: &[Histogram<u64>], others: &[Histogram<u64>]) -> Ratios {
+        let at = |share| {
+            let pairs = own.iter().zip(others);
+            Spread::of(pairs.map(|(own, other)| micros(own, share) / micros(other, share)))
+        };
+        Ratios { p50: at(0.5), p99: at(0.99) }
+    }
+}
+
+fn micros(times: &Histogram<u64>, share: f64) -> f64 {
+    times.value_at_quantile(share) as f64 / 1e3
 }
 
 /// A contender and the histograms of its runs.
@@ -47,13 +70,16 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
             let mut prepared = bench.prepare(&load, who.expect, Some(bench.rate))?;
             let figures = bench.measure(who, &mut prepared)?;
             let times = figures.latency.ok_or("latency: it was not measured")?;
-            let (p50, p99) =
-                (times.value_at_quantile(0.5) as f64 / 1e3, times.value_at_quantile(0.99) as f64 / 1e3);
+            let (p50, p99) = (micros(&times, 0.5), micros(&times, 0.99));
             println!("latency {}/{}: {} p50 {p50:.1} µs, p99 {p99:.1} µs", pair + 1, bench.pairs, who.name);
             histograms.push(times);
         }
     }
-    let rows: Vec<Row> = runs.iter().map(|own| row(own, runs.last())).collect();
+    let mut rows: Vec<Row> = runs.iter().map(|own| row(own, runs.last())).collect();
+    // The server itself, with and without.
+    if let [(_, without), (_, with), ..] = &runs[..] {
+        rows[1].without_busy_poll = Some(Ratios::of(with, without));
+    }
     let curves: Vec<Curve> = runs
         .iter()
         .map(|(who, histograms)| Curve {
@@ -75,19 +101,15 @@ fn together(histograms: &[Histogram<u64>]) -> Histogram<u64> {
 }
 
 fn row((who, histograms): &Runs, limit: Option<&Runs>) -> Row {
-    let at = |times: &Histogram<u64>, share| times.value_at_quantile(share) as f64 / 1e3;
     let beside = limit.filter(|(limit, _)| limit.name != who.name);
-    let ratio = |(_, limits): &Runs| {
-        let pairs = histograms.iter().zip(limits);
-        Spread::of(pairs.map(|(own, limit)| at(own, 0.99) / at(limit, 0.99)))
-    };
     let all = percentiles(&together(histograms));
     Row {
         server: who.name.clone(),
-        p50: Spread::of(histograms.iter().map(|times| at(times, 0.5))),
-        p99: Spread::of(histograms.iter().map(|times| at(times, 0.99))),
+        p50: Spread::of(histograms.iter().map(|times| micros(times, 0.5))),
+        p99: Spread::of(histograms.iter().map(|times| micros(times, 0.99))),
         percentiles: all.into_iter().map(|(name, ns)| (name.to_owned(), ns as f64 / 1e3)).collect(),
-        p99_ratio: beside.map(ratio),
+        p99_ratio: beside.map(|(_, limits)| Ratios::of(histograms, limits).p99),
+        without_busy_poll: None,
     }
 }
 
@@ -107,5 +129,11 @@ fn table(bench: &Bench, seconds: f64, rows: &[Row]) -> String {
         let _ = writeln!(text, "| {} | {} | {ratio} |", row.server, values.join(" | "));
     }
     text.push_str("\nPercentiles are of all runs together; the ratio is the median over neighbouring runs (least to most).\n");
+    for row in rows {
+        if let Some(ratios) = &row.without_busy_poll {
+            let (p50, p99) = (ratios.p50.told(), ratios.p99.told());
+            let _ = writeln!(text, "With `busyPoll` divided by without, likewise: p50 {p50}, p99 {p99}.");
+        }
+    }
     text
 }
