@@ -247,6 +247,44 @@ fn at_the_end_what_was_put_off_is_written() {
 }
 
 #[test]
+fn what_had_arrived_before_the_signal_is_released_however_much_it_is() {
+    for busy_poll in [false, true] {
+        let mut run = Run::new(1, Config { busy_poll, ..Config::default() });
+        // To nobody who is there: no turn is ever full.
+        run.send(&(1..200_000).fold(String::new(), |text, number| text + &format!("{number}|P|1|2\n")));
+        run.net.shared().world.signal();
+        while !matches!(run.server.phase(), Phase::Done { .. }) {
+            run.turn();
+        }
+        assert_eq!(run.server.counters().events_released_total(), 199_999, "busyPoll={busy_poll}");
+    }
+}
+
+#[test]
+fn visitors_do_not_delay_those_who_stay() {
+    let mut run = Run::new(20, busy());
+    let mut visitors: Vec<Peer> = Vec::new();
+    for number in 1..300 {
+        run.send(&format!("{number}|B\n"));
+        {
+            let world = &mut run.net.shared().world;
+            visitors.drain(..).for_each(|visitor| world.finish(visitor));
+            for id in 1000..1040 {
+                let visitor = world.connect(Port::User).unwrap();
+                world.send(visitor, format!("{id}\n").as_bytes());
+                visitors.push(visitor);
+            }
+        }
+        run.turn();
+        for &user in &run.users {
+            let behind = number - run.received(user).lines().count();
+            // 20 users who stay and 40 who do not, 16 at a time.
+            assert!(behind < 5, "one is {behind} broadcasts behind after {number} turns");
+        }
+    }
+}
+
+#[test]
 fn being_put_off_makes_nobody_slow() {
     for user_buffer_bytes in [1, 3, 4, 7, 8, 9, 15, 100] {
         let config = Config { user_buffer_bytes, slow_user_policy: SlowUserPolicy::Disconnect, ..busy() };

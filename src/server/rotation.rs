@@ -8,7 +8,8 @@
 //! another one, and there are fewer writes.
 //!
 //! It costs a copy, and a look at the sources for every few writes. Large pieces are worth neither and are written
-//! there and then, after what was put off before. A user that is due is not slow: its socket has not refused anything.
+//! there and then, after what was put off before. A user that is due is not slow: its socket has not refused anything; and if it
+//! goes, it is written to once more.
 //!
 //! Whoever is due for longest comes first. Tried and not kept: whoever is owed most comes first. Of the deliveries, half
 //! took a seventh less time, but the slowest hundredth as long as without taking turns; and nothing says that somebody who is
@@ -59,20 +60,27 @@ impl Rotation {
         }
         true
     }
+
+    /// The user is gone: somebody else may get its key, and is not to be taken for due instead.
+    pub(crate) fn forget(&mut self, key: usize) {
+        self.due.retain(|&due| due != key);
+    }
 }
 
 impl<N: Net> Server<N> {
     /// Writes to the users that have been due for longest, after so many reads of sources.
     pub(super) fn write_due(&mut self, reads: usize) {
-        for _ in 0..WRITES_PER_READ * reads.max(1) {
-            let Some(key) = self.rotation.due.pop_front() else {
-                break;
+        let mut writes_left = WRITES_PER_READ * reads.max(1);
+        while writes_left > 0
+            && let Some(key) = self.rotation.due.pop_front()
+        {
+            let Some(Connection { role: Role::User(user), .. }) = self.connections.get_mut(key) else {
+                continue;
             };
-            // Whoever has got the key of one that is gone may come early, which does no harm.
-            if let Some(Connection { role: Role::User(user), .. }) = self.connections.get_mut(key)
-                && std::mem::take(&mut user.due)
-                && !user.blocked
-            {
+            user.due = false;
+            // A large piece may have been written meanwhile, and what was put off along with it.
+            if !user.blocked && !user.output.is_empty() {
+                writes_left -= 1;
                 self.flush_user(key);
             }
         }

@@ -1,7 +1,7 @@
 //! Event sources: reading them, feeding the engine, full rings, and what happens when one has gone.
 
 use super::{
-    Chunk, Net, READ_BYTES, Server,
+    Chunk, Net, Phase, READ_BYTES, Server,
     connection::{Connection, Role, Source},
     is_interrupted,
     report::Trouble,
@@ -56,9 +56,10 @@ impl<N: Net> Server<N> {
     pub(super) fn read_sources(&mut self) -> io::Result<usize> {
         self.accept_sources()?;
         self.release();
-        // Where users take turns, a source that can be read comes round soon enough.
+        // Where users take turns, a source that can be read comes round soon enough; unless the end is near.
+        let once_round = self.config.busy_poll && self.phase == Phase::Running;
         let ready = self.readable_sources.len();
-        let most = if self.config.busy_poll { ready.min(READS_PER_TURN) } else { READS_PER_TURN };
+        let most = if once_round { ready.min(READS_PER_TURN) } else { READS_PER_TURN };
         let mut reads_left = most;
         while self.may_read() && self.has_chunk(&mut reads_left)? && self.may_read() {
             self.feed();

@@ -227,6 +227,9 @@ impl<N: Net> Server<N> {
             self.output_bytes -= user.output.len();
             self.report_user_end(user.id, connection.peer, end, user.output.len());
             user.output.clear(&mut self.pool);
+            if user.due {
+                self.rotation.forget(key);
+            }
         } else {
             log::debug!(peer:% = connection.peer, reason = end.name(); "connection closed before its login");
         }

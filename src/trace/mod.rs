@@ -50,7 +50,8 @@
 //! ```
 //!
 //! - **option** is an option of the server by the name of its variable. What is not said has its default. Only what
-//!   makes a difference to a replay can be said: [`OPTIONS`].
+//!   makes a difference to a replay can be said: [`OPTIONS`]. `busyPoll` cannot: in virtual time nobody spins. It changes when
+//!   users are told something, and not what.
 //! - **connects**: the connection has reached the server. Sources and users are numbered each for themselves; a number is
 //!   used once. It stands for a connection: the user's id is in what it sends, as it is on the wire.
 //! - **sends**: these bytes have reached the server together. Each data line is one piece of them; its first character says

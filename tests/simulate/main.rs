@@ -6,7 +6,8 @@
 //!
 //! - `cargo test` runs 2,000 seeds. `make simulate SEEDS=N` runs N in a release build and prints what they came across.
 //! - `SEED=n` runs one. `FIRST_SEED=n` begins with another one than 0.
-//! - A seed that fails is printed, and its run is written to a file that `fortnight replay` replays.
+//! - A seed that fails is printed, and its run is written to a file that `fortnight replay` replays, without `busyPoll` if the
+//!   seed has that.
 
 mod chaos;
 mod coverage;

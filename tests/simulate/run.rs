@@ -43,7 +43,9 @@ pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(
             Ok(path) => format!("the run is in {}: fortnight replay, fortnight trace show", path.display()),
             Err(error) => format!("the run could not be recorded: {error}"),
         };
-        format!("seed {seed}: {problem}\n{place}\nmake simulate SEED={seed} repeats it")
+        let spins = options::config(&mut Dice::new(seed).split()).busy_poll;
+        let note = if spins { " (with busyPoll, which a trace does not tell)" } else { "" };
+        format!("seed {seed}: {problem}\n{place}{note}\nmake simulate SEED={seed} repeats it")
     })
 }
 
