@@ -19,6 +19,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
+	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- $(ARGS)
 
 traces: ## Replay the recorded traces and compare (tests/traces)
@@ -31,12 +32,12 @@ test: ## Test everything
 	$(CARGO) test --workspace
 
 demo: ## Drive a million events through the server and check every byte
-	$(CARGO) build --release --quiet --workspace
+	$(CARGO) build --release --workspace
 	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release && \
 	"$$target/maze" run --total-events 1000000 --spawn "$$target/fortnight --event-source-server-port 0 --user-server-port 0 --log-level warn"
 
 bench: ## Measure every figure of the README against the limit (ARGS='shapes --scale 0.1')
-	$(CARGO) build --release --quiet --workspace
+	$(CARGO) build --release --workspace
 	$(CARGO) run --release --quiet -p maze -- bench $(ARGS)
 
 instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts
