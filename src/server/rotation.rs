@@ -48,10 +48,9 @@ impl Rotation {
         self.due.is_empty()
     }
 
-    /// Puts bytes off for the user with the key `key`, unless they are too many or its socket is known to be full. Says
-    /// whether it did.
+    /// Puts bytes off for the user with the key `key`, who is not blocked, unless they are too many. Says whether it did.
     pub(crate) fn put_off(&mut self, key: usize, user: &mut User, bytes: &[u8], pool: &mut Pool) -> bool {
-        if user.blocked || user.output.len() + bytes.len() > self.put_off_bytes_max {
+        if user.output.len() + bytes.len() > self.put_off_bytes_max {
             return false;
         }
         user.output.push(bytes, pool);
