@@ -19,11 +19,12 @@
 //! A user that gets everything is handed the tape itself. Only where a row would be almost empty (one
 //! recipient among thousands of users) the event goes into the user's own chain ([`Mail`]) and is merged in by the gather.
 //!
-//! The gather below goes from one run of neighbours on the tape to the next. For users that get much of the tape there is
-//! another one in [`cpu`](super::cpu), which goes over all of it.
+//! The gather in [`gather`](super::gather) goes from event to event. For users that get much of the tape there is another one
+//! in [`cpu`](super::cpu) for processors with AVX-512, which goes over all of it.
 
 use super::{
     cpu::{ABREAST, Avx512, Insert, Marks},
+    gather::{Block, SLACK},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
     run::RUN,
@@ -38,12 +39,6 @@ const GROUP: usize = 8;
 const MATRIX_BYTES_MAX: usize = 16 << 20;
 /// Memory that all chains together may take in a turn.
 const MAIL_BYTES_MAX: usize = 64 << 20;
-/// A block of at most so many bytes is gathered by the fast loop; a power of two.
-const SHORT_BLOCK: usize = 2048;
-/// Copied at once, whatever the length of a run of neighbours: see [`Text::copy_to`].
-const COPY: usize = 64;
-/// Room behind the end of the tape and of the scratch buffer for what is copied too much.
-const SLACK: usize = SHORT_BLOCK + COPY;
 /// The tape begins where a cache line does: reading it is a matter of whole ones.
 const CACHE_LINE: usize = 64;
 /// A row is used if it has at most so many words per recipient.
@@ -73,6 +68,8 @@ pub(crate) struct FanOut {
     tape_end: usize,
     /// Where each event on the tape ends, after where the first one begins.
     ends: Vec<u32>,
+    /// The blocks that are done.
+    blocks: Vec<Block>,
     /// The block that is being filled: word *w* of row *j* is at `64 * w + j`.
     rows: Vec<[u64; 64]>,
     /// Transposed blocks: `[group of blocks][slot][block in group]`.
@@ -106,6 +103,7 @@ impl FanOut {
             tape_start: 0,
             tape_end: 0,
             ends: vec![0],
+            blocks: Vec::new(),
             rows: Vec::new(),
             matrix: Vec::new(),
             mail: Mail::default(),
@@ -284,8 +282,17 @@ impl FanOut {
         }
     }
 
-    /// The block has its `events`: everyone gets its word.
+    /// The block has its `events`.
     fn block_done(&mut self, block: usize, events: usize) {
+        if let Some(ends) = self.ends[block * 64..].first_chunk() {
+            self.blocks.push(Block::new(ends));
+        }
+        self.turn_block(block, events);
+    }
+
+    /// Gives everyone its word of the block.
+    #[inline(always)]
+    fn turn_block(&mut self, block: usize, events: usize) {
         let slots = self.rows.len() * 64;
         let group = block / GROUP * slots;
         if self.matrix.len() < group + slots {
@@ -311,8 +318,8 @@ impl FanOut {
     pub(crate) fn deliver(&mut self, mut write: impl FnMut(u32, &[u8])) {
         let events = self.ends.len() - 1;
         if !events.is_multiple_of(64) {
-            self.block_done(events / 64, events % 64);
             self.ends.resize(events.next_multiple_of(64) + 1, self.tape_end as u32);
+            self.block_done(events / 64, events % 64);
         }
         if let Some(avx512) = self.avx512 {
             let pieces = (self.tape_end - self.tape_start).next_multiple_of(CACHE_LINE);
@@ -358,6 +365,7 @@ impl FanOut {
         self.mail.reset();
         self.tape_end = self.tape_start;
         self.ends.truncate(1);
+        self.blocks.clear();
         self.owed_bytes = 0;
         self.longest_mail = 0;
         self.full = false;
@@ -403,6 +411,7 @@ impl FanOut {
     }
 
     /// Merges a user's mail with what it gets of the tape.
+    #[inline(always)]
     fn gather_in_order(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
         let mut len = 0;
         let mut place = 0;
@@ -433,69 +442,9 @@ impl FanOut {
                 word &= u64::MAX >> (first + 64 - to);
             }
             if word != 0 {
-                len = gather_block(&self.tape, &self.ends[first..], word, out, len);
+                len = self.blocks[block].gather(&self.tape, &self.ends[first..], word, out, len);
             }
         }
         len
     }
-}
-
-/// Copies the events of one block whose bits are set to `out[at..]`; returns where they end.
-#[inline(always)]
-fn gather_block(tape: &[u8], ends: &[u32], word: u64, out: &mut [u8], at: usize) -> usize {
-    let Some(ends) = ends.first_chunk::<65>() else {
-        return at;
-    };
-    let start = ends[0] as usize;
-    if ends[64] as usize - start <= SHORT_BLOCK
-        && let Some(tape) = tape[start..].first_chunk()
-        && let Some(out) = out[at..].first_chunk_mut()
-    {
-        at + gather_short(tape, ends, word, out)
-    } else {
-        gather_long(tape, ends, word, out, at)
-    }
-}
-
-/// The innermost loop. Neighbours on the tape are copied together: where half of the bits are set, that is two at a
-/// time. Sizes are constants and positions are masked, so that nothing is left to be checked in it.
-#[inline(always)]
-fn gather_short(
-    tape: &[u8; SHORT_BLOCK + COPY],
-    ends: &[u32; 65],
-    word: u64,
-    out: &mut [u8; SHORT_BLOCK + COPY],
-) -> usize {
-    let base = ends[0];
-    let mut rest = word;
-    let mut at = 0;
-    while rest != 0 {
-        let carried = rest.wrapping_add(rest & rest.wrapping_neg());
-        let start = ends[rest.trailing_zeros() as usize] - base;
-        let len = (ends[carried.trailing_zeros() as usize] - base - start) as usize;
-        rest &= carried;
-        let from = start as usize & (SHORT_BLOCK - 1);
-        let to = at & (SHORT_BLOCK - 1);
-        if len <= COPY {
-            out[to..to + COPY].copy_from_slice(&tape[from..from + COPY]);
-        } else {
-            copy_run(tape, from, out, to, len);
-        }
-        at += len;
-    }
-    at
-}
-
-fn copy_run(tape: &[u8], from: usize, out: &mut [u8], to: usize, len: usize) {
-    out[to..to + len].copy_from_slice(&tape[from..from + len]);
-}
-
-#[cold]
-fn gather_long(tape: &[u8], ends: &[u32; 65], word: u64, out: &mut [u8], mut at: usize) -> usize {
-    for_each_bit(&[word], |event| {
-        let text = &tape[ends[event] as usize..ends[event + 1] as usize];
-        out[at..at + text.len()].copy_from_slice(text);
-        at += text.len();
-    });
-    at
 }

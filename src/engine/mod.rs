@@ -66,6 +66,7 @@ mod cpu;
 mod cpu;
 pub mod event;
 mod fanout;
+mod gather;
 mod graph;
 mod idset;
 mod mail;
