@@ -99,7 +99,11 @@ impl Graph {
     /// The slot of a user, `NONE` if it is not connected.
     #[inline(always)]
     pub(crate) fn slot(&self, id: u64) -> u32 {
-        self.slots[self.node(id)]
+        if id < DIRECT_IDS {
+            self.direct.get(id as usize).map_or(NONE, |&[_, slot]| slot)
+        } else {
+            self.hashed.get(&id).map_or(NONE, |&node| self.slots[node as usize])
+        }
     }
 
     /// The slots of the connected followers of a user.
