@@ -1,22 +1,27 @@
 //! What this processor does better than portable code: the only file with `unsafe`.
 //!
-//! Three loops take most of the engine's time: reading lines ([`scan`]), sorting what leaves the ring ([`sort`]), and putting
-//! each user's bytes together ([`gather`]). Each exists in a portable version, which says what is to come out, and
-//! here for processors with AVX-512, for eight lines, sixteen events, or 64 bytes at a time. Which is used is
-//! decided once, when the engine is made; tests hold the two against each other.
+//! Three loops take most of the engine's time: reading lines, sorting what leaves the ring, and putting each user's bytes
+//! together. Each exists in a portable version, which says what is to come out. Which of these is used instead is decided
+//! once, when the engine is made; tests hold them against each other:
+//!
+//! - With AVX2, the portable code compiled for it, which the macro `for_avx2` does; and lines are read [column by column](columns),
+//!   which is portable code, too, but slow without.
+//! - With AVX-512, code of its own for eight lines ([`scan`]), sixteen events ([`sort`]), or 64 bytes ([`gather`]) at a time.
 //!
 //! # Why this is sound
 //!
 //! Two things need `unsafe`. All of them are in this file, and the modules below have none:
 //!
 //! - *Calling code that the processor may not have.* A value of type [`Avx512`] exists only where [`Avx512::detect`] has
-//!   found every feature that is named here, and nothing is called without one.
+//!   found every feature that is named here, and nothing is called without one; nor what is compiled for AVX2 without a
+//!   [`Cpu`] in which [`Cpu::detect`] has noted that it found that.
 //! - *Reading and writing through pointers.* [`load`] and [`store`] and their like take references to exactly the bytes that
 //!   they touch; [`lookup`] and [`lookup_second`] compare every position with the length of the slice before it is read;
 //!   [`compress`] checks once, before it begins, that there is room for all that it can write.
 
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
 
+mod columns;
 mod gather;
 mod scan;
 mod sort;
@@ -24,7 +29,7 @@ mod sort;
 pub(crate) use gather::{ABREAST, Insert, Marks};
 pub(crate) use scan::Lines;
 
-use super::{run::Sorted, sequencer::Slot};
+use super::{fanout::FanOut, graph::Graph, run::Sorted, sequencer::Slot};
 use gather::Piece;
 use std::arch::x86_64::*;
 
@@ -53,13 +58,89 @@ const POSITIONS: [u8; 64] = {
     positions
 };
 
+/// What the processor has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu {
+    /// Said by [`Cpu::detect`] only: what the macro `for_avx2` names.
+    has_avx2: bool,
+    pub(crate) avx512: Option<Avx512>,
+}
+
+/// Defines methods that call a portable function, which is compiled a second time for processors with AVX2, and all of it
+/// that is always inlined.
+macro_rules! for_avx2 {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty = $portable:path;)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) fn $name(self, $($arg: $type),*) -> $out {
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+                fn compiled_for_avx2($($arg: $type),*) -> $out {
+                    $portable($($arg),*)
+                }
+                if self.has_avx2 {
+                    // SAFETY: `detect` has found the features.
+                    unsafe { compiled_for_avx2($($arg),*) }
+                } else {
+                    $portable($($arg),*)
+                }
+            }
+        )*
+    };
+}
+
+impl Cpu {
+    /// Any processor.
+    #[cfg(test)]
+    const PORTABLE: Self = Self { has_avx2: false, avx512: None };
+
+    /// Looks at the processor.
+    pub(crate) fn detect() -> Self {
+        let has_avx2 = !cfg!(feature = "portable")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt");
+        Self { has_avx2, avx512: Avx512::detect() }
+    }
+
+    /// All that this processor can be used as.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        let best = Self::detect();
+        let without_avx512 = best.has_avx2.then_some(Self { avx512: None, ..best });
+        let with_avx512 = best.avx512.map(|_| best);
+        [Some(Self::PORTABLE), without_avx512, with_avx512].into_iter().flatten().collect()
+    }
+
+    /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes, and says where that is.
+    /// `None`: reading them one by one is faster.
+    pub(crate) fn scan(self, chunk: &[u8], at: usize, lines: &mut Lines) -> Option<usize> {
+        match self.avx512 {
+            Some(avx512) => Some(avx512.scan(chunk, at, lines)),
+            None => self.has_avx2.then(|| self.scan_columns(chunk, at, lines)),
+        }
+    }
+
+    for_avx2! {
+        /// See [`columns::scan`].
+        fn scan_columns(chunk: &[u8], at: usize, lines: &mut Lines) -> usize = columns::scan;
+        /// See [`Sorted::sort`].
+        fn sort(sorted: &mut Sorted, run: &[Slot], graph: &Graph) -> () = Sorted::sort;
+        /// See [`FanOut::turn_block`].
+        fn turn_block(fanout: &mut FanOut, block: usize, events: usize) -> () = FanOut::turn_block;
+        /// See [`FanOut::gather_in_order`].
+        fn gather(fanout: &FanOut, slot: usize, events: usize, out: &mut [u8]) -> usize = FanOut::gather_in_order;
+    }
+}
+
 /// Proof that the processor has what is needed here: Intel's Ice Lake, AMD's Zen 4, and later ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// Looks at the processor.
-    pub(crate) fn detect() -> Option<Self> {
+    fn detect() -> Option<Self> {
         let has_all = !cfg!(feature = "portable")
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -74,7 +155,7 @@ impl Avx512 {
     }
 
     /// See [`scan::scan`].
-    pub(crate) fn scan(self, chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+    fn scan(self, chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
         // SAFETY: `detect` has found the features.
         unsafe { scan::scan(chunk, at, lines) }
     }

@@ -23,7 +23,7 @@
 //! in [`cpu`](super::cpu) for processors with AVX-512, which goes over all of it.
 
 use super::{
-    cpu::{ABREAST, Avx512, Insert, Marks},
+    cpu::{ABREAST, Cpu, Insert, Marks},
     gather::{Block, SLACK},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
@@ -87,14 +87,14 @@ pub(crate) struct FanOut {
     /// A limit of what all users' rows or mail take has been reached.
     full: bool,
     scratch: Vec<u8>,
-    avx512: Option<Avx512>,
+    cpu: Cpu,
     marks: Marks,
     /// Mail of the users that are gathered abreast.
     inserts: Vec<Insert>,
 }
 
 impl FanOut {
-    pub(crate) fn new(limits: TurnLimits, avx512: Option<Avx512>) -> Self {
+    pub(crate) fn new(limits: TurnLimits, cpu: Cpu) -> Self {
         Self {
             limits,
             connected: Vec::new(),
@@ -114,7 +114,7 @@ impl FanOut {
             owed_bytes_max: 0,
             full: false,
             scratch: Vec::new(),
-            avx512,
+            cpu,
             marks: Marks::default(),
             inserts: Vec::new(),
         }
@@ -287,12 +287,12 @@ impl FanOut {
         if let Some(ends) = self.ends[block * 64..].first_chunk() {
             self.blocks.push(Block::new(ends));
         }
-        self.turn_block(block, events);
+        self.cpu.turn_block(self, block, events);
     }
 
     /// Gives everyone its word of the block.
     #[inline(always)]
-    fn turn_block(&mut self, block: usize, events: usize) {
+    pub(crate) fn turn_block(&mut self, block: usize, events: usize) {
         let slots = self.rows.len() * 64;
         let group = block / GROUP * slots;
         if self.matrix.len() < group + slots {
@@ -321,7 +321,7 @@ impl FanOut {
             self.ends.resize(events.next_multiple_of(64) + 1, self.tape_end as u32);
             self.block_done(events / 64, events % 64);
         }
-        if let Some(avx512) = self.avx512 {
+        if let Some(avx512) = self.cpu.avx512 {
             let pieces = (self.tape_end - self.tape_start).next_multiple_of(CACHE_LINE);
             avx512.mark(&self.tape[self.tape_start..][..pieces], &mut self.marks);
         }
@@ -346,7 +346,7 @@ impl FanOut {
                     dense_count = 0;
                 }
             } else {
-                let len = self.gather_in_order(slot, events, &mut scratch);
+                let len = self.cpu.gather(self, slot, events, &mut scratch);
                 write(slot as u32, &scratch[..len]);
                 self.mail.clear(slot);
             }
@@ -375,7 +375,7 @@ impl FanOut {
     fn is_dense(&mut self, slot: usize, events: usize, place: usize) -> bool {
         let mail = self.mail.bytes_of(slot);
         // Where even all of the tape would not be worth it, there is no need to look.
-        let Some(avx512) = self.avx512.filter(|_| self.marks.is_dense(events, mail)) else {
+        let Some(avx512) = self.cpu.avx512.filter(|_| self.marks.is_dense(events, mail)) else {
             return false;
         };
         let words = self.matrix.chunks(self.rows.len() * 64).map(|group| &group[slot]);
@@ -392,7 +392,7 @@ impl FanOut {
         scratch: &mut [u8],
         write: &mut impl FnMut(u32, &[u8]),
     ) {
-        let Some(avx512) = self.avx512 else { return };
+        let Some(avx512) = self.cpu.avx512 else { return };
         let Self { tape, tape_start, ends, mail, marks, inserts, .. } = self;
         inserts.clear();
         for (user, &slot) in slots.iter().enumerate() {
@@ -412,7 +412,7 @@ impl FanOut {
 
     /// Merges a user's mail with what it gets of the tape.
     #[inline(always)]
-    fn gather_in_order(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
+    pub(crate) fn gather_in_order(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
         let mut len = 0;
         let mut place = 0;
         self.mail.for_each(slot, |before, run| {

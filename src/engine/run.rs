@@ -12,7 +12,7 @@
 //! Users come and go between runs only.
 
 use super::{
-    cpu::Avx512,
+    cpu::Cpu,
     event::Kind,
     fanout::FanOut,
     graph::{Change, Edge, Graph, NONE},
@@ -57,7 +57,7 @@ impl Sorted {
 
     /// Sorts a run.
     #[inline(always)]
-    fn sort(&mut self, run: &[Slot], graph: &Graph) {
+    pub(crate) fn sort(&mut self, run: &[Slot], graph: &Graph) {
         let (mut edge_count, mut due_count) = (0, 0);
         // A byte for each kind: counts in memory, one for each kind, would have to wait for one another. Two, so that even a
         // run that is all of a kind fits.
@@ -88,7 +88,7 @@ impl Sorted {
 /// Applies runs. Keeps what is needed in between, which is nothing but room.
 #[derive(Debug)]
 pub(crate) struct Runner {
-    avx512: Option<Avx512>,
+    cpu: Cpu,
     sorted: Sorted,
     edges: [Edge; RUN],
     /// Changes of audiences, each after the event at its place.
@@ -96,9 +96,9 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(avx512: Option<Avx512>) -> Self {
+    pub(crate) fn new(cpu: Cpu) -> Self {
         Self {
-            avx512,
+            cpu,
             sorted: Sorted::EMPTY,
             edges: [Edge::default(); RUN],
             changes: [(0, Change::default()); RUN],
@@ -139,9 +139,9 @@ impl Runner {
 
     #[inline(always)]
     fn sort(&mut self, run: &[Slot], graph: &Graph, counters: &mut Counters) {
-        let done = self.avx512.is_some_and(|avx512| graph.sort(avx512, run, &mut self.sorted));
+        let done = self.cpu.avx512.is_some_and(|avx512| graph.sort(avx512, run, &mut self.sorted));
         if !done {
-            self.sorted.sort(run, graph);
+            self.cpu.sort(&mut self.sorted, run, graph);
         }
         for (count, more) in counters.events_released.iter_mut().zip(&mut self.sorted.kinds) {
             *count += std::mem::take(more);
@@ -220,7 +220,7 @@ mod tests {
                 let count = events.iter().filter(|event| event.0 == kind).count();
                 prop_assert_eq!(alone.kinds[usize::from(kind)], count as u64);
             }
-            let Some(avx512) = Avx512::detect() else { return Ok(()) };
+            let Some(avx512) = Cpu::detect().avx512 else { return Ok(()) };
             if !graph.sort(avx512, &run, &mut together) {
                 prop_assert!(far, "every id is found where ids are looked up");
                 prop_assert_eq!(together.edge_count + together.due_count, 0);

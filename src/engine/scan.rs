@@ -31,7 +31,7 @@ pub(crate) struct Scanned {
 }
 
 /// The type letters: the kind in the low bits; above them one bit per user id in such a line.
-const SHAPE: [u8; 256] = {
+pub(crate) static SHAPE: [u8; 256] = {
     let mut table = [0xF0; 256];
     table[b'F' as usize] = Kind::Follow as u8 | 3 << 4;
     table[b'U' as usize] = Kind::Unfollow as u8 | 3 << 4;
@@ -103,7 +103,7 @@ pub(crate) fn scan_line(window: &[u8; WINDOW]) -> Option<Scanned> {
 
 /// The number whose last digit is in front of position `end` of the line, 1 to 8 digits long.
 #[inline(always)]
-fn eight_digits(window: &[u8; WINDOW], end: usize, len: usize) -> u64 {
+pub(crate) fn eight_digits(window: &[u8; WINDOW], end: usize, len: usize) -> u64 {
     let at = BEFORE + (end & 31) - 8;
     let last = std::array::from_fn(|byte| window[at + byte]);
     let digits = (u64::from_le_bytes(last) ^ 0x3030_3030_3030_3030)

@@ -5,7 +5,7 @@
 
 use super::{
     BATCH_LINES,
-    cpu::{Avx512, Lines},
+    cpu::{Cpu, Lines},
     event::parse_line,
     fanout::{FanOut, TurnLimits},
     graph::Graph,
@@ -24,16 +24,14 @@ pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
     let (mut lines, mut sum) = (0, 0u64);
     let mut at = range.start;
     let chunk = &chunk[..range.end];
-    if let Some(avx512) = Avx512::detect() {
-        let mut batch = Lines::default();
-        loop {
-            at = avx512.scan(chunk, at, &mut batch);
-            lines += batch.len();
-            let lines = batch.seqs().iter().zip(batch.slots(0));
-            sum = lines.fold(sum, |sum, (seq, slot)| sum.wrapping_add(seq ^ slot.from() ^ slot.to()));
-            if batch.len() < BATCH_LINES {
-                break;
-            }
+    let mut batch = Lines::default();
+    while let Some(next) = Cpu::detect().scan(chunk, at, &mut batch) {
+        at = next;
+        lines += batch.len();
+        let lines = batch.seqs().iter().zip(batch.slots(0));
+        sum = lines.fold(sum, |sum, (seq, slot)| sum.wrapping_add(seq ^ slot.from() ^ slot.to()));
+        if batch.len() < BATCH_LINES {
+            break;
         }
     }
     while at < chunk.len()
@@ -132,12 +130,12 @@ impl Turn {
     #[must_use]
     pub fn new(users: &[u64], bytes: usize) -> Self {
         let limits = TurnLimits { user_bytes: bytes, mean_bytes: bytes, event_bytes: 1024 };
-        let avx512 = Avx512::detect();
+        let cpu = Cpu::detect();
         let mut turn = Self {
             graph: Graph::default(),
-            fanout: FanOut::new(limits, avx512),
+            fanout: FanOut::new(limits, cpu),
             counters: Counters::default(),
-            runner: Runner::new(avx512),
+            runner: Runner::new(cpu),
         };
         for &id in users {
             turn.graph.connect(id, turn.fanout.connect());

@@ -1,4 +1,4 @@
-//! The whole engine against a model that is obviously right, in its portable version and in that for this processor.
+//! The whole engine against a model that is obviously right, in its portable version and in those for this processor.
 
 use super::*;
 use proptest::prelude::*;
@@ -154,12 +154,7 @@ impl Model {
     }
 }
 
-fn compare(
-    avx512: Option<Avx512>,
-    lines: &[Line],
-    pauses: &[Pause],
-    limits: (usize, usize),
-) -> Result<(), TestCaseError> {
+fn compare(cpu: Cpu, lines: &[Line], pauses: &[Pause], limits: (usize, usize)) -> Result<(), TestCaseError> {
     let mut order: Vec<(u64, usize)> =
         lines.iter().enumerate().map(|(seq, line)| (seq as u64 + line.late, seq)).collect();
     order.sort_unstable();
@@ -173,7 +168,7 @@ fn compare(
         turn_bytes_mean: limits.1,
     };
     let mut subject = Subject {
-        engine: Engine::on(&config, avx512),
+        engine: Engine::on(&config, cpu),
         users: BTreeMap::new(),
         received: Received::new(),
         carry: Vec::new(),
@@ -216,8 +211,9 @@ proptest! {
     ) {
         let arrivals = (1_000..1_000 + crowd).map(|id| Pause { bytes: 0, comes: Some(id), goes: None });
         let pauses: Vec<Pause> = arrivals.chain(pauses).collect();
-        compare(None, &lines, &pauses, limits)?;
-        compare(Avx512::detect(), &lines, &pauses, limits)?;
+        for cpu in Cpu::all() {
+            compare(cpu, &lines, &pauses, limits)?;
+        }
     }
 }
 
@@ -238,7 +234,7 @@ fn three_hundred_users_with_forty_followers_each_get_everything() {
     }));
     let pauses: Vec<Pause> =
         users.iter().map(|&id| Pause { bytes: 1, comes: Some(id), goes: None }).collect();
-    for avx512 in [None, Avx512::detect()] {
-        compare(avx512, &lines, &pauses, (512 << 10, 56 << 10)).unwrap();
+    for cpu in Cpu::all() {
+        compare(cpu, &lines, &pauses, (512 << 10, 56 << 10)).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 /// Turns row *i*, bit *j* into row *j*, bit *i* (Warren, *Hacker's Delight*, section 7-3): six rounds that each swap the
 /// off-diagonal quarters of ever smaller squares, 64 bits at a time.
-#[inline]
+#[inline(always)]
 pub(crate) fn transpose(rows: &mut [u64; 64]) {
     round::<32>(rows, 0x0000_0000_FFFF_FFFF);
     round::<16>(rows, 0x0000_FFFF_0000_FFFF);

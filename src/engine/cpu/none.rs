@@ -1,10 +1,42 @@
-//! What other processors than x86-64 do better than portable code: nothing that is known here. There is no value of the type
-//! [`Avx512`], so nothing of this is ever called.
+//! What other processors than x86-64 do better than portable code: nothing that is known here. Portable
+//! code is called as it is; there is no value of the type [`Avx512`], so nothing of that is ever called.
 
-use super::{run::Sorted, sequencer::Slot};
+use super::{fanout::FanOut, graph::Graph, run::Sorted, sequencer::Slot};
 use std::ops::Range;
 
 pub(crate) const ABREAST: usize = 1;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu {
+    pub(crate) avx512: Option<Avx512>,
+}
+
+impl Cpu {
+    pub(crate) fn detect() -> Self {
+        Self { avx512: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        vec![Self::detect()]
+    }
+
+    pub(crate) fn scan(self, _: &[u8], _: usize, _: &mut Lines) -> Option<usize> {
+        None
+    }
+
+    pub(crate) fn sort(self, sorted: &mut Sorted, run: &[Slot], graph: &Graph) {
+        sorted.sort(run, graph);
+    }
+
+    pub(crate) fn turn_block(self, fanout: &mut FanOut, block: usize, events: usize) {
+        fanout.turn_block(block, events);
+    }
+
+    pub(crate) fn gather(self, fanout: &FanOut, slot: usize, events: usize, out: &mut [u8]) -> usize {
+        fanout.gather_in_order(slot, events, out)
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Avx512 {}
@@ -29,14 +61,6 @@ impl Insert {
 }
 
 impl Avx512 {
-    pub(crate) fn detect() -> Option<Self> {
-        None
-    }
-
-    pub(crate) fn scan(self, _: &[u8], _: usize, _: &mut Lines) -> usize {
-        match self {}
-    }
-
     pub(crate) fn sort(self, _: &[Slot], _: &[[u32; 2]], _: bool, _: &mut Sorted) -> bool {
         match self {}
     }

@@ -8,7 +8,7 @@
 //!
 //! [`scan_line`]: crate::engine::scan::scan_line
 
-use super::{POSITIONS, for_avx512, load, load_half, lookup, store, words_of};
+use super::{POSITIONS, columns::Columns, for_avx512, load, load_half, lookup, store, words_of};
 use crate::engine::{
     BATCH_LINES as LINES,
     event::Kind,
@@ -28,27 +28,28 @@ const PAIR: usize = 2;
 /// Pairs of a group.
 const PAIRS: usize = LANES / PAIR;
 /// Bytes that are searched for line feeds at once.
-const PIECE: usize = 64;
+pub(super) const PIECE: usize = 64;
 /// Bytes of a line that are looked at.
-const WINDOW: usize = 32;
+pub(super) const WINDOW: usize = 32;
 /// The most ordinary lines that can end in one piece, of at least 4 bytes each; the room that is written to for it.
-const LINES_PER_PIECE: usize = 16;
+pub(super) const LINES_PER_PIECE: usize = 16;
 
 /// A batch of ordinary lines, and what is known about them before they have been read.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    len: usize,
-    seqs: [[u64; LANES]; GROUPS],
+    pub(super) len: usize,
+    pub(super) seqs: [[u64; LANES]; GROUPS],
     /// The words of their slots.
-    low: [[u64; LANES]; GROUPS],
-    high: [[u64; LANES]; GROUPS],
+    pub(super) low: [[u64; LANES]; GROUPS],
+    pub(super) high: [[u64; LANES]; GROUPS],
     /// The byte in front of the first line, then each line's line feed.
-    ends: [u32; 1 + LINES + LINES_PER_PIECE],
+    pub(super) ends: [u32; 1 + LINES + LINES_PER_PIECE],
     /// Windows of the lines of a span, in pairs, and where in them there is what.
     windows: [[[u8; PAIR * WINDOW]; PAIRS]; SPAN],
     separators: [[u64; PAIRS]; SPAN],
     non_digits: [[u64; PAIRS]; SPAN],
     returns: [[u64; PAIRS]; SPAN],
+    pub(super) columns: Columns,
 }
 
 impl Default for Lines {
@@ -63,6 +64,7 @@ impl Default for Lines {
             separators: [[0; PAIRS]; SPAN],
             non_digits: [[0; PAIRS]; SPAN],
             returns: [[0; PAIRS]; SPAN],
+            columns: Columns::default(),
         }
     }
 }
@@ -349,10 +351,20 @@ for_avx512! {
 mod tests {
     use super::*;
     use crate::engine::{
-        cpu::Avx512,
+        cpu::Cpu,
         scan::{AFTER, scan_line, window},
     };
     use proptest::prelude::*;
+
+    type Scan = fn(Cpu, &[u8], usize, &mut Lines) -> usize;
+
+    /// All ways to read lines by the batch that there are on this processor.
+    fn ways() -> Vec<(Cpu, Scan)> {
+        let columns: Scan = Cpu::scan_columns;
+        let best: Scan = |cpu, chunk, at, lines| cpu.scan(chunk, at, lines).expect("it reads by the batch");
+        let all = Cpu::all().into_iter();
+        all.flat_map(|cpu| [Some((cpu, columns)), cpu.avx512.map(|_| (cpu, best))]).flatten().collect()
+    }
 
     /// Ordinary lines most of the time, and all kinds of others.
     fn line() -> impl Strategy<Value = String> {
@@ -375,14 +387,13 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3_000))]
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
         #[test]
         fn it_reads_what_the_portable_scan_reads(
             lines in prop::collection::vec(line(), 0..600),
             noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
             rest in 0..100usize,
         ) {
-            let Some(avx512) = Avx512::detect() else { return Ok(()) };
             let mut chunk = vec![b'9'; BEFORE];
             chunk.extend(lines.concat().bytes());
             for (index, byte) in noise {
@@ -394,63 +405,67 @@ mod tests {
             chunk.extend(vec![b'8'; rest]);
             // The portable scan wants more room behind a line.
             let padded = [&chunk[..], &[b'8'; AFTER]].concat();
-            let mut batch = Lines::default();
-            let mut at = BEFORE;
-            loop {
-                let next = avx512.scan(&chunk, at, &mut batch);
-                let mut alone = at;
-                for (seq, slot) in batch.iter() {
-                    let (own_seq, own_slot, end) = read_alone(&padded, alone).expect("no ordinary line");
-                    prop_assert_eq!(seq, own_seq);
-                    prop_assert_eq!((slot.kind(), slot.len(), slot.text()), (own_slot.kind(), own_slot.len(), own_slot.text()));
-                    prop_assert!(slot.has(FRESH) && !slot.has(!FRESH));
-                    // Fields that a kind has not are anything.
-                    if slot.kind() != Kind::Broadcast as u8 {
-                        prop_assert_eq!(slot.from(), own_slot.from());
-                        if slot.kind() != Kind::Status as u8 {
-                            prop_assert_eq!(slot.to(), own_slot.to());
+            for (cpu, scan) in ways() {
+                let mut batch = Lines::default();
+                let mut at = BEFORE;
+                loop {
+                    let next = scan(cpu, &chunk, at, &mut batch);
+                    let mut alone = at;
+                    for (seq, slot) in batch.iter() {
+                        let (own_seq, own_slot, end) = read_alone(&padded, alone).expect("no ordinary line");
+                        prop_assert_eq!(seq, own_seq);
+                        prop_assert_eq!((slot.kind(), slot.len(), slot.text()), (own_slot.kind(), own_slot.len(), own_slot.text()));
+                        prop_assert!(slot.has(FRESH) && !slot.has(!FRESH));
+                        // Fields that a kind has not are anything.
+                        if slot.kind() != Kind::Broadcast as u8 {
+                            prop_assert_eq!(slot.from(), own_slot.from());
+                            if slot.kind() != Kind::Status as u8 {
+                                prop_assert_eq!(slot.to(), own_slot.to());
+                            }
                         }
+                        alone = end;
                     }
-                    alone = end;
+                    prop_assert_eq!(alone, next, "it says how far it has come");
+                    if batch.len() < LINES && next + WINDOW + AFTER + 2 * PIECE < chunk.len() {
+                        prop_assert!(read_alone(&padded, next).is_none(), "it stops where the portable scan stops");
+                    }
+                    // On behind the line that it did not take.
+                    at = match chunk[next..].iter().position(|&byte| byte == b'\n') {
+                        Some(newline) => next + newline + 1,
+                        None => break,
+                    };
                 }
-                prop_assert_eq!(alone, next, "it says how far it has come");
-                if batch.len() < LINES && next + WINDOW + AFTER + 2 * PIECE < chunk.len() {
-                    prop_assert!(read_alone(&padded, next).is_none(), "it stops where the portable scan stops");
-                }
-                // On behind the line that it did not take.
-                at = match chunk[next..].iter().position(|&byte| byte == b'\n') {
-                    Some(newline) => next + newline + 1,
-                    None => break,
-                };
             }
         }
     }
 
     #[test]
     fn a_batch_is_full_at_some_point_and_goes_on() {
-        let Some(avx512) = Avx512::detect() else { return };
         let mut chunk = vec![b'9'; BEFORE];
         chunk.extend((0..1000).flat_map(|seq| format!("{seq}|P|{seq}|7\r\n").into_bytes()));
         chunk.extend([b'9'; AFTER + PIECE]);
-        let (mut batch, mut at, mut seqs) = (Lines::default(), BEFORE, Vec::new());
-        loop {
-            at = avx512.scan(&chunk, at, &mut batch);
-            seqs.extend(batch.iter().map(|(seq, slot)| (seq, slot.from(), slot.to())));
-            if batch.len() < LINES {
-                break;
+        for (cpu, scan) in ways() {
+            let (mut batch, mut at, mut seqs) = (Lines::default(), BEFORE, Vec::new());
+            loop {
+                at = scan(cpu, &chunk, at, &mut batch);
+                seqs.extend(batch.iter().map(|(seq, slot)| (seq, slot.from(), slot.to())));
+                if batch.len() < LINES {
+                    break;
+                }
             }
+            assert_eq!(seqs, (0..1000).map(|seq| (seq, seq, 7)).collect::<Vec<_>>());
         }
-        assert_eq!(seqs, (0..1000).map(|seq| (seq, seq, 7)).collect::<Vec<_>>());
     }
 
     #[test]
     fn there_is_no_batch_where_there_is_no_room() {
-        let Some(avx512) = Avx512::detect() else { return };
-        let mut batch = Lines::default();
-        for (len, at) in [(0, 0), (0, 16), (15, 15), (16, 16), (20, 64), (100, 3)] {
-            let chunk = vec![b'\n'; len];
-            assert_eq!(avx512.scan(&chunk, at, &mut batch), at, "{len} bytes, from {at} on");
-            assert_eq!(batch.len(), 0);
+        for (cpu, scan) in ways() {
+            let mut batch = Lines::default();
+            for (len, at) in [(0, 0), (0, 16), (15, 15), (16, 16), (20, 64), (100, 3)] {
+                let chunk = vec![b'\n'; len];
+                assert_eq!(scan(cpu, &chunk, at, &mut batch), at, "{len} bytes, from {at} on");
+                assert_eq!(batch.len(), 0);
+            }
         }
     }
 }
