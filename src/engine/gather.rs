@@ -1,7 +1,7 @@
 //! Gathering event by event: the innermost loop of all.
 //!
 //! For each block of the tape a user has a word whose bits say which of its events are for it. Each is copied from the tape
-//! to where the last one ended, whatever its length as [`COPY`] bytes, of which the next one overwrites what is too much.
+//! to where the last one ended, whatever its length as 32 or 64 bytes, of which the next one overwrites what is too much.
 //! What there is to know about an event is in one word, which is looked up; sizes are constants and positions are masked, so
 //! that nothing is left to be checked. How many events of a block are for a user is as good as random, and to have guessed
 //! wrong when the loop ends costs as much as several copies: so they are copied four at a time, the last of which may be
@@ -12,13 +12,13 @@ use std::array;
 
 /// Events of a block.
 pub(crate) const EVENTS: usize = 64;
-/// A block of fewer bytes, none of whose events is longer than what is copied at once, is copied in this way.
-const SHORT: usize = 2048;
-const COPY: usize = 32;
+/// Copied at once, if no event of the block is longer: two sizes, for ordinary ids and for those of 64 bits.
+const SHORT: usize = 32;
+const LONGER: usize = 64;
 /// Events that are copied without a look at whether there is another one.
 const AT_A_TIME: usize = 4;
 /// Room for what is copied too much, which must be behind the end of the tape and of what a user gets.
-pub(crate) const SLACK: usize = SHORT + COPY;
+pub(crate) const SLACK: usize = (EVENTS + 1) * LONGER;
 
 /// Where on the tape the events of a block are.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Block {
     /// For each event, in the lower half of the word, where in the block it begins; in the upper half its length. One more,
     /// of no length.
     texts: [u32; EVENTS + 1],
-    is_short: bool,
+    longest: usize,
 }
 
 impl Block {
@@ -42,7 +42,7 @@ impl Block {
         Self {
             start: ends[0],
             texts: array::from_fn(|event| if event < EVENTS { text(event) } else { 0 }),
-            is_short: ((ends[EVENTS] - ends[0]) as usize) < SHORT && longest <= COPY,
+            longest,
         }
     }
 
@@ -50,26 +50,39 @@ impl Block {
     /// others.
     #[inline(always)]
     pub(crate) fn gather(&self, tape: &[u8], ends: &[u32], events: u64, out: &mut [u8], at: usize) -> usize {
-        if self.is_short
-            && let Some(tape) = tape[self.start as usize..].first_chunk()
+        let start = self.start as usize;
+        if let Some(tape) = tape[start..].first_chunk()
             && let Some(out) = out[at..].first_chunk_mut()
+            && self.longest <= LONGER
         {
-            at + self.gather_short(tape, events, out)
+            at + if self.longest <= SHORT {
+                self.gather_short::<SHORT>(tape, events, out)
+            } else {
+                self.gather_short::<LONGER>(tape, events, out)
+            }
         } else {
             gather_long(tape, ends, events, out, at)
         }
     }
 
+    /// Copies events none of which is longer than `COPY`, a power of two.
     #[inline(always)]
-    fn gather_short(&self, tape: &[u8; SLACK], events: u64, out: &mut [u8; SLACK]) -> usize {
+    fn gather_short<const COPY: usize>(
+        &self,
+        tape: &[u8; SLACK],
+        events: u64,
+        out: &mut [u8; SLACK],
+    ) -> usize {
         let mut rest = events;
         let mut at = 0;
         while rest != 0 {
             for _ in 0..AT_A_TIME {
                 let text = self.texts[rest.trailing_zeros() as usize];
                 rest &= rest.wrapping_sub(1);
-                let from = text as usize & (SHORT - 1);
-                let to = at & (SHORT - 1);
+                // Only where all events are for the user and as long as can be, `at` comes out at its beginning again; what is
+                // copied there then is what is there.
+                let from = text as usize & (EVENTS * COPY - 1);
+                let to = at & (EVENTS * COPY - 1);
                 out[to..to + COPY].copy_from_slice(&tape[from..from + COPY]);
                 at += (text >> 16) as usize;
             }
@@ -86,4 +99,39 @@ fn gather_long(tape: &[u8], ends: &[u32], events: u64, out: &mut [u8], mut at: u
         at += text.len();
     });
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_chosen_is_copied_and_nothing_else(
+            longest in prop_oneof![Just(SHORT), Just(SHORT + 1), Just(LONGER), Just(LONGER + 1), Just(3000)],
+            lens in prop::collection::vec(any::<prop::sample::Index>(), EVENTS),
+            all_are_longest in any::<bool>(),
+            events in prop_oneof![any::<u64>(), Just(u64::MAX), Just(1 << 63), Just(0)],
+            (start, at) in (0..100usize, 0..100usize),
+        ) {
+            let lens: Vec<usize> =
+                lens.iter().map(|len| if all_are_longest { longest } else { 1 + len.index(longest) }).collect();
+            let mut end = start;
+            let mut ends = [start as u32; EVENTS + 1];
+            for (&len, known) in lens.iter().zip(&mut ends[1..]) {
+                end += len;
+                *known = end as u32;
+            }
+            let tape: Vec<u8> = (0..end + SLACK).map(|byte| (byte * 7 / 3) as u8).collect();
+            let mut out = vec![0; at + end + SLACK];
+            out[..at].fill(b'x');
+            let to = Block::new(&ends).gather(&tape, &ends, events, &mut out, at);
+            let chosen = (0..EVENTS).filter(|event| events >> event & 1 != 0);
+            let expected: Vec<u8> =
+                chosen.flat_map(|event| &tape[ends[event] as usize..ends[event + 1] as usize]).copied().collect();
+            prop_assert_eq!(&out[..at], vec![b'x'; at]);
+            prop_assert_eq!(&out[at..to], expected);
+        }
+    }
 }
