@@ -220,6 +220,9 @@ mod tests {
                 let count = events.iter().filter(|event| event.0 == kind).count();
                 prop_assert_eq!(alone.kinds[usize::from(kind)], count as u64);
             }
+            let mut compiled = Sorted::EMPTY;
+            Cpu::detect().sort(&mut compiled, &run, &graph);
+            prop_assert_eq!(format!("{compiled:?}"), format!("{alone:?}"), "it is the same code");
             let Some(avx512) = Cpu::detect().avx512 else { return Ok(()) };
             if !graph.sort(avx512, &run, &mut together) {
                 prop_assert!(far, "every id is found where ids are looked up");
@@ -238,6 +241,17 @@ mod tests {
                 }).collect::<Vec<_>>()
             };
             prop_assert_eq!(due(&together), due(&alone));
+        }
+    }
+    #[test]
+    fn a_run_that_is_all_of_a_kind_is_counted() {
+        for kind in 1..7 {
+            let run = [Slot::new(kind, FRESH, 1, 2, 0, 9); RUN];
+            let mut sorted = Sorted::EMPTY;
+            sorted.sort(&run, &Graph::default());
+            let mut expected = [0; 8];
+            expected[usize::from(kind)] = RUN as u64;
+            assert_eq!(sorted.kinds, expected);
         }
     }
 }
