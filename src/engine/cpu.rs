@@ -66,9 +66,21 @@ pub(crate) struct Cpu {
     pub(crate) avx512: Option<Avx512>,
 }
 
+/// Names the features that [`Cpu::detect`] looks for, for the functions that are compiled for them.
+macro_rules! for_avx2 {
+    ($($item:item)*) => {
+        $(
+            #[inline]
+            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+            $item
+        )*
+    };
+}
+use for_avx2;
+
 /// Defines methods that call a portable function, which is compiled a second time for processors with AVX2, and all of it
 /// that is always inlined.
-macro_rules! for_avx2 {
+macro_rules! twice {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty = $portable:path;)*) => {
         $(
             $(#[$doc])*
@@ -118,13 +130,17 @@ impl Cpu {
     pub(crate) fn scan(self, chunk: &[u8], at: usize, lines: &mut Lines) -> Option<usize> {
         match self.avx512 {
             Some(avx512) => Some(avx512.scan(chunk, at, lines)),
-            None => self.has_avx2.then(|| self.scan_columns(chunk, at, lines)),
+            None => self.scan_columns(chunk, at, lines),
         }
     }
 
-    for_avx2! {
-        /// See [`columns::scan`].
-        fn scan_columns(chunk: &[u8], at: usize, lines: &mut Lines) -> usize = columns::scan;
+    /// See [`columns::scan`].
+    fn scan_columns(self, chunk: &[u8], at: usize, lines: &mut Lines) -> Option<usize> {
+        // SAFETY: `detect` has found the features.
+        self.has_avx2.then(|| unsafe { columns::scan(chunk, at, lines) })
+    }
+
+    twice! {
         /// See [`Sorted::sort`].
         fn sort(sorted: &mut Sorted, run: &[Slot], graph: &Graph) -> () = Sorted::sort;
         /// See [`FanOut::turn_block`].
@@ -203,6 +219,24 @@ impl Avx512 {
 pub(crate) fn prefetch<T>(value: &T) {
     // SAFETY: every x86-64 processor has the instruction, and it has no effect that a program can see.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
+}
+
+for_avx2! {
+    fn load_ymm<T: Plain>(words: &T) -> __m256i {
+        const { assert!(size_of::<T>() == 32) };
+        // SAFETY: 32 bytes are there to be read, and no alignment is needed.
+        unsafe { _mm256_loadu_si256(std::ptr::from_ref(words).cast()) }
+    }
+
+    fn load_four(words: &[u32; 4]) -> __m128i {
+        // SAFETY: 16 bytes are there to be read, and no alignment is needed.
+        unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
+    }
+
+    fn store_four(words: &mut [u64; 4], value: __m256i) {
+        // SAFETY: 32 bytes are there to be written, any value of them will do, and no alignment is needed.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
+    }
 }
 
 for_avx512! {

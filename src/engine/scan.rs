@@ -44,7 +44,7 @@ pub(crate) static SHAPE: [u8; 256] = {
 /// What surrounds the start of a line: [`BEFORE`] bytes in front of it, [`AFTER`] from it on.
 #[inline(always)]
 pub(crate) fn window(bytes: &[u8], start: usize) -> Option<&[u8; WINDOW]> {
-    bytes.get(start.wrapping_sub(BEFORE)..)?.first_chunk()
+    bytes.get(start.wrapping_sub(BEFORE)..start.wrapping_add(AFTER))?.first_chunk()
 }
 
 /// Reads the line in the middle of the window, if it is an ordinary one.
