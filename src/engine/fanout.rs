@@ -204,37 +204,36 @@ impl FanOut {
     /// An event for the members of a set. Returns how many that is.
     #[inline(always)]
     pub(crate) fn multicast(&mut self, audience: &IdSet, text: Text<'_>) -> usize {
-        let recipients = audience.len();
-        if recipients == 0 {
-            return 0;
+        let IdSet::Bits(bits) = audience else {
+            return self.multicast_few(audience, text);
+        };
+        let recipients = bits.len();
+        if self.rows.len() > WORDS_PER_RECIPIENT_MAX * recipients || recipients == 0 {
+            return self.multicast_few(audience, text);
         }
-        if let IdSet::Bits(bits) = audience
-            && (self.rows.len() <= WORDS_PER_RECIPIENT_MAX * recipients || text.len > TEXT_MAX)
-        {
-            let place = self.push_text(text, recipients);
-            let column = place % 64;
-            let mut words = bits.words().iter();
-            for row in &mut self.rows {
-                row[column] = words.next().copied().unwrap_or(0);
-            }
-            self.row_done(place);
-        } else {
-            self.multicast_few(audience, text);
+        let place = self.push_text(text, recipients);
+        let mut words = bits.words().iter();
+        for row in &mut self.rows {
+            row[place % 64] = words.next().copied().unwrap_or(0);
         }
+        self.row_done(place);
         recipients
     }
 
-    fn multicast_few(&mut self, audience: &IdSet, text: Text<'_>) {
-        if self.rows.len() > WORDS_PER_RECIPIENT_MAX * audience.len() && text.len <= TEXT_MAX {
+    /// Where a row would have little in it, or has to be made.
+    fn multicast_few(&mut self, audience: &IdSet, text: Text<'_>) -> usize {
+        let recipients = audience.len();
+        if self.rows.len() > WORDS_PER_RECIPIENT_MAX * recipients && text.len <= TEXT_MAX {
             audience.for_each(|slot| self.push_mail(slot as usize, text));
-            return;
+        } else if recipients > 0 {
+            let place = self.push_text(text, recipients);
+            for row in &mut self.rows {
+                row[place % 64] = 0;
+            }
+            audience.for_each(|slot| self.rows[slot as usize / 64][place % 64] |= 1 << (slot % 64));
+            self.row_done(place);
         }
-        let place = self.push_text(text, audience.len());
-        for row in &mut self.rows {
-            row[place % 64] = 0;
-        }
-        audience.for_each(|slot| self.rows[slot as usize / 64][place % 64] |= 1 << (slot % 64));
-        self.row_done(place);
+        recipients
     }
 
     /// An event for one user. Returns that it is one.

@@ -21,27 +21,12 @@ const DIRECT_IDS: u64 = 1 << 20;
 /// The node of every id that is not known. It has no connection, no followers, and follows nobody.
 pub(crate) const NOBODY: usize = 0;
 
-/// Somebody connected has begun or ceased to follow a node: what the audience of that node is to be told.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Change {
-    node: u32,
-    /// `NONE`: the follower is not connected, so there is nothing to tell.
-    slot: u32,
-    follows: bool,
-}
-
-impl Change {
-    #[inline(always)]
-    pub(crate) fn is_for_somebody(self) -> bool {
-        self.slot != NONE
-    }
-}
-
-/// The nodes at the ends of an edge.
+/// An edge of the graph that comes or goes, by the nodes at its ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Edge {
     from: u32,
     to: u32,
+    follows: bool,
 }
 
 /// The follow graph with its connected users.
@@ -85,24 +70,25 @@ impl Default for Graph {
 }
 
 impl Graph {
+    /// What is known about an id that is small.
+    #[inline(always)]
+    fn direct(&self, id: u64) -> Option<&[u32; 2]> {
+        self.direct.get(usize::try_from(id).ok()?)
+    }
+
     /// The node of an id.
     #[inline(always)]
     fn node(&self, id: u64) -> usize {
-        let node = if id < DIRECT_IDS {
-            self.direct.get(id as usize).map(|[node, _]| node)
-        } else {
-            self.hashed.get(&id)
-        };
+        let node = self.direct(id).map(|[node, _]| node).or_else(|| self.hashed.get(&id));
         node.map_or(NOBODY, |&node| node as usize)
     }
 
     /// The slot of a user, `NONE` if it is not connected.
     #[inline(always)]
     pub(crate) fn slot(&self, id: u64) -> u32 {
-        if id < DIRECT_IDS {
-            self.direct.get(id as usize).map_or(NONE, |&[_, slot]| slot)
-        } else {
-            self.hashed.get(&id).map_or(NONE, |&node| self.slots[node as usize])
+        match self.direct(id) {
+            Some(&[_, slot]) => slot,
+            None => self.hashed.get(&id).map_or(NONE, |&node| self.slots[node as usize]),
         }
     }
 
@@ -128,35 +114,42 @@ impl Graph {
     #[inline(always)]
     pub(crate) fn locate(&mut self, from: u64, to: u64, follows: bool) -> Edge {
         let (mut from_node, mut to_node) = (self.node(from), self.node(to));
-        if (from_node == NOBODY || to_node == NOBODY) && follows {
-            (from_node, to_node) = (self.intern(from), self.intern(to));
+        if from_node.min(to_node) == NOBODY {
+            (from_node, to_node) = self.make_known(from, to, follows);
         }
         self.following[from_node].prefetch(to_node as u32);
-        Edge { from: from_node as u32, to: to_node as u32 }
+        Edge { from: from_node as u32, to: to_node as u32, follows }
     }
 
-    /// Adds or removes an edge. The audience stays as it is until it is told of the change, so that edges can run ahead
-    /// of the events that they concern; [`Graph::forget`] comes after that.
-    #[inline(always)]
-    pub(crate) fn set(&mut self, edge: Edge, follows: bool) -> Change {
-        let (from, to) = (edge.from as usize, edge.to as usize);
-        if from == NOBODY || to == NOBODY {
-            return Change { node: NOBODY as u32, slot: NONE, follows };
-        }
-        let changed = self.following[from].set(to as u32, follows);
-        self.edges = self.edges + u64::from(changed & follows) - u64::from(changed & !follows);
-        self.followers[to] =
-            self.followers[to] + u32::from(changed & follows) - u32::from(changed & !follows);
-        if self.followers[to] == 0 || self.following[from].is_empty() {
-            self.fading.extend([from as u32, to as u32]);
-        }
-        Change { node: to as u32, slot: self.slots[from], follows }
+    /// The nodes of two ids of which one at least is not known.
+    #[cold]
+    fn make_known(&mut self, from: u64, to: u64, follows: bool) -> (usize, usize) {
+        if follows { (self.intern(from), self.intern(to)) } else { (NOBODY, NOBODY) }
     }
 
-    /// Tells the audience of a change.
+    /// Adds or removes an edge. Says whether its audience is to be told: it stays as it is until then, so that edges can run
+    /// ahead of the events that they concern. [`Graph::forget`] comes after that.
     #[inline(always)]
-    pub(crate) fn tell(&mut self, change: Change) {
-        self.audience[change.node as usize].set(change.slot, change.follows);
+    pub(crate) fn set(&mut self, edge: Edge) -> bool {
+        let Edge { from, to, follows } = edge;
+        if from.min(to) == NOBODY as u32 {
+            return false;
+        }
+        let following = &mut self.following[from as usize];
+        let more = following.set(to, follows);
+        let followers = &mut self.followers[to as usize];
+        *followers = followers.wrapping_add_signed(more);
+        if *followers == 0 || following.is_empty() {
+            self.fading.extend([from, to]);
+        }
+        self.edges = self.edges.wrapping_add_signed(more.into());
+        self.slots[from as usize] != NONE
+    }
+
+    /// Tells the audience that somebody connected has begun or ceased to follow.
+    #[inline(always)]
+    pub(crate) fn tell(&mut self, edge: Edge) {
+        self.audience[edge.to as usize].set(self.slots[edge.from as usize], edge.follows);
     }
 
     /// Gives back the nodes that have become unused.
@@ -213,7 +206,6 @@ impl Graph {
         }
     }
 
-    #[cold]
     fn intern(&mut self, id: u64) -> usize {
         match self.node(id) {
             NOBODY => self.add_node(id),
@@ -291,9 +283,8 @@ mod tests {
 
     fn change(graph: &mut Graph, from: u64, to: u64, follows: bool) {
         let edge = graph.locate(from, to, follows);
-        let change = graph.set(edge, follows);
-        if change.is_for_somebody() {
-            graph.tell(change);
+        if graph.set(edge) {
+            graph.tell(edge);
         }
         graph.forget();
     }

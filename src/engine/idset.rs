@@ -28,6 +28,11 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.count as usize
+    }
+
     pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
@@ -44,37 +49,39 @@ impl IdSet {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         match self {
+            Self::Bits(bits) => bits.count as usize,
             Self::List(list) => list.len(),
             Self::Hash(hash) => hash.len(),
-            Self::Bits(bits) => bits.count as usize,
         }
     }
 
+    #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds or removes `id`; says whether that changed anything. Which of the two it is, and whether it does, are as
-    /// good as random where many ids come and go, so nothing here branches on either.
+    /// Adds or removes `id`; says how many members more there are: one, none, or -1. Which of the two it is, and whether it
+    /// changes anything, are as good as random where many ids come and go, so nothing here branches on either.
     #[inline(always)]
-    pub(crate) fn set(&mut self, id: u32, member: bool) -> bool {
+    pub(crate) fn set(&mut self, id: u32, member: bool) -> i32 {
         if let Self::Bits(Bits { words, count }) = self
             && let Some(word) = words.get_mut(id as usize / 64)
         {
             let was = *word >> (id % 64) & 1;
             *word ^= (was ^ u64::from(member)) << (id % 64);
-            *count = *count + u32::from(member) - was as u32;
+            let more = i32::from(member) - was as i32;
+            *count = count.wrapping_add_signed(more);
             if (*count as usize) < words.len() / 4 {
                 self.become_sparse();
             }
-            return (was != 0) != member;
+            return more;
         }
         self.set_slowly(id, member)
     }
 
     #[cold]
-    fn set_slowly(&mut self, id: u32, member: bool) -> bool {
-        if member { self.insert_slowly(id) } else { self.remove_slowly(id) }
+    fn set_slowly(&mut self, id: u32, member: bool) -> i32 {
+        if member { i32::from(self.insert_slowly(id)) } else { -i32::from(self.remove_slowly(id)) }
     }
 
     #[inline(always)]
@@ -88,12 +95,12 @@ impl IdSet {
 
     /// Adds `id`.
     pub(crate) fn insert(&mut self, id: u32) -> bool {
-        self.set(id, true)
+        self.set(id, true) != 0
     }
 
     /// Removes `id`.
     pub(crate) fn remove(&mut self, id: u32) -> bool {
-        self.set(id, false)
+        self.set(id, false) != 0
     }
 
     fn remove_slowly(&mut self, id: u32) -> bool {

@@ -15,7 +15,7 @@ use super::{
     cpu::Cpu,
     event::Kind,
     fanout::FanOut,
-    graph::{Change, Edge, Graph, NONE},
+    graph::{Edge, Graph, NONE},
     sequencer::Slot,
     text::Text,
 };
@@ -91,18 +91,14 @@ pub(crate) struct Runner {
     cpu: Cpu,
     sorted: Sorted,
     edges: [Edge; RUN],
-    /// Changes of audiences, each after the event at its place.
-    changes: [(u32, Change); RUN],
+    /// Of those that an audience is to be told of, where they are in `edges` and the place of the event. One more, behind
+    /// all places.
+    told: [(u32, u32); RUN + 1],
 }
 
 impl Runner {
     pub(crate) fn new(cpu: Cpu) -> Self {
-        Self {
-            cpu,
-            sorted: Sorted::EMPTY,
-            edges: [Edge::default(); RUN],
-            changes: [(0, Change::default()); RUN],
-        }
+        Self { cpu, sorted: Sorted::EMPTY, edges: [Edge::default(); RUN], told: [(0, 0); RUN + 1] }
     }
 
     /// Applies a run of at most [`RUN`] ordinary events; `text` is the text of the one at a place.
@@ -116,13 +112,11 @@ impl Runner {
         text: impl Fn(usize, Slot) -> Text<'a>,
     ) {
         self.sort(run, graph, counters);
-        let changes = self.change_edges(run, graph);
-        let mut changes = self.changes[..changes].iter().peekable();
+        self.change_edges(run, graph);
+        let mut told = 0;
         let due = self.sorted.due.iter().zip(&self.sorted.targets).take(self.sorted.due_count);
         for (&place, &target) in due {
-            while let Some((_, change)) = changes.next_if(|&&(at, _)| at < place) {
-                graph.tell(*change);
-            }
+            self.tell(&mut told, place, graph);
             let slot = run[place as usize];
             let text = text(place as usize, slot);
             counters.deliveries += match slot.kind() {
@@ -131,10 +125,19 @@ impl Runner {
                 _ => fanout.unicast(target, text),
             } as u64;
         }
-        for (_, change) in changes {
-            graph.tell(*change);
-        }
+        self.tell(&mut told, RUN as u32, graph);
         graph.forget();
+    }
+
+    /// Tells audiences what changes up to a place; `told` counts those that know already.
+    #[inline(always)]
+    fn tell(&self, told: &mut usize, place: u32, graph: &mut Graph) {
+        while let Some(&(edge, at)) = self.told.get(*told)
+            && at < place
+        {
+            graph.tell(self.edges[edge as usize % RUN]);
+            *told += 1;
+        }
     }
 
     #[inline(always)]
@@ -148,22 +151,21 @@ impl Runner {
         }
     }
 
-    /// Changes the edges; returns how many audiences have to learn of it. The edges are found first: they are all over the
+    /// Changes the edges, and notes which audiences have to learn of it. The edges are found first: they are all over the
     /// memory, and are on their way to the cache while the next ones are found.
     #[inline(always)]
-    fn change_edges(&mut self, run: &[Slot], graph: &mut Graph) -> usize {
+    fn change_edges(&mut self, run: &[Slot], graph: &mut Graph) {
         let places = &self.sorted.edges[..self.sorted.edge_count];
         for (&place, edge) in places.iter().zip(&mut self.edges) {
             let slot = run[place as usize];
             *edge = graph.locate(slot.from(), slot.to(), slot.kind() == FOLLOW);
         }
-        let mut count = 0;
-        for (&place, &edge) in places.iter().zip(&self.edges) {
-            let change = graph.set(edge, run[place as usize].kind() == FOLLOW);
-            self.changes[count % RUN] = (place, change);
-            count += usize::from(change.is_for_somebody());
+        let mut told = 0;
+        for ((at, &place), &edge) in (0..).zip(places).zip(&self.edges) {
+            self.told[told % RUN] = (at, place);
+            told += usize::from(graph.set(edge));
         }
-        count
+        self.told[told] = (0, u32::MAX);
     }
 }
 
@@ -179,9 +181,8 @@ pub(crate) fn apply_one(
     counters.events_released[usize::from(kind)] += 1;
     if kind <= UNFOLLOW {
         let edge = graph.locate(from, to, kind == FOLLOW);
-        let change = graph.set(edge, kind == FOLLOW);
-        if change.is_for_somebody() {
-            graph.tell(change);
+        if graph.set(edge) {
+            graph.tell(edge);
         }
         graph.forget();
     }
