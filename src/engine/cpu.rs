@@ -22,6 +22,7 @@
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
 
 mod columns;
+mod eights;
 mod gather;
 mod scan;
 mod sort;
@@ -29,7 +30,7 @@ mod sort;
 pub(crate) use gather::{ABREAST, Insert, Marks};
 pub(crate) use scan::Lines;
 
-use super::{fanout::FanOut, graph::Graph, run::Sorted, sequencer::Slot};
+use super::{fanout::FanOut, run::Sorted, sequencer::Slot};
 use gather::Piece;
 use std::arch::x86_64::*;
 
@@ -140,9 +141,16 @@ impl Cpu {
         self.has_avx2.then(|| unsafe { columns::scan(chunk, at, lines) })
     }
 
+    /// Sorts a run; see [`eights::sort`] and [`sort::sort`]. False: it has not been done.
+    pub(crate) fn sort(self, run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
+        if let Some(avx512) = self.avx512 {
+            return avx512.sort(run, users, is_all, sorted);
+        }
+        // SAFETY: `detect` has found the features.
+        self.has_avx2 && unsafe { eights::sort(run, users, is_all, sorted) }
+    }
+
     twice! {
-        /// See [`Sorted::sort`].
-        fn sort(sorted: &mut Sorted, run: &[Slot], graph: &Graph) -> () = Sorted::sort;
         /// See [`FanOut::turn_block`].
         fn turn_block(fanout: &mut FanOut, block: usize, events: usize) -> () = FanOut::turn_block;
         /// See [`FanOut::gather_in_order`].
@@ -177,7 +185,7 @@ impl Avx512 {
     }
 
     /// See [`sort::sort`].
-    pub(crate) fn sort(self, run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
+    fn sort(self, run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
         // SAFETY: `detect` has found the features.
         unsafe { sort::sort(run, users, is_all, sorted) }
     }
@@ -233,9 +241,31 @@ for_avx2! {
         unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
     }
 
-    fn store_four(words: &mut [u64; 4], value: __m256i) {
-        // SAFETY: 32 bytes are there to be written, any value of them will do, and no alignment is needed.
-        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
+    /// Eight bytes as words.
+    fn widen_eight(bytes: &[u8; 8]) -> __m256i {
+        // SAFETY: 8 bytes are there to be read, and no alignment is needed.
+        _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+    }
+
+    fn store_ymm<T: Plain>(words: &mut T, value: __m256i) {
+        const { assert!(size_of::<T>() == 32) };
+        // SAFETY: 32 bytes are there to be written, any value of them is a `T`, and no alignment is needed.
+        unsafe { _mm256_storeu_si256(std::ptr::from_mut(words).cast(), value) }
+    }
+
+    /// The second words at each of eight indexes, for the lanes of `lanes`, all of whose bits are set; `otherwise` in the
+    /// others, and where there is no such index.
+    fn lookup_second_of_eight(pairs: &[[u32; 2]], indexes: __m256i, lanes: __m256i, otherwise: __m256i) -> __m256i {
+        let Some(last) = i32::try_from(pairs.len()).unwrap_or(i32::MAX).checked_sub(1).filter(|&last| last >= 0) else {
+            return otherwise;
+        };
+        let inside = _mm256_cmpeq_epi32(_mm256_min_epu32(indexes, _mm256_set1_epi32(last)), indexes);
+        // SAFETY: in the lanes that are read, the index is below the length of the slice, and below 2^31, so that its sign
+        // is no matter; 4 bytes behind the pair's address there is its second word.
+        unsafe {
+            let second_words = pairs.as_ptr().cast::<i32>().wrapping_add(1);
+            _mm256_mask_i32gather_epi32::<8>(otherwise, second_words, indexes, _mm256_and_si256(lanes, inside))
+        }
     }
 }
 

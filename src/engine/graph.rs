@@ -9,7 +9,7 @@
 //! A node that is neither connected nor part of any edge is given back, so memory is the graph's, not that
 //! of every id ever seen.
 
-use super::{cpu::Avx512, idset::IdSet, run::Sorted, sequencer::Slot};
+use super::{cpu::Cpu, idset::IdSet, run::Sorted, sequencer::Slot};
 use hashbrown::HashMap;
 
 /// No node, or no slot.
@@ -103,10 +103,10 @@ impl Graph {
         self.edges
     }
 
-    /// Sorts a run sixteen events at a time. Says whether it could.
+    /// Sorts a run several events at a time. Says whether it could.
     #[inline(always)]
-    pub(crate) fn sort(&self, avx512: Avx512, run: &[Slot], sorted: &mut Sorted) -> bool {
-        avx512.sort(run, &self.direct, self.hashed.is_empty(), sorted)
+    pub(crate) fn sort(&self, cpu: Cpu, run: &[Slot], sorted: &mut Sorted) -> bool {
+        cpu.sort(run, &self.direct, self.hashed.is_empty(), sorted)
     }
 
     /// Finds the ends of an edge, and asks for it to be brought into the cache. Unless it is to be removed, they are made

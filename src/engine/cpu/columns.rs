@@ -9,7 +9,7 @@
 use super::{
     for_avx2, load_four, load_ymm,
     scan::{LINES_PER_PIECE, Lines, PIECE, WINDOW},
-    store_four,
+    store_ymm,
 };
 use crate::engine::{
     BATCH_LINES as LINES,
@@ -250,10 +250,10 @@ impl Columns {
                 let seq = numbers(four(&self.seq_bytes, group), four(&self.seq_len, group));
                 let from = numbers(four(&self.from_bytes, group), four(&self.from_len, group));
                 let to = numbers(four(&self.to_bytes, group), four(&self.to_len, group));
-                store_four(&mut seqs[group], seq);
-                store_four(&mut low[group], or(start, _mm256_slli_epi64::<32>(from)));
+                store_ymm(&mut seqs[group], seq);
+                store_ymm(&mut low[group], or(start, _mm256_slli_epi64::<32>(from)));
                 let what = or(flags, _mm256_slli_epi64::<48>(kind));
-                store_four(&mut high[group], or(or(what, _mm256_slli_epi64::<32>(len)), to));
+                store_ymm(&mut high[group], or(or(what, _mm256_slli_epi64::<32>(len)), to));
             }
         }
 

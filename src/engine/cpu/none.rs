@@ -1,7 +1,7 @@
 //! What other processors than x86-64 do better than portable code: nothing that is known here. Portable
 //! code is called as it is; there is no value of the type [`Avx512`], so nothing of that is ever called.
 
-use super::{fanout::FanOut, graph::Graph, run::Sorted, sequencer::Slot};
+use super::{fanout::FanOut, run::Sorted, sequencer::Slot};
 use std::ops::Range;
 
 pub(crate) const ABREAST: usize = 1;
@@ -25,8 +25,8 @@ impl Cpu {
         None
     }
 
-    pub(crate) fn sort(self, sorted: &mut Sorted, run: &[Slot], graph: &Graph) {
-        sorted.sort(run, graph);
+    pub(crate) fn sort(self, _: &[Slot], _: &[[u32; 2]], _: bool, _: &mut Sorted) -> bool {
+        false
     }
 
     pub(crate) fn turn_block(self, fanout: &mut FanOut, block: usize, events: usize) {
