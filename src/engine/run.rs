@@ -202,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn sorting_side_by_side_is_sorting(
-            events in prop::collection::vec((1..6u8, any::<u32>(), prop_oneof![0..40u32, Just(u32::MAX)]), 1..=RUN),
+            events in prop::collection::vec((1..7u8, any::<u32>(), prop_oneof![0..40u32, Just(u32::MAX)]), 1..=RUN),
             connected in prop::collection::vec(any::<bool>(), 40),
             far in any::<bool>(),
         ) {

@@ -32,7 +32,11 @@ pub(crate) const BOXED: u8 = 4;
 /// Its text is longer than [`INLINE_BYTES`].
 pub(crate) const LONG: u8 = 8;
 /// What sets an event apart from ordinary ones.
-pub(crate) const UNUSUAL: u8 = WIDE | BOXED | LONG;
+const UNUSUAL: u8 = WIDE | BOXED | LONG;
+/// There is an event, and it is an ordinary one.
+const ORDINARY: u8 = 16;
+/// What an ordinary event has that is fresh.
+pub(crate) const FRESH_AND_ORDINARY: u8 = FRESH | ORDINARY;
 
 /// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
 ///
@@ -45,6 +49,7 @@ pub(crate) struct Slot([u64; 2]);
 impl Slot {
     #[inline(always)]
     pub(crate) fn new(kind: u8, flags: u8, from: u32, to: u32, text: u32, len: u16) -> Self {
+        let flags = if flags & UNUSUAL == 0 { flags | ORDINARY } else { flags };
         Self([
             u64::from(text) | u64::from(from) << 32,
             u64::from(to) | u64::from(len) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56,
@@ -96,11 +101,13 @@ impl Slot {
     /// Neither empty nor unusual.
     #[inline(always)]
     fn is_ordinary(self) -> bool {
-        !self.is_empty() && !self.has(UNUSUAL)
+        self.has(ORDINARY)
     }
 
+    /// With flags that make it unusual.
     pub(crate) fn with(self, flags: u8) -> Self {
-        Self([self.0[0], self.0[1] | u64::from(flags) << 56])
+        debug_assert_ne!(flags & UNUSUAL, 0);
+        Self([self.0[0], self.0[1] | u64::from(flags) << 56]).without(ORDINARY)
     }
 
     pub(crate) fn without(self, flags: u8) -> Self {
@@ -271,8 +278,11 @@ impl Sequencer {
     #[inline(always)]
     pub(crate) fn run(&self, max: usize) -> (usize, &[Slot]) {
         let (index, slots) = self.ring.slots(self.cursor, max);
-        let len = slots.iter().position(|slot| !slot.is_ordinary()).unwrap_or(slots.len());
-        (index, &slots[..len])
+        let all_are = |eight: &[Slot; 8]| eight.iter().fold(true, |all, slot| all & slot.is_ordinary());
+        let eights = slots.as_chunks().0.iter().take_while(|eight| all_are(eight)).count();
+        let (sure, rest) = slots.split_at(8 * eights);
+        let more = rest.iter().take_while(|slot| slot.is_ordinary()).count();
+        (index, &slots[..sure.len() + more])
     }
 
     /// Takes the `len` events at the cursor.

@@ -95,6 +95,8 @@ for_avx2! {
             let of_lane = |lane: &u32| u64::from(lane >> (COUNT_BITS * (kind - 1)) & ((1 << COUNT_BITS) - 1));
             *count = lanes.iter().map(of_lane).sum();
         }
+        let rest = run.len() as u64 - sorted.kinds.iter().sum::<u64>();
+        sorted.kinds[Kind::Void as usize] = rest;
         true
     }
 
