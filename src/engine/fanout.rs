@@ -35,6 +35,7 @@ use super::{
 
 /// Words of one user that lie side by side: a cache line.
 const GROUP: usize = 8;
+const EVENTS_OF_GROUP: usize = GROUP * 64;
 /// Memory that the transposed rows may take; with very many users it ends the turn early.
 const MATRIX_BYTES_MAX: usize = 16 << 20;
 /// Memory that all chains together may take in a turn.
@@ -284,7 +285,7 @@ impl FanOut {
     /// The block has its `events`.
     fn block_done(&mut self, block: usize, events: usize) {
         if let Some(ends) = self.ends[block * 64..].first_chunk() {
-            self.blocks.push(Block::new(ends));
+            self.blocks.push(Block::new(block * 64, ends));
         }
         self.cpu.turn_block(self, block, events);
     }
@@ -427,23 +428,29 @@ impl FanOut {
     /// Copies what a user gets of the events `from..to` on the tape to `out[len..]`; returns where that ends.
     #[inline(always)]
     fn gather_tape(&self, slot: usize, from: usize, to: usize, out: &mut [u8], mut len: usize) -> usize {
-        if from == to {
-            return len;
-        }
         let slots = self.rows.len() * 64;
-        for block in from / 64..to.div_ceil(64) {
-            let mut word = self.matrix[block / GROUP * slots + slot][block % GROUP];
-            let first = block * 64;
-            if first < from {
-                word &= u64::MAX << (from - first);
+        let groups = self.blocks.chunks(GROUP).zip(self.matrix.chunks(slots)).enumerate();
+        let wanted = from / EVENTS_OF_GROUP..to.div_ceil(EVENTS_OF_GROUP);
+        for (group, (blocks, words)) in groups.skip(wanted.start).take(wanted.len()) {
+            let mut words = words[slot];
+            let first = group * EVENTS_OF_GROUP;
+            if first < from || first + EVENTS_OF_GROUP > to {
+                for (word, first) in words.iter_mut().zip((first..).step_by(64)) {
+                    *word &= bits_from(from.saturating_sub(first)) & !bits_from(to.saturating_sub(first));
+                }
             }
-            if first + 64 > to {
-                word &= u64::MAX >> (first + 64 - to);
-            }
-            if word != 0 {
-                len = self.blocks[block].gather(&self.tape, &self.ends[first..], word, out, len);
+            for (block, &word) in blocks.iter().zip(&words) {
+                if word != 0 {
+                    len = block.gather(&self.tape, &self.ends, word, out, len);
+                }
             }
         }
         len
     }
+}
+
+/// The bits from one on.
+#[inline(always)]
+fn bits_from(bit: usize) -> u64 {
+    if bit < 64 { u64::MAX << bit } else { 0 }
 }

@@ -18,13 +18,16 @@ const LONGER: usize = 64;
 /// Events that are copied without a look at whether there is another one.
 const AT_A_TIME: usize = 4;
 /// Room for what is copied too much, which must be behind the end of the tape and of what a user gets.
-pub(crate) const SLACK: usize = (EVENTS + 1) * LONGER;
+/// It is as much as positions of 16 bits reach, so that they need no check.
+pub(crate) const SLACK: usize = (1 << 16) + LONGER;
 
 /// Where on the tape the events of a block are.
 #[derive(Debug)]
 pub(crate) struct Block {
     /// Where it begins on the tape.
     start: u32,
+    /// Which event of the tape is its first.
+    first: u32,
     /// For each event, in the lower half of the word, where in the block it begins; in the upper half its length. One more,
     /// of no length.
     texts: [u32; EVENTS + 1],
@@ -35,19 +38,19 @@ impl Block {
     /// A block that begins on the tape where `ends` does, and whose events end where the others are. There are at least
     /// [`SLACK`] bytes behind its beginning.
     #[inline(always)]
-    pub(crate) fn new(ends: &[u32; EVENTS + 1]) -> Self {
+    pub(crate) fn new(first: usize, ends: &[u32; EVENTS + 1]) -> Self {
         let len = |event: usize| ends[event + 1] - ends[event];
         let text = |event: usize| (ends[event] - ends[0]) & 0xFFFF | len(event) << 16;
         let longest = (0..EVENTS).map(len).fold(0, u32::max) as usize;
         Self {
             start: ends[0],
+            first: first as u32,
             texts: array::from_fn(|event| if event < EVENTS { text(event) } else { 0 }),
             longest,
         }
     }
 
-    /// Copies the events whose bits are set to `out[at..]`; returns where they end. `ends` are those of the block and perhaps
-    /// others.
+    /// Copies the events whose bits are set to `out[at..]`; returns where they end. `ends` are those of all of the tape.
     #[inline(always)]
     pub(crate) fn gather(&self, tape: &[u8], ends: &[u32], events: u64, out: &mut [u8], at: usize) -> usize {
         let start = self.start as usize;
@@ -61,11 +64,11 @@ impl Block {
                 self.gather_short::<LONGER>(tape, events, out)
             }
         } else {
-            gather_long(tape, ends, events, out, at)
+            gather_long(tape, &ends[self.first as usize..], events, out, at)
         }
     }
 
-    /// Copies events none of which is longer than `COPY`, a power of two.
+    /// Copies events none of which is longer than `COPY`.
     #[inline(always)]
     fn gather_short<const COPY: usize>(
         &self,
@@ -79,10 +82,7 @@ impl Block {
             for _ in 0..AT_A_TIME {
                 let text = self.texts[rest.trailing_zeros() as usize];
                 rest &= rest.wrapping_sub(1);
-                // Only where all events are for the user and as long as can be, `at` comes out at its beginning again; what is
-                // copied there then is what is there.
-                let from = text as usize & (EVENTS * COPY - 1);
-                let to = at & (EVENTS * COPY - 1);
+                let (from, to) = (usize::from(text as u16), usize::from(at as u16));
                 out[to..to + COPY].copy_from_slice(&tape[from..from + COPY]);
                 at += (text >> 16) as usize;
             }
@@ -126,7 +126,7 @@ mod tests {
             let tape: Vec<u8> = (0..end + SLACK).map(|byte| (byte * 7 / 3) as u8).collect();
             let mut out = vec![0; at + end + SLACK];
             out[..at].fill(b'x');
-            let to = Block::new(&ends).gather(&tape, &ends, events, &mut out, at);
+            let to = Block::new(0, &ends).gather(&tape, &ends, events, &mut out, at);
             let chosen = (0..EVENTS).filter(|event| events >> event & 1 != 0);
             let expected: Vec<u8> =
                 chosen.flat_map(|event| &tape[ends[event] as usize..ends[event + 1] as usize]).copied().collect();
