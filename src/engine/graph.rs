@@ -130,8 +130,8 @@ impl Graph {
     /// Adds or removes an edge. Says whether its audience is to be told: it stays as it is until then, so that edges can run
     /// ahead of the events that they concern. [`Graph::forget`] comes after that.
     #[inline(always)]
-    pub(crate) fn set(&mut self, edge: Edge) -> bool {
-        let Edge { from, to, follows } = edge;
+    pub(crate) fn set(&mut self, edge: &Edge) -> bool {
+        let &Edge { from, to, follows } = edge;
         if from.min(to) == NOBODY as u32 {
             return false;
         }
@@ -148,7 +148,7 @@ impl Graph {
 
     /// Tells the audience that somebody connected has begun or ceased to follow.
     #[inline(always)]
-    pub(crate) fn tell(&mut self, edge: Edge) {
+    pub(crate) fn tell(&mut self, edge: &Edge) {
         self.audience[edge.to as usize].set(self.slots[edge.from as usize], edge.follows);
     }
 
@@ -283,8 +283,8 @@ mod tests {
 
     fn change(graph: &mut Graph, from: u64, to: u64, follows: bool) {
         let edge = graph.locate(from, to, follows);
-        if graph.set(edge) {
-            graph.tell(edge);
+        if graph.set(&edge) {
+            graph.tell(&edge);
         }
         graph.forget();
     }

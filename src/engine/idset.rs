@@ -57,7 +57,10 @@ impl IdSet {
 
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Bits(bits) => bits.count == 0,
+            _ => self.len() == 0,
+        }
     }
 
     /// Adds or removes `id`; says how many members more there are: one, none, or -1. Which of the two it is, and whether it

@@ -135,7 +135,7 @@ impl Runner {
         while let Some(&(edge, at)) = self.told.get(*told)
             && at < place
         {
-            graph.tell(self.edges[edge as usize % RUN]);
+            graph.tell(&self.edges[edge as usize % RUN]);
             *told += 1;
         }
     }
@@ -151,8 +151,8 @@ impl Runner {
     }
 
     /// Changes the edges, and notes which audiences have to learn of it. The edges are found first: they are all over the
-    /// memory, and are on their way to the cache while the next ones are found.
-    #[inline(always)]
+    /// memory, and are on their way to the cache while the next ones are found. (Not inlined, it has the registers to itself.)
+    #[inline(never)]
     fn change_edges(&mut self, run: &[Slot], graph: &mut Graph) {
         let places = &self.sorted.edges[..self.sorted.edge_count];
         for (&place, edge) in places.iter().zip(&mut self.edges) {
@@ -160,8 +160,8 @@ impl Runner {
             *edge = graph.locate(slot.from(), slot.to(), slot.kind() == FOLLOW);
         }
         let mut told = 0;
-        for ((at, &place), &edge) in (0..).zip(places).zip(&self.edges) {
-            self.told[told % RUN] = (at, place);
+        for (at, (&place, edge)) in places.iter().zip(&self.edges).enumerate() {
+            self.told[told % RUN] = (at as u32, place);
             told += usize::from(graph.set(edge));
         }
         self.told[told] = (0, u32::MAX);
@@ -180,8 +180,8 @@ pub(crate) fn apply_one(
     counters.events_released[usize::from(kind)] += 1;
     if kind <= UNFOLLOW {
         let edge = graph.locate(from, to, kind == FOLLOW);
-        if graph.set(edge) {
-            graph.tell(edge);
+        if graph.set(&edge) {
+            graph.tell(&edge);
         }
         graph.forget();
     }
