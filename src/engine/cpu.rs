@@ -4,8 +4,8 @@
 //! together. Each exists in a portable version, which says what is to come out. Which of these is used instead is decided
 //! once, when the engine is made; tests hold them against each other:
 //!
-//! - With AVX2, the portable code compiled for it, which the macro `for_avx2` does; and lines are read [column by column](columns),
-//!   which is portable code, too, but slow without.
+//! - With AVX2, code of its own for thirty-two lines ([`columns`]) and eight events ([`eights`]) at a time; bytes are put
+//!   together by the portable code, compiled a second time.
 //! - With AVX-512, code of its own for eight lines ([`scan`]), sixteen events ([`sort`]), or 64 bytes ([`gather`]) at a time.
 //!
 //! # Why this is sound
@@ -16,8 +16,8 @@
 //!   found every feature that is named here, and nothing is called without one; nor what is compiled for AVX2 without a
 //!   [`Cpu`] in which [`Cpu::detect`] has noted that it found that.
 //! - *Reading and writing through pointers.* [`load`] and [`store`] and their like take references to exactly the bytes that
-//!   they touch; [`lookup`] and [`lookup_second`] compare every position with the length of the slice before it is read;
-//!   [`compress`] checks once, before it begins, that there is room for all that it can write.
+//!   they touch; [`lookup`], [`lookup_second`] and [`lookup_second_of_eight`] compare every position with the length of the
+//!   slice before it is read; [`compress`] checks once, before it begins, that there is room for all that it can write.
 
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
 
@@ -62,7 +62,7 @@ const POSITIONS: [u8; 64] = {
 /// What the processor has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
-    /// Said by [`Cpu::detect`] only: what the macro `for_avx2` names.
+    /// Said by [`Cpu::detect`] only: what the macros `for_avx2` and `twice` name.
     has_avx2: bool,
     pub(crate) avx512: Option<Avx512>,
 }

@@ -23,7 +23,7 @@
 //! in [`cpu`](super::cpu) for processors with AVX-512, which goes over all of it.
 
 use super::{
-    cpu::{ABREAST, Cpu, Insert, Marks},
+    cpu::{ABREAST, Cpu, Insert, Marks, prefetch},
     gather::{Block, SLACK},
     idset::{IdSet, for_each_bit},
     mail::{Mail, TEXT_MAX},
@@ -396,9 +396,9 @@ impl FanOut {
         let Self { tape, tape_start, ends, mail, marks, inserts, .. } = self;
         inserts.clear();
         for (user, &slot) in slots.iter().enumerate() {
-            mail.for_each(slot as usize, |before, run| {
+            for (before, run) in mail.runs(slot as usize) {
                 inserts.push(Insert::new(ends[before as usize] - *tape_start as u32, user, run));
-            });
+            }
         }
         inserts.sort_unstable_by_key(Insert::order);
         let mut parts = scratch.chunks_exact_mut(scratch.len() / ABREAST);
@@ -415,14 +415,15 @@ impl FanOut {
     pub(crate) fn gather_in_order(&self, slot: usize, events: usize, out: &mut [u8]) -> usize {
         let mut len = 0;
         let mut place = 0;
-        self.mail.for_each(slot, |before, run| {
+        let rest = (events as u32, 0..0);
+        for (before, run) in self.mail.runs(slot).chain([rest]) {
             let run = &self.mail.all_bytes()[run];
             len = self.gather_tape(slot, place, before as usize, out, len);
             place = before as usize;
             out[len..len + run.len()].copy_from_slice(run);
             len += run.len();
-        });
-        self.gather_tape(slot, place, events, out, len)
+        }
+        len
     }
 
     /// Copies what a user gets of the events `from..to` on the tape to `out[len..]`; returns where that ends.
@@ -432,6 +433,9 @@ impl FanOut {
         let groups = self.blocks.chunks(GROUP).zip(self.matrix.chunks(slots)).enumerate();
         let wanted = from / EVENTS_OF_GROUP..to.div_ceil(EVENTS_OF_GROUP);
         for (group, (blocks, words)) in groups.skip(wanted.start).take(wanted.len()) {
+            if let Some(next) = self.matrix.get((group + 1) * slots + slot) {
+                prefetch(next);
+            }
             let mut words = words[slot];
             let first = group * EVENTS_OF_GROUP;
             if first < from || first + EVENTS_OF_GROUP > to {

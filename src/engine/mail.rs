@@ -109,26 +109,11 @@ impl Mail {
         chain.chunks += 1;
     }
 
-    /// Calls `f` with the place of every run in a user's chain, and where in [`Mail::all_bytes`] its bytes are.
+    /// The place of every run in a user's chain, and where in [`Mail::all_bytes`] its bytes are.
     #[inline(always)]
-    pub(crate) fn for_each(&self, slot: usize, mut f: impl FnMut(u32, Range<usize>)) {
+    pub(crate) fn runs(&self, slot: usize) -> Runs<'_> {
         let chain = &self.chains[slot];
-        let mut next = chain.first;
-        while next != NONE {
-            let base = next as usize * CHUNK_BYTES;
-            let chunk = &self.chunks[next as usize];
-            let (following, used) = self.links[next as usize];
-            let used = if following == NONE { usize::from(chain.used) } else { used as usize };
-            let mut at = 0;
-            while at < used {
-                let place = u32::from_le_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]);
-                let len = usize::from(u16::from_le_bytes([chunk[at + 4], chunk[at + 5]]));
-                let end = at + HEADER_BYTES + len;
-                f(place, base + at + HEADER_BYTES..base + end);
-                at = end;
-            }
-            next = following;
-        }
+        Runs { mail: self, chain, chunk: NONE, following: chain.first, at: 0, used: 0 }
     }
 
     /// The bytes of all runs, and others in between. Of a user's runs, later ones are farther behind.
@@ -144,5 +129,42 @@ impl Mail {
     /// Takes back the chunks of all chains; every chain must have been cleared.
     pub(crate) fn reset(&mut self) {
         self.taken = 0;
+    }
+}
+
+/// See [`Mail::runs`].
+#[derive(Debug)]
+pub(crate) struct Runs<'a> {
+    mail: &'a Mail,
+    chain: &'a Chain,
+    chunk: u32,
+    following: u32,
+    /// Where in the chunk the next run begins.
+    at: usize,
+    /// Bytes used in the chunk.
+    used: usize,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = (u32, Range<usize>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.used {
+            if self.following == NONE {
+                return None;
+            }
+            self.chunk = self.following;
+            let (following, used) = self.mail.links[self.chunk as usize];
+            self.following = following;
+            self.used = if following == NONE { self.chain.used.into() } else { used as usize };
+            self.at = 0;
+        }
+        let header = &self.mail.chunks[self.chunk as usize][self.at..self.at + HEADER_BYTES];
+        let place = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        let len = usize::from(u16::from_le_bytes([header[4], header[5]]));
+        let start = self.chunk as usize * CHUNK_BYTES + self.at + HEADER_BYTES;
+        self.at += HEADER_BYTES + len;
+        Some((place, start..start + len))
     }
 }
