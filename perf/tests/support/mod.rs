@@ -42,7 +42,7 @@ pub(crate) const NTH: u64 = 50;
 /// Events in a run of these tests.
 pub(crate) const EVENTS: u64 = 5000;
 /// How long the server waits for missing events.
-const HOLE_TIMEOUT: Duration = Duration::from_millis(100);
+const HOLE_TIMEOUT: Duration = Duration::from_millis(1000);
 
 pub(crate) struct Server {
     pub(crate) source: SocketAddr,
@@ -190,7 +190,7 @@ impl State {
             let visitor = self.released > 0;
             let deaf_until =
                 if self.misdeed == Misdeed::LateLogin && visitor { self.cursor + 2000 } else { 0 };
-            let due = match self.history.len().checked_sub(500) {
+            let due = match self.history.len().checked_sub(2000) {
                 Some(old) if self.misdeed == Misdeed::ReplayToVisitors && visitor => {
                     self.history[old].clone()
                 }
