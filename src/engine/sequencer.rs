@@ -34,9 +34,7 @@ pub(crate) const LONG: u8 = 8;
 /// What sets an event apart from ordinary ones.
 const UNUSUAL: u8 = WIDE | BOXED | LONG;
 /// There is an event, and it is an ordinary one.
-const ORDINARY: u8 = 16;
-/// What an ordinary event has that is fresh.
-pub(crate) const FRESH_AND_ORDINARY: u8 = FRESH | ORDINARY;
+pub(crate) const ORDINARY: u8 = 16;
 
 /// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
 ///

@@ -14,7 +14,7 @@ use super::{
 use crate::engine::{
     BATCH_LINES as LINES,
     scan::{AFTER, BEFORE, SHAPE, eight_digits, window},
-    sequencer::FRESH_AND_ORDINARY,
+    sequencer::{FRESH, ORDINARY},
 };
 use std::{arch::x86_64::*, array};
 
@@ -241,7 +241,7 @@ impl Columns {
         fn put_together(&self, ends: &[u32; SPAN + 1], targets: [&mut Column<u64>; 3]) {
             let [seqs, low, high] = targets.map(|words| words.as_chunks_mut::<LANES>().0);
             let (befores, newlines) = (ends.as_chunks().0, ends[1..].as_chunks().0);
-            let flags = splat(u64::from(FRESH_AND_ORDINARY) << 56);
+            let flags = splat(u64::from(FRESH | ORDINARY) << 56);
             for group in 0..SPAN / LANES {
                 let before = widen(&befores[group]);
                 let start = _mm256_add_epi64(before, splat(1));

@@ -61,10 +61,6 @@ impl Insert {
 }
 
 impl Avx512 {
-    pub(crate) fn sort(self, _: &[Slot], _: &[[u32; 2]], _: bool, _: &mut Sorted) -> bool {
-        match self {}
-    }
-
     pub(crate) fn mark(self, _: &[u8], _: &mut Marks) {
         match self {}
     }

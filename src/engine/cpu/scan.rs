@@ -13,7 +13,7 @@ use crate::engine::{
     BATCH_LINES as LINES,
     event::Kind,
     scan::BEFORE,
-    sequencer::{FRESH_AND_ORDINARY, Slot},
+    sequencer::{FRESH, ORDINARY, Slot},
 };
 use std::{arch::x86_64::*, array, ops::Range};
 
@@ -259,7 +259,7 @@ for_avx512! {
         // As `Slot::new` does.
         let len = add(newline, splat(1));
         let kind = and(shape, splat(15));
-        let flags = splat(u64::from(FRESH_AND_ORDINARY) << 56);
+        let flags = splat(u64::from(FRESH | ORDINARY) << 56);
         let high = or(or(to, _mm512_slli_epi64::<32>(len)), or(_mm512_slli_epi64::<48>(kind), flags));
         store(&mut lines.seqs[group], seq);
         store(&mut lines.low[group], or(start, _mm512_slli_epi64::<32>(from)));
@@ -384,7 +384,7 @@ mod tests {
     /// What the portable scan makes of the line at a position.
     fn read_alone(chunk: &[u8], at: usize) -> Option<(u64, Slot, usize)> {
         let line = scan_line(window(chunk, at)?)?;
-        let slot = Slot::new(line.kind, FRESH_AND_ORDINARY, line.from, line.to, at as u32, line.len as u16);
+        let slot = Slot::new(line.kind, FRESH, line.from, line.to, at as u32, line.len as u16);
         Some((line.seq, slot, at + line.len))
     }
 
@@ -417,7 +417,7 @@ mod tests {
                         let (own_seq, own_slot, end) = read_alone(&padded, alone).expect("no ordinary line");
                         prop_assert_eq!(seq, own_seq);
                         prop_assert_eq!((slot.kind(), slot.len(), slot.text()), (own_slot.kind(), own_slot.len(), own_slot.text()));
-                        prop_assert!(slot.has(FRESH_AND_ORDINARY) && !slot.has(!FRESH_AND_ORDINARY));
+                        prop_assert!(slot.has(FRESH) && slot.has(ORDINARY) && !slot.has(!(FRESH | ORDINARY)));
                         // Fields that a kind has not are anything.
                         if slot.kind() != Kind::Broadcast as u8 {
                             prop_assert_eq!(slot.from(), own_slot.from());
