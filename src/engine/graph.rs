@@ -110,7 +110,7 @@ impl Graph {
     }
 
     /// Finds the ends of an edge, and asks for it to be brought into the cache. Unless it is to be removed, they are made
-    /// known; otherwise either may be nobody.
+    /// known; otherwise both are nobody if either is not known.
     #[inline(always)]
     pub(crate) fn locate(&mut self, from: u64, to: u64, follows: bool) -> Edge {
         let (mut from_node, mut to_node) = (self.node(from), self.node(to));

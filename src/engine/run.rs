@@ -201,7 +201,7 @@ mod tests {
     proptest! {
         #[test]
         fn sorting_side_by_side_is_sorting(
-            events in prop::collection::vec((1..7u8, any::<u32>(), prop_oneof![0..40u32, Just(u32::MAX)]), 1..=RUN),
+            events in prop::collection::vec((1..7u8, any::<u32>(), prop_oneof![0..70u32, Just(u32::MAX)]), 1..=RUN),
             connected in prop::collection::vec(any::<bool>(), 39),
             far in any::<bool>(),
         ) {
@@ -223,7 +223,9 @@ mod tests {
             for (version, cpu) in Cpu::all().into_iter().enumerate() {
                 let mut together = Sorted::EMPTY;
                 if !graph.sort(cpu, &run, &mut together) {
-                    prop_assert!(version == 0 || far, "every id is found where ids are looked up");
+                    // There is room for 64 ids where they are looked up.
+                    let is_elsewhere = |&(kind, _, to): &(u8, u32, u32)| to >= 64 && matches!(kind, FOLLOW | PRIVATE);
+                    prop_assert!(version == 0 || far && events.iter().any(is_elsewhere));
                     prop_assert_eq!(together.kinds, [0; 8], "nothing has been done");
                     continue;
                 }

@@ -56,11 +56,10 @@ static LANES_OF: [[u8; LANES]; 1 << LANES] = {
 
 for_avx2! {
     /// Sorts a run. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
-    /// nothing done, if there is an id whose slot is elsewhere.
+    /// nothing counted, if there is an id whose slot may be elsewhere.
     pub(super) fn sort(run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
         const { assert!(RUN / LANES < 1 << COUNT_BITS && 5 * COUNT_BITS <= 32) };
-        let Some(last_user) = users.len().checked_sub(1) else { return false };
-        let last_user = splat(u32::try_from(last_user).unwrap_or(u32::MAX));
+        let len = splat(u32::try_from(users.len()).unwrap_or(u32::MAX));
         let nobody = splat(NONE);
         let (mut edge_count, mut due_count) = (0, 0);
         let mut counts = splat(0);
@@ -73,11 +72,11 @@ for_avx2! {
 
             let does = _mm256_shuffle_epi8(load_ymm(&DOES), kind);
             let one = lanes_that(does, FOR_ONE);
-            let known = _mm256_cmpeq_epi32(_mm256_min_epu32(to, last_user), to);
-            if mask_of(_mm256_andnot_si256(known, one)) != 0 && !is_all {
+            let outside = _mm256_cmpeq_epi32(_mm256_max_epu32(to, len), to);
+            if mask_of(_mm256_and_si256(one, outside)) != 0 && !is_all {
                 return false;
             }
-            let target = lookup_second_of_eight(users, to, _mm256_and_si256(one, known), nobody);
+            let target = lookup_second_of_eight(users, to, one, nobody);
             let edge = mask_of(lanes_that(does, EDGE));
             let due = mask_of(lanes_that(does, FOR_MANY)) | !mask_of(_mm256_cmpeq_epi32(target, nobody)) & 0xFF;
 
@@ -91,12 +90,13 @@ for_avx2! {
         (sorted.edge_count, sorted.due_count) = (edge_count, due_count);
         let mut lanes = [0; LANES];
         store_ymm(&mut lanes, counts);
+        let mut others = run.len() as u64;
         for (kind, count) in sorted.kinds.iter_mut().enumerate().skip(1).take(5) {
             let of_lane = |lane: &u32| u64::from(lane >> (COUNT_BITS * (kind - 1)) & ((1 << COUNT_BITS) - 1));
             *count = lanes.iter().map(of_lane).sum();
+            others -= *count;
         }
-        let rest = run.len() as u64 - sorted.kinds.iter().sum::<u64>();
-        sorted.kinds[Kind::Void as usize] = rest;
+        sorted.kinds[Kind::Void as usize] = others;
         true
     }
 
