@@ -229,6 +229,16 @@ pub(crate) fn prefetch<T>(value: &T) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
 }
 
+/// Up to `N` events, and behind them the empty slots of `room`.
+#[inline(always)]
+fn padded<'a, const N: usize>(events: &'a [Slot], room: &'a mut [Slot; N]) -> &'a [Slot; N] {
+    if let Some(all) = events.first_chunk() {
+        return all;
+    }
+    room[..events.len()].copy_from_slice(events);
+    room
+}
+
 for_avx2! {
     fn load_ymm<T: Plain>(words: &T) -> __m256i {
         const { assert!(size_of::<T>() == 32) };

@@ -3,9 +3,11 @@
 //! For each block of the tape a user has a word whose bits say which of its events are for it. Each is copied from the tape
 //! to where the last one ended, whatever its length as 32 or 64 bytes, of which the next one overwrites what is too much.
 //! What there is to know about an event is in one word, which is looked up; sizes are constants, and positions have 16 bits,
-//! as far as the room behind everything reaches, so that nothing is left to be checked. How many events of a block are for a user is as good as random, and to have guessed
-//! wrong when the loop ends costs as much as several copies: so they are copied four at a time, the last of which may be
-//! the event behind the block, which has no bytes.
+//! as far as the room behind everything reaches, so that nothing is left to be checked.
+//!
+//! How many events of a block are for a user is as good as random, and to have guessed wrong when the loop ends costs as
+//! much as several copies: so they are copied four at a time, the last of which may be the event behind the block, which
+//! has no bytes.
 
 use super::idset::for_each_bit;
 use std::array;

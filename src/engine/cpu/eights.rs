@@ -3,7 +3,7 @@
 //! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions. What is to be kept of eight
 //! lanes is moved to the front by a permutation, which is looked up by the mask.
 
-use super::{for_avx2, load_ymm, lookup_second_of_eight, store_ymm, widen_eight};
+use super::{for_avx2, load_ymm, lookup_second_of_eight, padded, store_ymm, widen_eight};
 use crate::engine::{
     event::Kind,
     graph::NONE,
@@ -102,11 +102,8 @@ for_avx2! {
 
     /// Recipient and kind of each of up to eight events; 0 for those that there are not.
     fn parts(events: &[Slot]) -> (__m256i, __m256i) {
-        let mut padded = [Slot::default(); LANES];
-        let events = events.first_chunk().unwrap_or_else(|| {
-            padded[..events.len()].copy_from_slice(events);
-            &padded
-        });
+        let mut room = [Slot::default(); LANES];
+        let events = padded(events, &mut room);
         let [a, b, c, d] = [0, 1, 2, 3].map(|pair| load_ymm(&events.as_chunks::<2>().0[pair]));
         // The second words of the events 0 and 2, 1 and 3; 4 and 6, 5 and 7.
         let first = _mm256_castsi256_ps(_mm256_unpackhi_epi64(a, b));

@@ -2,7 +2,7 @@
 //!
 //! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions.
 
-use super::{POSITIONS, for_avx512, load, lookup_second, store, words_of};
+use super::{POSITIONS, for_avx512, load, lookup_second, padded, store, words_of};
 use crate::engine::{event::Kind, graph::NONE, run::Sorted, sequencer::Slot};
 use std::{arch::x86_64::*, array};
 
@@ -51,11 +51,8 @@ for_avx512! {
 
     /// Recipient and kind of each of up to sixteen events.
     fn parts(events: &[Slot]) -> (__m512i, __m512i) {
-        let mut padded = [Slot::default(); LANES];
-        let events = events.first_chunk().unwrap_or_else(|| {
-            padded[..events.len()].copy_from_slice(events);
-            &padded
-        });
+        let mut room = [Slot::default(); LANES];
+        let events = padded(events, &mut room);
         let quarters: [__m512i; 4] = array::from_fn(|quarter| load(&events.as_chunks::<4>().0[quarter]));
         let third = _mm512_add_epi32(_mm512_slli_epi32::<2>(words_of(load(&POSITIONS))), _mm512_set1_epi32(2));
         let fourth = _mm512_add_epi32(third, _mm512_set1_epi32(1));
