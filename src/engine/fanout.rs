@@ -25,8 +25,10 @@
 use super::{
     cpu::{ABREAST, Cpu, Insert, Marks, prefetch},
     gather::{Block, SLACK},
-    idset::{IdSet, for_each_bit},
+    graph::Audience,
+    idset::for_each_bit,
     mail::{Mail, TEXT_MAX},
+    relation::Columns,
     run::RUN,
     sequencer::INLINE_BYTES,
     text::Text,
@@ -202,18 +204,18 @@ impl FanOut {
         self.users
     }
 
-    /// An event for the members of a set. Returns how many that is.
+    /// An event for an audience. Returns how many that is.
     #[inline(always)]
-    pub(crate) fn multicast(&mut self, audience: &IdSet, text: Text<'_>) -> usize {
-        let IdSet::Bits(bits) = audience else {
+    pub(crate) fn multicast(&mut self, audience: Audience<'_>, text: Text<'_>) -> usize {
+        let recipients = audience.len;
+        let Columns::Bits(words) = audience.slots else {
             return self.multicast_few(audience, text);
         };
-        let recipients = bits.len();
         if self.rows.len() > WORDS_PER_RECIPIENT_MAX * recipients || recipients == 0 {
             return self.multicast_few(audience, text);
         }
         let place = self.push_text(text, recipients);
-        let mut words = bits.words().iter();
+        let mut words = words.iter();
         for row in &mut self.rows {
             row[place % 64] = words.next().copied().unwrap_or(0);
         }
@@ -222,16 +224,16 @@ impl FanOut {
     }
 
     /// Where a row would have little in it, or has to be made.
-    fn multicast_few(&mut self, audience: &IdSet, text: Text<'_>) -> usize {
-        let recipients = audience.len();
+    fn multicast_few(&mut self, audience: Audience<'_>, text: Text<'_>) -> usize {
+        let recipients = audience.len;
         if self.rows.len() > WORDS_PER_RECIPIENT_MAX * recipients && text.len <= TEXT_MAX {
-            audience.for_each(|slot| self.push_mail(slot as usize, text));
+            audience.slots.for_each(|slot| self.push_mail(slot as usize, text));
         } else if recipients > 0 {
             let place = self.push_text(text, recipients);
             for row in &mut self.rows {
                 row[place % 64] = 0;
             }
-            audience.for_each(|slot| self.rows[slot as usize / 64][place % 64] |= 1 << (slot % 64));
+            audience.slots.for_each(|slot| self.rows[slot as usize / 64][place % 64] |= 1 << (slot % 64));
             self.row_done(place);
         }
         recipients

@@ -1,15 +1,21 @@
 //! Who follows whom, and which of them are connected.
 //!
 //! User ids, any 64-bit numbers, are turned into dense *nodes* at the edge; everything behind that is an array. The graph
-//! proper is one set per node, `following`. From it and from who is connected follows `audience`: the
+//! proper is a [relation](super::relation) of nodes, `following`. From it and from who is connected follows `audience`: the
 //! connected followers of a node, as *user slots*, the small numbers that fan-out knows its recipients by. It is kept
 //! up to date on every follow, unfollow, login and logout, so that a status update costs as much as
-//! it has connected followers, not followers; a login costs as much as the user follows.
+//! it has connected followers, not followers; a login costs as much as the user follows. (In a small graph either costs a
+//! row of a matrix, at most 256 bytes.)
 //!
 //! A node that is neither connected nor part of any edge is given back, so memory is the graph's, not that
 //! of every id ever seen.
 
-use super::{cpu::Cpu, idset::IdSet, run::Sorted, sequencer::Slot};
+use super::{
+    cpu::Cpu,
+    relation::{Columns, Relation},
+    run::Sorted,
+    sequencer::Slot,
+};
 use hashbrown::HashMap;
 
 /// No node, or no slot.
@@ -19,14 +25,47 @@ pub(crate) const NONE: u32 = u32::MAX;
 const DIRECT_IDS: u64 = 1 << 20;
 
 /// The node of every id that is not known. It has no connection, no followers, and follows nobody.
-pub(crate) const NOBODY: usize = 0;
+pub(crate) const NOBODY: u32 = 0;
 
 /// An edge of the graph that comes or goes, by the nodes at its ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Edge {
     from: u32,
     to: u32,
+    /// The slot of `from`. It stays the same for as long as an edge is on its way: users come and go between runs only.
+    slot: u32,
     follows: bool,
+}
+
+/// The connected followers of a user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Audience<'a> {
+    pub(crate) slots: Columns<'a>,
+    /// How many they are.
+    pub(crate) len: usize,
+}
+
+/// The connected followers of all nodes.
+#[derive(Debug)]
+struct Audiences {
+    /// Per node: their slots. There are columns for all that are connected.
+    slots: Relation,
+    /// Per node: how many they are.
+    sizes: Vec<u32>,
+}
+
+impl Audiences {
+    #[inline(always)]
+    fn of(&self, node: u32) -> Audience<'_> {
+        Audience { slots: self.slots.row(node), len: self.sizes[node as usize] as usize }
+    }
+
+    #[inline(always)]
+    fn set(&mut self, node: u32, slot: u32, follows: bool) {
+        let more = self.slots.set(node, slot, follows);
+        let size = &mut self.sizes[node as usize];
+        *size = size.wrapping_add_signed(more);
+    }
 }
 
 /// The follow graph with its connected users.
@@ -38,12 +77,11 @@ pub(crate) struct Graph {
     hashed: HashMap<u64, u32>,
     /// Per node: the slot of its connection, or `NONE`.
     slots: Vec<u32>,
-    /// Per node: the slots of its connected followers.
-    audience: Vec<IdSet>,
-    /// Per node: the nodes that it follows.
-    following: Vec<IdSet>,
-    /// Per node: how many follow it, connected or not.
-    followers: Vec<u32>,
+    audiences: Audiences,
+    /// Per node: the nodes that it follows. There are columns for all nodes.
+    following: Relation,
+    /// Per node: how many ends of edges are at it.
+    degrees: Vec<u32>,
     /// Per node: the user's id.
     ids: Vec<u64>,
     free: Vec<u32>,
@@ -58,9 +96,9 @@ impl Default for Graph {
             direct: Vec::new(),
             hashed: HashMap::new(),
             slots: vec![NONE],
-            audience: vec![IdSet::default()],
-            following: vec![IdSet::default()],
-            followers: vec![0],
+            audiences: Audiences { slots: Relation::default(), sizes: vec![0] },
+            following: Relation::default(),
+            degrees: vec![0],
             ids: vec![0],
             free: Vec::new(),
             fading: Vec::new(),
@@ -70,32 +108,36 @@ impl Default for Graph {
 }
 
 impl Graph {
-    /// What is known about an id that is small.
+    /// The node of an id, and the slot of its connection.
     #[inline(always)]
-    fn direct(&self, id: u64) -> Option<&[u32; 2]> {
-        self.direct.get(usize::try_from(id).ok()?)
+    fn look_up(&self, id: u64) -> [u32; 2] {
+        match usize::try_from(id).ok().and_then(|id| self.direct.get(id)) {
+            Some(&known) => known,
+            None => self.look_up_far(id),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_far(&self, id: u64) -> [u32; 2] {
+        self.hashed.get(&id).map_or([NOBODY, NONE], |&node| [node, self.slots[node as usize]])
     }
 
     /// The node of an id.
     #[inline(always)]
-    fn node(&self, id: u64) -> usize {
-        let node = self.direct(id).map(|[node, _]| node).or_else(|| self.hashed.get(&id));
-        node.map_or(NOBODY, |&node| node as usize)
+    fn node(&self, id: u64) -> u32 {
+        self.look_up(id)[0]
     }
 
     /// The slot of a user, `NONE` if it is not connected.
     #[inline(always)]
     pub(crate) fn slot(&self, id: u64) -> u32 {
-        match self.direct(id) {
-            Some(&[_, slot]) => slot,
-            None => self.hashed.get(&id).map_or(NONE, |&node| self.slots[node as usize]),
-        }
+        self.look_up(id)[1]
     }
 
     /// The slots of the connected followers of a user.
     #[inline(always)]
-    pub(crate) fn audience(&self, id: u64) -> &IdSet {
-        &self.audience[self.node(id)]
+    pub(crate) fn audience(&self, id: u64) -> Audience<'_> {
+        self.audiences.of(self.node(id))
     }
 
     /// Edges of the graph.
@@ -113,145 +155,152 @@ impl Graph {
     /// known; otherwise both are nobody if either is not known.
     #[inline(always)]
     pub(crate) fn locate(&mut self, from: u64, to: u64, follows: bool) -> Edge {
-        let (mut from_node, mut to_node) = (self.node(from), self.node(to));
+        let ([mut from_node, slot], [mut to_node, _]) = (self.look_up(from), self.look_up(to));
         if from_node.min(to_node) == NOBODY {
-            (from_node, to_node) = self.make_known(from, to, follows);
+            [from_node, to_node] = self.make_known(from, to, follows);
         }
-        self.following[from_node].prefetch(to_node as u32);
-        Edge { from: from_node as u32, to: to_node as u32, follows }
+        self.following.prefetch(from_node, to_node);
+        Edge { from: from_node, to: to_node, slot, follows }
     }
 
     /// The nodes of two ids of which one at least is not known.
     #[cold]
-    fn make_known(&mut self, from: u64, to: u64, follows: bool) -> (usize, usize) {
-        if follows { (self.intern(from), self.intern(to)) } else { (NOBODY, NOBODY) }
+    fn make_known(&mut self, from: u64, to: u64, follows: bool) -> [u32; 2] {
+        if follows { [self.intern(from), self.intern(to)] } else { [NOBODY; 2] }
     }
 
     /// Adds or removes an edge. Says whether its audience is to be told: it stays as it is until then, so that edges can run
     /// ahead of the events that they concern. [`Graph::forget`] comes after that.
     #[inline(always)]
     pub(crate) fn set(&mut self, edge: &Edge) -> bool {
-        let &Edge { from, to, follows } = edge;
-        if from.min(to) == NOBODY as u32 {
+        let &Edge { from, to, slot, follows } = edge;
+        if from.min(to) == NOBODY {
             return false;
         }
-        let following = &mut self.following[from as usize];
-        let more = following.set(to, follows);
-        let followers = &mut self.followers[to as usize];
-        *followers = followers.wrapping_add_signed(more);
-        if *followers == 0 || following.is_empty() {
+        let more = self.following.set(from, to, follows);
+        let [from_degree, to_degree] = [from, to].map(|node| {
+            let degree = &mut self.degrees[node as usize];
+            *degree = degree.wrapping_add_signed(more);
+            *degree
+        });
+        if from_degree.min(to_degree) == 0 {
             self.fading.extend([from, to]);
         }
         self.edges = self.edges.wrapping_add_signed(more.into());
-        self.slots[from as usize] != NONE
+        slot != NONE
     }
 
     /// Tells the audience that somebody connected has begun or ceased to follow.
     #[inline(always)]
     pub(crate) fn tell(&mut self, edge: &Edge) {
-        self.audience[edge.to as usize].set(self.slots[edge.from as usize], edge.follows);
+        self.audiences.set(edge.to, edge.slot, edge.follows);
     }
 
     /// Gives back the nodes that have become unused.
     #[inline(always)]
     pub(crate) fn forget(&mut self) {
         while let Some(node) = self.fading.pop() {
-            self.forget_if_unused(node as usize);
+            self.forget_if_unused(node);
         }
     }
 
     /// The user `id` is connected, as `slot`. It must not be connected already.
     pub(crate) fn connect(&mut self, id: u64, slot: u32) {
         let node = self.intern(id);
-        debug_assert_eq!(self.slots[node], NONE);
+        debug_assert_eq!(self.slots[node as usize], NONE);
         self.set_slot(node, slot);
-        let Self { following, audience, .. } = self;
-        following[node].for_each(|followed| {
-            audience[followed as usize].insert(slot);
-        });
+        self.audiences.slots.fit_columns(slot as usize + 1);
+        self.tell_everyone(node, slot, true);
     }
 
     /// The user `id` is not connected any more.
     pub(crate) fn disconnect(&mut self, id: u64) {
-        let node = self.node(id);
-        if node == NOBODY {
+        let [node, slot] = self.look_up(id);
+        if slot == NONE {
             return;
         }
-        let slot = self.slots[node];
         self.set_slot(node, NONE);
-        let Self { following, audience, .. } = self;
-        following[node].for_each(|followed| {
-            audience[followed as usize].remove(slot);
-        });
+        self.tell_everyone(node, slot, false);
         self.forget_if_unused(node);
     }
 
-    fn set_slot(&mut self, node: usize, slot: u32) {
-        self.slots[node] = slot;
-        if let Some([_, direct]) = self.direct.get_mut(self.ids[node] as usize) {
+    /// Tells the audience of everybody whom a node follows that it has come or gone.
+    fn tell_everyone(&mut self, node: u32, slot: u32, follows: bool) {
+        let Self { following, audiences, .. } = self;
+        following.row(node).for_each(|followed| audiences.set(followed, slot, follows));
+    }
+
+    fn set_slot(&mut self, node: u32, slot: u32) {
+        self.slots[node as usize] = slot;
+        let id = usize::try_from(self.ids[node as usize]).ok();
+        if let Some([_, direct]) = id.and_then(|id| self.direct.get_mut(id)) {
             *direct = slot;
         }
     }
 
-    /// Removes every edge.
+    /// Removes every edge: nothing is left but who is connected.
     pub(crate) fn clear_edges(&mut self) {
-        for node in NOBODY + 1..self.ids.len() {
-            self.audience[node] = IdSet::default();
-            self.following[node] = IdSet::default();
-            self.followers[node] = 0;
-        }
-        self.edges = 0;
-        for node in NOBODY + 1..self.ids.len() {
-            self.forget_if_unused(node);
+        let old = std::mem::take(self);
+        for (id, slot) in old.ids.into_iter().zip(old.slots).filter(|&(_, slot)| slot != NONE) {
+            self.connect(id, slot);
         }
     }
 
-    fn intern(&mut self, id: u64) -> usize {
+    /// From here on it is kept as a large graph is, until it is cleared.
+    #[cfg(test)]
+    pub(crate) fn become_large(&mut self) {
+        self.following = Relation::large();
+        self.audiences.slots = Relation::large();
+    }
+
+    fn intern(&mut self, id: u64) -> u32 {
         match self.node(id) {
             NOBODY => self.add_node(id),
             node => node,
         }
     }
 
-    fn add_node(&mut self, id: u64) -> usize {
-        let index = if let Some(index) = self.free.pop() {
-            self.ids[index as usize] = id;
-            index
+    fn add_node(&mut self, id: u64) -> u32 {
+        let node = if let Some(node) = self.free.pop() {
+            self.ids[node as usize] = id;
+            node
         } else {
             self.ids.push(id);
-            self.followers.push(0);
+            self.degrees.push(0);
             self.slots.push(NONE);
-            self.audience.push(IdSet::default());
-            self.following.push(IdSet::default());
+            self.audiences.sizes.push(0);
+            self.following.fit_columns(self.ids.len());
             self.ids.len() as u32 - 1
         };
         if id < DIRECT_IDS {
             if self.direct.len() <= id as usize {
-                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY as u32, NONE]);
+                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY, NONE]);
             }
-            self.direct[id as usize] = [index, NONE];
+            self.direct[id as usize] = [node, NONE];
         } else {
-            self.hashed.insert(id, index);
+            self.hashed.insert(id, node);
         }
-        index as usize
+        node
     }
 
     #[cold]
-    fn forget_if_unused(&mut self, node: usize) {
-        let id = self.ids[node];
-        let used = self.slots[node] != NONE || self.followers[node] != 0 || !self.following[node].is_empty();
+    fn forget_if_unused(&mut self, node: u32) {
+        let at = node as usize;
+        let id = self.ids[at];
+        let used = self.slots[at] != NONE || self.degrees[at] != 0;
         // A node that has been given back keeps its last id, which may be another one's by now.
         if used || self.node(id) != node {
             return;
         }
+        debug_assert_eq!(self.audiences.sizes[at], 0, "who has no edges has no followers");
         if id < DIRECT_IDS {
-            self.direct[id as usize] = [NOBODY as u32, NONE];
+            self.direct[id as usize] = [NOBODY, NONE];
         } else {
             self.hashed.remove(&id);
         }
-        self.audience[node] = IdSet::default();
-        self.following[node] = IdSet::default();
-        self.free.push(node as u32);
+        self.audiences.slots.forget(node);
+        self.following.forget(node);
+        self.free.push(node);
     }
 }
 
@@ -260,6 +309,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
+
+    /// The ids of those who do nothing.
+    const IDLE: u64 = 1000;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -289,14 +341,29 @@ mod tests {
         graph.forget();
     }
 
+    /// A graph in which so many users are connected who do nothing, and that has become large already or has not.
+    fn graph_with(idle: u32, is_large: bool) -> Graph {
+        let mut graph = Graph::default();
+        if is_large {
+            graph.become_large();
+        }
+        for slot in 0..idle {
+            graph.connect(IDLE + u64::from(slot), slot);
+        }
+        graph
+    }
+
     #[test]
     fn whoever_is_not_known_is_nobody() {
         let mut graph = Graph::default();
         change(&mut graph, 0, 1, false);
         graph.disconnect(0);
+        change(&mut graph, 2, 3, true);
+        graph.disconnect(2);
+        change(&mut graph, 2, 3, false);
         for id in [0, 1, DIRECT_IDS, u64::MAX] {
             assert_eq!(graph.slot(id), NONE);
-            assert!(graph.audience(id).is_empty());
+            assert_eq!(graph.audience(id).len, 0);
         }
         assert_eq!(graph.edges(), 0);
         graph.connect(0, 7);
@@ -305,11 +372,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_audience_is_the_connected_followers(steps in prop::collection::vec(step(), 0..300)) {
-            let mut graph = Graph::default();
+        fn the_audience_is_the_connected_followers(
+            steps in prop::collection::vec(step(), 0..300),
+            idle in prop_oneof![Just(0), 0..200u32],
+            is_large in any::<bool>(),
+        ) {
+            let mut graph = graph_with(idle, is_large);
             let mut edges: BTreeSet<(u64, u64)> = BTreeSet::new();
             let mut connected: BTreeMap<u64, u32> = BTreeMap::new();
-            let mut free: Vec<u32> = (0..100).rev().collect();
+            let mut free: Vec<u32> = (idle..idle + 100).rev().collect();
             for step in steps {
                 match step {
                     Step::Follow(from, to) => {
@@ -340,11 +411,12 @@ mod tests {
                 prop_assert_eq!(graph.edges(), edges.len() as u64);
                 let known: BTreeSet<u64> =
                     edges.iter().flat_map(|&(from, to)| [from, to]).chain(connected.keys().copied()).collect();
-                prop_assert_eq!(graph.ids.len() - 1 - graph.free.len(), known.len(), "nodes are given back");
+                prop_assert_eq!(graph.ids.len() - 1 - graph.free.len(), idle as usize + known.len(), "nodes are given back");
                 for &id in &known {
                     prop_assert_eq!(graph.slot(id), connected.get(&id).copied().unwrap_or(NONE));
                     let mut audience = Vec::new();
-                    graph.audience(id).for_each(|slot| audience.push(slot));
+                    graph.audience(id).slots.for_each(|slot| audience.push(slot));
+                    prop_assert_eq!(graph.audience(id).len, audience.len());
                     audience.sort_unstable();
                     let mut expected: Vec<u32> = edges
                         .iter()

@@ -27,17 +27,6 @@ pub(crate) struct Bits {
     count: u32,
 }
 
-impl Bits {
-    #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
-        self.count as usize
-    }
-
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.words
-    }
-}
-
 impl Default for IdSet {
     fn default() -> Self {
         Self::List(SmallVec::new())
@@ -45,9 +34,19 @@ impl Default for IdSet {
 }
 
 impl IdSet {
+    /// The set whose members' bits are set.
+    pub(crate) fn of_bits(words: &[u64]) -> Self {
+        let count = words.iter().map(|word| word.count_ones()).sum();
+        let mut set = Self::Bits(Bits { words: words.to_vec(), count });
+        if (count as usize) < words.len() {
+            set.become_sparse();
+        }
+        set
+    }
+
     /// Number of members.
     #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Self::Bits(bits) => bits.count as usize,
             Self::List(list) => list.len(),
@@ -55,12 +54,10 @@ impl IdSet {
         }
     }
 
+    /// The members as bits, if they are.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Self::Bits(bits) => bits.count == 0,
-            _ => self.len() == 0,
-        }
+    pub(crate) fn bits(&self) -> Option<&[u64]> {
+        if let Self::Bits(bits) = self { Some(&bits.words) } else { None }
     }
 
     /// Adds or removes `id`; says how many members more there are: one, none, or -1. Which of the two it is, and whether it
@@ -70,9 +67,7 @@ impl IdSet {
         if let Self::Bits(Bits { words, count }) = self
             && let Some(word) = words.get_mut(id as usize / 64)
         {
-            let was = *word >> (id % 64) & 1;
-            *word ^= (was ^ u64::from(member)) << (id % 64);
-            let more = i32::from(member) - was as i32;
+            let more = set_bit(word, id, member);
             *count = count.wrapping_add_signed(more);
             if (*count as usize) < words.len() / 4 {
                 self.become_sparse();
@@ -94,16 +89,6 @@ impl IdSet {
         {
             prefetch(word);
         }
-    }
-
-    /// Adds `id`.
-    pub(crate) fn insert(&mut self, id: u32) -> bool {
-        self.set(id, true) != 0
-    }
-
-    /// Removes `id`.
-    pub(crate) fn remove(&mut self, id: u32) -> bool {
-        self.set(id, false) != 0
     }
 
     fn remove_slowly(&mut self, id: u32) -> bool {
@@ -204,6 +189,14 @@ impl IdSet {
     }
 }
 
+/// Sets the bit of a member, or clears it; says how many members more there are.
+#[inline(always)]
+pub(crate) fn set_bit(word: &mut u64, id: u32, member: bool) -> i32 {
+    let was = *word >> (id % 64) & 1;
+    *word ^= (was ^ u64::from(member)) << (id % 64);
+    i32::from(member) - was as i32
+}
+
 /// Calls `f` with the index of every bit that is set.
 #[inline]
 pub(crate) fn for_each_bit(words: &[u64], mut f: impl FnMut(usize)) {
@@ -231,11 +224,8 @@ mod tests {
             let mut set = IdSet::default();
             let mut model = BTreeSet::new();
             for &(insert, id) in &steps {
-                if insert {
-                    prop_assert_eq!(set.insert(id), model.insert(id));
-                } else {
-                    prop_assert_eq!(set.remove(id), model.remove(&id));
-                }
+                let more = if insert { i32::from(model.insert(id)) } else { -i32::from(model.remove(&id)) };
+                prop_assert_eq!(set.set(id, insert), more);
                 prop_assert_eq!(set.len(), model.len());
             }
             let mut members = Vec::new();
@@ -244,9 +234,9 @@ mod tests {
             prop_assert!(members.iter().eq(&model));
             if drain {
                 for id in members {
-                    prop_assert!(set.remove(id));
+                    prop_assert_eq!(set.set(id, false), -1);
                 }
-                prop_assert!(set.is_empty());
+                prop_assert_eq!(set.len(), 0);
             }
         }
     }
@@ -254,11 +244,15 @@ mod tests {
     #[test]
     fn it_takes_the_form_that_is_smallest() {
         let mut set = IdSet::default();
-        (0..1000).for_each(|id| assert!(set.insert(id)));
+        (0..1000).for_each(|id| assert_eq!(set.set(id, true), 1));
         assert!(matches!(set, IdSet::Bits(_)));
-        (0..999).for_each(|id| assert!(set.remove(id)));
+        (0..999).for_each(|id| assert_eq!(set.set(id, false), -1));
         assert!(matches!(set, IdSet::List(_)));
-        (0..1000).for_each(|id| assert!(set.insert(id * 1_000_000)));
+        (0..1000).for_each(|id| assert_eq!(set.set(id * 1_000_000, true), 1));
         assert!(matches!(set, IdSet::Hash(_)));
+        let dense = IdSet::of_bits(&[0b11, 0]);
+        assert!(matches!(dense, IdSet::Bits(_)) && dense.len() == 2);
+        let sparse = IdSet::of_bits(&[0, 0b10]);
+        assert!(matches!(sparse, IdSet::List(_)) && sparse.len() == 1);
     }
 }

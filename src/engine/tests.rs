@@ -154,7 +154,13 @@ impl Model {
     }
 }
 
-fn compare(cpu: Cpu, lines: &[Line], pauses: &[Pause], limits: (usize, usize)) -> Result<(), TestCaseError> {
+fn compare(
+    cpu: Cpu,
+    lines: &[Line],
+    pauses: &[Pause],
+    limits: (usize, usize),
+    is_large: bool,
+) -> Result<(), TestCaseError> {
     let mut order: Vec<(u64, usize)> =
         lines.iter().enumerate().map(|(seq, line)| (seq as u64 + line.late, seq)).collect();
     order.sort_unstable();
@@ -173,6 +179,9 @@ fn compare(cpu: Cpu, lines: &[Line], pauses: &[Pause], limits: (usize, usize)) -
         received: Received::new(),
         carry: Vec::new(),
     };
+    if is_large {
+        subject.engine.graph.become_large();
+    }
     let mut model = Model::default();
     let mut rest = stream.as_bytes();
     for pause in pauses {
@@ -208,11 +217,12 @@ proptest! {
         limits in prop_oneof![Just((4096, 64)), Just((4096, 4096)), Just((20_000, 2_000)), Just((512 << 10, 56 << 10))],
         // With so many users, what is for one of them does not get a row.
         crowd in prop_oneof![2 => Just(0), 1 => 120..250u64],
+        is_large in any::<bool>(),
     ) {
         let arrivals = (1_000..1_000 + crowd).map(|id| Pause { bytes: 0, comes: Some(id), goes: None });
         let pauses: Vec<Pause> = arrivals.chain(pauses).collect();
         for cpu in Cpu::all() {
-            compare(cpu, &lines, &pauses, limits)?;
+            compare(cpu, &lines, &pauses, limits, is_large)?;
         }
     }
 }
@@ -235,6 +245,8 @@ fn three_hundred_users_with_forty_followers_each_get_everything() {
     let pauses: Vec<Pause> =
         users.iter().map(|&id| Pause { bytes: 1, comes: Some(id), goes: None }).collect();
     for cpu in Cpu::all() {
-        compare(cpu, &lines, &pauses, (512 << 10, 56 << 10)).unwrap();
+        for is_large in [false, true] {
+            compare(cpu, &lines, &pauses, (512 << 10, 56 << 10), is_large).unwrap();
+        }
     }
 }
