@@ -15,7 +15,7 @@ use super::{
     text::Text,
 };
 use crate::counters::Counters;
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 /// Parse: reads the ordinary lines in `chunk[range]`, up to the first other one. Returns how many there are, and the sum
 /// of their numbers.
@@ -24,8 +24,8 @@ pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
     let (mut lines, mut sum) = (0, 0u64);
     let mut at = range.start;
     let chunk = &chunk[..range.end];
-    let mut batch = Lines::default();
-    while let Some(next) = Cpu::detect().scan(chunk, at, &mut batch) {
+    let (cpu, mut batch) = (Cpu::detect(), Lines::default());
+    while let Some(next) = cpu.scan(chunk, at, &mut batch) {
         at = next;
         lines += batch.len();
         let lines = batch.seqs().iter().zip(batch.slots(0));
@@ -65,8 +65,17 @@ impl Ring {
         let first = self.0.cursor() as u64;
         let mut released = 0;
         for batch in numbers.chunks(BATCH_LINES) {
-            for &number in batch {
-                self.0.put(first + number, Slot::new(3, FRESH, 0, 0, 0, 1));
+            let mut seqs = [0; BATCH_LINES];
+            let seqs = &mut seqs[..batch.len()];
+            for (seq, number) in seqs.iter_mut().zip(batch) {
+                *seq = first + number;
+            }
+            let slot = Slot::new(3, FRESH, 0, 0, 0, 1);
+            let mut done = self.0.put_many(seqs, iter::repeat(slot));
+            while let Some(&seq) = seqs.get(done) {
+                self.0.put(seq, slot);
+                done += 1;
+                done += self.0.put_many(&seqs[done..], iter::repeat(slot));
             }
             loop {
                 let len = self.0.run(RUN).1.len();
