@@ -68,7 +68,7 @@ fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
         timeout: Some(1_000_000),
         event_bytes_max: 1024,
         turn_bytes_max: 512 << 10,
-        turn_bytes_mean: 64 << 10,
+        turn_bytes_mean: 56 << 10,
     });
     for &id in users {
         engine.connect(id);
