@@ -17,12 +17,22 @@ struct Row {
     /// Microseconds: median over the runs, with spread.
     p50: Spread,
     p99: Spread,
+    /// Microseconds: run by run.
+    runs: Vec<Run>,
+    /// Times that were measured, in all runs.
+    deliveries: u64,
     /// Microseconds: of all runs together.
     percentiles: Vec<(String, f64)>,
     /// `p99` divided by that of the limit's run beside it.
     p99_ratio: Option<Spread>,
     /// With `busyPoll`: divided by those of the run without it beside it.
     without_busy_poll: Option<Ratios>,
+}
+
+#[derive(Debug, Serialize)]
+struct Run {
+    p50: f64,
+    p99: f64,
 }
 
 /// Quotients of two contenders' runs.
@@ -102,12 +112,18 @@ fn together(histograms: &[Histogram<u64>]) -> Histogram<u64> {
 
 fn row((who, histograms): &Runs, limit: Option<&Runs>) -> Row {
     let beside = limit.filter(|(limit, _)| limit.name != who.name);
-    let all = percentiles(&together(histograms));
+    let all = together(histograms);
+    let run = |times| Run { p50: micros(times, 0.5), p99: micros(times, 0.99) };
     Row {
         server: who.name.clone(),
         p50: Spread::of(histograms.iter().map(|times| micros(times, 0.5))),
         p99: Spread::of(histograms.iter().map(|times| micros(times, 0.99))),
-        percentiles: all.into_iter().map(|(name, ns)| (name.to_owned(), ns as f64 / 1e3)).collect(),
+        runs: histograms.iter().map(run).collect(),
+        deliveries: all.len(),
+        percentiles: percentiles(&all)
+            .into_iter()
+            .map(|(name, ns)| (name.to_owned(), ns as f64 / 1e3))
+            .collect(),
         p99_ratio: beside.map(|(_, limits)| Ratios::of(histograms, limits).p99),
         without_busy_poll: None,
     }
@@ -134,6 +150,13 @@ fn table(bench: &Bench, seconds: f64, rows: &[Row]) -> String {
             let (p50, p99) = (ratios.p50.told(), ratios.p99.told());
             let _ = writeln!(text, "With `busyPoll` divided by without, likewise: p50 {p50}, p99 {p99}.");
         }
+    }
+    if let [server, .., limit] = rows {
+        let times = limit.deliveries as f64 / server.deliveries as f64;
+        let _ = writeln!(
+            text,
+            "The limit sends each user all that it reads: {times:.0} times the deliveries of the server."
+        );
     }
     text
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 /// The machine and the commit.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
+    /// Its name says little in a virtual machine; family and model say which it is.
     processor: String,
     cores: usize,
     memory_gib: u64,
@@ -37,12 +38,28 @@ pub(crate) fn describe() -> Machine {
     // Builders append their own name to the version.
     let kernel = release.map(|text| text.split('-').next().unwrap_or_default().to_owned());
     Machine {
-        processor: field("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
+        processor: processor().unwrap_or_else(unknown),
         cores: std::thread::available_parallelism().map_or(0, Into::into).max(online()),
         memory_gib: kib.unwrap_or(0) >> 20,
         kernel: kernel.unwrap_or_else(|_| unknown()),
         commit: git(&["rev-parse", "--short=10", "HEAD"]).map_or_else(unknown, |commit| commit + mark),
     }
+}
+
+/// Name, family, model, and what of its vector instructions the server would use.
+fn processor() -> Option<String> {
+    let of = |name| field("/proc/cpuinfo", name);
+    let name = of("model name")?;
+    let (Some(family), Some(model), Some(flags)) = (of("cpu family"), of("model\t"), of("flags")) else {
+        return Some(name);
+    };
+    let has = |wanted| flags.split(' ').any(|flag| flag == wanted);
+    let vectors = match () {
+        () if has("avx512_vbmi2") => "AVX-512",
+        () if has("avx2") => "AVX2",
+        () => "no AVX2",
+    };
+    Some(format!("{name} (family {family}, model {model}, {vectors})"))
 }
 
 /// This program may be bound to one core: all are counted.

@@ -44,6 +44,19 @@ pub enum Section {
     All,
 }
 
+impl Section {
+    /// Scale and number of comparisons, unless others are asked for. Below that scale nothing is said about targets.
+    fn usual(self) -> (f64, usize) {
+        match self {
+            Section::Users => (0.3, 5),
+            Section::Memory => (1.0, 1),
+            Section::Batches => (1.0, 3),
+            Section::Latency => (1.0, 11),
+            Section::Shapes | Section::All => (1.0, 7),
+        }
+    }
+}
+
 /// Options of `maze bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchOptions {
@@ -59,12 +72,12 @@ pub struct BenchOptions {
     /// Shapes to run, if not all
     #[arg(long, value_enum, value_delimiter = ',')]
     pub shapes: Vec<Shape>,
-    /// Shrinks all numbers of events
-    #[arg(long, default_value_t = 1.0)]
-    pub scale: f64,
-    /// How many times each comparison is made
-    #[arg(long, default_value_t = 5)]
-    pub pairs: usize,
+    /// Shrinks all numbers of events [default: 1, for users 0.3]
+    #[arg(long)]
+    pub scale: Option<f64>,
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11]
+    #[arg(long)]
+    pub pairs: Option<usize>,
     /// Events per second where latency is measured
     #[arg(long, default_value_t = 100_000.0)]
     pub rate: f64,
@@ -94,7 +107,10 @@ pub(crate) struct Bench {
     pub(crate) rate: f64,
     pub(crate) shapes: Vec<Shape>,
     pub(crate) servers: Vec<Contender>,
+    /// The first of them with defaults, but for its ports.
+    pub(crate) plain: Contender,
     pub(crate) limit: Contender,
+    is_whole: bool,
     server_core: Option<usize>,
     maze: String,
     out: PathBuf,
@@ -102,23 +118,24 @@ pub(crate) struct Bench {
 
 impl Bench {
     fn new(options: &BenchOptions) -> Result<Bench, String> {
-        if !(options.scale > 0.0 && options.scale <= 10.0) {
-            return Err(format!("scale {}: accepted is a number above 0, up to 10", options.scale));
+        if let Some(scale) = options.scale.filter(|scale| !(*scale > 0.0 && *scale <= 10.0)) {
+            return Err(format!("scale {scale}: accepted is a number above 0, up to 10"));
         }
-        if options.pairs == 0 {
+        if options.pairs == Some(0) {
             return Err("pairs 0: accepted is 1 or more".into());
         }
-        let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+        let program = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
         let quoted = |path: &Path| {
             shlex::try_quote(&path.to_string_lossy()).map(std::borrow::Cow::into_owned).unwrap_or_default()
         };
-        let beside = own.with_file_name("fortnight");
-        let server = match &options.server {
-            Some(command) => command.clone(),
-            None if beside.exists() => format!(
-                "{} --event-source-server-port 0 --user-server-port 0 --max-user-clients 12000 --log-level warn",
-                quoted(&beside)
-            ),
+        let beside = program.with_file_name("fortnight");
+        let (plain, server) = match &options.server {
+            Some(command) => (command.clone(), command.clone()),
+            None if beside.exists() => {
+                let ports = "--event-source-server-port 0 --user-server-port 0 --log-level warn";
+                let plain = format!("{} {ports}", quoted(&beside));
+                (plain.clone(), format!("{plain} --max-user-clients 12000"))
+            }
             None => {
                 return Err(format!(
                     "server: {} is not there; build it, or say --server 'CMD'",
@@ -126,8 +143,8 @@ impl Bench {
                 ));
             }
         };
-        let mut servers =
-            vec![Contender { name: "fortnight".into(), command: server, expect: Expect::Protocol }];
+        let own = |command| Contender { name: "fortnight".into(), command, expect: Expect::Protocol };
+        let (plain, mut servers) = (own(plain), vec![own(server)]);
         for command in &options.against {
             let name = shlex::split(command).unwrap_or_default().into_iter().find(|word| !word.contains('='));
             let name = name
@@ -142,12 +159,14 @@ impl Bench {
         if let Some(core) = options.core.or(two.then_some(1)) {
             pin(core)?;
         }
-        let maze = quoted(&own);
+        let maze = quoted(&program);
         let command = format!("{maze} limit --event-source-server-port 0 --user-server-port 0");
         let shapes = if options.shapes.is_empty() { Shape::BENCH.to_vec() } else { options.shapes.clone() };
         Ok(Bench {
-            scale: options.scale,
-            pairs: options.pairs,
+            scale: 1.0,
+            pairs: 1,
+            is_whole: true,
+            plain,
             rate: options.rate,
             shapes,
             servers,
@@ -156,6 +175,23 @@ impl Bench {
             maze,
             out: options.out.clone(),
         })
+    }
+
+    /// From here on a section is measured.
+    fn begin(&mut self, section: Section, options: &BenchOptions) {
+        let (scale, pairs) = section.usual();
+        self.scale = options.scale.unwrap_or(scale);
+        self.pairs = options.pairs.unwrap_or(pairs);
+        self.is_whole = self.scale >= scale;
+    }
+
+    /// What to say about a target. With fewer events nothing: what they begin with weighs more, and a graph is smaller.
+    pub(crate) fn verdict(&self, is_met: bool) -> &'static str {
+        match is_met {
+            _ if !self.is_whole => "not judged at this scale",
+            true => "met",
+            false => "missed",
+        }
     }
 
     /// `maze limit --forward`, for latency.
@@ -259,7 +295,8 @@ impl Bench {
             Ok::<(), String>(())
         };
         write(format!("{section}.json"), format!("{value:#}\n"))?;
-        let how = format!("{about}; scale {}, {} pairs.", self.scale, self.pairs);
+        let pairs = if self.pairs == 1 { "once each".to_owned() } else { format!("{} pairs", self.pairs) };
+        let how = format!("{about}; scale {}, {pairs}.", self.scale);
         write(format!("{section}.md"), format!("# {section}\n\n{how}\n\n{markdown}"))?;
         println!("\n{markdown}");
         Ok(())
@@ -313,7 +350,7 @@ impl Spread {
 pub fn bench(options: &BenchOptions) -> ExitCode {
     start_log(LogLevel::Info);
     raise_open_files();
-    let bench = match Bench::new(options) {
+    let mut bench = match Bench::new(options) {
         Ok(bench) => bench,
         Err(sentence) => return refuse(&sentence),
     };
@@ -329,7 +366,8 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
         (Section::Batches, sweeps::batches),
         (Section::Latency, latency::run),
     ];
-    for (_, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
+    for (section, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
+        bench.begin(section, options);
         if let Err(sentence) = run(&bench) {
             eprintln!("maze: {sentence}");
             return ExitCode::FAILURE;

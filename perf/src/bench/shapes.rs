@@ -49,7 +49,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     for shape in &bench.shapes {
         rows.extend(shape_rows(bench, *shape)?);
     }
-    bench.store("shapes", &rows, &table(&rows))
+    bench.store("shapes", &rows, &table(bench, &rows))
 }
 
 fn ns(figures: &Figures) -> f64 {
@@ -98,7 +98,7 @@ fn shape_rows(bench: &Bench, shape: Shape) -> Result<Vec<Row>, String> {
     Ok(rows.collect())
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(bench: &Bench, rows: &[Row]) -> String {
     let mut text = String::from(
         "| shape | server | ns per delivery | limit | × limit, CPU | target | × limit, wall | M events/s | M deliveries/s | peak MiB | load busy |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -127,7 +127,7 @@ fn table(rows: &[Row]) -> String {
         let same = |row: &&Row| row.shape == Shape::CelebrityFew && row.server == many.server;
         if let Some(few) = rows.iter().find(same) {
             let ratio = many.ns.median / few.ns.median;
-            let verdict = if ratio <= CELEBRITY_TARGET { "met" } else { "missed" };
+            let verdict = bench.verdict(ratio <= CELEBRITY_TARGET);
             let _ = writeln!(
                 text,
                 "\n{}: a status update of the celebrity costs {ratio:.2} times what it costs when only \

@@ -104,11 +104,17 @@ pub(super) fn users(bench: &Bench) -> Result<(), String> {
         if let (Some(few), Some(many)) = (at(100), at(10_000)) {
             let growth = many.ns.median / few.ns.median;
             let of_limit = many.limit_ns.median / few.limit_ns.median;
-            let verdict = if growth <= 1.25 { "met" } else { "missed" };
+            let verdict = bench.verdict(growth <= 1.25);
+            let own = points.iter().filter(|point| point.series == series);
+            let dearest = own.max_by(|a, b| a.ns.median.total_cmp(&b.ns.median)).unwrap_or(many);
             let _ = writeln!(
                 text,
                 "\n{series}: from 100 to 10,000 users, the cost per delivery grows {growth:.2} times \
-                (target 1.25: {verdict}); the limit's grows {of_limit:.2} times."
+                (target 1.25: {verdict}); the limit's grows {of_limit:.2} times. It is dearest at {} users: {:.2} \
+                times what it is at 100, the limit's {:.2} times.",
+                dearest.x,
+                dearest.ns.median / few.ns.median,
+                dearest.limit_ns.median / few.limit_ns.median
             );
         }
     }
@@ -131,7 +137,7 @@ pub(super) fn batches(bench: &Bench) -> Result<(), String> {
     let mut text = table("batch size", &points);
     let costs = Spread::of(points.iter().map(|point| point.ns.median));
     let factor = costs.most / costs.least;
-    let verdict = if factor <= 2.0 { "met" } else { "missed" };
+    let verdict = bench.verdict(factor <= 2.0);
     let _ = writeln!(
         text,
         "\nThe dearest batch size costs {factor:.2} times the cheapest (target 2.0: {verdict})."
@@ -172,7 +178,7 @@ pub(super) fn memory(bench: &Bench) -> Result<(), String> {
         let _ = writeln!(text, "| {events} | {:.1} |", *peak as f64 / MIB);
     }
     let growth = peaks[4].1 as f64 / peaks[2].1 as f64;
-    let verdict = |met: bool| if met { "met" } else { "missed" };
+    let verdict = |is_met| bench.verdict(is_met);
     let _ = writeln!(
         text,
         "\nTen times the events, {growth:.3} times the peak (target 1.05: {}).",
@@ -192,8 +198,12 @@ pub(super) fn memory(bench: &Bench) -> Result<(), String> {
     bench.store("memory", &Memory { start_bytes, idle_users, idle_user_bytes, peaks }, &text)
 }
 
-/// Memory at the start, idle users connected, and memory that each of them adds.
+/// Memory at the start with defaults, idle users connected, and memory that each of them adds.
 fn idle(bench: &Bench) -> Result<(u64, u64, f64), String> {
+    let start = {
+        let plain = bench.idle(&bench.plain)?;
+        settled(&|| memory_bytes(plain.pid(), "VmRSS").unwrap_or(0))
+    };
     let server = bench.idle(&bench.servers[0])?;
     let resident = || memory_bytes(server.pid(), "VmRSS").unwrap_or(0);
     let before = settled(&resident);
@@ -203,7 +213,7 @@ fn idle(bench: &Bench) -> Result<(u64, u64, f64), String> {
     }
     let after = settled(&resident);
     let count = users.len() as u64;
-    Ok((before, count, after.saturating_sub(before) as f64 / count as f64))
+    Ok((start, count, after.saturating_sub(before) as f64 / count as f64))
 }
 
 /// A number, once it has been the same for half a second; the last one after ten.
