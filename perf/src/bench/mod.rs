@@ -146,12 +146,14 @@ impl Bench {
         let own = |command| Contender { name: "fortnight".into(), command, expect: Expect::Protocol };
         let (plain, mut servers) = (own(plain), vec![own(server)]);
         for command in &options.against {
-            let name = shlex::split(command).unwrap_or_default().into_iter().find(|word| !word.contains('='));
-            let name = name
-                .as_deref()
-                .and_then(|word| Path::new(word).file_name()?.to_str())
-                .unwrap_or("other")
-                .to_owned();
+            let words = shlex::split(command).unwrap_or_default();
+            let mut words = words.iter().skip_while(|word| word.contains('='));
+            let name = words.next().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or("other");
+            // This program can be more than one server.
+            let name = match words.next() {
+                Some(which) if name == "maze" => format!("maze {which}"),
+                _ => name.to_owned(),
+            };
             servers.push(Contender { name, command: command.clone(), expect: Expect::Protocol });
         }
         let two = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2);
