@@ -8,10 +8,13 @@ use crate::book::Book;
 use crate::drive::{self, Settings, Trouble};
 use crate::fault::Fault;
 use crate::limit::Limit;
-use crate::options::{LatencyOptions, LimitOptions, LogLevel, OutputOptions, RunOptions, ServerOptions};
+use crate::naive::Naive;
+use crate::options::{
+    LatencyOptions, LimitOptions, ListenOptions, LogLevel, OutputOptions, RunOptions, ServerOptions,
+};
 use crate::plan::Plan;
 use crate::plot;
-use crate::process::{Addresses, Server, pin, raise_open_files};
+use crate::process::{Server, pin, raise_open_files};
 use crate::report::{self, Figures, distribution};
 use crate::ui::Display;
 
@@ -154,8 +157,7 @@ pub fn limit(options: &LimitOptions) -> ExitCode {
         Ok(plan) => plan,
         Err(sentence) => return refuse(&sentence),
     };
-    let ports = (options.event_source_server_port, options.user_server_port);
-    let at = match Addresses::resolve(&options.bind_address, ports.0, ports.1) {
+    let at = match options.listen.addresses() {
         Ok(at) => at,
         Err(sentence) => return refuse(&sentence),
     };
@@ -168,5 +170,24 @@ pub fn limit(options: &LimitOptions) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("limit at {} and {}: {error}", at.source, at.users)),
+    }
+}
+
+/// `maze naive`.
+pub fn naive(options: &ListenOptions) -> ExitCode {
+    start_log(LogLevel::Info);
+    raise_open_files();
+    let at = match options.addresses() {
+        Ok(at) => at,
+        Err(sentence) => return refuse(&sentence),
+    };
+    let served = Naive::new(at.source, at.users).and_then(|mut naive| {
+        println!("{}", naive.listening()?);
+        std::io::stdout().flush()?;
+        naive.serve()
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("naive at {} and {}: {error}", at.source, at.users)),
     }
 }

@@ -13,6 +13,7 @@
 //! | [`drive`] | the loop that sends, receives and checks |
 //! | [`arrivals`] | latency without coordinated omission |
 //! | [`plan`], [`limit`] | the physical limit, to divide by |
+//! | [`naive`] | the usual design, to compare with |
 //! | [`mod@bench`], [`plot`] | every figure of the project, and its picture |
 //! | [`soak`] | one server for minutes, and whether it stays as small as it was |
 //! | [`replay`] | recorded traces, over the wire |
@@ -31,6 +32,7 @@ pub mod fault;
 pub mod feed;
 pub mod graph;
 pub mod limit;
+pub mod naive;
 pub mod options;
 pub mod plan;
 pub mod plot;

@@ -27,6 +27,8 @@ pub enum Command {
     Latency(Box<LatencyOptions>),
     /// Be the physical limit: a server without logic that moves the same number of bytes
     Limit(Box<LimitOptions>),
+    /// Be the usual design: one write call for each event and recipient
+    Naive(Box<ListenOptions>),
     /// Measure servers against the limit, in pairs, and write tables and plots
     Bench(Box<crate::bench::BenchOptions>),
     /// Play a recorded trace against a server, check what every user receives
@@ -264,12 +266,9 @@ pub struct LatencyOptions {
     pub sleep: bool,
 }
 
-/// Options of `maze limit`.
+/// Where `maze limit` and `maze naive` listen.
 #[derive(Clone, Debug, Args)]
-pub struct LimitOptions {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub load: LoadOptions,
+pub struct ListenOptions {
     /// Port for event sources; 0 picks a free one
     #[arg(long, default_value_t = 9090)]
     pub event_source_server_port: u16,
@@ -279,6 +278,17 @@ pub struct LimitOptions {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub bind_address: String,
+}
+
+/// Options of `maze limit`.
+#[derive(Clone, Debug, Args)]
+pub struct LimitOptions {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub load: LoadOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub listen: ListenOptions,
     /// File that says how many bytes each user gets, as `maze` writes it for servers that it starts; worked out
     /// from the options above if not given
     #[arg(long, value_name = "FILE", env = "mazePlan")]
@@ -289,6 +299,16 @@ pub struct LimitOptions {
     /// Most bytes to read from the source at a time
     #[arg(long, default_value_t = 1 << 20)]
     pub read_max: usize,
+}
+
+impl ListenOptions {
+    /// The addresses.
+    ///
+    /// # Errors
+    /// A sentence that names the host.
+    pub fn addresses(&self) -> Result<Addresses, String> {
+        Addresses::resolve(&self.bind_address, self.event_source_server_port, self.user_server_port)
+    }
 }
 
 impl ServerOptions {

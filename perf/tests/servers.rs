@@ -1,10 +1,11 @@
-//! `maze` drives Fortnight itself and the limit server, in every shape, and measures both.
+//! `maze` drives Fortnight itself and the limit server, in every shape, and measures both; and the naive server.
 
 #[path = "support/binary.rs"]
 mod binary;
 
 use std::process::{Command, Output};
 
+use maze::process::{Addresses, Server};
 use serde_json::Value;
 
 const SHAPES: [&str; 7] = ["maze", "broadcast", "dense", "private", "crowd", "celebrity", "celebrity-few"];
@@ -20,6 +21,10 @@ fn fortnight() -> String {
 
 fn limit(more: &str) -> String {
     format!("'{MAZE}' limit --event-source-server-port 0 --user-server-port 0 {more}")
+}
+
+fn naive() -> String {
+    format!("'{MAZE}' naive --event-source-server-port 0 --user-server-port 0")
 }
 
 fn run(command: &str, server: &str, extra: &[&str]) -> (Output, Value) {
@@ -97,6 +102,35 @@ fn limit_works_out_its_own_plan() {
     let output = Command::new(MAZE).args(["run", "--spawn", &server]).args(load).output().unwrap();
     assert!(!output.status.success(), "a plan that is no plan is refused");
     run("run", &limit(&load.join(" ")), &load);
+}
+
+#[test]
+fn naive_passes_what_the_original_had_and_users_who_come_and_go() {
+    let events = ["--total-events", "20000"];
+    for extra in [
+        &[][..],
+        &["--line-end", "mixed", "--max-event-source-batch-size", "5000"],
+        &["--sources", "4"],
+        &["--mix", "F1,U1,S8", "--number-of-users", "100"],
+        &["--churn", "20", "--churn-stay", "20", "--rate", "20000"],
+    ] {
+        run("run", &naive(), &[&events[..], extra].concat());
+    }
+}
+
+#[test]
+fn naive_begins_anew_when_everybody_has_gone() {
+    let nowhere = Addresses::resolve("127.0.0.1", 1, 1).unwrap();
+    let server = Server::start(&naive(), &[], None, nowhere).unwrap();
+    let ports = [server.addresses.source, server.addresses.users].map(|at| at.port().to_string());
+    for seed in ["1", "2", "3"] {
+        let output = Command::new(MAZE)
+            .args(["run", "--total-events", "3000", "--log-level", "warn", "--random-seed", seed])
+            .args(["--event-listener-port", &ports[0], "--client-listener-port", &ports[1]])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stdout));
+    }
 }
 
 #[test]
