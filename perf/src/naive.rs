@@ -1,6 +1,6 @@
 //! `maze naive`: the usual design, to compare with.
 //!
-//! What nearly every published solution does: one thread, a map of waiting events by number, a map of follower sets, a
+//! What solutions of the challenge usually do: one thread, a map of waiting events by number, a map of follower sets, a
 //! map of users, and one write call for each event and recipient. It is right and not made slow: it reads 64 KiB at a
 //! time, parses each line once, and copies it only into the map. It does not set `TCP_NODELAY`: a write then costs less
 //! than half, because the kernel puts small ones together while an acknowledgement is missing.
