@@ -35,7 +35,7 @@ const MARGIN: usize = 64;
 type Mix = [u64; 4];
 const MAZE: Mix = [25, 19, 1, 30];
 const PRIVATE: Mix = [0, 0, 0, 100];
-/// As many come as go: a graph of a constant size.
+/// As many come as go.
 const EDGES: Mix = [45, 45, 0, 0];
 
 /// `events` lines among `users` users, shuffled in batches of up to 100; one number in `hole` is missing. First everybody

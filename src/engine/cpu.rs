@@ -165,7 +165,7 @@ pub(crate) struct Avx512(());
 impl Avx512 {
     /// Looks at the processor.
     fn detect() -> Option<Self> {
-        let has_all = !cfg!(any(feature = "portable", feature = "avx2"))
+        let has_all = !cfg!(any(feature = "portable", feature = "no-avx512"))
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")

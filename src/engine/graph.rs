@@ -246,11 +246,15 @@ impl Graph {
         }
     }
 
-    /// From here on it is kept as a large graph is, until it is cleared.
+    /// From here on what is followed or the audiences are kept as those of a large graph are, until it is cleared.
     #[cfg(test)]
-    pub(crate) fn become_large(&mut self) {
-        self.following = Relation::large();
-        self.audiences.slots = Relation::large();
+    pub(crate) fn become_large(&mut self, following: bool, audiences: bool) {
+        if following {
+            self.following.become_large();
+        }
+        if audiences {
+            self.audiences.slots.become_large();
+        }
     }
 
     fn intern(&mut self, id: u64) -> u32 {
@@ -320,6 +324,7 @@ mod tests {
         Connect(u64),
         Disconnect(u64),
         Clear,
+        BecomeLarge(bool, bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -330,6 +335,7 @@ mod tests {
             3 => id().prop_map(Step::Connect),
             3 => id().prop_map(Step::Disconnect),
             1 => Just(Step::Clear),
+            1 => any::<(bool, bool)>().prop_map(|(following, audiences)| Step::BecomeLarge(following, audiences)),
         ]
     }
 
@@ -341,12 +347,9 @@ mod tests {
         graph.forget();
     }
 
-    /// A graph in which so many users are connected who do nothing, and that has become large already or has not.
-    fn graph_with(idle: u32, is_large: bool) -> Graph {
+    /// A graph in which so many users are connected who do nothing.
+    fn graph_with(idle: u32) -> Graph {
         let mut graph = Graph::default();
-        if is_large {
-            graph.become_large();
-        }
         for slot in 0..idle {
             graph.connect(IDLE + u64::from(slot), slot);
         }
@@ -375,9 +378,8 @@ mod tests {
         fn the_audience_is_the_connected_followers(
             steps in prop::collection::vec(step(), 0..300),
             idle in prop_oneof![Just(0), 0..200u32],
-            is_large in any::<bool>(),
         ) {
-            let mut graph = graph_with(idle, is_large);
+            let mut graph = graph_with(idle);
             let mut edges: BTreeSet<(u64, u64)> = BTreeSet::new();
             let mut connected: BTreeMap<u64, u32> = BTreeMap::new();
             let mut free: Vec<u32> = (idle..idle + 100).rev().collect();
@@ -407,6 +409,7 @@ mod tests {
                         edges.clear();
                         graph.clear_edges();
                     }
+                    Step::BecomeLarge(following, audiences) => graph.become_large(following, audiences),
                 }
                 prop_assert_eq!(graph.edges(), edges.len() as u64);
                 let known: BTreeSet<u64> =

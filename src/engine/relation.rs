@@ -33,10 +33,12 @@ pub(crate) enum Columns<'a> {
 }
 
 impl Relation {
-    /// One that has become sets already.
+    /// Becomes sets, however small it is.
     #[cfg(test)]
-    pub(crate) fn large() -> Self {
-        Self { sets: vec![IdSet::default()], ..Self::default() }
+    pub(crate) fn become_large(&mut self) {
+        self.become_sets();
+        let rows = self.sets.len().max(1);
+        self.sets.resize_with(rows, IdSet::default);
     }
 
     /// Makes room for so many columns, if there is less.

@@ -180,7 +180,7 @@ fn compare(
         carry: Vec::new(),
     };
     if is_large {
-        subject.engine.graph.become_large();
+        subject.engine.graph.become_large(true, true);
     }
     let mut model = Model::default();
     let mut rest = stream.as_bytes();
