@@ -145,6 +145,10 @@ fn table(bench: &Bench, seconds: f64, rows: &[Row]) -> String {
         let _ = writeln!(text, "| {} | {} | {ratio} |", row.server, values.join(" | "));
     }
     text.push_str("\nPercentiles are of all runs together; the ratio is the median over neighbouring runs (least to most).\n");
+    if let Some(ratio) = rows.first().and_then(|row| row.p99_ratio) {
+        let verdict = bench.verdict(ratio.median <= 2.0);
+        let _ = writeln!(text, "p99 is {:.2} times the limit's (target 2.0: {verdict}).", ratio.median);
+    }
     for row in rows {
         if let Some(ratios) = &row.without_busy_poll {
             let (p50, p99) = (ratios.p50.told(), ratios.p99.told());

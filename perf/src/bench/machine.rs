@@ -32,7 +32,16 @@ fn git(arguments: &[&str]) -> Option<String> {
 pub(crate) fn describe() -> Machine {
     let unknown = || "unknown".to_owned();
     let kib = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", "src", "perf/src"]);
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        "src",
+        "perf/src",
+        "*Cargo.toml",
+        "*Cargo.lock",
+    ]);
     let mark = if changed.is_some_and(|changed| !changed.is_empty()) { "+" } else { "" };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned());
     // Builders append their own name to the version.

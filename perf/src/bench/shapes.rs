@@ -127,11 +127,12 @@ fn table(bench: &Bench, rows: &[Row]) -> String {
         let same = |row: &&Row| row.shape == Shape::CelebrityFew && row.server == many.server;
         if let Some(few) = rows.iter().find(same) {
             let ratio = many.ns.median / few.ns.median;
+            let of_limit = many.limit_ns.median / few.limit_ns.median;
             let verdict = bench.verdict(ratio <= CELEBRITY_TARGET);
             let _ = writeln!(
                 text,
                 "\n{}: a status update of the celebrity costs {ratio:.2} times what it costs when only \
-                the connected users follow (target {CELEBRITY_TARGET:.1}: {verdict}).",
+                the connected users follow (target {CELEBRITY_TARGET:.1}: {verdict}); the limit's {of_limit:.2} times.",
                 many.server
             );
         }
