@@ -124,14 +124,7 @@ impl Limit {
     }
 
     fn accept(&mut self, source: bool) -> io::Result<()> {
-        loop {
-            let listener = if source { &self.sources } else { &self.users };
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
+        while let Some(mut stream) = accept(if source { &self.sources } else { &self.users })? {
             stream.set_nodelay(true)?;
             let at = self.free.pop().unwrap_or(self.peers.len());
             let interest = if source { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
@@ -143,6 +136,7 @@ impl Limit {
                 self.peers[at] = Some(peer);
             }
         }
+        Ok(())
     }
 
     fn ready(&mut self, at: usize, writable: bool, readable: bool) {
@@ -236,6 +230,18 @@ impl Limit {
         };
         if !fine {
             self.close(at);
+        }
+    }
+}
+
+/// The next connection, if there is one.
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }

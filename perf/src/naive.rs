@@ -17,6 +17,8 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
+use crate::limit::accept;
+
 const SOURCES: Token = Token(0);
 const USERS: Token = Token(1);
 const FIRST: usize = 2;
@@ -125,14 +127,7 @@ impl Naive {
     }
 
     fn accept(&mut self, source: bool) -> io::Result<()> {
-        loop {
-            let listener = if source { &self.sources } else { &self.users };
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
+        while let Some(mut stream) = accept(if source { &self.sources } else { &self.users })? {
             let token = self.token;
             self.token += 1;
             self.poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
@@ -145,6 +140,7 @@ impl Naive {
                 self.log_in(token);
             }
         }
+        Ok(())
     }
 
     fn ready(&mut self, token: usize, closed: bool) {

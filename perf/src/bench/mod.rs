@@ -110,6 +110,7 @@ pub(crate) struct Bench {
     /// The first of them with defaults, but for its ports.
     pub(crate) plain: Contender,
     pub(crate) limit: Contender,
+    /// It runs at the usual scale of its section or above: targets can be judged.
     is_whole: bool,
     server_core: Option<usize>,
     maze: String,
