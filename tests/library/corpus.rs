@@ -1,7 +1,7 @@
 //! Runs the fuzz targets on the inputs in `tests/fuzz/corpus`: the fewest that reach everything that was reached in long
 //! runs of `make fuzz`, and some with names of their own, which have found a bug, or would.
 
-#[path = "fuzz/targets/mod.rs"]
+#[path = "../fuzz/targets/mod.rs"]
 pub mod targets;
 
 use std::{

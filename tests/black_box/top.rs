@@ -1,5 +1,4 @@
 //! `fortnight top` in a terminal of its own.
-#![cfg(feature = "top")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,0 +1,22 @@
+//! The real program over real sockets: one test binary, because linking one is much faster than linking twenty.
+
+mod admin;
+mod crowd;
+mod fault_sources;
+mod faults;
+mod garbage;
+mod lifecycle;
+mod limits;
+mod logins;
+mod maze;
+mod metrics;
+mod options;
+mod order;
+mod protocol;
+mod ring;
+mod slow_users;
+mod sources;
+#[cfg(feature = "top")]
+mod top;
+mod traces;
+mod turn;

@@ -1,0 +1,7 @@
+//! The library on simulated sockets, or without any: one test binary, because linking one is much faster than linking five.
+
+mod allocations;
+pub mod corpus;
+mod property;
+mod rotation;
+mod unlucky_turns;
