@@ -69,6 +69,7 @@ fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
         event_bytes_max: 1024,
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 56 << 10,
+        max_sequence_jump: None,
     });
     for &id in users {
         engine.connect(id);

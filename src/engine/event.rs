@@ -47,12 +47,21 @@ pub enum Reject {
     TooLong,
     /// The source disconnected in the middle of the line.
     Truncated,
+    /// Its number is farther above the cursor than `maxSequenceJump`: nothing is used up.
+    TooFar,
 }
 
 impl Reject {
     /// Every reason, in the order in which they are numbered.
-    pub const ALL: [Self; 6] =
-        [Self::Sequence, Self::Type, Self::Fields, Self::UserId, Self::TooLong, Self::Truncated];
+    pub const ALL: [Self; 7] = [
+        Self::Sequence,
+        Self::Type,
+        Self::Fields,
+        Self::UserId,
+        Self::TooLong,
+        Self::Truncated,
+        Self::TooFar,
+    ];
 
     /// The reason as it appears in metrics and logs.
     #[must_use]
@@ -64,6 +73,7 @@ impl Reject {
             Self::UserId => "user_id",
             Self::TooLong => "too_long",
             Self::Truncated => "truncated",
+            Self::TooFar => "too_far",
         }
     }
 }

@@ -170,6 +170,20 @@ impl FanOut {
         self.ends[0] = self.tape_start as u32;
     }
 
+    /// Whether an event of that length is not longer than the longest.
+    pub(crate) fn fits(&self, event_bytes: usize) -> bool {
+        event_bytes <= self.limits.event_bytes
+    }
+
+    /// Makes room for events of that length. The turn must be empty.
+    pub(crate) fn make_fit(&mut self, event_bytes: usize) {
+        assert!(self.is_empty(), "the tape grows between turns");
+        self.limits.event_bytes = event_bytes;
+        if !self.tape.is_empty() {
+            self.make_tape();
+        }
+    }
+
     /// Connected users.
     pub(crate) fn users(&self) -> usize {
         self.users

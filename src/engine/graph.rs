@@ -68,6 +68,15 @@ impl Audiences {
     }
 }
 
+/// How far a walk over the edges has come: the next edge is the node's first one from the column on. Nodes stay where they
+/// are as long as they have edges, and a row is always walked in the order of its columns. So the walk meets every edge that
+/// is there from its beginning to its end, whatever changes meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walk {
+    node: u32,
+    column: u32,
+}
+
 /// The follow graph with its connected users.
 #[derive(Debug)]
 pub(crate) struct Graph {
@@ -202,6 +211,35 @@ impl Graph {
         while let Some(node) = self.fading.pop() {
             self.forget_if_unused(node);
         }
+    }
+
+    /// Adds or removes an edge that is not part of a run.
+    pub(crate) fn change(&mut self, from: u64, to: u64, follows: bool) {
+        let edge = self.locate(from, to, follows);
+        if self.set(&edge) {
+            self.tell(&edge);
+        }
+        self.forget();
+    }
+
+    /// Goes on with a walk over all edges, by `budget` steps, give or take a few. Says whether it is over.
+    pub(crate) fn walk(&self, walk: &mut Walk, budget: usize, mut edge: impl FnMut(u64, u64)) -> bool {
+        let mut left = budget.max(2);
+        while let Some(&from) = self.ids.get(walk.node as usize) {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            let row = self.following.row(walk.node);
+            if let Some(next) =
+                row.for_each_from(walk.column, &mut left, |to| edge(from, self.ids[to as usize]))
+            {
+                walk.column = next;
+                return false;
+            }
+            *walk = Walk { node: walk.node + 1, column: 0 };
+        }
+        true
     }
 
     /// The user `id` is connected, as `slot`. It must not be connected already.
@@ -339,14 +377,6 @@ mod tests {
         ]
     }
 
-    fn change(graph: &mut Graph, from: u64, to: u64, follows: bool) {
-        let edge = graph.locate(from, to, follows);
-        if graph.set(&edge) {
-            graph.tell(&edge);
-        }
-        graph.forget();
-    }
-
     /// A graph in which so many users are connected who do nothing.
     fn graph_with(idle: u32) -> Graph {
         let mut graph = Graph::default();
@@ -359,11 +389,11 @@ mod tests {
     #[test]
     fn whoever_is_not_known_is_nobody() {
         let mut graph = Graph::default();
-        change(&mut graph, 0, 1, false);
+        graph.change(0, 1, false);
         graph.disconnect(0);
-        change(&mut graph, 2, 3, true);
+        graph.change(2, 3, true);
         graph.disconnect(2);
-        change(&mut graph, 2, 3, false);
+        graph.change(2, 3, false);
         for id in [0, 1, DIRECT_IDS, u64::MAX] {
             assert_eq!(graph.slot(id), NONE);
             assert_eq!(graph.audience(id).len, 0);
@@ -387,11 +417,11 @@ mod tests {
                 match step {
                     Step::Follow(from, to) => {
                         edges.insert((from, to));
-                        change(&mut graph, from, to, true);
+                        graph.change(from, to, true);
                     }
                     Step::Unfollow(from, to) => {
                         edges.remove(&(from, to));
-                        change(&mut graph, from, to, false);
+                        graph.change(from, to, false);
                     }
                     Step::Connect(id) => {
                         if let std::collections::btree_map::Entry::Vacant(entry) = connected.entry(id) {

@@ -1,13 +1,19 @@
 //! A set of small integers that costs what its members cost.
 //!
 //! Most users follow a few others, some follow nearly everyone. A set starts as a list in place, becomes a
-//! hash table when it grows, and a bit set as soon as that takes no more room than the members written out
-//! would; it shrinks back the same way. Bits are what fan-out wants: a status update of a user with many
+//! tree when it grows, and a bit set when that takes no more room than the members written out
+//! would. It shrinks back the same way. Bits are what fan-out wants: a status update of a user with many
 //! followers is one copy of a few words.
+//!
+//! A tree gives back memory as it shrinks, never has to move all members at once, and knows its largest member.
+//!
+//! To change the form costs a step for each member. So the bounds for one way and for the way back are apart, and a tree becomes
+//! bits only when a quarter as many changes as it has members have been made to it. Whoever makes members come and go
+//! around a bound therefore pays for it by that many changes.
 
 use super::cpu::prefetch;
-use hashbrown::HashSet;
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
 
 /// Members that are searched one by one.
 const LIST_MAX: usize = 16;
@@ -16,8 +22,16 @@ const LIST_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) enum IdSet {
     List(SmallVec<[u32; 4]>),
-    Hash(Box<HashSet<u32>>),
+    Tree(Tree),
     Bits(Bits),
+}
+
+/// Members in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    members: BTreeSet<u32>,
+    /// Changes since it became a tree.
+    changes: u32,
 }
 
 /// Members as bits, with their number.
@@ -50,7 +64,7 @@ impl IdSet {
         match self {
             Self::Bits(bits) => bits.count as usize,
             Self::List(list) => list.len(),
-            Self::Hash(hash) => hash.len(),
+            Self::Tree(tree) => tree.members.len(),
         }
     }
 
@@ -100,10 +114,11 @@ impl IdSet {
                 list.swap_remove(at);
                 true
             }
-            Self::Hash(hash) => {
-                let was = hash.remove(&id);
-                if hash.len() < LIST_MAX / 2 {
-                    *self = Self::List(hash.iter().copied().collect());
+            Self::Tree(Tree { members, changes }) => {
+                let was = members.remove(&id);
+                *changes = changes.saturating_add(was.into());
+                if members.len() < LIST_MAX / 2 {
+                    *self = Self::List(members.iter().copied().collect());
                 }
                 was
             }
@@ -115,8 +130,31 @@ impl IdSet {
     pub(crate) fn for_each(&self, mut f: impl FnMut(u32)) {
         match self {
             Self::List(list) => list.iter().copied().for_each(f),
-            Self::Hash(hash) => hash.iter().copied().for_each(f),
+            Self::Tree(tree) => tree.members.iter().copied().for_each(f),
             Self::Bits(bits) => for_each_bit(&bits.words, |id| f(id as u32)),
+        }
+    }
+
+    /// Calls `f` with the members from `first` on, in their order, as long as there are steps left. The few of a list are done
+    /// at once. Returns where to go on, or nothing if those were all.
+    pub(crate) fn for_each_from(&self, first: u32, left: &mut usize, mut f: impl FnMut(u32)) -> Option<u32> {
+        match self {
+            Self::List(list) => {
+                list.iter().copied().filter(|&id| id >= first).for_each(f);
+                *left = left.saturating_sub(list.len());
+                None
+            }
+            Self::Tree(tree) => {
+                for &id in tree.members.range(first..) {
+                    if *left == 0 {
+                        return Some(id);
+                    }
+                    *left -= 1;
+                    f(id);
+                }
+                None
+            }
+            Self::Bits(bits) => for_each_bit_from(&bits.words, first, left, f),
         }
     }
 
@@ -128,12 +166,15 @@ impl IdSet {
                 true
             }
             Self::List(list) => {
-                let mut hash: HashSet<u32> = list.iter().copied().collect();
-                hash.insert(id);
-                *self = Self::Hash(Box::new(hash));
+                let members = list.iter().copied().chain([id]).collect();
+                *self = Self::Tree(Tree { members, changes: 0 });
                 true
             }
-            Self::Hash(hash) => hash.insert(id),
+            Self::Tree(Tree { members, changes }) => {
+                let new = members.insert(id);
+                *changes = changes.saturating_add(new.into());
+                new
+            }
             Self::Bits(Bits { words, count }) => {
                 // Past the last word: either the bits grow by a reasonable step, or they are too few for it.
                 let needed = id as usize / 64 + 1;
@@ -148,43 +189,41 @@ impl IdSet {
             }
         };
         if new {
-            self.become_bits_if_dense(id);
+            self.become_bits_if_dense();
         }
         new
     }
 
-    /// Members written out take 4 bytes each, bits 8 for every 64 ids. `newest` saves the look at every
-    /// member where it alone is too large.
-    fn become_bits_if_dense(&mut self, newest: u32) {
+    /// Members written out take 4 bytes each, bits 8 for every 64 ids.
+    fn become_bits_if_dense(&mut self) {
         let words_max = self.len();
-        // Looking at every member is worth it now and then only.
-        if words_max > LIST_MAX && !words_max.is_multiple_of(32) {
+        let largest = match self {
+            Self::Tree(Tree { members, changes }) if *changes as usize >= members.len() / 4 => {
+                members.last().copied()
+            }
+            Self::List(list) => list.iter().copied().max(),
+            _ => None,
+        };
+        let Some(needed) =
+            largest.map(|largest| largest as usize / 64 + 1).filter(|&needed| needed <= words_max)
+        else {
             return;
-        }
-        if newest as usize / 64 + 1 > words_max {
-            return;
-        }
-        let mut largest = 0;
-        self.for_each(|id| largest = largest.max(id));
-        let needed = largest as usize / 64 + 1;
-        if needed > words_max {
-            return;
-        }
+        };
         let mut words = vec![0; needed];
         self.for_each(|id| words[id as usize / 64] |= 1 << (id % 64));
-        *self = Self::Bits(Bits { words, count: self.len() as u32 });
+        *self = Self::Bits(Bits { words, count: words_max as u32 });
     }
 
     #[cold]
     fn become_sparse(&mut self) {
-        let mut members = HashSet::with_capacity(self.len());
-        self.for_each(|id| {
-            members.insert(id);
-        });
-        *self = if members.len() <= LIST_MAX {
-            Self::List(members.into_iter().collect())
+        *self = if self.len() <= LIST_MAX {
+            let mut list = SmallVec::new();
+            self.for_each(|id| list.push(id));
+            Self::List(list)
         } else {
-            Self::Hash(Box::new(members))
+            let mut members = Vec::with_capacity(self.len());
+            self.for_each(|id| members.push(id));
+            Self::Tree(Tree { members: BTreeSet::from_iter(members), changes: 0 })
         };
     }
 }
@@ -207,6 +246,28 @@ pub(crate) fn for_each_bit(words: &[u64], mut f: impl FnMut(usize)) {
             rest &= rest - 1;
         }
     }
+}
+
+/// Calls `f` with the index of every bit that is set, from `first` on, as long as there are steps left: one for each word and one
+/// for each bit. Returns where to go on, or nothing if those were all.
+pub(crate) fn for_each_bit_from(
+    words: &[u64],
+    first: u32,
+    left: &mut usize,
+    mut f: impl FnMut(u32),
+) -> Option<u32> {
+    let mut from = first;
+    while let Some(&word) = words.get(from as usize / 64) {
+        if *left == 0 {
+            return Some(from);
+        }
+        let rest = word & u64::MAX << (from % 64);
+        let base = from & !63;
+        for_each_bit(&[rest], |bit| f(base + bit as u32));
+        *left = left.saturating_sub(1 + rest.count_ones() as usize);
+        from = base.checked_add(64)?;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -249,7 +310,7 @@ mod tests {
         (0..999).for_each(|id| assert_eq!(set.set(id, false), -1));
         assert!(matches!(set, IdSet::List(_)));
         (0..1000).for_each(|id| assert_eq!(set.set(id * 1_000_000, true), 1));
-        assert!(matches!(set, IdSet::Hash(_)));
+        assert!(matches!(set, IdSet::Tree(_)));
         let dense = IdSet::of_bits(&[0b11, 0]);
         assert!(matches!(dense, IdSet::Bits(_)) && dense.len() == 2);
         let sparse = IdSet::of_bits(&[0, 0b10]);

@@ -93,10 +93,13 @@ mod cpu;
 pub mod event;
 mod fanout;
 mod gather;
+mod given_up;
 mod graph;
 mod idset;
 mod mail;
 mod relation;
+mod released;
+mod replay;
 mod ring;
 mod run;
 mod scan;
@@ -113,13 +116,17 @@ use crate::{counters::Counters, time::Micros};
 use cpu::{Cpu, Lines};
 use event::{Event, Kind, Reject, Rejected, leading_number, parse_line};
 use fanout::{FanOut, TurnLimits};
-use graph::{Graph, NONE};
+use graph::{Graph, NONE, Walk};
+use released::Record;
 use run::{Runner, apply_one};
 use scan::Scanned;
 use sequencer::{BOXED, FRESH, INLINE_BYTES, LONG, Place, Sequencer, Slot, WIDE};
 use std::ops::Range;
 use text::Text;
 
+pub use given_up::GivenUp;
+pub use released::Released;
+pub use replay::{Damage, DamageReason, Replay};
 pub(crate) use scan::{AFTER, BEFORE};
 
 /// Lines that are put into the ring before the next look at its cursor.
@@ -140,6 +147,8 @@ pub struct EngineConfig {
     pub turn_bytes_max: usize,
     /// Bytes per connected user after which a turn is worth being delivered.
     pub turn_bytes_mean: usize,
+    /// How far above the cursor a number may be; `None`: as far as there are numbers (SPEC section 2).
+    pub max_sequence_jump: Option<u64>,
 }
 
 /// Why [`Engine::feed`] stopped.
@@ -162,6 +171,9 @@ pub struct Engine {
     sequencer: Sequencer,
     graph: Graph,
     fanout: FanOut,
+    record: Record,
+    /// The walk over the graph that is under way.
+    walk: Option<Walk>,
     event_bytes_max: usize,
     first_sequence: u64,
     /// What has been counted so far. The server adds its own.
@@ -191,9 +203,16 @@ impl Engine {
             event_bytes: config.event_bytes_max,
         };
         Self {
-            sequencer: Sequencer::new(config.capacity, config.first_sequence, config.timeout),
+            sequencer: Sequencer::new(
+                config.capacity,
+                config.first_sequence,
+                config.timeout,
+                config.max_sequence_jump.unwrap_or(u64::MAX),
+            ),
             graph: Graph::default(),
             fanout: FanOut::new(limits, cpu),
+            record: Record::off(),
+            walk: None,
             event_bytes_max: config.event_bytes_max,
             first_sequence: config.first_sequence,
             counters: Counters::default(),
@@ -242,7 +261,13 @@ impl Engine {
                     if self.release(chunk) {
                         return (at, Stop::TurnFull);
                     }
-                    if !self.sequencer.takes(seq) {
+                    if self.sequencer.is_beyond_jump(seq) {
+                        let (next, stop) = self.reject_beyond_jump(chunk, at..range.end);
+                        at = next;
+                        if let Some(stop) = stop {
+                            return (at, stop);
+                        }
+                    } else if !self.sequencer.takes(seq) {
                         return (at, Stop::Blocked(seq));
                     }
                 }
@@ -390,6 +415,35 @@ impl Engine {
         }
     }
 
+    /// Rejects the next line, whose number is farther above the cursor than any may be, and those behind it that are so,
+    /// too. Returns where it stopped, and whether that is in the middle of a line.
+    #[cold]
+    fn reject_beyond_jump(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Option<Stop>) {
+        let mut at = range.start;
+        while at < range.end {
+            let window = &chunk[at..range.end.min(at.saturating_add(self.event_bytes_max))];
+            let line = memchr::memchr(b'\n', window).map(|newline| &window[..newline]);
+            if line.is_none() && window.len() < self.event_bytes_max {
+                break;
+            }
+            let seq = match line {
+                Some(line) => parse_line(line.strip_suffix(b"\r").unwrap_or(line))
+                    .map_or_else(|bad| bad.seq, |event| Some(event.seq)),
+                None => leading_number(window),
+            };
+            if !seq.is_some_and(|seq| self.sequencer.is_beyond_jump(seq)) {
+                break;
+            }
+            self.count_rejected(Reject::TooFar, seq);
+            self.counters.events_received += 1;
+            match memchr::memchr(b'\n', &chunk[at..range.end]) {
+                Some(newline) => at += newline + 1,
+                None => return (range.end, Some(Stop::Overlong)),
+            }
+        }
+        (at, None)
+    }
+
     /// Counts a line that was no event.
     pub fn count_rejected(&mut self, reason: Reject, seq: Option<u64>) {
         self.counters.events_rejected[reason as usize] += 1;
@@ -406,22 +460,26 @@ impl Engine {
     #[inline(always)]
     fn release(&mut self, chunk: &[u8]) -> bool {
         let full = loop {
-            let room = self.fanout.room();
+            let room = self.room();
             if room == 0 {
                 break true;
             }
-            let Self { sequencer, graph, fanout, counters, runner, .. } = self;
+            let Self { sequencer, graph, fanout, record, counters, runner, .. } = self;
             let (index, run) = sequencer.run(room);
             let len = run.len();
             if len > 0 {
-                runner.apply(run, graph, fanout, counters, |place, slot| Text {
+                let text = |place, slot: Slot| Text {
                     bytes: if slot.has(FRESH) {
                         &chunk[slot.text()..]
                     } else {
                         sequencer.text_at(index + place)
                     },
                     len: slot.len(),
-                });
+                };
+                if record.is_on() {
+                    record.push_run(run, text);
+                }
+                runner.apply(run, graph, fanout, counters, text);
                 sequencer.take(len);
             } else if let Some((number, slot)) = self.sequencer.pop() {
                 self.apply_unusual(number, slot, chunk);
@@ -431,6 +489,12 @@ impl Engine {
         };
         self.sequencer.update_reach();
         full
+    }
+
+    /// How many events may be released before the turn is full for one of those who listen.
+    #[inline(always)]
+    fn room(&self) -> usize {
+        if self.record.is_full() { 0 } else { self.fanout.room() }
     }
 
     /// An event whose ids or text do not fit a slot.
@@ -452,10 +516,31 @@ impl Engine {
         let event = parse_line(content);
         debug_assert!(event.is_ok(), "it was an event when it arrived");
         if let Ok(event) = event {
-            let Self { graph, fanout, counters, .. } = self;
-            let text = Text { bytes: text, len: text.len() };
-            apply_one(slot.kind(), (event.from, event.to), text, graph, fanout, counters);
+            self.apply_event(&event, text);
         }
+    }
+
+    /// Releases an event by itself.
+    fn apply_event(&mut self, event: &Event, text: &[u8]) {
+        if self.record.is_on() {
+            self.record.push(text);
+        }
+        let Self { graph, fanout, counters, .. } = self;
+        let text = Text { bytes: text, len: text.len() };
+        apply_one(event.kind as u8, (event.from, event.to), text, graph, fanout, counters);
+    }
+
+    /// Turns the record of what is released on. After `bytes_max` bytes of lines, give or take a run of 256, the turn is full until
+    /// [`Engine::take_released`] has been called. The lines are kept behind `headroom` zero bytes: a header may be
+    /// written there in place.
+    pub fn record(&mut self, bytes_max: usize, headroom: usize) {
+        self.record.turn_on(self.cursor(), bytes_max, headroom);
+    }
+
+    /// Swaps out what was released since the last call. The buffer of `block` is used for what comes next. Returns false,
+    /// with `block` unchanged, if the cursor has not moved, or if there is no record.
+    pub fn take_released(&mut self, block: &mut Released) -> bool {
+        self.record.take(self.cursor(), block)
     }
 
     /// Hands every user that is owed something its bytes, in one piece each, and ends the turn.
@@ -497,9 +582,27 @@ impl Engine {
         self.sequencer.postpone(by);
     }
 
-    /// Gives up the hole at the cursor, up to the lowest waiting number or, if none is waiting, to `otherwise`.
-    pub fn skip_hole(&mut self, otherwise: Option<u64>) {
-        self.sequencer.skip_hole(otherwise);
+    /// Gives up the hole at the cursor, up to the lowest waiting number or, if none is waiting, to `otherwise`. Returns
+    /// whether there was one to give up; while holes are held there is none.
+    pub fn skip_hole(&mut self, otherwise: Option<u64>) -> bool {
+        self.sequencer.skip_hole(otherwise)
+    }
+
+    /// Gives up every number below `number` that has not come, whatever else holds holes.
+    pub fn skip_to(&mut self, number: u128) {
+        self.sequencer.skip_to(number);
+    }
+
+    /// While holes are held, no rule gives one up (SPEC section 2, *Grace*). When that ends, at time `now`, everything that
+    /// waits counts as arriving then.
+    pub fn hold_gaps(&mut self, hold: bool, now: Micros) {
+        self.sequencer.hold_gaps(hold, now);
+    }
+
+    /// Whether holes are held.
+    #[must_use]
+    pub fn holds_gaps(&self) -> bool {
+        self.sequencer.holds_gaps()
     }
 
     /// Gives up all holes below the highest waiting number.
@@ -513,14 +616,54 @@ impl Engine {
         self.sequencer.takes(seq)
     }
 
-    /// Begins a new run: cursor at the first number, no edges. Nothing may be waiting.
+    /// Begins a new run: cursor at the first number, no edges. Nothing may be waiting, and what the record has must have been
+    /// taken. A walk over the graph ends.
     ///
     /// # Panics
     ///
-    /// If events are waiting.
+    /// If events are waiting, or in the record.
     pub fn restart(&mut self) {
-        self.sequencer.restart(self.first_sequence);
+        assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
+        self.sequencer.set_cursor(self.first_sequence.into());
+        self.record.restart(self.first_sequence.into());
         self.graph.clear_edges();
+        self.walk = None;
+    }
+
+    /// Goes to a number, up to 2^64, without releasing anything or giving up a number: for what was released before, by
+    /// another engine. Nothing may be waiting, and what the record has must have been taken.
+    ///
+    /// # Panics
+    ///
+    /// If the number is above 2^64, if events are waiting, or in the record.
+    pub fn set_cursor(&mut self, cursor: u128) {
+        assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
+        self.sequencer.set_cursor(cursor);
+        self.record.move_to(cursor);
+    }
+
+    /// Adds an edge to the follow graph without an event: for edges of a snapshot.
+    pub fn add_edge(&mut self, follower: u64, followed: u64) {
+        self.graph.change(follower, followed, true);
+    }
+
+    /// Begins a walk over the follow graph, which [`Engine::walk_snapshot`] goes on with; one that is under way is dropped.
+    /// Returns the cursor. The edges that the walk hands out are those at this cursor, except that the events released
+    /// until its end may or may not be taken into account. Replaying these events on top makes it exact, because the
+    /// last event of an edge decides whether it is there.
+    pub fn begin_snapshot(&mut self) -> u128 {
+        self.walk = Some(Walk::default());
+        self.cursor()
+    }
+
+    /// Goes on with the walk: hands out up to `budget` edges as *(follower, followed)*, some of them perhaps twice. A user
+    /// and 64 bits of a user's set count as much as an edge. Returns whether the walk is over; so it is if there is none.
+    pub fn walk_snapshot(&mut self, budget: usize, edge: impl FnMut(u64, u64)) -> bool {
+        let done = self.walk.as_mut().is_none_or(|walk| self.graph.walk(walk, budget, edge));
+        if done {
+            self.walk = None;
+        }
+        done
     }
 
     /// The next number to release; 2^64 after the last one.
@@ -533,6 +676,17 @@ impl Engine {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.sequencer.waiting()
+    }
+
+    /// What waits in the ring, in the order of the numbers: each number and its line. An empty line stands for a line that was
+    /// rejected and only uses up its number. The chunks must have been [settled](Engine::settle).
+    pub fn waiting_lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.sequencer.waiting_lines()
+    }
+
+    /// Uses up a number, as a rejected line does, if the ring takes it.
+    pub fn use_up(&mut self, number: u64) {
+        self.put_void(number);
     }
 
     /// Slots of the ring.
@@ -553,11 +707,11 @@ impl Engine {
         self.fanout.users()
     }
 
-    /// Adds the numbers given up on since the last call to the counters; returns how many that are.
-    pub fn take_skipped_into_counters(&mut self) -> u64 {
-        let skipped = self.sequencer.take_skipped();
-        self.counters.sequence_skipped = self.counters.sequence_skipped.saturating_add(skipped);
-        skipped
+    /// The numbers given up since the last call. Adds them to the counters.
+    pub fn take_given_up(&mut self) -> GivenUp {
+        let given_up = self.sequencer.take_given_up();
+        self.counters.sequence_skipped = self.counters.sequence_skipped.saturating_add(given_up.numbers);
+        given_up
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{
     cpu::prefetch,
-    idset::{IdSet, for_each_bit, set_bit},
+    idset::{IdSet, for_each_bit, for_each_bit_from, set_bit},
 };
 
 /// Words of the largest matrix: 512 KiB.
@@ -143,6 +143,15 @@ impl Columns<'_> {
         match self {
             Self::Bits(words) => for_each_bit(words, |column| f(column as u32)),
             Self::Set(set) => set.for_each(f),
+        }
+    }
+
+    /// Calls `f` with those from `first` on, in their order, as long as there are steps left; a word of bits takes one more.
+    /// Returns where to go on, or nothing if that was all.
+    pub(crate) fn for_each_from(self, first: u32, left: &mut usize, f: impl FnMut(u32)) -> Option<u32> {
+        match self {
+            Self::Bits(words) => for_each_bit_from(words, first, left, f),
+            Self::Set(set) => set.for_each_from(first, left, f),
         }
     }
 }

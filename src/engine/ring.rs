@@ -150,6 +150,16 @@ impl Ring {
         &self.texts[self.index(number)]
     }
 
+    /// The line of an event that is not fresh.
+    pub(crate) fn line(&self, number: u64) -> &[u8] {
+        let slot = self.slot(number);
+        if slot.has(BOXED) {
+            self.boxed.get(&(number as u32)).map_or(&[], |text| &text[..])
+        } else {
+            &self.text(number)[..slot.len()]
+        }
+    }
+
     /// Keeps the text of an event that is boxed.
     pub(crate) fn put_boxed(&mut self, number: u64, text: &[u8]) {
         self.boxed.insert(number as u32, text.into());

@@ -178,11 +178,7 @@ pub(crate) fn apply_one(
 ) {
     counters.events_released[usize::from(kind)] += 1;
     if kind <= UNFOLLOW {
-        let edge = graph.locate(from, to, kind == FOLLOW);
-        if graph.set(&edge) {
-            graph.tell(&edge);
-        }
-        graph.forget();
+        graph.change(from, to, kind == FOLLOW);
     }
     counters.deliveries += match kind {
         STATUS => fanout.multicast(graph.audience(from), text),

@@ -15,7 +15,7 @@
 //! with a higher number already covers it. So there is at most one deadline per turn, they are sorted
 //! by time and by number, and a thousand holes cost what one costs.
 
-use super::ring::Ring;
+use super::{given_up::GivenUp, ring::Ring};
 use crate::time::Micros;
 use std::collections::VecDeque;
 
@@ -122,9 +122,12 @@ pub(crate) enum Place {
     Duplicate,
     /// Its number is below the cursor.
     Late,
-    /// Its number is too far ahead of the cursor for the ring.
+    /// Its number is too far ahead of the cursor: for the ring, or for any ring.
     TooFar,
 }
+
+/// The number behind the last one.
+const END: u128 = 1 << 64;
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
@@ -142,15 +145,22 @@ pub(crate) struct Sequencer {
     /// The numbers (their low 32 bits) that were put in since the last settling.
     fresh: Vec<u32>,
     /// Holes below this number are given up.
-    skip_before: u64,
-    skipped: u64,
+    skip_before: u128,
+    given_up: GivenUp,
     deadlines: VecDeque<(Micros, u64)>,
     timeout: Option<Micros>,
+    /// No number may be farther above the cursor.
+    jump_max: u64,
+    /// No rule gives up a hole: see [`Sequencer::hold_gaps`].
+    holds_gaps: bool,
+    /// The highest number that has arrived and waits, of those that have no deadline because holes are held.
+    highest_held: Option<u64>,
 }
 
 impl Sequencer {
     /// A ring of `capacity` slots, a power of two. `timeout` `None`: nothing is ever given up on its own.
-    pub(crate) fn new(capacity: usize, first: u64, timeout: Option<Micros>) -> Self {
+    /// `jump_max`: how far above the cursor a number may be.
+    pub(crate) fn new(capacity: usize, first: u64, timeout: Option<Micros>, jump_max: u64) -> Self {
         let mut sequencer = Self {
             ring: Ring::new(capacity),
             cursor: 0,
@@ -161,27 +171,36 @@ impl Sequencer {
             settled: 0,
             fresh: Vec::new(),
             skip_before: 0,
-            skipped: 0,
+            given_up: GivenUp::default(),
             deadlines: VecDeque::new(),
             timeout,
+            jump_max,
+            holds_gaps: false,
+            highest_held: None,
         };
-        sequencer.restart(first);
+        sequencer.set_cursor(first.into());
         sequencer
     }
 
-    /// Begins a new run at `first`. Nothing may be waiting.
-    pub(crate) fn restart(&mut self, first: u64) {
-        assert_eq!(self.waiting, 0, "a new run begins with an empty ring");
-        self.cursor = first;
-        self.exhausted = false;
-        self.skip_before = first;
+    /// Goes to a number, up to 2^64, without releasing anything or giving up a number. Nothing may be waiting.
+    pub(crate) fn set_cursor(&mut self, cursor: u128) {
+        assert_eq!(self.waiting, 0, "the cursor is set while the ring is empty");
+        assert!(cursor <= END, "there are no numbers behind 2^64");
+        self.go_to(cursor);
+        self.skip_before = cursor;
         self.deadlines.clear();
+        self.highest_held = None;
         self.update_reach();
+    }
+
+    fn go_to(&mut self, cursor: u128) {
+        self.cursor = cursor as u64;
+        self.exhausted = cursor == END;
     }
 
     /// The next number to release; 2^64 after the last one.
     pub(crate) fn cursor(&self) -> u128 {
-        if self.exhausted { 1 << 64 } else { u128::from(self.cursor) }
+        if self.exhausted { END } else { u128::from(self.cursor) }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -194,8 +213,13 @@ impl Sequencer {
     }
 
     /// Numbers given up on since the last call.
-    pub(crate) fn take_skipped(&mut self) -> u64 {
-        std::mem::take(&mut self.skipped)
+    pub(crate) fn take_given_up(&mut self) -> GivenUp {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Whether a number is farther above the cursor than any may be.
+    pub(crate) fn is_beyond_jump(&self, seq: u64) -> bool {
+        !self.exhausted && seq.checked_sub(self.cursor).is_some_and(|ahead| ahead > self.jump_max)
     }
 
     /// Whether a number that was too far ahead has come within reach, or is late by now.
@@ -308,11 +332,20 @@ impl Sequencer {
 
     /// Goes on to the next number that is there or that has not been given up. Says whether that is another one.
     pub(crate) fn pass_holes(&mut self) -> bool {
-        let before = self.cursor();
-        while self.cursor < self.skip_before && !self.exhausted && self.ring.slot(self.cursor).is_empty() {
-            self.skip();
+        let before = self.cursor;
+        if self.cursor() >= self.skip_before || !self.ring.slot(before).is_empty() {
+            return false;
         }
-        self.cursor() != before
+        if self.waiting == 0 {
+            self.go_to(self.skip_before);
+        } else {
+            // Something that waits ends the hole, at the latest.
+            while u128::from(self.cursor) < self.skip_before && self.ring.slot(self.cursor).is_empty() {
+                self.cursor += 1;
+            }
+        }
+        self.given_up.add(before, self.cursor.wrapping_sub(1));
+        true
     }
 
     /// The text of the event in a slot of a run, which is not fresh.
@@ -335,7 +368,7 @@ impl Sequencer {
     #[inline]
     pub(crate) fn update_reach(&mut self) {
         let left = if self.exhausted { 0 } else { (u64::MAX - self.cursor).saturating_add(1) };
-        self.reach = left.min(self.ring.capacity() as u64);
+        self.reach = left.min(self.ring.capacity() as u64).min(self.jump_max.saturating_add(1));
         self.near = self.reach.min(self.ring.near() as u64);
     }
 
@@ -344,13 +377,6 @@ impl Sequencer {
         let (cursor, overflow) = self.cursor.overflowing_add(by);
         self.cursor = cursor;
         self.exhausted |= overflow;
-    }
-
-    /// Gives up the number at the cursor, or all up to `skip_before` where nothing is waiting.
-    fn skip(&mut self) {
-        let numbers = if self.waiting == 0 { self.skip_before - self.cursor } else { 1 };
-        self.skipped = self.skipped.saturating_add(numbers);
-        self.advance(numbers);
     }
 
     /// The chunk that fresh events refer to is about to be given up: moves their texts into the ring, and
@@ -382,6 +408,10 @@ impl Sequencer {
 
     /// The event `seq` has arrived and waits: gives it its deadline.
     pub(crate) fn set_deadline(&mut self, seq: u64, now: Micros) {
+        if self.holds_gaps {
+            self.highest_held = self.highest_held.max(Some(seq));
+            return;
+        }
         let Some(timeout) = self.timeout else {
             return;
         };
@@ -393,7 +423,7 @@ impl Sequencer {
     /// When the next hole is given up, if nothing fills it before.
     pub(crate) fn next_deadline(&mut self) -> Option<Micros> {
         while let Some(&(at, seq)) = self.deadlines.front() {
-            if seq >= self.cursor && !self.exhausted && seq >= self.skip_before {
+            if u128::from(seq) >= self.cursor().max(self.skip_before) {
                 return Some(at);
             }
             self.deadlines.pop_front();
@@ -406,9 +436,31 @@ impl Sequencer {
         while let Some(&(at, seq)) = self.deadlines.front()
             && at <= now
         {
-            self.skip_before = self.skip_before.max(seq);
+            self.skip_before = self.skip_before.max(seq.into());
             self.deadlines.pop_front();
         }
+    }
+
+    /// While holes are held, no rule gives one up. Once they are not held any more, everything that has arrived counts as
+    /// arriving then.
+    pub(crate) fn hold_gaps(&mut self, hold: bool, now: Micros) {
+        if hold && !self.holds_gaps {
+            self.highest_held = self.deadlines.back().map(|&(_, seq)| seq);
+            self.deadlines.clear();
+        }
+        self.holds_gaps = hold;
+        if !hold && let Some(seq) = self.highest_held.take() {
+            self.set_deadline(seq, now);
+        }
+    }
+
+    pub(crate) fn holds_gaps(&self) -> bool {
+        self.holds_gaps
+    }
+
+    /// Gives up every number below this one that has not come.
+    pub(crate) fn skip_to(&mut self, number: u128) {
+        self.skip_before = self.skip_before.max(number.min(END));
     }
 
     /// Nothing was read for `by`: what is missing gets that much more time.
@@ -424,26 +476,34 @@ impl Sequencer {
     }
 
     /// Gives up the hole at the cursor: all numbers below the lowest waiting one or, where none is waiting,
-    /// below `otherwise`.
-    pub(crate) fn skip_hole(&mut self, otherwise: Option<u64>) {
-        if self.exhausted {
-            return;
+    /// below `otherwise`. Says whether it did.
+    pub(crate) fn skip_hole(&mut self, otherwise: Option<u64>) -> bool {
+        if self.exhausted || self.holds_gaps {
+            return false;
         }
         let lowest = if self.waiting == 0 {
             otherwise
         } else {
             self.reachable().find(|&seq| !self.ring.slot(seq).is_empty())
         };
-        self.skip_before = self.skip_before.max(lowest.unwrap_or(0));
+        self.skip_before = self.skip_before.max(lowest.unwrap_or(0).into());
+        self.skip_before > self.cursor()
     }
 
     /// Gives up every hole below a waiting event.
     pub(crate) fn skip_all_holes(&mut self) {
-        if self.waiting == 0 || self.exhausted {
+        if self.waiting == 0 || self.exhausted || self.holds_gaps {
             return;
         }
         let highest = self.reachable().rev().find(|&seq| !self.ring.slot(seq).is_empty());
-        self.skip_before = self.skip_before.max(highest.unwrap_or(0));
+        self.skip_before = self.skip_before.max(highest.unwrap_or(0).into());
+    }
+
+    /// What waits, in the order of the numbers: each number and its line, which is empty for a rejected one. Everything
+    /// must have been settled.
+    pub(crate) fn waiting_lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        debug_assert_eq!(self.settled, self.waiting, "texts are in the ring");
+        self.reachable().filter(|&seq| !self.ring.slot(seq).is_empty()).map(|seq| (seq, self.ring.line(seq)))
     }
 }
 
@@ -471,7 +531,7 @@ mod tests {
 
     #[test]
     fn events_leave_in_order_each_once() {
-        let mut ring = Sequencer::new(8, 1, Some(1000));
+        let mut ring = Sequencer::new(8, 1, Some(1000), u64::MAX);
         for seq in [3, 2, 8] {
             assert_eq!(event(&mut ring, seq), Place::Waiting);
         }
@@ -493,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_deadline_covers_every_hole_below_it_and_no_more() {
-        let mut ring = Sequencer::new(64, 1, Some(1000));
+        let mut ring = Sequencer::new(64, 1, Some(1000), u64::MAX);
         for seq in [3, 5, 7] {
             event(&mut ring, seq);
         }
@@ -507,7 +567,7 @@ mod tests {
         assert_eq!(release(&mut ring), 1);
         ring.expire(1000);
         assert_eq!(release(&mut ring), 8);
-        assert_eq!(ring.take_skipped(), 3);
+        assert_eq!(ring.take_given_up().numbers, 3);
         assert_eq!(ring.next_deadline(), Some(1500), "6 was covered by the deadline of 7");
         ring.expire(1500);
         assert_eq!(release(&mut ring), 10);
@@ -516,7 +576,7 @@ mod tests {
 
     #[test]
     fn numbers_end_at_the_largest() {
-        let mut ring = Sequencer::new(8, u64::MAX - 3, Some(0));
+        let mut ring = Sequencer::new(8, u64::MAX - 3, Some(0), u64::MAX);
         assert_eq!(event(&mut ring, 2), Place::Late);
         for seq in (u64::MAX - 3)..=u64::MAX {
             assert_eq!(event(&mut ring, seq), Place::Waiting);
@@ -528,7 +588,7 @@ mod tests {
 
     #[test]
     fn the_hole_in_front_is_skipped_alone() {
-        let mut ring = Sequencer::new(8, 0, None);
+        let mut ring = Sequencer::new(8, 0, None, u64::MAX);
         event(&mut ring, 2);
         event(&mut ring, 5);
         ring.skip_hole(Some(1_000_000));
@@ -537,7 +597,7 @@ mod tests {
         assert_eq!(release(&mut ring), 6);
         ring.skip_hole(Some(1_000_000));
         assert_eq!(release(&mut ring), 1_000_000);
-        assert_eq!(ring.take_skipped(), 2 + 2 + 999_994);
+        assert_eq!(ring.take_given_up().to_string(), "0-1, 3-4, 6-999999");
     }
 
     /// One byte that can be told from its neighbours, or a text that must be boxed.
@@ -572,7 +632,7 @@ mod tests {
             steps in prop::collection::vec(step(), 0..300),
         ) {
             const CAPACITY: u64 = 256;
-            let mut ring = Sequencer::new(CAPACITY as usize, first, Some(1));
+            let mut ring = Sequencer::new(CAPACITY as usize, first, Some(1), u64::MAX);
             let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
             let mut chunk = Vec::new();
             for step in steps {

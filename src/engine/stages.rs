@@ -56,7 +56,7 @@ impl Ring {
     /// If the capacity is no power of two.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self(Sequencer::new(capacity, 0, None))
+        Self(Sequencer::new(capacity, 0, None, u64::MAX))
     }
 
     /// Puts events into the ring, numbered from the cursor on, and takes out those that are at the cursor. Returns how many

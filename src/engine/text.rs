@@ -12,6 +12,9 @@ pub(crate) struct Text<'a> {
 }
 
 impl Text<'_> {
+    /// As many bytes behind a text may be overwritten by [`Text::copy_to`].
+    pub(crate) const OVERCOPY: usize = BLOCK;
+
     /// Writes the text to `target[at..]`, and perhaps some more behind it, which the next text will overwrite.
     #[inline(always)]
     pub(crate) fn copy_to(self, target: &mut [u8], at: usize) {

@@ -136,7 +136,7 @@ impl<N: Net> Server<N> {
 
     /// What happened, in numbers.
     pub(super) fn report_summary(&mut self) {
-        self.engine.take_skipped_into_counters();
+        self.engine.take_given_up();
         self.report_left_out(Micros::MAX);
         let counters = &self.engine.counters;
         let waiting = self.engine.waiting();
@@ -174,7 +174,7 @@ impl<N: Net> Server<N> {
 
     /// Numbers that were given up on.
     pub(super) fn report_skipped(&mut self) {
-        let skipped = self.engine.take_skipped_into_counters();
+        let skipped = self.engine.take_given_up().numbers;
         if skipped > 0
             && let Some(left_out) = self.may_warn(Trouble::Skipped)
         {

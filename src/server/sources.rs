@@ -214,7 +214,9 @@ impl<N: Net> Server<N> {
                 break;
             }
             let lowest = self.blocked_sources.iter().filter_map(|&key| self.blocked_at(key)).min();
-            self.engine.skip_hole(lowest);
+            if !self.engine.skip_hole(lowest) {
+                break;
+            }
             self.release();
             self.report_skipped();
         }

@@ -1,5 +1,7 @@
 //! The whole engine against a model that is obviously right, in its portable version and in those for this processor.
 
+mod released;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,6 +174,7 @@ fn compare(
         event_bytes_max: 1024,
         turn_bytes_max: limits.0,
         turn_bytes_mean: limits.1,
+        max_sequence_jump: None,
     };
     let mut subject = Subject {
         engine: Engine::on(&config, cpu),
