@@ -99,6 +99,11 @@ impl Book {
         (block.first_seq <= seq).then_some(self.first + at as u64)
     }
 
+    /// Index of the first block in memory that holds `seq` or numbers above it; [`Book::end`] if there is none.
+    pub fn first_ending_above(&self, seq: u64) -> u64 {
+        self.first + self.blocks.partition_point(|block| block.end_seq <= seq) as u64
+    }
+
     /// Gives back the blocks before `index`, unless the whole run was prepared: then nothing is gained by it.
     pub fn forget_before(&mut self, index: u64) {
         while !self.complete && self.first < index {

@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::plot;
 use crate::process::{Server, pin, raise_open_files};
 use crate::report::{self, Figures, distribution};
+use crate::resume;
 use crate::ui::Display;
 
 /// The line that ends a run in which everything was right.
@@ -68,7 +69,17 @@ pub fn prepare_and_run(settings: &mut Settings, server: &ServerOptions, output: 
         log::debug!("server {} at {:?}", started.pid(), started.addresses);
     }
     let users = settings.load.connected;
-    let outcome = drive::run(settings, &mut book, &mut |progress| display.show(users, progress));
+    let show = &mut |progress| display.show(users, progress);
+    let outcome = if settings.resume {
+        let mut started = started;
+        let mut restart = || match &mut started {
+            Some(server) => server.kill_and_start_again().map(|()| (server.addresses, server.pid())),
+            None => Err("kill-every: there is no server that was started here".to_owned()),
+        };
+        resume::run(settings, &mut book, &mut restart, show)
+    } else {
+        drive::run(settings, &mut book, show)
+    };
     display.finish();
     outcome
 }

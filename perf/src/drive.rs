@@ -62,6 +62,10 @@ pub struct Settings {
     pub measure_latency: bool,
     /// How often the server's memory is noted, if at all.
     pub sample_every: Option<Duration>,
+    /// Sources honour acknowledgements and users resume: [`crate::resume`] makes the run.
+    pub resume: bool,
+    /// How often the server is killed and started again, if at all.
+    pub kill_every: Option<Duration>,
 }
 
 /// What is told while a run goes on.
@@ -105,7 +109,8 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Trouble {
 
 /// Works out what will be sent, as far as it fits.
 pub fn prepare(settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Book {
-    let marks = settings.rate.is_some() || settings.measure_latency || settings.load.churning > 0;
+    let marks =
+        settings.resume || settings.rate.is_some() || settings.measure_latency || settings.load.churning > 0;
     let mut book = Book::new(Builder::new(&settings.load, settings.expect, marks));
     // A run that will not fit is not begun to be prepared: it streams through a part of the memory.
     book.prepare(1, |_| {});

@@ -11,6 +11,7 @@
 //! | [`cursor`], [`fault`] | checking is comparing memory; what is wrong is told apart |
 //! | [`feed`], [`user`], [`churn`] | the connections |
 //! | [`drive`] | the loop that sends, receives and checks |
+//! | [`resume`] | the loop in which everybody resumes, and the server may be killed |
 //! | [`arrivals`] | latency without coordinated omission |
 //! | [`plan`], [`limit`] | the physical limit, to divide by |
 //! | [`naive`] | the usual design, to compare with |
@@ -39,6 +40,7 @@ pub mod plot;
 pub mod process;
 pub mod replay;
 pub mod report;
+pub mod resume;
 pub mod rng;
 pub mod script;
 pub mod soak;

@@ -238,6 +238,14 @@ pub struct RunOptions {
     /// Never sleep: keeps a core busy
     #[arg(long)]
     pub spin: bool,
+    /// Sources ask for acknowledgements and send again what is not acknowledged; users resume after every end of their
+    /// connection, those of `churn` leave at any moment. Everybody must end with one uninterrupted stream
+    #[arg(long)]
+    pub resume: bool,
+    /// Kill the server that `spawn` started (SIGKILL) and start it again after so many milliseconds, again and again;
+    /// implies `resume`, and needs a server with a journal
+    #[arg(long, value_name = "MS", requires = "spawn")]
+    pub kill_every: Option<u64>,
 }
 
 /// Options of `maze latency`.
@@ -354,6 +362,8 @@ impl ServerOptions {
             memory: self.memory << 20,
             measure_latency: false,
             sample_every: None,
+            resume: false,
+            kill_every: None,
         })
     }
 }
@@ -383,7 +393,16 @@ impl RunOptions {
         if self.duration.is_some() {
             load.events = u64::MAX;
         }
+        let resume = self.resume || self.kill_every.is_some();
+        if resume && (self.duration.is_some() || self.slow > 0) {
+            return Err("duration and slow: not accepted where users resume".into());
+        }
+        if self.kill_every == Some(0) {
+            return Err("kill-every 0: accepted is a number of milliseconds above 0".into());
+        }
         Ok(Settings {
+            resume,
+            kill_every: self.kill_every.map(Duration::from_millis),
             rate: self.rate,
             spin: self.spin,
             slow_users: self.slow,

@@ -111,8 +111,41 @@ impl Addresses {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    how: How,
     /// Where it listens.
     pub addresses: Addresses,
+}
+
+/// How a server is started.
+#[derive(Debug)]
+struct How {
+    command: String,
+    variables: Vec<(String, String)>,
+    core: Option<usize>,
+    fallback: Addresses,
+}
+
+impl How {
+    fn spawn(&self) -> Result<Child, String> {
+        let command = &self.command;
+        let words =
+            shlex::split(command).ok_or_else(|| format!("spawn `{command}`: a quote is not closed"))?;
+        let is_variable = |word: &&String| word.contains('=') && !word.starts_with(['/', '.', '=']);
+        let assigned = words.iter().take_while(is_variable).count();
+        let program =
+            words.get(assigned).ok_or_else(|| format!("spawn `{command}`: there is no program in it"))?;
+        let mut start = Command::new(program);
+        start.args(&words[assigned + 1..]).stdin(Stdio::null()).stdout(Stdio::piped());
+        start.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        start.envs(words[..assigned].iter().filter_map(|word| word.split_once('=')));
+        let before = sched_getaffinity(None).map_err(|e| format!("affinity: {e}"))?;
+        if let Some(core) = self.core {
+            pin(core)?;
+        }
+        let started = start.spawn().map_err(|e| format!("spawn `{command}`: {e}"));
+        sched_setaffinity(None, &before).map_err(|e| format!("affinity: {e}"))?;
+        started
+    }
 }
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -131,28 +164,25 @@ impl Server {
         core: Option<usize>,
         fallback: Addresses,
     ) -> Result<Server, String> {
-        let words =
-            shlex::split(command).ok_or_else(|| format!("spawn `{command}`: a quote is not closed"))?;
-        let is_variable = |word: &&String| word.contains('=') && !word.starts_with(['/', '.', '=']);
-        let assigned = words.iter().take_while(is_variable).count();
-        let program =
-            words.get(assigned).ok_or_else(|| format!("spawn `{command}`: there is no program in it"))?;
-        let mut start = Command::new(program);
-        start.args(&words[assigned + 1..]).stdin(Stdio::null()).stdout(Stdio::piped());
-        start.envs(variables.iter().map(|(name, value)| (name, value)));
-        start.envs(words[..assigned].iter().filter_map(|word| word.split_once('=')));
-        let before = sched_getaffinity(None).map_err(|e| format!("affinity: {e}"))?;
-        if let Some(core) = core {
-            pin(core)?;
-        }
-        let started = start.spawn().map_err(|e| format!("spawn `{command}`: {e}"));
-        sched_setaffinity(None, &before).map_err(|e| format!("affinity: {e}"))?;
-        let mut server = Server { child: started?, addresses: fallback };
-        server.wait_until_listening(command, fallback)?;
+        let how = How { command: command.to_owned(), variables: variables.to_vec(), core, fallback };
+        let mut server = Server { child: how.spawn()?, addresses: fallback, how };
+        server.wait_until_listening()?;
         Ok(server)
     }
 
-    fn wait_until_listening(&mut self, command: &str, fallback: Addresses) -> Result<(), String> {
+    /// Kills it (SIGKILL), and starts it again with the same command.
+    ///
+    /// # Errors
+    /// A sentence that names the command and the reason.
+    pub fn kill_and_start_again(&mut self) -> Result<(), String> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = self.how.spawn()?;
+        self.wait_until_listening()
+    }
+
+    fn wait_until_listening(&mut self) -> Result<(), String> {
+        let How { command, fallback, .. } = &self.how;
         let (found, lines) = mpsc::channel();
         let stdout = self.child.stdout.take();
         // Reads to the end, so that a server that prints a lot is never held up.

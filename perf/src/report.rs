@@ -49,6 +49,10 @@ pub struct Figures {
     pub visits: u64,
     /// What those received, contained in `deliveries`.
     pub visit_deliveries: u64,
+    /// How often the server was killed and started again.
+    pub kills: u64,
+    /// How often users came back with the number that they wanted next.
+    pub resumes: u64,
     /// Whether everything had been worked out before the clock started.
     pub prepared: bool,
     /// Looks at the server.
@@ -151,7 +155,9 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
             line(name, format!("{:.1} µs", ns as f64 / 1e3));
         }
     }
-    if load.churning > 0 {
+    if settings.resume {
+        line("resumed", format!("{} times, the server was killed {} times", figures.resumes, figures.kills));
+    } else if load.churning > 0 {
         line(
             "visitors",
             format!(
@@ -241,6 +247,8 @@ pub fn to_json(settings: &Settings, outcome: Result<&Figures, &Fault>) -> Value 
             "cut_off": figures.cut_off,
             "visits": figures.visits,
             "visit_deliveries": figures.visit_deliveries,
+            "kills": figures.kills,
+            "resumes": figures.resumes,
             "samples": figures.samples,
             "latency": figures.latency.as_ref().map(latency_json),
         }),

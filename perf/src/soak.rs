@@ -301,6 +301,8 @@ fn settings(
         memory: options.memory << 20,
         measure_latency: false,
         sample_every: None,
+        resume: false,
+        kill_every: None,
     })
 }
 

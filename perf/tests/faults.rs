@@ -211,6 +211,28 @@ fn faults_towards_users_who_come_and_go() {
 }
 
 #[test]
+fn sources_and_users_that_resume() {
+    let resume = ["--resume", "--churn", "10", "--churn-stay", "20", "--sources", "2", "--rate", "20000"];
+    let json = passes(&[&resume[..], &["--total-events", "10000"]].concat());
+    assert!(json["resumes"].as_u64().unwrap() > 20, "{json:#}");
+    assert!(json["deliveries"].as_u64().unwrap() > 10_000, "{json:#}");
+}
+
+#[test]
+fn faults_towards_users_that_resume() {
+    let resume = ["--resume", "--churn", "10", "--churn-stay", "20", "--rate", "20000", "--mix", "B1"];
+    for (misdeed, class) in [
+        (Misdeed::GapAtResume, "lost"),
+        (Misdeed::RepeatAtResume, "repeated"),
+        (Misdeed::MarkTooFar, "lost"),
+        (Misdeed::AcknowledgementGoesBack, "lost"),
+    ] {
+        let fault = fault_of(misdeed, &[&resume[..], &["--total-events", "20000"]].concat());
+        assert_eq!(fault["class"], class, "{misdeed:?} {fault:#}");
+    }
+}
+
+#[test]
 fn slow_readers_get_everything_from_a_patient_server() {
     let json = passes(&["--slow", "3", "--slow-rate", "200000", "--slow-must-finish"]);
     assert_eq!(json["cut_off"], 0);

@@ -229,6 +229,8 @@ impl Bench {
             memory: 6 << 30,
             measure_latency: rate.is_some(),
             sample_every: None,
+            resume: false,
+            kill_every: None,
         };
         let book = drive::prepare(&settings, &mut |_| {});
         let mut plan = None;

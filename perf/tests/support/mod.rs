@@ -35,6 +35,10 @@ pub(crate) enum Misdeed {
     LateLogin,
     GapForVisitors,
     ReplayToVisitors,
+    GapAtResume,
+    RepeatAtResume,
+    MarkTooFar,
+    AcknowledgementGoesBack,
 }
 
 pub(crate) const VICTIM: u64 = 3;
@@ -104,23 +108,34 @@ struct State {
     misdeed: Misdeed,
     source_listener: TcpListener,
     user_listener: TcpListener,
-    sources: Vec<(TcpStream, Vec<u8>)>,
+    sources: Vec<Source>,
     arriving: Vec<(TcpStream, Vec<u8>)>,
     users: HashMap<u64, User>,
     follows: HashSet<(u64, u64)>,
     waiting: BTreeMap<u64, Option<Vec<u8>>>,
     cursor: u64,
     moved: Instant,
-    history: Vec<Vec<u8>>,
+    /// Every event that was released, and whom it concerned: `None` is everybody.
+    history: Vec<(u64, Vec<u8>, Option<HashSet<u64>>)>,
     released: u64,
 }
+
+struct Source {
+    stream: TcpStream,
+    rest: Vec<u8>,
+    /// The last acknowledgement, for a source that asked for them.
+    acknowledged: Option<u64>,
+}
+
+/// The name of this server's sequence of events.
+const EPOCH: &str = "00000000000000e0";
 
 impl State {
     fn serve(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             while let Ok((stream, _)) = self.source_listener.accept() {
                 stream.set_nonblocking(true).unwrap();
-                self.sources.push((stream, Vec::new()));
+                self.sources.push(Source { stream, rest: Vec::new(), acknowledged: None });
             }
             // Bytes are taken first and users accepted then, so whoever logged in before they were sent is there.
             let lines = self.read_sources();
@@ -143,6 +158,7 @@ impl State {
                 self.users.get_mut(&VICTIM).unwrap().due.extend_from_slice(b"5001|B\r\n");
             }
             self.flush();
+            self.acknowledge();
             if idle {
                 std::thread::sleep(Duration::from_micros(200));
             }
@@ -155,12 +171,16 @@ impl State {
             self.sources.clear();
         }
         let mut chunk = vec![0; 16 * 1024];
-        self.sources.retain_mut(|(stream, rest)| match stream.read(&mut chunk) {
+        self.sources.retain_mut(|source| match source.stream.read(&mut chunk) {
             Ok(0) => false,
             Ok(length) => {
-                rest.extend_from_slice(&chunk[..length]);
-                while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-                    lines.push(rest.drain(..=end).collect());
+                source.rest.extend_from_slice(&chunk[..length]);
+                while let Some(end) = source.rest.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = source.rest.drain(..=end).collect();
+                    if line.starts_with(b"?|ack") {
+                        source.acknowledged = Some(0);
+                    }
+                    lines.push(line);
                 }
                 true
             }
@@ -186,18 +206,51 @@ impl State {
                 self.arriving.push((stream, said));
                 continue;
             }
-            let id: u64 = String::from_utf8(said).unwrap().trim_end().parse().unwrap();
+            let said = String::from_utf8(said).unwrap();
+            let words: Vec<&str> = said.trim_end().split('|').collect();
+            let id: u64 = words[0].parse().unwrap();
             let visitor = self.released > 0;
             let deaf_until =
                 if self.misdeed == Misdeed::LateLogin && visitor { self.cursor + 2000 } else { 0 };
-            let due = match self.history.len().checked_sub(2000) {
-                Some(old) if self.misdeed == Misdeed::ReplayToVisitors && visitor => {
-                    self.history[old].clone()
+            let due = match (&words[1..], self.history.len().checked_sub(2000)) {
+                (["now"], _) => format!("+|{EPOCH}|{}\r\n", self.cursor).into_bytes(),
+                ([next, EPOCH], _) => self.resume(id, next.parse().unwrap()),
+                (_, Some(old)) if self.misdeed == Misdeed::ReplayToVisitors && visitor => {
+                    self.history[old].1.clone()
                 }
                 _ => Vec::new(),
             };
             let user = User { stream, due, held: Vec::new(), count: 0, deaf_until, stalled: false, visitor };
             self.users.insert(id, user);
+        }
+    }
+
+    /// What a user is told that comes back and wants `next`.
+    fn resume(&self, id: u64, next: u64) -> Vec<u8> {
+        let mut due = format!("+|{EPOCH}|{next}\r\n").into_bytes();
+        let missed = self.history.iter().filter(|(number, _, told)| {
+            *number >= next && told.as_ref().is_none_or(|told| told.contains(&id))
+        });
+        let missed: Vec<&[u8]> = missed.map(|(_, line, _)| &line[..]).collect();
+        let skip = usize::from(self.misdeed == Misdeed::GapAtResume && missed.len() > 1);
+        missed[skip..].iter().for_each(|line| due.extend_from_slice(line));
+        if self.misdeed == Misdeed::RepeatAtResume {
+            missed.iter().take(1).for_each(|line| due.extend_from_slice(line));
+        }
+        if self.misdeed == Misdeed::MarkTooFar {
+            due.extend_from_slice(format!("+|{EPOCH}|{}\r\n", self.cursor + 100).as_bytes());
+        }
+        due
+    }
+
+    fn acknowledge(&mut self) {
+        let back = self.misdeed == Misdeed::AcknowledgementGoesBack && self.cursor > 1000;
+        let number = if back { self.cursor - 1000 } else { self.cursor };
+        for source in &mut self.sources {
+            if source.acknowledged.is_some_and(|last| last != number) {
+                source.acknowledged = Some(number);
+                let _ = source.stream.write_all(format!("+|{EPOCH}|{number}\n").as_bytes());
+            }
         }
     }
 
@@ -232,29 +285,31 @@ impl State {
 
     fn apply(&mut self, line: Vec<u8>) {
         let (kind, from, to) = fields(&line).unwrap();
-        let told: Vec<u64> = match kind {
-            'B' => self.users.keys().copied().collect(),
+        let concerned: Option<HashSet<u64>> = match kind {
+            'B' => None,
             'F' => {
                 self.follows.insert((from, to));
-                vec![to]
+                Some(HashSet::from([to]))
             }
-            'P' if self.misdeed == Misdeed::WrongUser && to > 100 && self.cursor > 500 => vec![VICTIM],
-            'P' => vec![to],
-            'S' => self.users.keys().copied().filter(|user| self.follows.contains(&(*user, from))).collect(),
+            'P' if self.misdeed == Misdeed::WrongUser && to > 100 && self.cursor > 500 => {
+                Some(HashSet::from([VICTIM]))
+            }
+            'P' => Some(HashSet::from([to])),
+            'S' => Some(self.follows.iter().filter(|edge| edge.1 == from).map(|edge| edge.0).collect()),
             _ => {
                 if self.misdeed != Misdeed::ForgetUnfollow {
                     self.follows.remove(&(from, to));
                 }
-                Vec::new()
+                Some(HashSet::new())
             }
         };
         let (misdeed, cursor) = (self.misdeed, self.cursor);
-        for id in told {
-            if let Some(user) = self.users.get_mut(&id) {
+        for (&id, user) in &mut self.users {
+            if concerned.as_ref().is_none_or(|told| told.contains(&id)) {
                 user.give(&line, id, misdeed, cursor);
             }
         }
-        self.history.push(line);
+        self.history.push((self.cursor - 1, line, concerned));
     }
 
     fn flush(&mut self) {

@@ -1,0 +1,286 @@
+//! A user that resumes (docs/SPEC.md section 10): it leaves at any moment, also in the middle of a line, comes back with the
+//! number that it wants next, and must end up with one uninterrupted stream.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::book::Book;
+use crate::cursor::{Cursor, Place, Wrong, lines_of, sequence_of};
+use crate::fault::{Class, Difference, Fault, owed_line, shown};
+use crate::rng::Rng;
+use crate::workload::Workload;
+
+/// One user.
+#[derive(Debug)]
+pub(super) struct Reader {
+    slot: usize,
+    id: u64,
+    token: Token,
+    stream: Option<TcpStream>,
+    ready: bool,
+    /// What has been checked: whole lines only.
+    cursor: Cursor,
+    /// The start of a line whose end has not come.
+    begun: Vec<u8>,
+    /// The epoch, once the server has told it, and the next number that is wanted in it.
+    place: Option<(String, u64)>,
+    /// This login has been answered.
+    answered: bool,
+    /// Set for a user that comes and goes.
+    visits: Option<Visits>,
+    /// Logins so far.
+    pub(super) logins: u64,
+    /// Bytes received so far.
+    pub(super) bytes: u64,
+}
+
+/// When a user that comes and goes does so.
+#[derive(Debug)]
+struct Visits {
+    rng: Rng,
+    /// How long it stays at most, in microseconds.
+    longest: u64,
+    next: Instant,
+}
+
+impl Reader {
+    /// A user that is not connected yet. With `stay`, it comes and goes, and stays for so long on average.
+    pub(super) fn new((slot, id): (usize, u64), token: Token, seed: u64, stay: Option<Duration>) -> Reader {
+        let visits = stay.map(|stay| Visits {
+            rng: Rng::new(seed, 2000 + slot as u64),
+            longest: 2 * stay.as_micros() as u64 + 1,
+            next: Instant::now(),
+        });
+        Reader {
+            slot,
+            id,
+            token,
+            stream: None,
+            ready: false,
+            cursor: Cursor::default(),
+            begun: Vec::new(),
+            place: None,
+            answered: false,
+            visits,
+            logins: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The first byte that it has not received.
+    pub(super) fn at(&self) -> Place {
+        self.cursor.place
+    }
+
+    /// The server has told it the epoch.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// There may be something to read.
+    pub(super) fn wake(&mut self) {
+        self.ready = true;
+    }
+
+    /// Events that it has received.
+    pub(super) fn deliveries(&self, book: &Book) -> u64 {
+        self.cursor.lines_so_far(book, self.slot)
+    }
+
+    /// Whether it has everything that it is owed in the blocks before `end`.
+    pub(super) fn has_all(&mut self, book: &Book, end: u64) -> bool {
+        self.cursor.skip_empty(book, self.slot, end);
+        self.cursor.place.block >= end
+    }
+
+    /// Comes or goes, if it is time to.
+    ///
+    /// # Errors
+    /// Those of connecting and writing.
+    pub(super) fn come_and_go(
+        &mut self,
+        at: SocketAddr,
+        now: Instant,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        if self.stream.is_none() {
+            return self.log_in(at, registry);
+        }
+        let Some(visits) = self.visits.as_mut().filter(|visits| self.answered && now >= visits.next) else {
+            return Ok(());
+        };
+        visits.next = now + Duration::from_micros(visits.rng.below(visits.longest));
+        self.hang_up();
+        self.log_in(at, registry)
+    }
+
+    /// The connection is over: what has come of a line without its end is forgotten.
+    pub(super) fn hang_up(&mut self) {
+        (self.stream, self.ready, self.answered) = (None, false, false);
+        self.begun.clear();
+    }
+
+    fn log_in(&mut self, at: SocketAddr, registry: &Registry) -> io::Result<()> {
+        let line = match &self.place {
+            None => format!("{}|now\r\n", self.id),
+            Some((epoch, next)) => format!("{}|{next}|{epoch}\r\n", self.id),
+        };
+        let mut stream = StdStream::connect(at)?;
+        stream.set_nodelay(true)?;
+        stream.write_all(line.as_bytes())?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        registry.register(&mut stream, self.token, Interest::READABLE)?;
+        self.stream = Some(stream);
+        self.logins += 1;
+        Ok(())
+    }
+
+    /// Reads once and checks what came. `Ok(true)`: there may be more.
+    ///
+    /// # Errors
+    /// The fault, if what came is not what was owed.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        book: &mut Book,
+        load: &Workload,
+    ) -> Result<bool, Box<Fault>> {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.ready) else { return Ok(false) };
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.ready = false;
+                Ok(false)
+            }
+            // The server has closed the connection or is gone: the user comes back with what it has.
+            Ok(0) | Err(_) => {
+                self.hang_up();
+                Ok(false)
+            }
+            Ok(length) => {
+                self.bytes += length as u64;
+                let mut got = std::mem::take(&mut self.begun);
+                got.extend_from_slice(&buffer[..length]);
+                let whole = memchr::memrchr(b'\n', &got).map_or(0, |end| end + 1);
+                self.take(&got[..whole], book, load)?;
+                // A line that told the end of the connection has nothing behind it.
+                if self.stream.is_some() {
+                    self.begun = got.split_off(whole);
+                }
+                Ok(self.ready)
+            }
+        }
+    }
+
+    /// Checks whole lines: pieces of events at once, lines from the server itself one by one.
+    fn take(&mut self, lines: &[u8], book: &mut Book, load: &Workload) -> Result<(), Box<Fault>> {
+        let mut from = 0;
+        for (at, line) in lines_of(lines) {
+            if !matches!(line[0], b'+' | b'-') {
+                continue;
+            }
+            self.take_events(&lines[from..at], book, load)?;
+            self.take_word(line, book)?;
+            from = at + line.len();
+        }
+        self.take_events(&lines[from..], book, load)
+    }
+
+    fn take_events(&mut self, events: &[u8], book: &mut Book, load: &Workload) -> Result<(), Box<Fault>> {
+        let Some(end) = events.len().checked_sub(1) else { return Ok(()) };
+        let start = memchr::memrchr(b'\n', &events[..end]).map_or(0, |end| end + 1);
+        if !self.answered {
+            return Err(self.wrong(
+                Class::Unknown,
+                events,
+                book,
+                "an event came before the answer to the login",
+            ));
+        }
+        if let Err(Wrong::Differs(at) | Wrong::TooMuch(at)) = self.cursor.check(book, self.slot, events) {
+            let line = memchr::memrchr(b'\n', &events[..at]).map_or(0, |end| end + 1);
+            let mut place = self.cursor.place;
+            place.offset -= at - line;
+            let events_in = self.deliveries(book);
+            let difference =
+                Difference { load, book, slot: self.slot, place, got: &events[line..], events_in };
+            return Err(Box::new(difference.diagnose()));
+        }
+        if let (Some((_, next)), Some(number)) = (&mut self.place, sequence_of(&events[start..])) {
+            *next = number.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// An answer, a mark, a refusal or the last words.
+    fn take_word(&mut self, line: &[u8], book: &Book) -> Result<(), Box<Fault>> {
+        let text = String::from_utf8_lossy(line);
+        let mut fields = text.trim_end().split('|');
+        let (sign, epoch) = (fields.next(), fields.next());
+        let number = fields.next().and_then(|number| number.parse::<u64>().ok());
+        let (Some(epoch), Some(number)) = (epoch, number) else {
+            return Err(self.wrong(
+                Class::Unknown,
+                line,
+                book,
+                "a line from the server that is none of the protocol",
+            ));
+        };
+        if sign == Some("-") {
+            return match fields.next() {
+                Some("gone" | "epoch") => Err(self.wrong(Class::Closed, line, book, "the login was refused")),
+                _ => {
+                    self.hang_up();
+                    Ok(())
+                }
+            };
+        }
+        let next = self.place.as_ref().map_or(0, |(_, next)| *next);
+        if self.place.as_ref().is_some_and(|(mine, _)| mine != epoch) {
+            return Err(self.wrong(Class::Unknown, line, book, "the epoch is another one"));
+        }
+        if number < next {
+            return Err(self.wrong(
+                Class::Repeated,
+                line,
+                book,
+                "the number is below the one that was wanted",
+            ));
+        }
+        let first = owed_line(book, self.slot, self.cursor.place).and_then(sequence_of);
+        if self.place.is_some() && first.is_some_and(|first| first < number) {
+            return Err(self.wrong(Class::Lost, line, book, "an event below this number has not come"));
+        }
+        self.place = Some((epoch.to_owned(), number));
+        self.answered = true;
+        Ok(())
+    }
+
+    fn wrong(&self, class: Class, line: &[u8], book: &Book, detail: &str) -> Box<Fault> {
+        Box::new(Fault {
+            class,
+            user: Some(self.id),
+            expected: owed_line(book, self.slot, self.cursor.place).map(shown),
+            got: Some(shown(line)),
+            events_in: self.deliveries(book),
+            detail: format!("{detail}; login {}", self.logins),
+        })
+    }
+
+    /// Nothing came for too long.
+    pub(super) fn stalled(&self, book: &Book, detail: String) -> Fault {
+        Fault {
+            class: Class::Stalled,
+            user: Some(self.id),
+            expected: owed_line(book, self.slot, self.cursor.place).map(shown),
+            got: (!self.begun.is_empty()).then(|| shown(&self.begun)),
+            events_in: self.deliveries(book),
+            detail,
+        }
+    }
+}
