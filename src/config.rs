@@ -36,6 +36,8 @@ pub struct Config {
     pub event_timeout_ms: i64,
     /// Number of the first event.
     pub first_sequence: u64,
+    /// How far above the cursor a number may be; `None`: as far as there are numbers.
+    pub max_sequence_jump: Option<u64>,
     /// Slots of the ring: a power of two.
     pub reorder_capacity: usize,
     /// Whether a new run starts once the last source has gone.
@@ -78,6 +80,7 @@ impl Default for Config {
             max_user_clients: 1000,
             event_timeout_ms: 1000,
             first_sequence: 1,
+            max_sequence_jump: None,
             reorder_capacity: 65_536,
             reset_on_source_eof: false,
             max_event_bytes: 1024,

@@ -15,6 +15,7 @@ pub(super) enum Field {
     PortOrOff(fn(&mut Config) -> &mut Option<u16>),
     Address(fn(&mut Config) -> &mut IpAddr),
     Number(Number),
+    NumberOrNone(fn(&mut Config) -> &mut Option<u64>),
     Switch(fn(&mut Config) -> &mut bool),
     Policy(fn(&mut Config) -> &mut SlowUserPolicy),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
@@ -52,6 +53,9 @@ impl Field {
                 let value = text.parse().ok().filter(|value| number.range.contains(value))?;
                 (number.set)(config, value);
             }
+            Self::NumberOrNone(field) => {
+                *field(config) = if text == "none" { None } else { Some(text.parse().ok()?) };
+            }
             Self::Switch(field) => *field(config) = text.to_ascii_lowercase().parse().ok()?,
             Self::Policy(field) => {
                 *field(config) = POLICIES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
@@ -70,6 +74,9 @@ impl Field {
             Self::PortOrOff(field) => field(config).map_or_else(|| "off".to_owned(), |port| port.to_string()),
             Self::Address(field) => field(config).to_string(),
             Self::Number(number) => (number.get)(config).to_string(),
+            Self::NumberOrNone(field) => {
+                field(config).map_or_else(|| "none".to_owned(), |number| number.to_string())
+            }
             Self::Switch(field) => field(config).to_string(),
             Self::Policy(field) => {
                 let value = *field(config);
@@ -90,6 +97,7 @@ impl Field {
                 let of = if unit.is_empty() { "" } else { " of " };
                 format!("a whole number{of}{unit} from {} to {}", range.start(), range.end())
             }
+            Self::NumberOrNone(_) => format!("a whole number from 0 to {}, or none", u64::MAX),
             Self::Switch(_) | Self::Policy(_) => self.choices().join(" or "),
             Self::Level(_) => format!("one of {}", self.choices().join(", ")),
             Self::File(_) => "the name of a file".to_owned(),
@@ -114,6 +122,7 @@ impl Field {
             Self::Number(Number { unit: "milliseconds", .. }) => "MS",
             Self::Number(Number { unit: "bytes", .. }) => "BYTES",
             Self::Number(_) => "N",
+            Self::NumberOrNone(_) => "N|none",
             Self::Switch(_) => "true|false",
             Self::Policy(_) => "POLICY",
             Self::Level(_) => "LEVEL",

@@ -107,6 +107,13 @@ pub(super) const OPTIONS: &[Definition] = &[
         }),
     },
     Definition {
+        variable: "maxSequenceJump",
+        heading: ORDER,
+        help: "How far above the next number an event's number may be; a line with a farther one is rejected, and its \
+               number is not used up; none: any distance",
+        field: Field::NumberOrNone(|config| &mut config.max_sequence_jump),
+    },
+    Definition {
         variable: "reorderCapacity",
         heading: ORDER,
         help: "Slots of the ring in which events wait, 1 to 67108864; rounded up to a power of two",

@@ -48,6 +48,7 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("maxUserClients", "1000000", changed(|c| c.max_user_clients = 1_000_000)),
         ("eventTimeoutMs", "-1", changed(|c| c.event_timeout_ms = -1)),
         ("firstSequence", "18446744073709551615", changed(|c| c.first_sequence = u64::MAX)),
+        ("maxSequenceJump", "1000000000", changed(|c| c.max_sequence_jump = Some(1_000_000_000))),
         ("reorderCapacity", "1000", changed(|c| c.reorder_capacity = 1024)),
         ("resetOnSourceEof", "true", changed(|c| c.reset_on_source_eof = true)),
         ("maxEventBytes", "4", changed(|c| c.max_event_bytes = 4)),
@@ -176,7 +177,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 21] = [
+    let bad: [(&str, &[&str]); 22] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -188,6 +189,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
             &["1.5", "1s", beyond_time, "-1000000000001", "99999999999999999999999999999999999999999"],
         ),
         ("firstSequence", &["-1", "18446744073709551616", "first"]),
+        ("maxSequenceJump", &["-1", "18446744073709551616", "off"]),
         ("reorderCapacity", &["0", "-1", "67108865", "18446744073709551615", "64k"]),
         ("resetOnSourceEof", &["1", "0", "yes", "on", "truee"]),
         ("maxEventBytes", &["0", "3", "1048577", "-4"]),

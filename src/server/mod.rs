@@ -133,7 +133,7 @@ impl<N: Net> Server<N> {
             event_bytes_max: config.max_event_bytes,
             turn_bytes_max,
             turn_bytes_mean: TURN_BYTES_MEAN.min(turn_bytes_max),
-            max_sequence_jump: None,
+            max_sequence_jump: config.max_sequence_jump,
         });
         Self {
             reports: Reports::new(&config, now),

@@ -7,11 +7,12 @@ use std::fmt::{self, Write};
 pub(super) const HEADER: &str = "fortnight trace 1";
 
 /// The options that make a difference to a replay, by the names of their variables.
-pub const OPTIONS: [&str; 12] = [
+pub const OPTIONS: [&str; 13] = [
     "maxEventSourceClients",
     "maxUserClients",
     "eventTimeoutMs",
     "firstSequence",
+    "maxSequenceJump",
     "reorderCapacity",
     "resetOnSourceEof",
     "maxEventBytes",

@@ -59,6 +59,7 @@ fn a_bad_number_is_refused_with_one_sentence() {
         "maxUserClients",
         "eventTimeoutMs",
         "firstSequence",
+        "maxSequenceJump",
         "reorderCapacity",
         "maxEventBytes",
         "loginTimeoutMs",
