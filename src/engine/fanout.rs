@@ -64,6 +64,8 @@ pub(crate) struct FanOut {
     limits: TurnLimits,
     /// Bit per slot: connected.
     connected: Vec<u64>,
+    /// Bit per slot: connected, or not free yet.
+    taken: Vec<u64>,
     users: usize,
     tape: Vec<u8>,
     /// Where in `tape` it begins and ends.
@@ -101,6 +103,7 @@ impl FanOut {
         Self {
             limits,
             connected: Vec::new(),
+            taken: Vec::new(),
             users: 0,
             tape: Vec::new(),
             tape_start: 0,
@@ -126,24 +129,31 @@ impl FanOut {
     /// Gives a user the lowest slot that is free. The turn must be empty.
     pub(crate) fn connect(&mut self) -> u32 {
         assert!(self.is_empty(), "users come and go between turns");
-        let word = self.connected.iter().position(|&word| word != u64::MAX).unwrap_or(self.connected.len());
-        if word == self.connected.len() {
+        let word = self.taken.iter().position(|&word| word != u64::MAX).unwrap_or(self.taken.len());
+        if word == self.taken.len() {
             self.set_words(word + 1);
         }
-        let bit = self.connected[word].trailing_ones();
+        let bit = self.taken[word].trailing_ones();
+        self.taken[word] |= 1 << bit;
         self.connected[word] |= 1 << bit;
         self.users += 1;
         self.owed_bytes_max = self.users * self.limits.mean_bytes;
         word as u32 * 64 + bit
     }
 
-    /// Takes a slot back. The turn must be empty.
+    /// The user at a slot has gone; the slot is not free yet. The turn must be empty.
     pub(crate) fn disconnect(&mut self, slot: u32) {
         assert!(self.is_empty(), "users come and go between turns");
         self.connected[slot as usize / 64] &= !(1 << (slot % 64));
         self.users -= 1;
         self.owed_bytes_max = self.users * self.limits.mean_bytes;
-        let used = self.connected.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+    }
+
+    /// Takes the slot of a user that has gone back. The turn must be empty.
+    pub(crate) fn free(&mut self, slot: u32) {
+        assert!(self.is_empty(), "users come and go between turns");
+        self.taken[slot as usize / 64] &= !(1 << (slot % 64));
+        let used = self.taken.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
         self.set_words(used);
     }
 
@@ -152,6 +162,7 @@ impl FanOut {
             return;
         }
         self.connected.resize(words, 0);
+        self.taken.resize(words, 0);
         self.owed.resize(words, 0);
         self.all.resize(words, u64::MAX);
         self.rows.resize(words, [0; 64]);

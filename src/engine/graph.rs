@@ -4,17 +4,19 @@
 //! proper is a [relation](super::relation) of nodes, `following`. From it and from who is connected follows `audience`: the
 //! connected followers of a node, as *user slots*, the small numbers that fan-out knows its recipients by. It is kept
 //! up to date on every follow, unfollow, login and logout, so that a status update costs as much as
-//! it has connected followers, not followers; a login costs as much as the user follows. (In a small graph either costs a
-//! row of a matrix, at most 256 bytes.)
+//! it has connected followers, not followers. A login or logout costs as much as the user follows; where that is much, it is
+//! [spread](super::settling) over several turns. (In a small graph either costs a row of a matrix, at most 256 bytes.)
 //!
 //! A node that is neither connected nor part of any edge is given back, so memory is the graph's, not that
-//! of every id ever seen.
+//! of every id ever seen. When more than three quarters of the nodes have been given back, the graph is made anew without
+//! them, as soon as it has few enough edges for that to be done at once.
 
 use super::{
     cpu::Cpu,
     relation::{Columns, Relation},
     run::Sorted,
     sequencer::Slot,
+    settling::{AT_ONCE_MAX, Settling},
 };
 use hashbrown::HashMap;
 
@@ -23,6 +25,11 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// Ids below this are looked up in an array, which is faster than a hash table and takes at most 8 MiB.
 const DIRECT_IDS: u64 = 1 << 20;
+
+/// Fewer nodes that have been given back than this are kept for the next ones.
+const UNUSED_MIN: usize = if cfg!(test) { 8 } else { 4096 };
+/// With more edges than this, making the graph anew would take too long at once: some 10 ms.
+const SHRINK_EDGES_MAX: u64 = 1 << 16;
 
 /// The node of every id that is not known. It has no connection, no followers, and follows nobody.
 pub(crate) const NOBODY: u32 = 0;
@@ -97,6 +104,8 @@ pub(crate) struct Graph {
     /// Nodes that may have become unused.
     fading: Vec<u32>,
     edges: u64,
+    /// Users whose audiences do not know yet that they have come or gone.
+    settling: Settling,
 }
 
 impl Default for Graph {
@@ -112,6 +121,7 @@ impl Default for Graph {
             free: Vec::new(),
             fading: Vec::new(),
             edges: 0,
+            settling: Settling::default(),
         }
     }
 }
@@ -145,8 +155,18 @@ impl Graph {
 
     /// The slots of the connected followers of a user.
     #[inline(always)]
-    pub(crate) fn audience(&self, id: u64) -> Audience<'_> {
-        self.audiences.of(self.node(id))
+    pub(crate) fn audience(&mut self, id: u64) -> Audience<'_> {
+        let node = self.node(id);
+        if self.settling.is_empty() { self.audiences.of(node) } else { self.corrected_audience(node) }
+    }
+
+    /// The audience with those who have come or gone, though it has not been told yet.
+    #[cold]
+    fn corrected_audience(&mut self, node: u32) -> Audience<'_> {
+        let Self { audiences, following, settling, .. } = self;
+        let Audience { slots, len } = audiences.of(node);
+        let (words, len) = settling.correct(node, (slots, len), |other| following.contains(other, node));
+        Audience { slots: Columns::Bits(words), len }
     }
 
     /// Edges of the graph.
@@ -196,7 +216,22 @@ impl Graph {
             self.fading.extend([from, to]);
         }
         self.edges = self.edges.wrapping_add_signed(more.into());
-        slot != NONE
+        if self.settling.is_empty() { slot != NONE } else { self.set_while_settling(edge) }
+    }
+
+    /// The audience is told at once where it knows of the user; where it does not yet, it will be. Says whether the user has
+    /// come altogether, so that the audience has to be told as usual.
+    #[cold]
+    fn set_while_settling(&mut self, edge: &Edge) -> bool {
+        let Self { audiences, settling, .. } = self;
+        let mut has_come = edge.slot != NONE;
+        for entry in settling.entries.iter().filter(|entry| entry.node == edge.from) {
+            has_come &= entry.slot != edge.slot;
+            if entry.covers(edge.to) {
+                audiences.set(edge.to, entry.slot, edge.follows);
+            }
+        }
+        has_come
     }
 
     /// Tells the audience that somebody connected has begun or ceased to follow.
@@ -248,18 +283,68 @@ impl Graph {
         debug_assert_eq!(self.slots[node as usize], NONE);
         self.set_slot(node, slot);
         self.audiences.slots.fit_columns(slot as usize + 1);
-        self.tell_everyone(node, slot, true);
+        if self.comes_and_goes_at_once(node) {
+            self.tell_everyone(node, slot, true);
+        } else {
+            self.settling.come(node, slot);
+        }
     }
 
-    /// The user `id` is not connected any more.
-    pub(crate) fn disconnect(&mut self, id: u64) {
+    /// The user `id` is not connected any more. Says whether its slot is free; if not, [`Graph::settle`] will say so.
+    pub(crate) fn disconnect(&mut self, id: u64) -> bool {
         let [node, slot] = self.look_up(id);
         if slot == NONE {
-            return;
+            return true;
         }
         self.set_slot(node, NONE);
-        self.tell_everyone(node, slot, false);
+        let is_free = self.settling.turn_back(slot).unwrap_or_else(|| {
+            let at_once = self.comes_and_goes_at_once(node);
+            if at_once {
+                self.tell_everyone(node, slot, false);
+            } else {
+                self.settling.go(node, slot);
+            }
+            at_once
+        });
         self.forget_if_unused(node);
+        is_free
+    }
+
+    fn comes_and_goes_at_once(&self, node: u32) -> bool {
+        self.following.row(node).len() <= AT_ONCE_MAX
+    }
+
+    /// Users have come or gone whose audiences do not know yet. Events must be applied one at a time until they do.
+    #[inline(always)]
+    pub(crate) fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Tells audiences who has come or gone, by about so many steps. `free` is called with the slots of those who have gone
+    /// altogether.
+    pub(crate) fn settle(&mut self, steps: usize, mut free: impl FnMut(u32)) {
+        let Self { following, audiences, settling, .. } = self;
+        let mut left = steps;
+        while left > 0
+            && let Some(entry) = settling.entries.front_mut()
+        {
+            let columns = entry.left();
+            let tell = |column| {
+                if columns.contains(&column) {
+                    audiences.set(column, entry.slot, !entry.leaves);
+                }
+            };
+            let next = following.row(entry.node).for_each_from(columns.start, &mut left, tell);
+            match next.filter(|next| columns.contains(next)) {
+                Some(next) => entry.done_below(next),
+                None => {
+                    if entry.leaves {
+                        free(entry.slot);
+                    }
+                    settling.entries.pop_front();
+                }
+            }
+        }
     }
 
     /// Tells the audience of everybody whom a node follows that it has come or gone.
@@ -276,12 +361,29 @@ impl Graph {
         }
     }
 
-    /// Removes every edge: nothing is left but who is connected.
-    pub(crate) fn clear_edges(&mut self) {
+    /// Removes every edge: nothing is left but who is connected. `free` is called with the slots of those who have gone.
+    pub(crate) fn clear_edges(&mut self, free: impl FnMut(u32)) {
         let old = std::mem::take(self);
+        old.settling.entries.iter().filter(|entry| entry.leaves).map(|entry| entry.slot).for_each(free);
         for (id, slot) in old.ids.into_iter().zip(old.slots).filter(|&(_, slot)| slot != NONE) {
             self.connect(id, slot);
         }
+    }
+
+    /// Makes the graph anew without the nodes that have been given back, if those are most of them and that takes few steps.
+    /// Whoever walks over the edges must begin again.
+    pub(crate) fn shrink(&mut self) {
+        let unused = self.free.len();
+        let is_due = unused > UNUSED_MIN && 4 * unused > 3 * self.ids.len();
+        if !is_due || self.edges > SHRINK_EDGES_MAX.min(16 * unused as u64) || self.is_settling() {
+            return;
+        }
+        let old = std::mem::take(self);
+        for (&id, &slot) in old.ids.iter().zip(&old.slots).filter(|&(_, &slot)| slot != NONE) {
+            self.connect(id, slot);
+        }
+        let mut walk = Walk::default();
+        old.walk(&mut walk, usize::MAX, |from, to| self.change(from, to, true));
     }
 
     /// From here on what is followed or the audiences are kept as those of a large graph are, until it is cleared.
@@ -342,6 +444,7 @@ impl Graph {
         }
         self.audiences.slots.forget(node);
         self.following.forget(node);
+        self.settling.forget(node);
         self.free.push(node);
     }
 }
@@ -363,6 +466,8 @@ mod tests {
         Disconnect(u64),
         Clear,
         BecomeLarge(bool, bool),
+        Settle(usize),
+        Shrink,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -374,6 +479,8 @@ mod tests {
             3 => id().prop_map(Step::Disconnect),
             1 => Just(Step::Clear),
             1 => any::<(bool, bool)>().prop_map(|(following, audiences)| Step::BecomeLarge(following, audiences)),
+            3 => (1..8usize).prop_map(Step::Settle),
+            1 => Just(Step::Shrink),
         ]
     }
 
@@ -403,6 +510,80 @@ mod tests {
         assert_eq!((graph.slot(0), graph.slot(1)), (7, NONE));
     }
 
+    /// How many pairs of a user and a connected follower all audiences know.
+    fn told(graph: &Graph) -> u32 {
+        graph.audiences.sizes.iter().sum()
+    }
+
+    #[test]
+    fn a_login_and_a_logout_take_no_more_steps_at_once_than_they_may() {
+        // A word of bits and its members are done together.
+        const STEPS: u32 = 66;
+        for large in [false, true] {
+            let mut graph = graph_with(10);
+            graph.become_large(large, large);
+            (0..1000).for_each(|to| graph.change(5000, to, true));
+            graph.connect(5000, 20);
+            assert_eq!(told(&graph), 0);
+            for id in [0, 999] {
+                assert_eq!(graph.audience(id).len, 1, "nobody can tell the difference");
+            }
+            let mut turns = 0;
+            while graph.is_settling() {
+                let before = told(&graph);
+                graph.settle(1, |_| panic!("nobody has gone"));
+                assert!(told(&graph) - before <= STEPS);
+                turns += 1;
+            }
+            assert!(turns >= 1000 / STEPS);
+            assert_eq!(told(&graph), 1000);
+            assert!(!graph.disconnect(5000), "the slot is not free yet");
+            assert_eq!((told(&graph), graph.audience(0).len), (1000, 0));
+            let mut freed = Vec::new();
+            while graph.is_settling() {
+                graph.settle(1, |slot| freed.push(slot));
+            }
+            assert_eq!((told(&graph), freed), (0, vec![20]));
+        }
+    }
+
+    #[test]
+    fn who_only_comes_and_goes_leaves_nothing_to_be_done() {
+        let mut graph = graph_with(10);
+        (0..1000).for_each(|to| graph.change(5000, to, true));
+        for _ in 0..1000 {
+            graph.connect(5000, 20);
+            graph.settle(1, |_| ());
+            if graph.disconnect(5000) {
+                continue;
+            }
+            graph.connect(5000, 21);
+            assert!(graph.disconnect(5000), "it has not begun to come");
+            while graph.is_settling() {
+                graph.settle(1, |_| ());
+            }
+        }
+        assert!(graph.settling.entries.capacity() < 16);
+    }
+
+    #[test]
+    fn a_graph_that_has_become_small_is_made_anew() {
+        let mut graph = graph_with(10);
+        (0..5000).for_each(|id| graph.change(DIRECT_IDS + id, 2 * DIRECT_IDS + id, true));
+        let mut shrunk = 0;
+        for id in 0..4999 {
+            graph.change(DIRECT_IDS + id, 2 * DIRECT_IDS + id, false);
+            let nodes = graph.ids.len();
+            graph.shrink();
+            shrunk += u32::from(graph.ids.len() < nodes);
+        }
+        assert!((2..20).contains(&shrunk), "made anew {shrunk} times: now and then, not at every step");
+        assert_eq!((graph.edges(), graph.audience(2 * DIRECT_IDS + 4999).len), (1, 0));
+        assert!(graph.ids.len() < 64 && graph.hashed.capacity() < 128);
+        graph.connect(DIRECT_IDS + 4999, 77);
+        assert_eq!(graph.audience(2 * DIRECT_IDS + 4999).len, 1);
+    }
+
     proptest! {
         #[test]
         fn the_audience_is_the_connected_followers(
@@ -430,16 +611,19 @@ mod tests {
                         }
                     }
                     Step::Disconnect(id) => {
-                        if let Some(slot) = connected.remove(&id) {
+                        if let Some(slot) = connected.remove(&id)
+                            && graph.disconnect(id)
+                        {
                             free.push(slot);
-                            graph.disconnect(id);
                         }
                     }
                     Step::Clear => {
                         edges.clear();
-                        graph.clear_edges();
+                        graph.clear_edges(|slot| free.push(slot));
                     }
                     Step::BecomeLarge(following, audiences) => graph.become_large(following, audiences),
+                    Step::Settle(steps) => graph.settle(steps, |slot| free.push(slot)),
+                    Step::Shrink => graph.shrink(),
                 }
                 prop_assert_eq!(graph.edges(), edges.len() as u64);
                 let known: BTreeSet<u64> =

@@ -60,11 +60,22 @@ impl IdSet {
 
     /// Number of members.
     #[inline(always)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Bits(bits) => bits.count as usize,
             Self::List(list) => list.len(),
             Self::Tree(tree) => tree.members.len(),
+        }
+    }
+
+    /// Whether `id` is a member.
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        match self {
+            Self::Bits(Bits { words, .. }) => {
+                words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 != 0)
+            }
+            Self::List(list) => list.contains(&id),
+            Self::Tree(tree) => tree.members.contains(&id),
         }
     }
 
@@ -300,6 +311,39 @@ mod tests {
                 prop_assert_eq!(set.len(), 0);
             }
         }
+    }
+
+    /// How often the form changes with these changes.
+    fn form_changes(set: &mut IdSet, changes: impl Iterator<Item = (u32, bool)>) -> usize {
+        let mut form = std::mem::discriminant(set);
+        let mut count = 0;
+        for (id, member) in changes {
+            set.set(id, member);
+            let now = std::mem::discriminant(set);
+            count += usize::from(now != form);
+            form = now;
+        }
+        count
+    }
+
+    #[test]
+    fn whoever_toggles_members_around_a_bound_does_not_change_the_form_each_time() {
+        const MEMBERS: u32 = 10_000;
+        // A member that is too far away for bits, and one near by, come and go.
+        let far_and_near = [(u32::MAX - 9, true), (u32::MAX - 9, false), (0, false), (0, true)];
+        for bound in [MEMBERS, 1000] {
+            let mut set = IdSet::default();
+            (0..bound).for_each(|id| _ = set.set(id, true));
+            let toggles = far_and_near.iter().copied().cycle().take(1000);
+            assert!(form_changes(&mut set, toggles) <= 2 + 2000 / (bound as usize / 4), "{bound}");
+        }
+        // A member for each word; too few are left for bits, then one comes and goes.
+        let mut set = IdSet::of_bits(&[1; MEMBERS as usize]);
+        assert!(matches!(set, IdSet::Bits(_)));
+        let leave = (0..MEMBERS * 3 / 4).map(|word| (64 * word, false));
+        let last = 64 * (MEMBERS - 1);
+        let toggles = (0..1000).map(|step| (last, step % 2 == 1));
+        assert!(form_changes(&mut set, leave.chain(toggles)) <= 1);
     }
 
     #[test]

@@ -104,6 +104,7 @@ mod ring;
 mod run;
 mod scan;
 mod sequencer;
+mod settling;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;
@@ -131,6 +132,9 @@ pub(crate) use scan::{AFTER, BEFORE};
 
 /// Lines that are put into the ring before the next look at its cursor.
 const BATCH_LINES: usize = 256;
+
+/// So much is done at a time for users who follow very many others and have come or gone: less than a millisecond.
+const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
 
 /// What the engine needs to know.
 #[derive(Clone, Debug)]
@@ -226,6 +230,7 @@ impl Engine {
     /// The user `id` has logged in; it must not be connected already. Returns its slot: a small number, free again once
     /// it has gone. Everything owed must have been delivered.
     pub fn connect(&mut self, id: u64) -> u32 {
+        self.settle_users();
         let slot = self.fanout.connect();
         self.graph.connect(id, slot);
         slot
@@ -233,8 +238,28 @@ impl Engine {
 
     /// The user `id` has gone from `slot`. Everything owed must have been delivered.
     pub fn disconnect(&mut self, id: u64, slot: u32) {
-        self.graph.disconnect(id);
+        self.settle_users();
         self.fanout.disconnect(slot);
+        if self.graph.disconnect(id) {
+            self.fanout.free(slot);
+        }
+    }
+
+    /// Between turns: goes on with what logins, logouts and a graph that has become smaller have left to be done.
+    fn begin_turn(&mut self) {
+        if self.fanout.is_empty() {
+            self.settle_users();
+            if self.walk.is_none() {
+                self.graph.shrink();
+            }
+        }
+    }
+
+    fn settle_users(&mut self) {
+        if self.graph.is_settling() {
+            let Self { graph, fanout, .. } = self;
+            graph.settle(SETTLE_STEPS, |slot| fanout.free(slot));
+        }
     }
 
     /// Whether a user of that id is connected, and its slot.
@@ -248,6 +273,7 @@ impl Engine {
     /// of the chunk outside the range are never interpreted, but lines are read fastest with 16 bytes in front of the range
     /// and 48 behind it.
     pub fn feed(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Stop) {
+        self.begin_turn();
         let mut at = range.start;
         loop {
             if self.release(chunk) {
@@ -282,6 +308,7 @@ impl Engine {
     /// Releases what can be released without any new line. Says whether the turn is full and there may be more:
     /// deliver, then go on.
     pub fn release_waiting(&mut self) -> bool {
+        self.begin_turn();
         self.release(&[])
     }
 
@@ -494,7 +521,13 @@ impl Engine {
     /// How many events may be released before the turn is full for one of those who listen.
     #[inline(always)]
     fn room(&self) -> usize {
-        if self.record.is_full() { 0 } else { self.fanout.room() }
+        if self.record.is_full() {
+            0
+        } else if self.graph.is_settling() {
+            self.fanout.room().min(1)
+        } else {
+            self.fanout.room()
+        }
     }
 
     /// An event whose ids or text do not fit a slot.
@@ -626,7 +659,8 @@ impl Engine {
         assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
         self.sequencer.set_cursor(self.first_sequence.into());
         self.record.restart(self.first_sequence.into());
-        self.graph.clear_edges();
+        let Self { graph, fanout, .. } = self;
+        graph.clear_edges(|slot| fanout.free(slot));
         self.walk = None;
     }
 

@@ -107,6 +107,11 @@ impl Relation {
         }
     }
 
+    /// Whether a row has a column.
+    pub(crate) fn contains(&self, row: u32, column: u32) -> bool {
+        self.row(row).contains(column)
+    }
+
     /// A row has no columns any more: gives back what its set took. A matrix keeps the room.
     pub(crate) fn forget(&mut self, row: u32) {
         if let Some(set) = self.sets.get_mut(row as usize) {
@@ -138,6 +143,24 @@ fn is_large(rows: usize, stride: usize) -> bool {
 }
 
 impl Columns<'_> {
+    /// How many there are.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Bits(words) => words.iter().map(|word| word.count_ones() as usize).sum(),
+            Self::Set(set) => set.len(),
+        }
+    }
+
+    /// Whether this is one of them.
+    pub(crate) fn contains(self, column: u32) -> bool {
+        match self {
+            Self::Bits(words) => {
+                words.get(column as usize / 64).is_some_and(|word| word >> (column % 64) & 1 != 0)
+            }
+            Self::Set(set) => set.contains(column),
+        }
+    }
+
     /// Calls `f` with every one.
     pub(crate) fn for_each(self, mut f: impl FnMut(u32)) {
         match self {

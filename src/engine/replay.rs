@@ -92,6 +92,7 @@ impl Engine {
     /// If events are waiting.
     pub fn replay(&mut self, chunk: &[u8], range: Range<usize>, to: u128) -> Result<(usize, Replay), Damage> {
         assert_eq!(self.waiting(), 0, "replayed lines do not pass the ring");
+        self.begin_turn();
         let mut at = range.start;
         if to < self.cursor() || to > 1 << 64 {
             return Err(Damage { at, reason: DamageReason::WrongEnd(to) });

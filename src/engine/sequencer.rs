@@ -140,6 +140,8 @@ pub(crate) struct Sequencer {
     /// The last number there is has been released.
     exhausted: bool,
     waiting: usize,
+    /// All numbers from the cursor up to this one wait, as far as somebody has looked.
+    known_full: u64,
     /// How many of those are not fresh.
     settled: usize,
     /// The numbers (their low 32 bits) that were put in since the last settling.
@@ -168,6 +170,7 @@ impl Sequencer {
             near: 0,
             exhausted: false,
             waiting: 0,
+            known_full: 0,
             settled: 0,
             fresh: Vec::new(),
             skip_before: 0,
@@ -188,6 +191,7 @@ impl Sequencer {
         assert!(cursor <= END, "there are no numbers behind 2^64");
         self.go_to(cursor);
         self.skip_before = cursor;
+        self.known_full = self.cursor;
         self.deadlines.clear();
         self.highest_held = None;
         self.update_reach();
@@ -280,10 +284,17 @@ impl Sequencer {
 
     /// What a number is of which there is an event in the ring. Where nothing is missing before it, that one is as good as
     /// released, and the number late: what is counted is not to depend on how many lines are read at a time.
+    /// However many duplicates come, no slot is looked at twice before it is released.
     #[cold]
-    fn seen(&self, seq: u64) -> Place {
-        let released = (self.cursor..seq).all(|before| !self.ring.slot(before).is_empty());
-        if released { Place::Late } else { Place::Duplicate }
+    fn seen(&mut self, seq: u64) -> Place {
+        // Once the cursor has passed it, it says nothing.
+        let known = self.known_full.wrapping_sub(self.cursor);
+        let mut full = if known <= self.ring.len() as u64 { self.known_full } else { self.cursor };
+        while full < seq && !self.ring.slot(full).is_empty() {
+            full += 1;
+        }
+        self.known_full = full;
+        if full >= seq { Place::Late } else { Place::Duplicate }
     }
 
     /// Puts an event into the ring whose text is too long for a slot to refer to it.
@@ -549,6 +560,24 @@ mod tests {
         assert_eq!(event(&mut ring, 3), Place::Late);
         assert_eq!(event(&mut ring, 11), Place::Waiting);
         assert_eq!(event(&mut ring, 12), Place::TooFar);
+    }
+
+    #[test]
+    fn no_slot_is_looked_at_twice_for_duplicates() {
+        let mut ring = Sequencer::new(1024, 1, None, u64::MAX);
+        for seq in (2..=1000).chain([1]) {
+            event(&mut ring, seq);
+        }
+        for seq in [900, 5, 950, 900] {
+            assert_eq!(event(&mut ring, seq), Place::Late);
+        }
+        assert_eq!(ring.known_full, 950, "it goes on from where it stopped");
+        assert_eq!(release(&mut ring), 1001);
+        event(&mut ring, 1003);
+        assert_eq!(event(&mut ring, 1003), Place::Duplicate);
+        event(&mut ring, 1001);
+        event(&mut ring, 1002);
+        assert_eq!(event(&mut ring, 1003), Place::Late);
     }
 
     #[test]

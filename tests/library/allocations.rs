@@ -167,6 +167,68 @@ fn the_engine_changes_a_graph_that_is_too_large_for_a_matrix_without_allocating(
     check_engine(2100, 2100, EDGES, 0, 2_400_000);
 }
 
+/// Feeds lines that need no user.
+fn feed_lines(engine: &mut Engine, next: &mut u64, lines: impl Iterator<Item = String>) {
+    let mut chunk = vec![b' '; MARGIN];
+    for line in lines {
+        chunk.extend_from_slice(format!("{next}|{line}\n").as_bytes());
+        *next += 1;
+        if chunk.len() > CHUNK_BYTES {
+            chunk.extend_from_slice(&[b' '; MARGIN]);
+            feed(engine, std::slice::from_ref(&chunk), &mut 0);
+            chunk.truncate(MARGIN);
+        }
+    }
+    chunk.extend_from_slice(&[b' '; MARGIN]);
+    feed(engine, &[chunk], &mut 0);
+}
+
+#[test]
+fn a_graph_gives_back_what_its_edges_took() {
+    const FOLLOWERS: u64 = 100;
+    const EACH: u64 = 3000;
+    let config = EngineConfig {
+        capacity: 4096,
+        first_sequence: 0,
+        timeout: None,
+        event_bytes_max: 1024,
+        turn_bytes_max: 512 << 10,
+        turn_bytes_mean: 56 << 10,
+        max_sequence_jump: None,
+    };
+    // Ids all over the place, and ids that are looked up in an array of up to 8 MiB.
+    for (spread, start, left_max) in [(1 << 33, 1u64 << 33, 1_500_000), (1, 1, 6_000_000)] {
+        let mut engine = Engine::new(&config);
+        let pairs = |kept: u64| {
+            (0..FOLLOWERS)
+                .flat_map(move |user| (kept..EACH).map(move |other| (user, user * EACH + other + 1)))
+        };
+        let lines = |kind: char, kept| {
+            pairs(kept).map(move |(user, other)| {
+                format!("{kind}|{}|{}", start + user * spread, start + 500 + other * spread)
+            })
+        };
+        let mut next = 0;
+        let all = measure(|| {
+            feed_lines(&mut engine, &mut next, lines('F', 0));
+            feed_lines(&mut engine, &mut next, lines('U', 9));
+            // What is left to be done is done when the next turn begins.
+            feed_lines(&mut engine, &mut next, std::iter::empty());
+        });
+        assert_eq!(engine.follow_edges(), 9 * FOLLOWERS);
+        let rest = measure(|| {
+            feed_lines(&mut engine, &mut next, lines('F', 9));
+            feed_lines(&mut engine, &mut next, lines('U', 0));
+            feed_lines(&mut engine, &mut next, std::iter::empty());
+        });
+        assert_eq!(engine.follow_edges(), 0);
+        // 1,000 nodes are left of 300,000; the ring has its 4,096 slots.
+        assert!(all.bytes_max > 20_000_000, "the graph was large: {all:?}");
+        assert!(all.bytes_current < left_max, "with 900 edges left: {all:?}");
+        assert!(rest.bytes_current < 0, "without edges there is less: {rest:?}");
+    }
+}
+
 /// A world whose own part allocates nothing: what is sent lies there from the beginning, what is received is counted.
 struct World {
     /// What the event source sends, and how much of it has been read.
