@@ -28,15 +28,17 @@
 //! | What does `busyPoll` change? | [`server`], `rotation` |
 //! | When is a hole given up? | `engine::sequencer` (what), `server::deadlines` (when) |
 //! | What is counted? | [`counters`] |
-//! | Which options are there? | [`config`] (values), [`options`] (flags and variables) |
+//! | Which options are there? | [`config`] (values), [`options`] (names and ranges), [`cli`] (flags and variables) |
 //! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
 //! | What is a trace? | [`trace`] |
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod engine;
 pub mod health;
+pub mod http_client;
 pub mod logging;
 pub mod options;
 pub mod rate_limit;

@@ -4,12 +4,12 @@
 mod top;
 
 use fortnight::{
+    cli::{self, Invocation, replay, trace},
     config::Config,
     health, logging,
-    options::{self, Invocation},
     reactor::{Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
-    trace::{Recorder, Recording, command},
+    trace::{Recorder, Recording},
 };
 use std::{
     io::{Write, stdout},
@@ -17,7 +17,7 @@ use std::{
 };
 
 fn main() -> ExitCode {
-    match options::from_process() {
+    match cli::from_process() {
         Ok(Invocation::Serve(config)) => serve(config),
         Ok(Invocation::Health(admin)) => match health::check(&admin) {
             Ok(answer) => {
@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         },
         #[cfg(feature = "top")]
         Ok(Invocation::Top(admin)) => top::run(&admin),
-        Ok(Invocation::Replay(replay)) => command::run_replay(&replay).into(),
-        Ok(Invocation::Trace(trace)) => command::run_trace(&trace).into(),
+        Ok(Invocation::Replay(options)) => replay::run(&options).into(),
+        Ok(Invocation::Trace(options)) => trace::run(&options).into(),
         Err(exit) => exit.report(),
     }
 }

@@ -1,16 +1,11 @@
 //! The kinds of value that an option can have: how one is read, shown and described.
 
-use std::{ffi::OsStr, ffi::OsString, net::IpAddr, net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
-
-use clap::{
-    Arg, Command, ValueHint,
-    builder::{PossibleValue, TypedValueParser},
-};
+use std::{ffi::OsStr, net::IpAddr, net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 
 use crate::config::{Config, SlowUserPolicy};
 
 /// One field of [`Config`] and what it accepts.
-pub(super) enum Field {
+pub(crate) enum Field {
     Port(fn(&mut Config) -> &mut u16),
     PortOrOff(fn(&mut Config) -> &mut Option<u16>),
     Address(fn(&mut Config) -> &mut IpAddr),
@@ -23,13 +18,13 @@ pub(super) enum Field {
 }
 
 /// A whole number. `i128` holds every value of every integer field.
-pub(super) struct Number {
+pub(crate) struct Number {
     /// Says what is counted, or is empty.
-    pub(super) unit: &'static str,
-    pub(super) range: RangeInclusive<i128>,
-    pub(super) get: fn(&Config) -> i128,
+    pub(crate) unit: &'static str,
+    pub(crate) range: RangeInclusive<i128>,
+    pub(crate) get: fn(&Config) -> i128,
     /// Is called with a number within `range` only.
-    pub(super) set: fn(&mut Config, i128),
+    pub(crate) set: fn(&mut Config, i128),
 }
 
 const POLICIES: [(&str, SlowUserPolicy); 2] =
@@ -37,7 +32,7 @@ const POLICIES: [(&str, SlowUserPolicy); 2] =
 
 impl Field {
     /// Reads `value` into the field. `None`: it is not accepted, and the field is as it was.
-    pub(super) fn read(&self, config: &mut Config, value: &OsStr) -> Option<()> {
+    pub(crate) fn read(&self, config: &mut Config, value: &OsStr) -> Option<()> {
         if let Self::File(field) = self {
             *field(config) = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
             return field(config).is_some().then_some(());
@@ -68,7 +63,7 @@ impl Field {
 
     /// The field's value as one would write it, if it has one. Takes the configuration mutably only because the
     /// accessors do.
-    pub(super) fn show(&self, config: &mut Config) -> Option<String> {
+    pub(crate) fn show(&self, config: &mut Config) -> Option<String> {
         Some(match self {
             Self::Port(field) => field(config).to_string(),
             Self::PortOrOff(field) => field(config).map_or_else(|| "off".to_owned(), |port| port.to_string()),
@@ -88,7 +83,7 @@ impl Field {
     }
 
     /// What is accepted, as the end of a sentence.
-    pub(super) fn expected(&self) -> String {
+    pub(crate) fn expected(&self) -> String {
         match self {
             Self::Port(_) => "a port from 0 to 65535".to_owned(),
             Self::PortOrOff(_) => "a port from 0 to 65535, or off".to_owned(),
@@ -105,7 +100,7 @@ impl Field {
     }
 
     /// Every value there is, where they can be listed.
-    pub(super) fn choices(&self) -> &'static [&'static str] {
+    pub(crate) fn choices(&self) -> &'static [&'static str] {
         match self {
             Self::Switch(_) => &["true", "false"],
             Self::Policy(_) => &["wait", "disconnect"],
@@ -114,7 +109,7 @@ impl Field {
         }
     }
 
-    pub(super) fn value_name(&self) -> &'static str {
+    pub(crate) fn value_name(&self) -> &'static str {
         match self {
             Self::Port(_) => "PORT",
             Self::PortOrOff(_) => "PORT|off",
@@ -130,14 +125,11 @@ impl Field {
         }
     }
 
-    pub(super) fn hint(&self) -> ValueHint {
-        match self {
-            Self::File(_) => ValueHint::FilePath,
-            _ => ValueHint::Other,
-        }
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
     }
 
-    pub(super) fn is_switch(&self) -> bool {
+    pub(crate) fn is_switch(&self) -> bool {
         matches!(self, Self::Switch(_))
     }
 }
@@ -145,26 +137,4 @@ impl Field {
 /// `localhost` is spelled out, not looked up: what the server listens on must not depend on a resolver.
 fn address(text: &str) -> Option<IpAddr> {
     if text == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { text.parse().ok() }
-}
-
-/// Lets any value through to [`Field::read`], which refuses it in the same words whether a flag or a variable
-/// brought it; clap only learns the choices, for help and completions.
-#[derive(Clone)]
-pub(super) struct AnyValue {
-    pub(super) choices: &'static [&'static str],
-}
-
-impl TypedValueParser for AnyValue {
-    type Value = OsString;
-
-    fn parse_ref(&self, _: &Command, _: Option<&Arg>, value: &OsStr) -> Result<OsString, clap::Error> {
-        Ok(value.to_owned())
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        if self.choices.is_empty() {
-            return None;
-        }
-        Some(Box::new(self.choices.iter().map(PossibleValue::new)))
-    }
 }

@@ -3,15 +3,15 @@
 use super::field::{Field, Number};
 
 /// An option: all that is known about it.
-pub(super) struct Definition {
+pub(crate) struct Definition {
     /// The environment variable; the flag is this in kebab-case.
-    pub(super) variable: &'static str,
+    pub(crate) variable: &'static str,
     /// The heading of `--help` that it stands under.
-    pub(super) heading: &'static str,
+    pub(crate) heading: &'static str,
     /// What it means.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
     /// What it accepts and where its value goes.
-    pub(super) field: Field,
+    pub(crate) field: Field,
 }
 
 /// Longest time in milliseconds that an option accepts: more than 31 years. In microseconds it is far from the
@@ -51,7 +51,7 @@ macro_rules! number {
 }
 
 /// The options in the order in which `--help` lists them.
-pub(super) const OPTIONS: &[Definition] = &[
+pub(crate) const OPTIONS: &[Definition] = &[
     Definition {
         variable: "eventSourceServerPort",
         heading: LISTENERS,

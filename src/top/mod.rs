@@ -1,15 +1,13 @@
 //! `fortnight top`: what the status page shows, in a terminal (SPEC section 6).
 //!
 //! One loop, without threads: keys, signals and the socket are looked at in turn, and none is ever waited for longer than
-//! a [`TICK`]. [`fetch`] asks the server, [`model`] remembers what it said, [`view`] draws that.
+//! a [`TICK`]. [`Fetch`] asks the server, [`model`] remembers what it said, [`view`] draws that.
 
-mod fetch;
 mod format;
 mod model;
 mod view;
 
-use fetch::Fetch;
-use fortnight::health::AdminUrl;
+use fortnight::http_client::{AdminUrl, Answer, Fetch};
 use model::Model;
 use ratatui::{
     DefaultTerminal,
@@ -96,13 +94,21 @@ fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminU
         {
             // After the history comes the present, at once.
             ask_at = if asking.path == model::HISTORY && outcome.is_ok() { now } else { ask_at + PERIOD };
-            model.take(asking.path, outcome, now);
+            model.take(asking.path, outcome.and_then(body), now);
             fetch = None;
         }
         if fetch.is_none() && now >= ask_at {
             ask_at = ask_at.max(now - TICK);
             fetch = Some(Fetch::new(admin, model.next_question(), now));
         }
+    }
+}
+
+/// The body of an answer that has what was asked for.
+fn body(answer: Answer) -> Result<Vec<u8>, String> {
+    match answer.status {
+        200 => Ok(answer.body),
+        status => Err(format!("it answers with status {status}")),
     }
 }
 

@@ -69,7 +69,6 @@
 //!
 //! A trace whose last line has no end has been cut off; it is replayed up to there, and called damaged.
 
-pub mod command;
 mod cut;
 mod expectation;
 mod outcome;
@@ -87,10 +86,11 @@ mod text;
 pub use cut::cut;
 pub use expectation::{Difference, Expectation};
 pub use outcome::Outcome;
+pub(crate) use outcome::Report;
 pub use player::Player;
 pub use reader::{Reader, TraceError};
 pub use record::{OPTIONS, Record, What, Who};
 pub use recorder::{RecordedSocket, Recorder, Recording};
-pub use replay::replay;
+pub use replay::{Replayed, replay};
 pub use show::show;
 pub use stream::{Content, Stream};

@@ -68,10 +68,10 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
 }
 
 /// The report of `fortnight replay`.
-pub(super) struct Report<'a> {
-    pub(super) name: &'a str,
-    pub(super) outcome: &'a Outcome,
-    pub(super) time: Micros,
+pub(crate) struct Report<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) outcome: &'a Outcome,
+    pub(crate) time: Micros,
 }
 
 impl fmt::Display for Report<'_> {

@@ -17,10 +17,10 @@ use std::{
 };
 
 use fortnight::{
+    cli::{Exit, Invocation, parse, replay::Replay, trace::Trace},
     config::Config,
-    health::AdminUrl,
-    options::{self, Exit, Invocation, parse},
-    trace::command::{Replay, Trace},
+    http_client::AdminUrl,
+    options,
 };
 
 /// Longest refusal. Values are shortened to 80 characters.

@@ -1,9 +1,9 @@
 //! Every option by flag and by variable, precedence, and every kind of refusal.
 
-use std::{collections::HashMap, ffi::OsStr, ffi::OsString, os::unix::ffi::OsStrExt};
+use std::{collections::HashMap, ffi::OsStr, ffi::OsString, net::IpAddr, os::unix::ffi::OsStrExt};
 
-use super::{table::OPTIONS, *};
-use crate::config::SlowUserPolicy;
+use super::{serve::kebab_case, *};
+use crate::{config::SlowUserPolicy, options::OPTIONS};
 
 /// The outcome of `fortnight <args>` in an environment of `variables` only.
 fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, Exit> {

@@ -4,22 +4,14 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{kebab_case, subcommands, table::OPTIONS, traces};
+use super::exit::{missing_sentence, quoted};
 
-/// Longest value, in characters, that is repeated in full.
-const VALUE_CHARACTERS_MAX: usize = 80;
-
-/// `value` in quotes, escaped, on one line, and shortened if it is long.
-pub(super) fn quoted(value: &OsStr) -> String {
-    let escaped = format!("{value:?}");
-    match escaped.char_indices().nth(VALUE_CHARACTERS_MAX) {
-        Some((end, _)) => format!("{}…\"", &escaped[..end]),
-        None => escaped,
-    }
-}
-
-/// The sentence for `error`.
-pub(super) fn sentence(error: &clap::Error) -> String {
+/// The sentence for `error`. `expected` says what a flag accepts, and `is_subcommand` what a word is.
+pub(super) fn sentence(
+    error: &clap::Error,
+    expected: impl Fn(&str) -> String,
+    is_subcommand: impl Fn(&str) -> bool,
+) -> String {
     let argument = context(error, ContextKind::InvalidArg);
     let value = context(error, ContextKind::InvalidValue);
     // Clap describes an option with the name of its value: `--event-timeout-ms <MS>`.
@@ -27,7 +19,7 @@ pub(super) fn sentence(error: &clap::Error) -> String {
     match error.kind() {
         // Values themselves are never refused by clap: one is missing.
         ErrorKind::InvalidValue | ErrorKind::NoEquals | ErrorKind::TooFewValues => {
-            missing(flag, &expected(flag))
+            missing_sentence(flag, &expected(flag))
         }
         ErrorKind::TooManyValues => {
             format!("{flag}: {} is not accepted; expected no value", quoted(OsStr::new(&value)))
@@ -39,7 +31,7 @@ pub(super) fn sentence(error: &clap::Error) -> String {
         // A flag given twice is none: what is left is a word after options of the server.
         ErrorKind::ArgumentConflict => {
             let word = context(error, ContextKind::InvalidSubcommand);
-            if subcommands().iter().any(|subcommand| subcommand.get_name() == word) {
+            if is_subcommand(&word) {
                 format!("{word}: not accepted after options of the server; expected fortnight {word}")
             } else {
                 unknown(error, &argument)
@@ -61,24 +53,6 @@ fn unknown(error: &clap::Error, argument: &str) -> String {
         similar => format!(" (perhaps {similar})"),
     };
     format!("{}: not known; expected what fortnight --help lists{expected}", quoted(written))
-}
-
-/// The sentence for something that has no value.
-pub(super) fn missing(what: &str, expected: &str) -> String {
-    format!("{what}: a value is missing; expected {expected}")
-}
-
-/// What a flag accepts: one of the server's options, or one of a subcommand's.
-fn expected(flag: &str) -> String {
-    let of_subcommand = || match flag {
-        "--expect" => traces::EXPECTED_FOLDER,
-        "--from" | "--to" => traces::EXPECTED_TIME,
-        _ => "http://HOST:PORT",
-    };
-    OPTIONS
-        .iter()
-        .find(|option| flag.strip_prefix("--") == Some(&kebab_case(option.variable)))
-        .map_or_else(|| of_subcommand().to_owned(), |option| option.field.expected())
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {

@@ -1,0 +1,57 @@
+//! How the program ends when there is nothing to run, and the form of its refusals.
+
+use std::{ffi::OsStr, fmt, io::Write, process::ExitCode};
+
+/// Longest value, in characters, that is repeated in full.
+const VALUE_CHARACTERS_MAX: usize = 80;
+
+/// The program ends here: `--help`, `--version`, or a refused command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused.
+    pub status: u8,
+    /// What to print, line end included: to standard output if `status` is 0, to standard error otherwise.
+    pub text: String,
+}
+
+impl Exit {
+    pub(super) fn refused(sentence: impl fmt::Display) -> Self {
+        Self { status: 2, text: format!("fortnight: {sentence}\n") }
+    }
+
+    /// Prints the text and returns the status for `main` to return. A closed stream is no error: Nobody is
+    /// there to be told.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        let bytes = self.text.as_bytes();
+        let _ = match self.status {
+            0 => std::io::stdout().write_all(bytes),
+            _ => std::io::stderr().write_all(bytes),
+        };
+        ExitCode::from(self.status)
+    }
+}
+
+/// The refusal of a value. `name` is that of the flag or of the variable that brought it.
+pub(super) fn refuse(name: &str, value: &OsStr, expected: &str) -> Exit {
+    Exit::refused(format_args!("{name}: {} is not accepted; expected {expected}", quoted(value)))
+}
+
+/// The refusal of something that has no value.
+pub(super) fn missing(what: &str, expected: &str) -> Exit {
+    Exit::refused(missing_sentence(what, expected))
+}
+
+/// The sentence for something that has no value.
+pub(super) fn missing_sentence(what: &str, expected: &str) -> String {
+    format!("{what}: a value is missing; expected {expected}")
+}
+
+/// `value` in quotes, escaped, on one line, and shortened if it is long.
+pub(super) fn quoted(value: &OsStr) -> String {
+    let escaped = format!("{value:?}");
+    match escaped.char_indices().nth(VALUE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…\"", &escaped[..end]),
+        None => escaped,
+    }
+}

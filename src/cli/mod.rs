@@ -1,0 +1,142 @@
+//! The command line (SPEC section 4): what the program is told, as an [`Invocation`].
+//!
+//! It stands on top of everything that it starts; nothing below knows of it. The options of the server are defined in
+//! [`options`](crate::options). Rules that hold for every one of them:
+//!
+//! - A flag beats the variable, the variable beats the default.
+//! - A flag given twice: the last one counts, so that a wrapper's flags can be overridden.
+//! - An empty variable counts as unset, as `${eventTimeoutMs:-}` in a script or a Compose file leaves it. An empty
+//!   flag (`--event-timeout-ms=`) is a bad value.
+//! - A bad value ends the program with exit status 2 and one sentence that names the flag or the variable
+//!   that brought it, the value, and what is accepted.
+//!
+//! `main` calls [`from_process`] and does what the [`Invocation`] says; of an [`Exit`] it returns [`Exit::report`],
+//! which prints what there is to say.
+//!
+//! A subcommand has a file of its own here, with its [`Command`], what it makes of the matches, and what it does; and an
+//! entry in `subcommands`, an arm in [`parse`] and one in `main`.
+
+mod admin;
+mod exit;
+mod output;
+mod refusal;
+pub mod replay;
+mod serve;
+#[cfg(test)]
+mod tests;
+pub mod trace;
+mod value;
+
+use std::ffi::OsString;
+
+use clap::{Command, error::ErrorKind};
+
+use crate::{config::Config, http_client::AdminUrl};
+pub use exit::Exit;
+use replay::Replay;
+use trace::Trace;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Run the server: what happens without a subcommand.
+    Serve(Config),
+    /// Ask a running server whether it is well: `fortnight health`.
+    Health(AdminUrl),
+    /// Show a running server's numbers in a terminal: `fortnight top`.
+    #[cfg(feature = "top")]
+    Top(AdminUrl),
+    /// Replay traces: `fortnight replay`.
+    Replay(Replay),
+    /// Look into a trace: `fortnight trace`.
+    Trace(Trace),
+}
+
+const HEALTH: &str = "health";
+#[cfg(feature = "top")]
+const TOP: &str = "top";
+
+/// The whole command line, for parsing, the man page and shell completions.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("fortnight")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .after_help(
+            "Every option is also an environment variable, which is named with it. A flag beats the \
+             variable, the variable beats the default. An empty variable counts as unset; of a flag given twice \
+             the last one counts.\n\n\
+             Exit status: 0 after SIGTERM or SIGINT, 1 if a port cannot be opened or on a second signal, \
+             2 if a value is not accepted.",
+        )
+        .args(serve::arguments())
+        .args_override_self(true)
+        .next_line_help(true)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .subcommands(subcommands())
+}
+
+/// Everything else that the program can do: one entry here and one arm in [`parse`].
+fn subcommands() -> Vec<Command> {
+    let health = Command::new(HEALTH)
+        .about("Ask a running server whether it is well: exit status 0 if so, 1 if not")
+        .arg(admin::argument());
+    #[cfg(feature = "top")]
+    let top = Command::new(TOP)
+        .about("Show a running server's numbers in this terminal, live; q quits")
+        .arg(admin::argument());
+    vec![
+        health,
+        #[cfg(feature = "top")]
+        top,
+        replay::command(),
+        trace::command(),
+    ]
+}
+
+/// What a flag accepts: one of the server's options, or one of a subcommand's.
+fn expected(flag: &str) -> String {
+    serve::expected(flag)
+        .or_else(|| replay::expected(flag).map(str::to_owned))
+        .or_else(|| trace::expected(flag).map(str::to_owned))
+        .unwrap_or_else(|| admin::EXPECTED_URL.to_owned())
+}
+
+/// Reads the command line and the environment of this process.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn from_process() -> Result<Invocation, Exit> {
+    parse(std::env::args_os(), |variable| std::env::var_os(variable))
+}
+
+/// Reads a command line (program name first) and looks variables up in `variable`.
+///
+/// # Errors
+///
+/// An [`Exit`] of status 0 with the text for `--help` and `--version`, of status 2 with one sentence for anything
+/// that is not accepted.
+pub fn parse<A>(args: A, variable: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, Exit>
+where
+    A: IntoIterator<Item = OsString>,
+{
+    let matches = command().try_get_matches_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Exit { status: 0, text: error.render().to_string() }
+        }
+        _ => {
+            let is_subcommand = |word: &str| subcommands().iter().any(|known| known.get_name() == word);
+            Exit::refused(refusal::sentence(&error, expected, is_subcommand))
+        }
+    })?;
+    match matches.subcommand() {
+        Some((HEALTH, health)) => admin::url(health, variable).map(Invocation::Health),
+        #[cfg(feature = "top")]
+        Some((TOP, top)) => admin::url(top, variable).map(Invocation::Top),
+        Some((replay::NAME, replay)) => Replay::from_matches(replay).map(Invocation::Replay),
+        Some((trace::NAME, trace)) => Trace::from_matches(trace).map(Invocation::Trace),
+        _ => serve::resolve(&matches, variable).map(Invocation::Serve),
+    }
+}
