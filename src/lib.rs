@@ -37,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod engine;
+pub mod epoch;
 pub mod health;
 pub mod http_client;
 pub mod logging;
