@@ -9,7 +9,7 @@ pub struct Epoch(u64);
 impl Epoch {
     /// The epoch with these bits, which are random or have been read from a journal.
     #[must_use]
-    pub fn new(bits: u64) -> Self {
+    pub const fn new(bits: u64) -> Self {
         Self(bits)
     }
 

@@ -44,6 +44,7 @@ pub mod logging;
 pub mod options;
 pub mod rate_limit;
 pub mod reactor;
+pub mod resume;
 pub mod server;
 pub mod sim;
 pub mod time;
