@@ -6,7 +6,7 @@ use crate::{engine::event::Reject, time::Micros};
 
 /// Why a user's connection ended: the `reason` of `fortnight_users_disconnected_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UserEnd {
+pub enum DisconnectReason {
     /// The server closed it: it was shutting down.
     Closed,
     /// The user's side closed it.
@@ -23,7 +23,7 @@ pub enum UserEnd {
     Error,
 }
 
-impl UserEnd {
+impl DisconnectReason {
     /// Every reason, in the order in which they are numbered.
     pub const ALL: [Self; 7] = [
         Self::Closed,
@@ -75,8 +75,8 @@ pub struct Counters {
     pub users_rejected: u64,
     /// Connections of the admin interface closed for being one too many.
     pub admin_rejected: u64,
-    /// Users gone, by [`UserEnd`] as a number.
-    pub users_disconnected: [u64; UserEnd::ALL.len()],
+    /// Users gone, by [`DisconnectReason`] as a number.
+    pub users_disconnected: [u64; DisconnectReason::ALL.len()],
     /// Time in which sources were not read because of a slow user.
     pub paused_slow_user: Micros,
     /// Time in which a source was not read because the ring was full.

@@ -5,7 +5,7 @@
 
 use super::Snapshot;
 use crate::{
-    counters::UserEnd,
+    counters::DisconnectReason,
     engine::event::{Kind, Reject},
     time::{Micros, SECOND},
 };
@@ -57,7 +57,7 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         "users_disconnected_total",
         "Connections on the user port that have ended, by reason.",
         "reason",
-        UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
+        DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
     );
     out.counters(
         "source_paused_seconds_total",

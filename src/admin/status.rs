@@ -2,7 +2,7 @@
 
 use super::{Hole, Pause, SlowUser, Snapshot};
 use crate::{
-    counters::UserEnd,
+    counters::DisconnectReason,
     engine::event::{Kind, Reject},
 };
 use std::fmt::{Display, Write};
@@ -33,7 +33,8 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     let counters = snapshot.counters;
     let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
     let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
-    let disconnected = UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
+    let disconnected =
+        DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
     let mut json = Object(String::from("{"));
     json.text("version", env!("CARGO_PKG_VERSION"));
     json.field("now_us", snapshot.now);

@@ -1,135 +1,124 @@
-//! Accepting connections, within the limits, and without descriptors.
+//! The listeners for sources and users: whether somebody waits there, and accepting without descriptors.
 
 use super::{
-    Listener, Net, Server,
-    connection::{Connection, Login, Role, Source},
-    net::Port,
+    net::{Net, Port},
+    report::Reports,
     would_block,
 };
-use crate::time::{MILLISECOND, Micros, SECOND};
+use crate::time::{Micros, SECOND};
 use rustix::io::Errno;
 use std::{io, net::SocketAddr};
 
-/// Connections accepted before something else gets a turn: no backlog is longer.
-const ACCEPTS_PER_TURN: usize = 8192;
-/// Where accepting has failed for want of descriptors, it is tried again after this.
-const ACCEPT_RETRY: u64 = SECOND;
+/// Where accepting has failed, it is tried again after this.
+const RETRY: Micros = SECOND;
 
-impl<N: Net> Server<N> {
-    /// Whether some connection waits to be accepted.
-    pub(super) fn can_accept(&self) -> bool {
-        self.waiting().any(|listener| listener.may_try(self.now))
+/// The listeners for sources and users.
+#[derive(Debug, Default)]
+pub(super) struct Accepting {
+    source: Listener,
+    user: Listener,
+}
+
+/// A listener's state.
+#[derive(Debug, Default)]
+struct Listener {
+    /// It was ready and has not said since that accepting would block.
+    ready: bool,
+    /// Accepting failed for want of descriptors or memory: not to be tried again before.
+    retry_at: Option<Micros>,
+}
+
+impl Accepting {
+    /// Somebody waits to be accepted.
+    pub(super) fn note_ready(&mut self, port: Port) {
+        self.listener_mut(port).ready = true;
     }
 
-    /// When accepting is to be tried again after it has failed for want of descriptors.
-    pub(super) fn accept_deadline(&self) -> Option<Micros> {
-        self.waiting().filter_map(|listener| listener.retry_at).min()
+    /// Whether it is worth a try to accept.
+    pub(super) fn may_accept(&self, port: Port, now: Micros) -> bool {
+        let listener = self.listener(port);
+        listener.ready && listener.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// The listeners on which somebody waits who may come in: no source before one that has hung up is gone.
-    fn waiting(&self) -> impl Iterator<Item = &Listener> {
-        let [sources, users] = &self.listeners;
-        let sources = Some(sources).filter(|listener| listener.ready && !self.any_source_leaving());
-        sources.into_iter().chain(Some(users).filter(|listener| listener.ready))
+    /// When accepting is to be tried again after it has failed.
+    pub(super) fn retry_at(&self, port: Port) -> Option<Micros> {
+        let listener = self.listener(port);
+        listener.retry_at.filter(|_| listener.ready)
     }
 
-    fn can_accept_on(&self, port: Port) -> bool {
-        let listener = &self.listeners[usize::from(port == Port::User)];
-        listener.ready && listener.may_try(self.now)
-    }
-
-    /// Accepts what is waiting on a listener; says whether that was anything.
-    pub(super) fn accept(&mut self, port: Port) -> io::Result<bool> {
-        let mut accepted = false;
-        if !self.can_accept_on(port) {
-            return Ok(accepted);
+    /// Accepts a connection. `None`: there is none, or no way to accept it for now.
+    pub(super) fn accept<N: Net>(
+        &mut self,
+        net: &mut N,
+        port: Port,
+        reports: &mut Reports,
+        now: Micros,
+    ) -> Option<(N::Socket, SocketAddr)> {
+        if !self.may_accept(port, now) {
+            return None;
         }
-        self.listener(port).retry_at = None;
-        for _ in 0..ACCEPTS_PER_TURN {
-            match self.net.accept(port) {
-                Ok((socket, peer)) => {
-                    self.admit(port, socket, peer)?;
-                    accepted = true;
-                }
+        let listener = self.listener_mut(port);
+        listener.retry_at = None;
+        loop {
+            match net.accept(port) {
+                Ok(accepted) => return Some(accepted),
                 Err(error) if would_block(&error) => {
-                    self.listener(port).ready = false;
-                    break;
-                }
-                Err(error) if is_exhausted(&error) => {
-                    self.listener(port).retry_at = Some(self.now + ACCEPT_RETRY);
-                    self.warn_accept(&error);
-                    break;
+                    listener.ready = false;
+                    return None;
                 }
                 // The connection failed before it was accepted: that is its own affair.
-                Err(_) => {}
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    listener.retry_at = Some(now + RETRY);
+                    reports.not_accepted(&error, now);
+                    return None;
+                }
             }
         }
-        Ok(accepted)
-    }
-
-    /// Accepts event sources, after those have gone that hung up before.
-    pub(super) fn accept_sources(&mut self) -> io::Result<()> {
-        if self.can_accept_on(Port::Source) {
-            self.poll(Some(0))?;
-            if !self.any_source_leaving() {
-                self.accept(Port::Source)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_full(&self, port: Port) -> bool {
-        match port {
-            Port::Source => self.live_sources() >= self.config.max_event_source_clients as usize,
-            _ => self.user_clients >= self.config.max_user_clients as usize,
-        }
-    }
-
-    /// A new connection: takes it in, or closes it if it is one too many.
-    fn admit(&mut self, port: Port, socket: N::Socket, peer: SocketAddr) -> io::Result<()> {
-        if self.is_full(port) {
-            // Perhaps somebody has gone since the net was last asked.
-            self.poll(Some(0))?;
-            self.read_users();
-        }
-        if self.is_full(port) {
-            self.reject_connection(port, peer);
-            return Ok(());
-        }
-        let deadline = self.now + self.config.login_timeout_ms * MILLISECOND;
-        let role = match port {
-            Port::Source => Role::Source(Source { late_so_far: true, ..Source::default() }),
-            _ => Role::Login(Login { line: Vec::new(), deadline }),
-        };
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let mut connection = Connection { socket, peer, readable: false, queued: false, role };
-        if let Err(error) = self.net.register(&mut connection.socket, key) {
-            self.warn_not_watched(peer, &error);
-            return Ok(());
-        }
-        entry.insert(connection);
-        if port == Port::Source {
-            self.source_clients += 1;
-            log::debug!(peer:%; "event source connected");
-        } else {
-            self.user_clients += 1;
-            self.note_login_deadline(deadline, key);
-        }
-        Ok(())
     }
 
     /// A descriptor is free again: accepting may work.
     pub(super) fn descriptor_freed(&mut self) {
-        for listener in &mut self.listeners {
-            listener.retry_at = None;
+        self.source.retry_at = None;
+        self.user.retry_at = None;
+    }
+
+    /// Nobody is accepted any more.
+    pub(super) fn close<N: Net>(&mut self, net: &mut N) {
+        net.close_listener(Port::Source);
+        net.close_listener(Port::User);
+        *self = Self::default();
+    }
+
+    fn listener(&self, port: Port) -> &Listener {
+        match port {
+            Port::Source => &self.source,
+            _ => &self.user,
+        }
+    }
+
+    fn listener_mut(&mut self, port: Port) -> &mut Listener {
+        match port {
+            Port::Source => &mut self.source,
+            _ => &mut self.user,
         }
     }
 }
 
-/// Out of descriptors or memory, for this process or the whole system.
-fn is_exhausted(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// Errors of accept(2) that concern only the connection that was to be accepted, which is gone then. Any other error may come
+/// again at once, for as long as one likes.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    const OF_THE_CONNECTION: [Errno; 10] = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::NETDOWN,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::PERM,
+    ];
+    OF_THE_CONNECTION.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

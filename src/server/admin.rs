@@ -7,29 +7,24 @@
 //! [`HEAD_BYTES_MAX`]. While nobody asks there is nothing to do.
 
 use super::{
-    Net, Server,
-    connection::{Asker, Connection, Role, User},
     is_interrupted,
-    lifecycle::Phase,
-    net::Port,
+    key::AdminKey,
+    net::{Net, Port},
+    users::read_off,
     would_block,
 };
 use crate::{
-    admin::{
-        self, Health, Hole, Pause, SlowUser, Snapshot,
-        history::{History, Sample},
-        http::{HEAD_BYTES_MAX, Request, Status},
-    },
+    admin::http::{HEAD_BYTES_MAX, Request, Status},
     time::{MILLISECOND, Micros, SECOND},
 };
+use slab::Slab;
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
-    net::SocketAddr,
 };
 
 /// Connections at once.
-const ASKERS_MAX: usize = 8;
+const CLIENTS_MAX: usize = 8;
 /// Time between two steps.
 const PACE: Micros = MILLISECOND;
 /// Connections accepted in a step.
@@ -40,45 +35,60 @@ const PATIENCE: Micros = 5 * SECOND;
 const LINGER: Micros = SECOND;
 /// Where accepting has failed, it is tried again after this.
 const ACCEPT_RETRY: Micros = SECOND;
-/// Slow users that are named.
-const SLOW_NAMED: usize = 8;
+/// Bytes of one read.
+const SCRATCH_BYTES: usize = 4096;
 
-/// The state of the admin interface.
+/// The connections of the admin interface.
 #[derive(Debug)]
-pub(crate) struct Admin {
-    /// Keys of its connections.
-    askers: Vec<usize>,
+pub(super) struct Admin<S> {
+    clients: Slab<AdminClient<S>>,
+    /// In the order in which they were accepted.
+    keys: Vec<AdminKey>,
     /// Those that have something to do.
-    queue: VecDeque<usize>,
+    queue: VecDeque<AdminKey>,
+    /// Connections that are over, and only have to be closed.
+    ended: Vec<AdminKey>,
     /// Answers given so far.
     answers: u64,
+    /// Connections turned away for being one too many, and not counted yet.
+    turned_away: u64,
     /// When to accept: its listener was ready and has not said since that accepting would block.
     accept_at: Option<Micros>,
     /// When the next step may be taken.
     next_at: Micros,
-    /// The cursor that the ring waits at, and since when.
-    hole: Option<(u128, Micros)>,
-    /// Since when there has always been a source that waits for room in the ring.
-    ring_full_since: Option<Micros>,
-    history: History,
+    scratch: Vec<u8>,
 }
 
-impl Admin {
-    pub(crate) fn new(enabled: bool, now: Micros) -> Self {
-        Self {
-            askers: Vec::new(),
-            queue: VecDeque::new(),
-            answers: 0,
-            accept_at: None,
-            next_at: now,
-            hole: None,
-            ring_full_since: None,
-            history: History::new(enabled, now),
-        }
+/// A connection to the admin interface.
+#[derive(Debug)]
+struct AdminClient<S> {
+    socket: S,
+    /// It is on the list of those that have something to do.
+    queued: bool,
+    /// What has been read and not been answered.
+    input: Vec<u8>,
+    /// The answer, and how much of it has been written.
+    output: Vec<u8>,
+    written: usize,
+    /// Being writable is told.
+    wants_write: bool,
+    /// The answer is the last one.
+    closes: bool,
+    /// The last answer has been written: what still comes is thrown away, so that closing does not reset the
+    /// connection before the answer has been read.
+    lingers: bool,
+    /// When it is closed if it is still as it is.
+    deadline: Micros,
+}
+
+impl<S> AdminClient<S> {
+    /// It has asked for nothing that it has not got.
+    fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty()
     }
 }
 
-/// What is left of a step.
+/// What is left of a connection's step.
 enum Progress {
     /// There is more to do at once.
     More,
@@ -88,291 +98,260 @@ enum Progress {
     Over,
 }
 
-impl<N: Net> Server<N> {
-    pub(super) fn note_admin_listener(&mut self) {
-        self.admin.accept_at.get_or_insert(self.now);
+impl<S> Admin<S> {
+    pub(super) fn new(now: Micros) -> Self {
+        Self {
+            clients: Slab::new(),
+            keys: Vec::new(),
+            queue: VecDeque::new(),
+            ended: Vec::new(),
+            answers: 0,
+            turned_away: 0,
+            accept_at: None,
+            next_at: now,
+            scratch: vec![0; SCRATCH_BYTES],
+        }
+    }
+
+    /// Somebody waits to be accepted.
+    pub(super) fn note_listener(&mut self, now: Micros) {
+        self.accept_at.get_or_insert(now);
     }
 
     /// A connection's socket is ready.
-    pub(super) fn queue_asker(&mut self, key: usize) {
-        if let Some(Connection { role: Role::Admin(_), queued, .. }) = self.connections.get_mut(key)
-            && !std::mem::replace(queued, true)
+    pub(super) fn note_ready(&mut self, key: AdminKey) {
+        if let Some(client) = self.clients.get_mut(key.index())
+            && !std::mem::replace(&mut client.queued, true)
         {
-            self.admin.queue.push_back(key);
-        }
-    }
-
-    /// Time goes on, up to `now`, with everything as it is. Whatever is measured in time is measured here.
-    pub(super) fn pass_time(&mut self, now: Micros) {
-        self.account_pauses(now - self.now);
-        if self.admin.history.is_due(now) {
-            let counters = &self.engine.counters;
-            let released = counters.events_released_total();
-            let sample = Sample { at: now, released, deliveries: counters.deliveries };
-            self.admin.history.record(self.now, sample);
-        }
-        self.now = now;
-    }
-
-    /// Notes since when what is waited for.
-    fn note_waits(&mut self) {
-        let full = !self.blocked_sources.is_empty();
-        let waits = full || self.engine.waiting() > 0;
-        let cursor = self.engine.cursor();
-        match self.admin.hole {
-            Some((hole, _)) if waits && hole == cursor => {}
-            _ => self.admin.hole = waits.then_some((cursor, self.now)),
-        }
-        self.admin.ring_full_since = full.then_some(self.admin.ring_full_since.unwrap_or(self.now));
-    }
-
-    /// Takes a step, if there is anything to do and it is time.
-    pub(super) fn serve_admin(&mut self) {
-        self.note_waits();
-        if self.admin_deadline().is_none_or(|at| at > self.now) {
-            return;
-        }
-        self.close_overdue_askers();
-        if self.admin.next_at > self.now {
-            return;
-        }
-        self.admin.next_at = self.now + PACE;
-        let answers = self.admin.answers;
-        for _ in 0..self.admin.queue.len() {
-            if let Some(key) = self.admin.queue.pop_front() {
-                self.go_on(key);
-            }
-            if self.admin.answers != answers {
-                break;
-            }
-        }
-        for _ in 0..ACCEPTS_PER_STEP {
-            if self.admin.accept_at.is_some_and(|at| at <= self.now)
-                && let Some(key) = self.accept_asker()
-            {
-                // Its request is there already if it had to wait.
-                self.go_on(key);
-            }
-        }
-    }
-
-    fn go_on(&mut self, key: usize) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.queued = false;
-        }
-        match self.step(key) {
-            Ok(Progress::More) => self.queue_asker(key),
-            Ok(Progress::Waits) => {}
-            Err(error) if would_block(&error) => {}
-            Err(error) if is_interrupted(&error) => self.queue_asker(key),
-            Ok(Progress::Over) | Err(_) => self.close_asker(key),
+            self.queue.push_back(key);
         }
     }
 
     /// When there is something to do next, if nothing becomes ready.
-    pub(super) fn admin_deadline(&self) -> Option<Micros> {
-        let overdue = self.admin.askers.iter().filter_map(|&key| self.asker(key)).map(|asker| asker.deadline);
-        let accept = self.admin.accept_at.map(|at| at.max(self.admin.next_at));
-        let step = (!self.admin.queue.is_empty()).then_some(self.admin.next_at);
+    pub(super) fn deadline(&self) -> Option<Micros> {
+        let overdue = self.clients.iter().map(|(_, client)| client.deadline);
+        let accept = self.accept_at.map(|at| at.max(self.next_at));
+        let step = (!self.queue.is_empty()).then_some(self.next_at);
         overdue.chain(accept).chain(step).min()
     }
 
-    fn asker(&self, key: usize) -> Option<&Asker> {
-        match self.connections.get(key) {
-            Some(Connection { role: Role::Admin(asker), .. }) => Some(asker),
-            _ => None,
+    /// Closes the sockets of connections that are over. Says whether there were any.
+    pub(super) fn reap(&mut self) -> bool {
+        let any = !self.ended.is_empty();
+        for key in self.ended.drain(..) {
+            self.clients.try_remove(key.index());
+        }
+        any
+    }
+
+    /// Connections turned away since this was last asked.
+    pub(super) fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
+    }
+
+    /// A connection is over.
+    fn end(&mut self, key: AdminKey) {
+        self.keys.retain(|&other| other != key);
+        self.queue.retain(|&other| other != key);
+        self.ended.push(key);
+    }
+
+    fn end_overdue(&mut self, now: Micros) {
+        for index in (0..self.keys.len()).rev() {
+            let key = self.keys[index];
+            if self.clients.get(key.index()).is_some_and(|client| client.deadline <= now) {
+                self.end(key);
+            }
+        }
+    }
+}
+
+impl<S: Read + Write> Admin<S> {
+    /// Takes a step, if it is time. `answer` makes the answer to a request.
+    pub(super) fn serve<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        now: Micros,
+        mut answer: impl FnMut(&Request) -> Vec<u8>,
+    ) {
+        self.end_overdue(now);
+        if self.next_at > now {
+            return;
+        }
+        self.next_at = now + PACE;
+        let answers = self.answers;
+        for _ in 0..self.queue.len() {
+            if let Some(key) = self.queue.pop_front() {
+                self.go_on(key, net, now, &mut answer);
+            }
+            if self.answers != answers {
+                break;
+            }
+        }
+        for _ in 0..ACCEPTS_PER_STEP {
+            if self.accept_at.is_some_and(|at| at <= now)
+                && let Some(key) = self.accept(net, now, &mut answer)
+            {
+                // Its request is there already if it had to wait.
+                self.go_on(key, net, now, &mut answer);
+            }
+        }
+    }
+
+    fn go_on<N: Net<Socket = S>>(
+        &mut self,
+        key: AdminKey,
+        net: &mut N,
+        now: Micros,
+        answer: &mut impl FnMut(&Request) -> Vec<u8>,
+    ) {
+        let Some(client) = self.clients.get_mut(key.index()) else {
+            return;
+        };
+        client.queued = false;
+        let answers = &mut self.answers;
+        let mut count = |request: &Request| {
+            *answers += 1;
+            answer(request)
+        };
+        match client.step(key, net, now, &mut self.scratch, &mut count) {
+            Ok(Progress::More) => self.note_ready(key),
+            Ok(Progress::Waits) => {}
+            Err(error) if would_block(&error) => {}
+            Err(error) if is_interrupted(&error) => self.note_ready(key),
+            Ok(Progress::Over) | Err(_) => self.end(key),
         }
     }
 
     /// Accepts a connection; gives its key, if it may stay.
-    fn accept_asker(&mut self) -> Option<usize> {
-        match self.net.accept(Port::Admin) {
-            Ok((socket, peer)) => return self.admit_asker(socket, peer),
-            Err(error) if would_block(&error) => self.admin.accept_at = None,
+    fn accept<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        now: Micros,
+        answer: &mut impl FnMut(&Request) -> Vec<u8>,
+    ) -> Option<AdminKey> {
+        match net.accept(Port::Admin) {
+            Ok((socket, _)) => return self.admit(socket, net, now, answer),
+            Err(error) if would_block(&error) => self.accept_at = None,
             // Out of descriptors, perhaps.
-            Err(_) => self.admin.accept_at = Some(self.now + ACCEPT_RETRY),
+            Err(_) => self.accept_at = Some(now + ACCEPT_RETRY),
         }
         None
     }
 
     /// Takes a connection in. Where there are too many, one that has nothing to ask makes room for it.
-    fn admit_asker(&mut self, mut socket: N::Socket, peer: SocketAddr) -> Option<usize> {
-        if self.admin.askers.len() >= ASKERS_MAX {
-            let idle = |key: &&usize| {
-                !self.admin.queue.contains(*key) && self.asker(**key).is_some_and(Asker::is_idle)
+    fn admit<N: Net<Socket = S>>(
+        &mut self,
+        mut socket: S,
+        net: &mut N,
+        now: Micros,
+        answer: &mut impl FnMut(&Request) -> Vec<u8>,
+    ) -> Option<AdminKey> {
+        if self.keys.len() >= CLIENTS_MAX {
+            let idle = |key: &&AdminKey| {
+                !self.queue.contains(*key) && self.clients.get(key.index()).is_some_and(AdminClient::is_idle)
             };
-            let Some(&key) = self.admin.askers.iter().find(idle) else {
-                self.engine.counters.admin_rejected += 1;
-                let request = Request::refused(Status::ServiceUnavailable);
-                let refusal = admin::answer(&request, &self.snapshot());
+            let Some(&key) = self.keys.iter().find(idle) else {
+                self.turned_away += 1;
+                let refusal = answer(&Request::refused(Status::ServiceUnavailable));
                 // It is short, and nothing has been written before: the socket takes it, or it is gone.
                 let _ = socket.write(&refusal);
-                self.net.finish(&mut socket);
-                self.read_off(&mut socket);
+                net.finish(&mut socket);
+                read_off(&mut socket, &mut self.scratch);
                 return None;
             };
-            self.close_asker(key);
+            self.end(key);
         }
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let asker = Asker { deadline: self.now + PATIENCE, ..Asker::default() };
-        let mut connection =
-            Connection { socket, peer, readable: true, queued: false, role: Role::Admin(asker) };
-        self.net.register(&mut connection.socket, key).ok()?;
-        entry.insert(connection);
-        self.admin.askers.push(key);
+        let entry = self.clients.vacant_entry();
+        let key = AdminKey::new(entry.key());
+        net.register(&mut socket, key.number()).ok()?;
+        entry.insert(AdminClient {
+            socket,
+            queued: false,
+            input: Vec::new(),
+            output: Vec::new(),
+            written: 0,
+            wants_write: false,
+            closes: false,
+            lingers: false,
+            deadline: now + PATIENCE,
+        });
+        self.keys.push(key);
         Some(key)
     }
+}
 
-    fn close_asker(&mut self, key: usize) {
-        self.admin.askers.retain(|&asker| asker != key);
-        self.admin.queue.retain(|&asker| asker != key);
-        self.connections.try_remove(key);
-        self.descriptor_freed();
-    }
-
-    fn close_overdue_askers(&mut self) {
-        for index in (0..self.admin.askers.len()).rev() {
-            let key = self.admin.askers[index];
-            if self.asker(key).is_some_and(|asker| asker.deadline <= self.now) {
-                self.close_asker(key);
-            }
-        }
-    }
-
+impl<S: Read + Write> AdminClient<S> {
     /// Goes on with a connection: writes what is owed, or reads and answers.
-    fn step(&mut self, key: usize) -> io::Result<Progress> {
-        let Some(Connection { socket, role: Role::Admin(asker), .. }) = self.connections.get_mut(key) else {
-            return Ok(Progress::Waits);
-        };
-        if asker.lingers {
-            return match socket.read(&mut self.trash)? {
+    fn step<N: Net<Socket = S>>(
+        &mut self,
+        key: AdminKey,
+        net: &mut N,
+        now: Micros,
+        scratch: &mut [u8],
+        answer: &mut impl FnMut(&Request) -> Vec<u8>,
+    ) -> io::Result<Progress> {
+        if self.lingers {
+            return match self.socket.read(scratch)? {
                 0 => Ok(Progress::Over),
                 _ => Ok(Progress::More),
             };
         }
-        if !asker.output.is_empty() {
-            return self.write_answer(key);
+        if !self.output.is_empty() {
+            return self.write_answer(key, net, now);
         }
-        let mut request = Request::read(&asker.input);
+        let mut request = Request::read(&self.input);
         if request.is_none() {
-            let room = HEAD_BYTES_MAX - asker.input.len();
-            let limit = room.min(self.trash.len());
-            let len = socket.read(&mut self.trash[..limit])?;
+            let room = HEAD_BYTES_MAX - self.input.len();
+            let limit = room.min(scratch.len());
+            let len = self.socket.read(&mut scratch[..limit])?;
             if len == 0 {
                 return Ok(Progress::Over);
             }
-            asker.input.extend_from_slice(&self.trash[..len]);
-            request = Request::read(&asker.input);
+            self.input.extend_from_slice(&scratch[..len]);
+            request = Request::read(&self.input);
         }
-        match request {
-            None => Ok(Progress::More),
-            Some(request) => {
-                asker.input.drain(..request.len);
-                self.answer(key, &request)
-            }
-        }
-    }
-
-    fn answer(&mut self, key: usize, request: &Request) -> io::Result<Progress> {
-        self.admin.answers += 1;
-        let now = self.now;
-        let answer = admin::answer(request, &self.snapshot());
-        if let Some(Connection { role: Role::Admin(asker), .. }) = self.connections.get_mut(key) {
-            asker.output = answer;
-            asker.closes = request.close;
-            asker.deadline = now + PATIENCE;
-        }
-        self.write_answer(key)
+        let Some(request) = request else {
+            return Ok(Progress::More);
+        };
+        self.input.drain(..request.len);
+        self.output = answer(&request);
+        self.closes = request.close;
+        self.deadline = now + PATIENCE;
+        self.write_answer(key, net, now)
     }
 
     /// Writes what the socket takes.
-    fn write_answer(&mut self, key: usize) -> io::Result<Progress> {
-        let Some(Connection { socket, role: Role::Admin(asker), .. }) = self.connections.get_mut(key) else {
-            return Ok(Progress::Waits);
-        };
-        match socket.write(&asker.output[asker.written..]) {
+    fn write_answer<N: Net<Socket = S>>(
+        &mut self,
+        key: AdminKey,
+        net: &mut N,
+        now: Micros,
+    ) -> io::Result<Progress> {
+        match self.socket.write(&self.output[self.written..]) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(len) => asker.written += len,
+            Ok(len) => self.written += len,
             Err(error) if would_block(&error) => {}
             Err(error) => return Err(error),
         }
-        if asker.written < asker.output.len() {
-            if !std::mem::replace(&mut asker.wants_write, true) {
-                self.net.want_write(socket, key, true)?;
+        if self.written < self.output.len() {
+            if !std::mem::replace(&mut self.wants_write, true) {
+                net.want_write(&mut self.socket, key.number(), true)?;
             }
             return Ok(Progress::Waits);
         }
-        if std::mem::take(&mut asker.wants_write) {
-            self.net.want_write(socket, key, false)?;
+        if std::mem::take(&mut self.wants_write) {
+            net.want_write(&mut self.socket, key.number(), false)?;
         }
-        asker.output = Vec::new();
-        asker.written = 0;
-        if asker.closes {
-            asker.lingers = true;
-            asker.deadline = self.now + LINGER;
-            self.net.finish(socket);
+        self.output = Vec::new();
+        self.written = 0;
+        if self.closes {
+            self.lingers = true;
+            self.deadline = now + LINGER;
+            net.finish(&mut self.socket);
         } else {
-            asker.deadline = self.now + PATIENCE;
+            self.deadline = now + PATIENCE;
         }
         Ok(Progress::More)
-    }
-
-    /// The numbers as they are now.
-    pub fn snapshot(&mut self) -> Snapshot<'_> {
-        // The numbers that were skipped last may not have been counted yet.
-        self.report_skipped();
-        let now = self.now;
-        let since = |since: Micros| now.saturating_sub(since);
-        let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
-        let hole = self.admin.hole.map(|(_, began)| Hole {
-            waited: since(began),
-            given_up_in: given_up_at.map(|at| at.saturating_sub(now)),
-        });
-        let slow_user = self.paused_since.map(|began| Pause {
-            reason: "slow_user",
-            sources: self.source_clients,
-            paused_for: since(began),
-        });
-        let ring_full = self.admin.ring_full_since.map(|began| Pause {
-            reason: "ring_full",
-            sources: self.blocked_sources.len(),
-            paused_for: since(began),
-        });
-        let slow = self.slow.iter().filter_map(|&key| match &self.connections.get(key)?.role {
-            Role::User(User { id, output, slow_since, .. }) => Some(SlowUser {
-                id: *id,
-                buffered_bytes: output.len(),
-                slow_for: since(slow_since.unwrap_or(now)),
-            }),
-            _ => None,
-        });
-        Snapshot {
-            now,
-            counters: &self.engine.counters,
-            health: self.health(),
-            cursor: self.engine.cursor(),
-            waiting: self.engine.waiting(),
-            capacity: self.engine.capacity(),
-            hole,
-            buffered_bytes: self.output_bytes,
-            users: self.engine.users(),
-            sources: self.source_clients,
-            follow_edges: self.engine.follow_edges(),
-            slow_users: self.slow.len(),
-            slow: slow.take(SLOW_NAMED).collect(),
-            pauses: slow_user.into_iter().chain(ring_full).collect(),
-            history: &self.admin.history,
-        }
-    }
-
-    fn health(&self) -> Health {
-        if self.phase != Phase::Running {
-            Health::ShuttingDown
-        } else if self.is_stuck() && self.config.event_timeout_ms < 0 {
-            Health::RingFull
-        } else {
-            Health::Ok
-        }
     }
 }

@@ -7,109 +7,138 @@
 //!
 //! The time of a pause does not count for holes: what is missing may lie unread in a source's socket.
 
-use super::{
-    Net, Server,
-    connection::{Connection, Role, User},
-};
+use super::key::UserKey;
 use crate::{
-    config::SlowUserPolicy,
-    counters::UserEnd,
+    config::{Config, SlowUserPolicy},
     time::{MILLISECOND, Micros},
 };
 
-impl<N: Net> Server<N> {
+/// Who holds up the sources, and since when.
+#[derive(Debug)]
+pub(super) struct Congestion {
+    limit: usize,
+    timeout: Micros,
+    policy: SlowUserPolicy,
+    /// Users that are behind or, during a pause, more than half behind, and since when without a break.
+    slow: Vec<(UserKey, Micros)>,
+    /// Since when sources are not read because of them.
+    paused_since: Option<Micros>,
+}
+
+/// How a user keeps up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// It is on the list of slow users.
+    slow: bool,
+    /// Its output buffer is above `userBufferBytes`.
+    behind: bool,
+}
+
+impl Congestion {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            limit: config.user_buffer_bytes,
+            timeout: config.slow_user_timeout_ms * MILLISECOND,
+            policy: config.slow_user_policy,
+            slow: Vec::new(),
+            paused_since: None,
+        }
+    }
+
     /// Whether sources are held up by slow users.
     pub(super) fn is_paused(&self) -> bool {
         self.paused_since.is_some()
     }
 
-    /// Begins or ends a pause according to who is slow; under the other policy, disconnects whoever is.
-    pub(super) fn control_congestion(&mut self) {
-        if self.config.slow_user_policy == SlowUserPolicy::Disconnect {
-            self.failed.extend(self.slow.drain(..).map(|key| (key, UserEnd::Slow)));
-        } else if self.paused_since.is_none() && !self.slow.is_empty() {
-            self.pause();
-        } else if let Some(since) = self.paused_since
-            && self.slow.is_empty()
-        {
-            self.paused_since = None;
-            self.engine.postpone(self.now - since);
-            log::debug!(paused_us = self.now - since; "sources are read again");
+    /// Since when they are.
+    pub(super) fn paused_since(&self) -> Option<Micros> {
+        self.paused_since
+    }
+
+    /// The users that hold up the sources, and since when.
+    pub(super) fn slow(&self) -> &[(UserKey, Micros)] {
+        &self.slow
+    }
+
+    /// A user's output buffer has grown to `len` bytes. Says whether the user is to be disconnected for it.
+    #[inline]
+    pub(super) fn grew(&mut self, key: UserKey, pace: &mut Pace, len: usize, now: Micros) -> bool {
+        if len <= self.limit || pace.behind {
+            return false;
+        }
+        if self.policy == SlowUserPolicy::Disconnect {
+            return true;
+        }
+        pace.behind = true;
+        if std::mem::replace(&mut pace.slow, true) {
+            self.restart_clock(key, now);
+        } else {
+            self.slow.push((key, now));
+        }
+        false
+    }
+
+    /// A user's output buffer has shrunk to `len` bytes.
+    pub(super) fn shrank(&mut self, key: UserKey, pace: &mut Pace, len: usize, now: Micros) {
+        if !pace.slow {
+            return;
+        }
+        if pace.behind && len <= self.limit {
+            pace.behind = false;
+            self.restart_clock(key, now);
+        }
+        let holds_up = if self.is_paused() { len > self.limit / 2 } else { len > self.limit };
+        if !holds_up {
+            pace.slow = false;
+            self.gone(key);
         }
     }
 
-    /// Counts the time in which sources were not read.
-    pub(super) fn account_pauses(&mut self, elapsed: Micros) {
-        if self.is_paused() {
-            self.engine.counters.paused_slow_user += elapsed;
-        } else if !self.blocked_sources.is_empty() {
-            self.engine.counters.paused_ring_full += elapsed;
+    fn restart_clock(&mut self, key: UserKey, now: Micros) {
+        if let Some((_, since)) = self.slow.iter_mut().find(|(slow, _)| *slow == key) {
+            *since = now;
         }
     }
 
-    fn pause(&mut self) {
-        self.paused_since = Some(self.now);
-        let half = self.config.user_buffer_bytes / 2;
-        for (key, connection) in &mut self.connections {
-            if let Role::User(user) = &mut connection.role
-                && user.output.len() > half
-                && user.slow_since.is_none()
-            {
-                user.slow_since = Some(self.now);
-                self.slow.push(key);
+    /// A user holds up nobody any more.
+    pub(super) fn gone(&mut self, key: UserKey) {
+        self.slow.retain(|&(slow, _)| slow != key);
+    }
+
+    /// Whether a pause is to begin, as somebody is slow.
+    pub(super) fn must_pause(&self) -> bool {
+        self.paused_since.is_none() && !self.slow.is_empty()
+    }
+
+    /// Begins a pause. `users` are all of them, with the lengths of their output buffers.
+    pub(super) fn pause<'a>(
+        &mut self,
+        users: impl Iterator<Item = (UserKey, usize, &'a mut Pace)>,
+        now: Micros,
+    ) {
+        self.paused_since = Some(now);
+        for (key, len, pace) in users {
+            if len > self.limit / 2 && !std::mem::replace(&mut pace.slow, true) {
+                self.slow.push((key, now));
             }
         }
         log::debug!(slow_users = self.slow.len(); "sources are held up by slow users");
     }
 
-    /// A user's output buffer has shrunk.
-    pub(super) fn after_flush(&mut self, key: usize) {
-        let limit = self.config.user_buffer_bytes;
-        let paused = self.is_paused();
-        let Some(Connection { role: Role::User(user), .. }) = self.connections.get_mut(key) else {
-            return;
-        };
-        if user.slow_since.is_none() {
-            return;
-        }
-        let len = user.output.len();
-        if user.behind && len <= limit {
-            user.behind = false;
-            user.slow_since = Some(self.now);
-        }
-        let holds_up = if paused { len > limit / 2 } else { len > limit };
-        if !holds_up {
-            user.slow_since = None;
-            self.slow.retain(|&slow| slow != key);
-            self.control_congestion();
-        }
+    /// Ends a pause if nobody is slow any more; returns how long it was.
+    pub(super) fn resume(&mut self, now: Micros) -> Option<Micros> {
+        let since = self.paused_since.take_if(|_| self.slow.is_empty())?;
+        log::debug!(paused_us = now - since; "sources are read again");
+        Some(now - since)
     }
 
     /// When the first slow user's time is up.
-    pub(super) fn slow_deadline(&self) -> Option<Micros> {
-        let timeout = self.config.slow_user_timeout_ms * MILLISECOND;
-        self.slow.iter().filter_map(|&key| self.slow_since(key)).min().map(|since| since + timeout)
+    pub(super) fn deadline(&self) -> Option<Micros> {
+        self.slow.iter().map(|&(_, since)| since + self.timeout).min()
     }
 
-    /// Disconnects those whose time is up.
-    pub(super) fn cut_off_slow_users(&mut self) {
-        if self.slow_deadline().is_none_or(|at| at > self.now) {
-            return;
-        }
-        let timeout = self.config.slow_user_timeout_ms * MILLISECOND;
-        for index in 0..self.slow.len() {
-            let key = self.slow[index];
-            if self.slow_since(key).is_some_and(|since| since + timeout <= self.now) {
-                self.fail(key, UserEnd::Slow);
-            }
-        }
-        self.close_failed();
-    }
-
-    fn slow_since(&self, key: usize) -> Option<Micros> {
-        match self.connections.get(key) {
-            Some(Connection { role: Role::User(User { slow_since, .. }), .. }) => *slow_since,
-            _ => None,
-        }
+    /// Those whose time is up.
+    pub(super) fn overdue(&self, now: Micros) -> impl Iterator<Item = UserKey> {
+        self.slow.iter().filter(move |(_, since)| since + self.timeout <= now).map(|&(key, _)| key)
     }
 }

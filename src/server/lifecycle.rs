@@ -1,12 +1,7 @@
 //! The end (SPEC section 5): what has arrived is released, what is owed is flushed, for a limited time.
 
-use super::{
-    Net, Server,
-    connection::{Connection, Role, Source},
-    net::Port,
-};
 use crate::{
-    counters::UserEnd,
+    config::Config,
     time::{MILLISECOND, Micros},
 };
 
@@ -38,94 +33,86 @@ pub enum Phase {
     },
 }
 
-impl<N: Net> Server<N> {
-    /// Where the server is in its life.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
+/// The phase, and the signals that move it on.
+#[derive(Debug)]
+pub(super) struct Lifecycle {
+    phase: Phase,
+    /// Signals that have come and have not been heeded.
+    signals: u32,
+    timeout: Micros,
+}
+
+impl Lifecycle {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { phase: Phase::Running, signals: 0, timeout: config.shutdown_timeout_ms * MILLISECOND }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
         self.phase
     }
 
-    pub(super) fn on_signal(&mut self) {
-        if self.phase != Phase::Running {
-            log::warn!("second signal: ending at once");
-            self.phase = Phase::Done { forced: true };
-            return;
-        }
-        log::info!("shutting down");
-        self.net.close_listener(Port::Source);
-        self.net.close_listener(Port::User);
-        self.listeners = Default::default();
-        let deadline = self.now + self.config.shutdown_timeout_ms * MILLISECOND;
-        self.phase = Phase::Draining { deadline, reads_left: LAST_READS };
+    pub(super) fn note_signal(&mut self) {
+        self.signals += 1;
     }
 
-    pub(super) fn shutdown_deadline(&self) -> Option<Micros> {
+    pub(super) fn has_signals(&self) -> bool {
+        self.signals > 0
+    }
+
+    /// Heeds the signals that have come. Says whether the end begins.
+    pub(super) fn heed_signals(&mut self, now: Micros) -> bool {
+        let mut begins = false;
+        for _ in 0..std::mem::take(&mut self.signals) {
+            if self.phase == Phase::Running {
+                log::info!("shutting down");
+                self.phase = Phase::Draining { deadline: now + self.timeout, reads_left: LAST_READS };
+                begins = true;
+            } else {
+                log::warn!("second signal: ending at once");
+                self.phase = Phase::Done { forced: true };
+            }
+        }
+        begins
+    }
+
+    /// When everything is closed at the latest, if the end has begun.
+    pub(super) fn deadline(&self) -> Option<Micros> {
         match self.phase {
             Phase::Draining { deadline, .. } | Phase::Flushing { deadline } => Some(deadline),
             Phase::Running | Phase::Done { .. } => None,
         }
     }
 
-    /// Takes the next step towards the end, if it has begun.
-    pub(super) fn progress_shutdown(&mut self) {
-        if let Phase::Draining { deadline, reads_left } = self.phase {
-            let spent = u32::from(!self.is_paused());
-            self.phase = Phase::Draining { deadline, reads_left: reads_left.saturating_sub(spent) };
-            self.close_drained_sources(reads_left == 0);
-            let drained =
-                self.source_clients == 0 && self.current.is_none() && !self.release_due && !self.reset_due;
-            if drained || deadline <= self.now {
-                self.phase = Phase::Flushing { deadline };
-            }
-        }
-        if let Phase::Flushing { deadline } = self.phase {
-            self.close_flushed_users(deadline <= self.now);
-            if self.user_clients == 0 {
-                self.close_all_sources();
-                self.report_summary();
-                self.phase = Phase::Done { forced: false };
-            }
+    /// While sources are still read: notes that a turn has passed in which they could be, and says whether it was the last
+    /// one.
+    pub(super) fn spend_read(&mut self, could_read: bool) -> Option<bool> {
+        let Phase::Draining { reads_left, .. } = &mut self.phase else {
+            return None;
+        };
+        let was_last = *reads_left == 0;
+        *reads_left = reads_left.saturating_sub(u32::from(could_read));
+        Some(was_last)
+    }
+
+    /// Nothing is read any more, if nothing is left to read or time is up.
+    pub(super) fn stop_reading(&mut self, drained: bool, now: Micros) {
+        if let Phase::Draining { deadline, .. } = self.phase
+            && (drained || deadline <= now)
+        {
+            self.phase = Phase::Flushing { deadline };
         }
     }
 
-    /// Closes the sources that have nothing more to be read or, if there are `no_more_reads`, may not be read any more.
-    /// What has been read of one and fits the ring is waited for.
-    fn close_drained_sources(&mut self, no_more_reads: bool) {
-        let current = self.current.as_ref().map(|&(key, _)| key);
-        let sources = self.keys(|key, connection| match &connection.role {
-            Role::Source(_) if current == Some(key) => false,
-            Role::Source(Source { blocked: Some((seq, _)), .. }) => !self.engine.takes(*seq),
-            Role::Source(_) => no_more_reads || !connection.queued || !connection.readable,
-            _ => false,
-        });
-        for key in sources {
-            self.close_source(key);
+    /// While users are flushed: whether time is up.
+    pub(super) fn flushing(&self, now: Micros) -> Option<bool> {
+        match self.phase {
+            Phase::Flushing { deadline } => Some(deadline <= now),
+            _ => None,
         }
     }
 
-    fn close_all_sources(&mut self) {
-        for key in self.keys(|_, connection| matches!(connection.role, Role::Source(_))) {
-            self.close_source(key);
-        }
-    }
-
-    /// Closes the users that are owed nothing more, or all.
-    fn close_flushed_users(&mut self, all: bool) {
-        let users = self.keys(|_, connection| match &connection.role {
-            Role::Login(_) => true,
-            Role::User(user) => all || user.output.is_empty(),
-            Role::Source(_) | Role::Admin(_) => false,
-        });
-        for key in users {
-            self.close_user(key, UserEnd::Closed);
-        }
-    }
-
-    fn keys(&self, which: impl Fn(usize, &Connection<N::Socket>) -> bool) -> Vec<usize> {
-        self.connections
-            .iter()
-            .filter(|&(key, connection)| which(key, connection))
-            .map(|(key, _)| key)
-            .collect()
+    /// Everybody has gone.
+    pub(super) fn finish(&mut self) {
+        self.phase = Phase::Done { forced: false };
     }
 }

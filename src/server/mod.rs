@@ -1,64 +1,83 @@
 //! The server: connections in, output buffers out, logins, limits, congestion, deadlines.
 //!
 //! It owns every connection and the [`Engine`], and runs on whatever implements [`Net`]: sockets of the operating
-//! system or simulated ones. One call of [`Server::turn`] is one turn of the loop:
+//! system or simulated ones. It is made of parts that keep their state to themselves:
 //!
-//! 1. wait until something is ready, or for the nearest deadline;
-//! 2. users first: accept, logins, hang-ups, sockets that take bytes again ([`users`]);
-//! 3. read sources, one chunk after the other, and feed the engine ([`sources`]), until there is nothing
-//!    more to read or enough is owed to be worth writing;
-//! 4. one write per user for everything that it is owed ([`users`]); with `busyPoll`, to a few users at a time ([`rotation`]);
-//! 5. deadlines: holes, logins, slow users ([`deadlines`]); a full ring; the end ([`lifecycle`]);
-//! 6. whoever asks how it is going ([`admin`]).
+//! - [`accept`]: the listeners;
+//! - [`users`]: connections on the user port, who logs in and who leaves; [`delivery`]: what they are sent, through
+//!   [`output`] buffers, with `busyPoll` a few at a time ([`rotation`]);
+//! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
+//! - [`congestion`]: slow users, which hold up the sources;
+//! - [`lifecycle`]: the end;
+//! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
+//! - [`report`]: the log.
 //!
-//! Two rules shape the order. *Logins that reached the server before an event did are served before it*: after every read of a
-//! source, and before its bytes are looked at, the world is asked once more what is ready, and users are
-//! served. *Users come and go between turns of the engine*: whoever adds or removes one delivers first.
+//! What is left here is the order in which they have their turns, [`Server::turn`], and in [`release`] how events get
+//! from one to the other.
 //!
-//! Readiness is edge-triggered, so it is kept in the connection until an operation would block, and whoever
+//! Three rules shape the order. *First it is collected what has happened, then it is acted upon*: [`Server::collect`] only
+//! notes down what is ready. *Logins that reached the server before an event did are served before it*: after every read of
+//! a source, and before its bytes are looked at, the world is asked once more what is ready, and users are served
+//! ([`Server::look_again`]). *Users come and go between turns of the engine*: [`Server::deliver`] hands out what has been
+//! released, and only then lets users in and out.
+//!
+//! Readiness is edge-triggered, so it is kept with the connection until an operation would block, and whoever
 //! ran out of its budget stays on a list and comes round again.
 
 mod accept;
 mod admin;
+mod chunk;
 mod congestion;
-mod connection;
-mod deadlines;
+mod delivery;
+mod key;
 mod lifecycle;
 pub mod net;
 mod output;
+mod release;
 mod report;
 mod rotation;
 mod sources;
 mod users;
+mod watch;
 
 use crate::{
+    admin::{Snapshot, answer},
     config::Config,
-    counters::{Counters, UserEnd},
+    counters::{Counters, DisconnectReason},
     engine::{Engine, EngineConfig},
     time::{MILLISECOND, Micros},
 };
+use accept::Accepting;
 use admin::Admin;
-use connection::{Chunk, Connection, Role};
+use congestion::Congestion;
+use key::Key;
+use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
-use output::Pool;
+use release::Releasing;
 use report::Reports;
-use rotation::Rotation;
-use slab::Slab;
+use sources::Sources;
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind},
+    net::SocketAddr,
 };
+use users::Users;
+use watch::{View, Watch};
 
 pub use lifecycle::Phase;
 
-/// Bytes of one read of a source.
-pub(crate) const READ_BYTES: usize = 256 << 10;
 /// Bytes that a turn may owe one user: what limits the tape. Less where output buffers are small.
 const TURN_BYTES_MAX: usize = 512 << 10;
 /// Bytes per connected user that are worth a write: a turn goes on reading what is there until it has them. With this most
 /// writes fit one packet of the loopback device, whose largest takes 65,483 bytes; a rest of a few in a packet of their own
 /// costs as much as a full one.
 const TURN_BYTES_MEAN: usize = 56 << 10;
+/// Reads before the turn is delivered, whatever is owed: nobody waits longer than that, however small the pieces are in which
+/// sources send.
+const READS_PER_TURN: usize = 64;
+/// Connections accepted before something else gets a turn: no backlog is longer.
+const ACCEPTS_PER_TURN: usize = 8192;
+/// How often newly accepted connections are waited on before events get their turn.
+const ACCEPT_ROUNDS: usize = 8;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -66,59 +85,27 @@ pub struct Server<N: Net> {
     config: Config,
     net: N,
     engine: Engine,
-    connections: Slab<Connection<N::Socket>>,
-    /// Key of each user slot's connection.
-    slot_keys: Vec<usize>,
-    listeners: [Listener; 2],
-    /// Connections on the user port, logged in or not, and event sources.
-    user_clients: usize,
-    source_clients: usize,
-    /// Sources and users that can be read, in the order in which they come round.
-    readable_sources: VecDeque<usize>,
-    readable_users: VecDeque<usize>,
-    /// The source whose chunk is being fed, and the chunk.
-    current: Option<(usize, Chunk)>,
-    /// Chunk buffers that nobody uses.
-    spare_chunks: Vec<Chunk>,
+    accepting: Accepting,
+    users: Users<N::Socket>,
+    sources: Sources<N::Socket>,
+    releasing: Releasing,
+    congestion: Congestion,
+    lifecycle: Lifecycle,
+    admin: Admin<N::Socket>,
+    watch: Watch,
+    reports: Reports,
     /// What the net said last.
     ready: Vec<Ready>,
-    /// Users to be closed as soon as the engine lets them go.
-    failed: Vec<(usize, UserEnd)>,
-    trash: Vec<u8>,
-    pool: Pool,
-    rotation: Rotation,
-    output_bytes: usize,
-    /// When connections on the user port must have logged in, in order of time; some have, or are gone.
-    logins: VecDeque<(Micros, usize)>,
-    reports: Reports,
-    admin: Admin,
-    /// Since when sources are not read because of slow users.
-    paused_since: Option<Micros>,
-    /// Users that are behind or, during a pause, more than half behind.
-    slow: Vec<usize>,
-    /// Sources whose next event is too far ahead for the ring.
-    blocked_sources: Vec<usize>,
-    /// Releasing was interrupted by a pause, and has more to do.
-    release_due: bool,
-    /// The last source has gone: a new run begins once everything has been released.
-    reset_due: bool,
-    phase: Phase,
     now: Micros,
 }
 
-/// A listener's state.
-#[derive(Debug, Default)]
-struct Listener {
-    /// It was ready and has not said since that accepting would block.
-    ready: bool,
-    /// Accepting failed for want of descriptors or memory: not to be tried again before.
-    retry_at: Option<Micros>,
-}
-
-impl Listener {
-    fn may_try(&self, now: Micros) -> bool {
-        self.retry_at.is_none_or(|at| at <= now)
-    }
+/// What users are served with: everything that takes note when one of them comes, goes, or is written to.
+struct Context<'a, N> {
+    engine: &'a mut Engine,
+    net: &'a mut N,
+    congestion: &'a mut Congestion,
+    reports: &'a mut Reports,
+    now: Micros,
 }
 
 impl<N: Net> Server<N> {
@@ -136,33 +123,19 @@ impl<N: Net> Server<N> {
             max_sequence_jump: config.max_sequence_jump,
         });
         Self {
-            reports: Reports::new(&config, now),
-            admin: Admin::new(config.admin_port.is_some(), now),
-            rotation: Rotation::new(&config),
-            config,
-            net,
             engine,
-            connections: Slab::new(),
-            slot_keys: Vec::new(),
-            listeners: Default::default(),
-            user_clients: 0,
-            source_clients: 0,
-            readable_sources: VecDeque::new(),
-            readable_users: VecDeque::new(),
-            current: None,
-            spare_chunks: Vec::new(),
+            net,
+            accepting: Accepting::default(),
+            users: Users::new(&config),
+            sources: Sources::new(&config),
+            releasing: Releasing::default(),
+            congestion: Congestion::new(&config),
+            lifecycle: Lifecycle::new(&config),
+            admin: Admin::new(now),
+            watch: Watch::new(&config, now),
+            reports: Reports::new(&config, now),
+            config,
             ready: Vec::new(),
-            failed: Vec::new(),
-            trash: vec![0; 4096],
-            pool: Pool::default(),
-            output_bytes: 0,
-            logins: VecDeque::new(),
-            paused_since: None,
-            slow: Vec::new(),
-            blocked_sources: Vec::new(),
-            release_due: false,
-            reset_due: false,
-            phase: Phase::Running,
             now,
         }
     }
@@ -175,9 +148,12 @@ impl<N: Net> Server<N> {
     pub fn turn(&mut self) -> io::Result<()> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
-        self.poll(wait)?;
+        self.collect(wait)?;
+        self.heed_signals();
+        // Users first: who logs in now is told of what is read now.
         self.serve_users()?;
         let reads = self.read_sources()?;
+        // One write per user for everything that the turn owes it.
         self.deliver();
         self.meet_deadlines();
         self.resolve_full_ring();
@@ -185,12 +161,14 @@ impl<N: Net> Server<N> {
         self.write_due(reads);
         self.finish_run();
         self.serve_admin();
-        self.progress_shutdown();
-        self.report_progress();
+        self.close_down();
+        // Sockets are closed in this place only: their keys are free from here on.
+        self.reap();
+        self.reports.progress(&self.engine, self.sources.connected(), self.now);
         Ok(())
     }
 
-    /// How long the next poll may wait: not at all while there is work left.
+    /// How long the next turn may wait for something to happen: not at all while there is work left.
     fn wait(&mut self) -> Option<Micros> {
         if self.config.busy_poll || self.has_work() {
             return Some(0);
@@ -199,69 +177,265 @@ impl<N: Net> Server<N> {
     }
 
     fn has_work(&self) -> bool {
-        !self.readable_users.is_empty()
-            || !self.rotation.is_empty()
-            || self.can_accept()
-            || (!self.is_paused() && (self.release_due || self.reset_due))
-            || (self.may_read() && self.has_bytes())
+        self.lifecycle.has_signals()
+            || self.users.has_work()
+            || self.accepting.may_accept(Port::User, self.now)
+            || self.may_accept_sources()
+            || (!self.is_paused() && (self.releasing.interrupted || self.releasing.run_over))
+            || (self.may_read() && self.sources.has_bytes(&self.engine))
     }
 
-    /// Asks the net what is ready, and notes it down.
-    fn poll(&mut self, wait: Option<Micros>) -> io::Result<()> {
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.clear();
-        let polled = self.net.poll(wait, &mut ready);
-        if let Ok(now) = &polled {
-            self.pass_time(*now);
-            for &what in &ready {
-                self.note(what);
+    /// When there is something to do next if nothing becomes ready.
+    fn nearest_deadline(&mut self) -> Option<Micros> {
+        let gaps = if self.is_paused() { None } else { self.engine.next_deadline() };
+        let sources = self.accepting.retry_at(Port::Source).filter(|_| !self.sources.any_leaving());
+        [
+            gaps,
+            sources,
+            self.accepting.retry_at(Port::User),
+            self.users.login_deadline(),
+            self.congestion.deadline(),
+            self.reports.next_due(),
+            self.lifecycle.deadline(),
+            self.admin.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Asks the net what is ready, and notes it down. Nothing is done about it.
+    fn collect(&mut self, wait: Option<Micros>) -> io::Result<()> {
+        self.ready.clear();
+        let now = self.net.poll(wait, &mut self.ready)?;
+        self.pass_time(now);
+        for index in 0..self.ready.len() {
+            match self.ready[index] {
+                Ready::Listener(Port::Admin) => self.admin.note_listener(now),
+                Ready::Listener(port) => self.accepting.note_ready(port),
+                Ready::Signal => self.lifecycle.note_signal(),
+                Ready::Socket { key, readable, writable, hung_up } => match Key::of(key) {
+                    Key::Source(key) => self.sources.note_ready(key, hung_up),
+                    Key::User(key) => self.users.note_ready(key, readable || hung_up, writable),
+                    Key::Admin(key) => self.admin.note_ready(key),
+                },
             }
         }
-        self.ready = ready;
-        polled.map(|_| ())
+        Ok(())
     }
 
-    fn note(&mut self, what: Ready) {
-        match what {
-            Ready::Listener(Port::Admin) => self.note_admin_listener(),
-            Ready::Listener(port) => self.listener(port).ready = true,
-            Ready::Signal => self.on_signal(),
-            Ready::Socket { key, readable, writable, hung_up } => {
-                if readable || hung_up {
-                    self.note_readable(key, hung_up);
+    fn pass_time(&mut self, now: Micros) {
+        let (is_paused, any_blocked) = (self.is_paused(), self.sources.blocked() > 0);
+        self.watch.pass_time(self.now, now, is_paused, any_blocked, &mut self.engine.counters);
+        self.now = now;
+    }
+
+    fn heed_signals(&mut self) {
+        if self.lifecycle.has_signals() && self.lifecycle.heed_signals(self.now) {
+            self.accepting.close(&mut self.net);
+        }
+    }
+
+    /// Everything that users want: to be written to, hang-ups, logins, connections; in the order in which they came.
+    ///
+    /// A new connection is not read right away, however likely its login is to be there: an older connection's may have
+    /// come before it, unnoticed so far. So the net is asked again, which tells of both in their order.
+    fn serve_users(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPT_ROUNDS {
+            self.read_users();
+            if !self.accept(Port::User)? {
+                break;
+            }
+            self.collect(Some(0))?;
+        }
+        Ok(())
+    }
+
+    fn read_users(&mut self) {
+        let (users, mut context) = self.users();
+        users.flush_writable(&mut context);
+        users.read();
+        if self.users.has_changes() {
+            self.deliver();
+        } else {
+            self.control_congestion();
+        }
+    }
+
+    /// Between reading a source and looking at what was read: logins that were there before are served before it.
+    fn look_again(&mut self) -> io::Result<()> {
+        self.collect(Some(0))?;
+        self.serve_users()
+    }
+
+    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full. Returns how many
+    /// reads that were.
+    fn read_sources(&mut self) -> io::Result<usize> {
+        self.accept_sources()?;
+        self.release();
+        let most = self.reads_per_turn();
+        let mut reads = 0;
+        while self.may_read() {
+            if self.sources.unblock(&self.engine) {
+                if self.feed() {
+                    break;
                 }
-                if writable {
-                    self.flush_user(key);
-                }
+            } else if reads < most && self.read_source() {
+                reads += 1;
+                self.look_again()?;
+            } else {
+                break;
+            }
+        }
+        Ok(reads)
+    }
+
+    /// Where users take turns, a source that can be read comes round soon enough; unless the end is near.
+    fn reads_per_turn(&self) -> usize {
+        let once_round = self.config.busy_poll && self.phase() == Phase::Running;
+        if once_round { self.sources.readable().min(READS_PER_TURN) } else { READS_PER_TURN }
+    }
+
+    fn read_source(&mut self) -> bool {
+        let before = self.sources.connected();
+        let read = self.sources.read_next(&mut self.engine, &mut self.reports, self.now);
+        self.note_sources_gone(before);
+        read
+    }
+
+    /// Some sources may have gone. The last one takes its run with it, where that is wanted.
+    fn note_sources_gone(&mut self, before: usize) {
+        let all_gone = before > 0 && self.sources.connected() == 0;
+        self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
+    }
+
+    /// Sources can be read: nobody holds them up. Before a new run what has been read is worked on to its end, and no more.
+    fn may_read(&self) -> bool {
+        !self.is_paused()
+            && !self.releasing.interrupted
+            && (!self.releasing.run_over || self.sources.has_chunk())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.congestion.is_paused()
+    }
+
+    /// Hands out what has been released. Then, and only then, users come and go.
+    fn deliver(&mut self) {
+        let (users, mut context) = self.users();
+        users.deliver(&mut context);
+        users.come_and_go(&mut context);
+        self.control_congestion();
+    }
+
+    /// Has sources wait for slow users, or go on.
+    fn control_congestion(&mut self) {
+        if self.congestion.must_pause() {
+            self.congestion.pause(self.users.paces(), self.now);
+        } else if let Some(paused) = self.congestion.resume(self.now) {
+            self.engine.postpone(paused);
+        }
+    }
+
+    /// With `busyPoll`: writes to the users whose turn it is.
+    fn write_due(&mut self, reads: usize) {
+        let (users, mut context) = self.users();
+        users.write_due(reads, &mut context);
+        self.deliver();
+    }
+
+    /// Does what is due.
+    fn meet_deadlines(&mut self) {
+        for key in self.congestion.overdue(self.now) {
+            self.users.leaves(key, DisconnectReason::Slow);
+        }
+        self.users.end_overdue_logins(self.now);
+        self.deliver();
+        self.give_up_gaps();
+    }
+
+    /// Takes the next step towards the end, if it has begun.
+    fn close_down(&mut self) {
+        if let Some(no_more_reads) = self.lifecycle.spend_read(!self.is_paused()) {
+            let before = self.sources.connected();
+            self.sources.end_drained(no_more_reads, &mut self.engine, &mut self.reports, self.now);
+            self.note_sources_gone(before);
+            let drained = self.sources.connected() == 0
+                && !self.sources.has_chunk()
+                && !self.releasing.interrupted
+                && !self.releasing.run_over;
+            self.lifecycle.stop_reading(drained, self.now);
+        }
+        if let Some(all) = self.lifecycle.flushing(self.now) {
+            self.users.end_flushed(all);
+            self.deliver();
+            if self.users.connected() == 0 {
+                self.sources.end_all(&mut self.engine, &mut self.reports, self.now);
+                self.reports.summary(&mut self.engine);
+                self.lifecycle.finish();
             }
         }
     }
 
-    fn note_readable(&mut self, key: usize, hung_up: bool) {
-        let Some(connection) = self.connections.get_mut(key) else {
+    /// Closes the sockets of all connections that have come to their ends.
+    fn reap(&mut self) {
+        let freed = self.users.reap() | self.sources.reap() | self.admin.reap();
+        if freed {
+            self.accepting.descriptor_freed();
+        }
+    }
+
+    /// Answers whoever asks how it is going, if it is time.
+    fn serve_admin(&mut self) {
+        self.watch.look(&self.engine, self.sources.blocked() > 0, self.now);
+        if self.admin.deadline().is_none_or(|at| at > self.now) {
             return;
-        };
-        connection.readable = true;
-        match &mut connection.role {
-            Role::Source(source) => {
-                source.hung_up |= hung_up;
-                if !connection.queued && source.blocked.is_none() {
-                    connection.queued = true;
-                    self.readable_sources.push_back(key);
-                }
-            }
-            Role::Login(_) | Role::User(_) => {
-                if !connection.queued {
-                    connection.queued = true;
-                    self.readable_users.push_back(key);
-                }
-            }
-            Role::Admin(_) => self.queue_asker(key),
         }
+        let (admin, net, view) = self.view();
+        let now = view.now;
+        admin.serve(net, now, |request| answer(request, &view.snapshot()));
+        self.engine.counters.admin_rejected += self.admin.take_turned_away();
     }
 
-    fn listener(&mut self, port: Port) -> &mut Listener {
-        &mut self.listeners[usize::from(port == Port::User)]
+    /// The numbers as they are now.
+    pub fn snapshot(&mut self) -> Snapshot<'_> {
+        let (_, _, view) = self.view();
+        view.snapshot()
+    }
+
+    fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
+        // The numbers that were skipped last may not have been counted yet.
+        self.reports.given_up(&mut self.engine, self.now);
+        let health = watch::health(self.phase(), self.waits_for_ever());
+        let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
+        let view = View {
+            watch: &self.watch,
+            engine: &self.engine,
+            sources: &self.sources,
+            users: &self.users,
+            congestion: &self.congestion,
+            health,
+            given_up_at,
+            now: self.now,
+        };
+        (&mut self.admin, &mut self.net, view)
+    }
+
+    fn users(&mut self) -> (&mut Users<N::Socket>, Context<'_, N>) {
+        let context = Context {
+            engine: &mut self.engine,
+            net: &mut self.net,
+            congestion: &mut self.congestion,
+            reports: &mut self.reports,
+            now: self.now,
+        };
+        (&mut self.users, context)
+    }
+
+    /// Where the server is in its life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.lifecycle.phase()
     }
 
     /// Everything that is counted.
@@ -273,6 +447,65 @@ impl<N: Net> Server<N> {
     /// The world that it runs in.
     pub fn net_mut(&mut self) -> &mut N {
         &mut self.net
+    }
+}
+
+/// Letting connections in.
+impl<N: Net> Server<N> {
+    /// No source is accepted before one that has hung up is gone.
+    fn may_accept_sources(&self) -> bool {
+        self.accepting.may_accept(Port::Source, self.now) && !self.sources.any_leaving()
+    }
+
+    /// Accepts event sources, after those have gone that hung up before.
+    fn accept_sources(&mut self) -> io::Result<()> {
+        if self.accepting.may_accept(Port::Source, self.now) {
+            self.collect(Some(0))?;
+            if !self.sources.any_leaving() {
+                self.accept(Port::Source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts what is waiting on a listener; says whether that was anything.
+    fn accept(&mut self, port: Port) -> io::Result<bool> {
+        for accepted in 0..ACCEPTS_PER_TURN {
+            let next = self.accepting.accept(&mut self.net, port, &mut self.reports, self.now);
+            let Some((socket, peer)) = next else {
+                return Ok(accepted > 0);
+            };
+            self.admit(port, socket, peer)?;
+        }
+        Ok(true)
+    }
+
+    /// A new connection: takes it in, or closes it if it is one too many.
+    fn admit(&mut self, port: Port, socket: N::Socket, peer: SocketAddr) -> io::Result<()> {
+        if self.is_full(port) {
+            // Perhaps somebody has gone since the net was last asked.
+            self.collect(Some(0))?;
+            self.read_users();
+        }
+        if self.is_full(port) {
+            self.reports.turned_away(port, peer, &mut self.engine.counters, self.now);
+            return Ok(());
+        }
+        let admitted = match port {
+            Port::Source => self.sources.admit(socket, peer, &mut self.net),
+            _ => self.users.admit(socket, peer, &mut self.net, self.now),
+        };
+        if let Err(error) = admitted {
+            self.reports.not_watched(peer, &error, self.now);
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, port: Port) -> bool {
+        match port {
+            Port::Source => self.sources.is_full(),
+            _ => self.users.is_full(),
+        }
     }
 }
 

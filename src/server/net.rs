@@ -75,7 +75,7 @@ pub trait Net {
     fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()>;
 
     /// Tells the other side that nothing more will be sent, as far as there is somebody to be told. It may go on sending.
-    fn finish(&mut self, _socket: &mut Self::Socket) {}
+    fn finish(&mut self, socket: &mut Self::Socket);
 
     /// Stops listening.
     fn close_listener(&mut self, port: Port);

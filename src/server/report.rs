@@ -1,9 +1,10 @@
 //! What the log says: progress while events flow, trouble (rate-limited), and a summary at the end.
 
-use super::{Net, Server, connection::Connection, net::Port};
+use super::net::Port;
 use crate::{
     config::Config,
-    counters::UserEnd,
+    counters::{Counters, DisconnectReason},
+    engine::Engine,
     rate_limit::RateLimit,
     time::{MILLISECOND, Micros, SECOND},
 };
@@ -12,46 +13,46 @@ use std::{io, net::SocketAddr};
 /// How often the log says that a full ring waits for a hole that nobody can fill.
 const STUCK_INTERVAL: Micros = 60 * SECOND;
 
-/// What goes wrong often when it goes wrong.
+/// Kinds of warnings, each rate-limited for itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Trouble {
+enum Warning {
     Rejected,
     Skipped,
     Late,
     Slow,
     Full,
-    NoDescriptors,
+    NotAccepted,
     NotWatched,
 }
 
-impl Trouble {
-    const ALL: [Trouble; 7] = [
-        Trouble::Rejected,
-        Trouble::Skipped,
-        Trouble::Late,
-        Trouble::Slow,
-        Trouble::Full,
-        Trouble::NoDescriptors,
-        Trouble::NotWatched,
+impl Warning {
+    const ALL: [Warning; 7] = [
+        Warning::Rejected,
+        Warning::Skipped,
+        Warning::Late,
+        Warning::Slow,
+        Warning::Full,
+        Warning::NotAccepted,
+        Warning::NotWatched,
     ];
 
     /// In the words of the log.
     fn name(self) -> &'static str {
         match self {
-            Trouble::Rejected => "rejected lines",
-            Trouble::Skipped => "missing events",
-            Trouble::Late => "event sources that begin below the cursor",
-            Trouble::Slow => "users that did not keep up",
-            Trouble::Full => "connections that were too many",
-            Trouble::NoDescriptors => "failures to accept connections",
-            Trouble::NotWatched => "connections that cannot be watched",
+            Warning::Rejected => "rejected lines",
+            Warning::Skipped => "missing events",
+            Warning::Late => "event sources that begin below the cursor",
+            Warning::Slow => "users that did not keep up",
+            Warning::Full => "connections that were too many",
+            Warning::NotAccepted => "failures to accept connections",
+            Warning::NotWatched => "connections that cannot be watched",
         }
     }
 }
 
 /// When what was last said.
 #[derive(Debug)]
-pub(crate) struct Reports {
+pub(super) struct Reports {
     interval: Micros,
     /// When the next progress line is due; only while there has been progress.
     progress_at: Option<Micros>,
@@ -60,12 +61,12 @@ pub(crate) struct Reports {
     last_deliveries: u64,
     /// When the log will next say that every source waits for a full ring.
     stuck_at: Option<Micros>,
-    /// By [`Trouble`].
-    limits: [RateLimit; Trouble::ALL.len()],
+    /// By [`Warning`].
+    limits: [RateLimit; Warning::ALL.len()],
 }
 
 impl Reports {
-    pub(crate) fn new(config: &Config, now: Micros) -> Self {
+    pub(super) fn new(config: &Config, now: Micros) -> Self {
         Self {
             interval: config.log_interval_ms * MILLISECOND,
             progress_at: None,
@@ -78,71 +79,71 @@ impl Reports {
     }
 
     /// When something is to be said next.
-    pub(crate) fn next_due(&self) -> Option<Micros> {
+    pub(super) fn next_due(&self) -> Option<Micros> {
         let left_out = self.limits.iter().filter_map(RateLimit::due_us);
         self.progress_at.into_iter().chain(self.stuck_at).chain(left_out).min()
     }
 }
 
-impl<N: Net> Server<N> {
+/// What the parts report.
+impl Reports {
     /// A progress line every interval in which there was progress, and what was left out of the log.
-    pub(super) fn report_progress(&mut self) {
-        self.report_left_out(self.now);
-        let counters = &self.engine.counters;
+    pub(super) fn progress(&mut self, engine: &Engine, sources: usize, now: Micros) {
+        self.left_out(now);
+        let counters = &engine.counters;
         let released = counters.events_released_total();
-        let reports = &mut self.reports;
-        if reports.interval == 0 || released == reports.last_released {
+        if self.interval == 0 || released == self.last_released {
             return;
         }
-        let Some(due) = reports.progress_at else {
+        let Some(due) = self.progress_at else {
             // The first progress after a silence: the interval begins here.
-            reports.progress_at = Some(self.now + reports.interval);
-            reports.last_at = self.now;
+            self.progress_at = Some(now + self.interval);
+            self.last_at = now;
             return;
         };
-        if self.now < due {
+        if now < due {
             return;
         }
-        let elapsed = (self.now - reports.last_at).max(1);
+        let elapsed = (now - self.last_at).max(1);
         let per_second = |count: u64| u128::from(count) * u128::from(SECOND) / u128::from(elapsed);
         log::info!(
-            events_per_s = per_second(released - reports.last_released),
-            deliveries_per_s = per_second(counters.deliveries - reports.last_deliveries),
-            cursor = self.engine.cursor(),
-            waiting = self.engine.waiting(),
-            users = self.engine.users(),
-            sources = self.source_clients;
+            events_per_s = per_second(released - self.last_released),
+            deliveries_per_s = per_second(counters.deliveries - self.last_deliveries),
+            cursor = engine.cursor(),
+            waiting = engine.waiting(),
+            users = engine.users(),
+            sources;
             "progress"
         );
-        reports.last_released = released;
-        reports.last_deliveries = counters.deliveries;
-        reports.last_at = self.now;
-        reports.progress_at = None;
+        self.last_released = released;
+        self.last_deliveries = counters.deliveries;
+        self.last_at = now;
+        self.progress_at = None;
     }
 
-    /// Whether a line about trouble may be written now; if so, how many like it were left out since the last one.
-    pub(super) fn may_warn(&mut self, trouble: Trouble) -> Option<u64> {
-        self.reports.limits[trouble as usize].allow(self.now)
+    /// Whether a warning may be written now; if so, how many like it were left out since the last one.
+    fn may_warn(&mut self, warning: Warning, now: Micros) -> Option<u64> {
+        self.limits[warning as usize].allow(now)
     }
 
     /// Says how many lines were left out of the log, once the trouble has stopped or, at the end, at once.
-    fn report_left_out(&mut self, now: Micros) {
-        for trouble in Trouble::ALL {
-            if let Some(left_out) = self.reports.limits[trouble as usize].overdue(now) {
-                log::warn!(what = trouble.name(), left_out; "more of the same was left out of the log");
+    fn left_out(&mut self, now: Micros) {
+        for warning in Warning::ALL {
+            if let Some(left_out) = self.limits[warning as usize].overdue(now) {
+                log::warn!(what = warning.name(), left_out; "more of the same was left out of the log");
             }
         }
     }
 
     /// What happened, in numbers.
-    pub(super) fn report_summary(&mut self) {
-        self.engine.take_given_up();
-        self.report_left_out(Micros::MAX);
-        let counters = &self.engine.counters;
-        let waiting = self.engine.waiting();
+    pub(super) fn summary(&mut self, engine: &mut Engine) {
+        engine.take_given_up();
+        self.left_out(Micros::MAX);
+        let waiting = engine.waiting();
         if waiting > 0 {
-            log::warn!(waiting, cursor = self.engine.cursor(); "events still waited for missing ones and were not released");
+            log::warn!(waiting, cursor = engine.cursor(); "events still waited for missing ones and were not released");
         }
+        let counters = &engine.counters;
         log::info!(
             received = counters.events_received,
             released = counters.events_released_total(),
@@ -152,44 +153,51 @@ impl<N: Net> Server<N> {
             skipped = counters.sequence_skipped,
             deliveries = counters.deliveries,
             delivered_bytes = counters.delivered_bytes,
-            cursor = self.engine.cursor();
+            cursor = engine.cursor();
             "summary"
         );
     }
 
-    /// Lines that were no events.
-    pub(super) fn report_rejects(&mut self, key: usize) {
-        let Some((reason, seq)) = self.engine.take_last_reject() else {
-            return;
-        };
-        let Some(left_out) = self.may_warn(Trouble::Rejected) else {
-            return;
-        };
-        let rejected = self.engine.counters.events_rejected_total();
-        let peer =
-            self.connections.get(key).map_or_else(String::new, |Connection { peer, .. }| peer.to_string());
-        let seq = seq.map_or_else(|| "unreadable".to_owned(), |seq| seq.to_string());
-        log::warn!(peer, reason = reason.name(), seq, rejected, left_out; "lines that are no events were rejected");
+    /// Lines that were no events, if the engine has met any.
+    pub(super) fn rejected(&mut self, engine: &mut Engine, peer: SocketAddr, now: Micros) {
+        if let Some((reason, seq)) = engine.take_last_reject()
+            && let Some(left_out) = self.may_warn(Warning::Rejected, now)
+        {
+            let rejected = engine.counters.events_rejected_total();
+            let seq = seq.map_or_else(|| "unreadable".to_owned(), |seq| seq.to_string());
+            log::warn!(peer:%, reason = reason.name(), seq, rejected, left_out; "lines that are no events were rejected");
+        }
     }
 
-    /// Numbers that were given up on.
-    pub(super) fn report_skipped(&mut self) {
-        let skipped = self.engine.take_given_up().numbers;
+    /// A new source's first events are all late: somebody has probably expected a new run.
+    pub(super) fn all_late(&mut self, cursor: u128, peer: SocketAddr, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::Late, now) {
+            log::warn!(
+                peer:%, cursor, left_out;
+                "the first events of this event source are all below the cursor and are dropped as late; \
+                 if every source is meant to start a new run, set resetOnSourceEof=true"
+            );
+        }
+    }
+
+    /// Numbers that were given up on, if there were any.
+    pub(super) fn given_up(&mut self, engine: &mut Engine, now: Micros) {
+        let skipped = engine.take_given_up().numbers;
         if skipped > 0
-            && let Some(left_out) = self.may_warn(Trouble::Skipped)
+            && let Some(left_out) = self.may_warn(Warning::Skipped, now)
         {
-            log::warn!(skipped, cursor = self.engine.cursor(), left_out; "missing events were given up on");
+            log::warn!(skipped, cursor = engine.cursor(), left_out; "missing events were given up on");
         }
     }
 
     /// Every source waits for a full ring, and nothing is ever skipped: says so once a minute.
-    pub(super) fn report_stuck(&mut self) {
-        if !self.is_stuck() || self.config.event_timeout_ms >= 0 {
-            self.reports.stuck_at = None;
-        } else if self.reports.stuck_at.is_none_or(|at| at <= self.now) {
-            self.reports.stuck_at = Some(self.now + STUCK_INTERVAL);
+    pub(super) fn stuck(&mut self, is_stuck: bool, engine: &Engine, now: Micros) {
+        if !is_stuck {
+            self.stuck_at = None;
+        } else if self.stuck_at.is_none_or(|at| at <= now) {
+            self.stuck_at = Some(now + STUCK_INTERVAL);
             log::warn!(
-                cursor = self.engine.cursor(), waiting = self.engine.waiting();
+                cursor = engine.cursor(), waiting = engine.waiting();
                 "the ring is full and every event source waits for the event at the cursor; \
                  as eventTimeoutMs is negative it is not skipped, and only another source can send it"
             );
@@ -197,37 +205,45 @@ impl<N: Net> Server<N> {
     }
 
     /// A user's connection has ended.
-    pub(super) fn report_user_end(&mut self, user: u64, peer: SocketAddr, end: UserEnd, unsent_bytes: usize) {
-        if end != UserEnd::Slow {
-            log::debug!(user, peer:%, reason = end.name(), unsent_bytes; "user disconnected");
-        } else if let Some(left_out) = self.may_warn(Trouble::Slow) {
-            log::warn!(user, peer:%, reason = end.name(), unsent_bytes, left_out; "user disconnected: it did not keep up");
+    pub(super) fn user_ended(
+        &mut self,
+        user: u64,
+        peer: SocketAddr,
+        reason: DisconnectReason,
+        unsent_bytes: usize,
+        now: Micros,
+    ) {
+        let reason_name = reason.name();
+        if reason != DisconnectReason::Slow {
+            log::debug!(user, peer:%, reason = reason_name, unsent_bytes; "user disconnected");
+        } else if let Some(left_out) = self.may_warn(Warning::Slow, now) {
+            log::warn!(user, peer:%, reason = reason_name, unsent_bytes, left_out; "user disconnected: it did not keep up");
         }
     }
 
-    /// Closes a connection that is one too many.
-    pub(super) fn reject_connection(&mut self, port: Port, peer: SocketAddr) {
-        let (rejected, what) = match port {
-            Port::Source => (&mut self.engine.counters.sources_rejected, "maxEventSourceClients"),
-            _ => (&mut self.engine.counters.users_rejected, "maxUserClients"),
+    /// A connection is closed because it is one too many.
+    pub(super) fn turned_away(&mut self, port: Port, peer: SocketAddr, counters: &mut Counters, now: Micros) {
+        let (rejected, limit) = match port {
+            Port::Source => (&mut counters.sources_rejected, "maxEventSourceClients"),
+            _ => (&mut counters.users_rejected, "maxUserClients"),
         };
         *rejected += 1;
-        if let Some(left_out) = self.may_warn(Trouble::Full) {
-            log::warn!(peer:%, limit = what, left_out; "connection closed: there are as many as are allowed");
+        if let Some(left_out) = self.may_warn(Warning::Full, now) {
+            log::warn!(peer:%, limit, left_out; "connection closed: there are as many as are allowed");
         }
     }
 
-    /// A connection that the operating system does not watch.
-    pub(super) fn warn_not_watched(&mut self, peer: SocketAddr, error: &io::Error) {
-        if let Some(left_out) = self.may_warn(Trouble::NotWatched) {
+    /// The operating system does not watch a connection.
+    pub(super) fn not_watched(&mut self, peer: SocketAddr, error: &io::Error, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::NotWatched, now) {
             log::warn!(peer:%, error:%, left_out; "connection dropped: it cannot be watched");
         }
     }
 
-    /// There is no descriptor for another connection.
-    pub(super) fn warn_accept(&mut self, error: &io::Error) {
-        if let Some(left_out) = self.may_warn(Trouble::NoDescriptors) {
-            log::warn!(error:%, left_out; "accepting is paused: connections wait until a descriptor is free");
+    /// No connection can be accepted for now.
+    pub(super) fn not_accepted(&mut self, error: &io::Error, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::NotAccepted, now) {
+            log::warn!(error:%, left_out; "accepting is paused for a second, or until a descriptor is free: connections wait");
         }
     }
 }

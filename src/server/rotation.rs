@@ -15,11 +15,7 @@
 //! took a seventh less time, but the slowest hundredth as long as without taking turns; and nothing says that somebody who is
 //! owed little ever comes.
 
-use super::{
-    Net, Server,
-    connection::{Connection, Role, User},
-    output::Pool,
-};
+use super::{key::UserKey, output::Pool, users::User};
 use crate::config::Config;
 use std::collections::VecDeque;
 
@@ -27,29 +23,29 @@ use std::collections::VecDeque;
 const PUT_OFF_BYTES_MAX: usize = 16 << 10;
 /// Writes for each read of a source. With fewer of them more time goes into looking, with more of them what arrives waits for
 /// longer; 8, 16 and 32 differ by little.
-const WRITES_PER_READ: usize = 16;
+pub(super) const WRITES_PER_READ: usize = 16;
 
 /// The users that are due.
 #[derive(Debug)]
-pub(crate) struct Rotation {
+pub(super) struct Rotation {
     /// Most bytes that are put off for one user; 0: nobody is ever due.
     put_off_bytes_max: usize,
-    due: VecDeque<usize>,
+    due: VecDeque<UserKey>,
 }
 
 impl Rotation {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         // No more than what does not make a user slow.
         let most = PUT_OFF_BYTES_MAX.min(config.user_buffer_bytes / 2);
         Self { put_off_bytes_max: if config.busy_poll { most } else { 0 }, due: VecDeque::new() }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.due.is_empty()
     }
 
     /// Puts bytes off for the user with the key `key`, who is not blocked, unless they are too many. Says whether it did.
-    pub(crate) fn put_off(&mut self, key: usize, user: &mut User, bytes: &[u8], pool: &mut Pool) -> bool {
+    pub(super) fn put_off(&mut self, key: UserKey, user: &mut User, bytes: &[u8], pool: &mut Pool) -> bool {
         if user.output.len() + bytes.len() > self.put_off_bytes_max {
             return false;
         }
@@ -60,29 +56,13 @@ impl Rotation {
         true
     }
 
-    /// The user is gone: somebody else may get its key, and is not to be taken for due instead.
-    pub(crate) fn forget(&mut self, key: usize) {
-        self.due.retain(|&due| due != key);
+    /// The user that has been due for longest.
+    pub(super) fn next(&mut self) -> Option<UserKey> {
+        self.due.pop_front()
     }
-}
 
-impl<N: Net> Server<N> {
-    /// Writes to the users that have been due for longest, after so many reads of sources.
-    pub(super) fn write_due(&mut self, reads: usize) {
-        let mut writes_left = WRITES_PER_READ * reads.max(1);
-        while writes_left > 0
-            && let Some(key) = self.rotation.due.pop_front()
-        {
-            let Some(Connection { role: Role::User(user), .. }) = self.connections.get_mut(key) else {
-                continue;
-            };
-            user.due = false;
-            // A large piece may have been written meanwhile, and what was put off along with it.
-            if !user.blocked && !user.output.is_empty() {
-                writes_left -= 1;
-                self.flush_user(key);
-            }
-        }
-        self.close_failed();
+    /// The user is gone: somebody else may get its key, and is not to be taken for due instead.
+    pub(super) fn forget(&mut self, key: UserKey) {
+        self.due.retain(|&due| due != key);
     }
 }

@@ -1,20 +1,81 @@
-//! Event sources: reading them, feeding the engine, full rings, and what happens when one has gone.
+//! Event sources: their sockets, the lines that they are in the middle of, and those that wait for room in the ring.
 
 use super::{
-    Chunk, Net, Phase, READ_BYTES, Server,
-    connection::{Connection, Role, Source},
+    chunk::{Chunk, READ_BYTES},
     is_interrupted,
-    report::Trouble,
+    key::SourceKey,
+    net::Net,
+    report::Reports,
     would_block,
 };
-use crate::engine::{Stop, event::Reject};
-use std::io::{self, Read};
+use crate::{
+    config::Config,
+    engine::{Engine, Stop, event::Reject},
+    time::Micros,
+};
+use slab::Slab;
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    net::SocketAddr,
+};
 
-/// Reads before the turn is delivered, whatever is owed: nobody waits longer than that, however small the pieces are in which
-/// sources send.
-const READS_PER_TURN: usize = 64;
+/// The event sources.
+#[derive(Debug)]
+pub(super) struct Sources<S> {
+    entries: Slab<Source<S>>,
+    /// Those that have not come to their ends.
+    connected: usize,
+    /// Sources connected at once, and longest event line.
+    places: usize,
+    event_bytes_max: usize,
+    /// Sources that can be read, in the order in which they come round.
+    readable: VecDeque<SourceKey>,
+    /// Sources whose next event is too far ahead for the ring.
+    blocked: Vec<SourceKey>,
+    /// The source whose chunk is being fed, and the chunk.
+    current: Option<(SourceKey, Chunk)>,
+    /// Chunk buffers that nobody uses.
+    spare: Vec<Chunk>,
+    /// Sources that have come to their ends, whose sockets are to be closed.
+    ended: Vec<SourceKey>,
+}
 
-/// What came of reading a source.
+/// An event source.
+#[derive(Debug)]
+struct Source<S> {
+    socket: S,
+    peer: SocketAddr,
+    /// The socket was readable and has not said since that reading would block.
+    readable: bool,
+    /// It is on the list of those to be read.
+    queued: bool,
+    /// The start of a line whose end has not been read.
+    carry: Vec<u8>,
+    /// The number of the next line is too far ahead for the ring: it and all that came with it.
+    blocked: Option<(u64, Chunk)>,
+    /// In the middle of an overlong line, which is dropped up to its end.
+    discarding: bool,
+    /// It will send nothing more.
+    hung_up: bool,
+    /// It has come to its end, and only has to be closed.
+    ended: bool,
+    /// Nothing of what it sent was anything but late so far.
+    late_so_far: bool,
+}
+
+/// What came of feeding a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fed {
+    /// The turn is full, and there is more in the chunk.
+    TurnFull,
+    /// The source waits for room in the ring.
+    Blocked,
+    /// All of it.
+    Whole,
+}
+
+/// What came of reading a socket.
 enum Outcome {
     Read(usize),
     Ended,
@@ -22,273 +83,306 @@ enum Outcome {
     NothingYet,
 }
 
-impl<N: Net> Server<N> {
-    /// Sources can be read: nobody holds them up. Before a new run what has been read is worked on to its end, and no more.
-    pub(super) fn may_read(&self) -> bool {
-        !self.is_paused() && !self.release_due && (!self.reset_due || self.current.is_some())
+impl<S> Sources<S> {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            entries: Slab::new(),
+            connected: 0,
+            places: config.max_event_source_clients as usize,
+            event_bytes_max: config.max_event_bytes,
+            readable: VecDeque::new(),
+            blocked: Vec::new(),
+            current: None,
+            spare: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// Sources that have not come to their ends.
+    pub(super) fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// Sources that wait for room in the ring.
+    pub(super) fn blocked(&self) -> usize {
+        self.blocked.len()
+    }
+
+    /// Sources that can be read.
+    pub(super) fn readable(&self) -> usize {
+        self.readable.len()
+    }
+
+    /// Some chunk has been read and not been fed to its end.
+    pub(super) fn has_chunk(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Some source has bytes to be looked at.
-    pub(super) fn has_bytes(&self) -> bool {
-        self.current.is_some() || !self.readable_sources.is_empty() || self.unblockable().is_some()
+    pub(super) fn has_bytes(&self, engine: &Engine) -> bool {
+        self.current.is_some() || !self.readable.is_empty() || self.unblockable(engine).is_some()
     }
 
-    /// Sources that can still send something. Those that have hung up and only have to be read to their ends keep nobody
-    /// out; but no more of them than there may be sources, so that they cannot pile up behind a full ring.
-    pub(super) fn live_sources(&self) -> usize {
-        let unread = self.readable_sources.iter().chain(&self.blocked_sources);
+    /// Whether there are as many as are allowed that can still send something. Those that have hung up and only have to be
+    /// read to their ends keep nobody out; but no more of them than there may be sources, so that they cannot pile up behind
+    /// a full ring.
+    pub(super) fn is_full(&self) -> bool {
+        let unread = self.readable.iter().chain(&self.blocked);
         let hung_up = unread.filter(|&&key| self.has_hung_up(key)).count();
-        self.source_clients - hung_up.min(self.config.max_event_source_clients as usize)
+        self.connected - hung_up.min(self.places) >= self.places
     }
 
     /// Whether a source has hung up and only has to be read to its end. None is accepted before it is gone, unless the
     /// ring holds it back.
-    pub(super) fn any_source_leaving(&self) -> bool {
-        self.readable_sources.iter().any(|&key| self.has_hung_up(key))
+    pub(super) fn any_leaving(&self) -> bool {
+        self.readable.iter().any(|&key| self.has_hung_up(key))
     }
 
-    fn has_hung_up(&self, key: usize) -> bool {
-        self.source(key).is_some_and(|source| source.hung_up)
+    fn has_hung_up(&self, key: SourceKey) -> bool {
+        self.entries.get(key.index()).is_some_and(|source| source.hung_up)
     }
 
-    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full. Returns how many
-    /// reads that were.
-    pub(super) fn read_sources(&mut self) -> io::Result<usize> {
-        self.accept_sources()?;
-        self.release();
-        // Where users take turns, a source that can be read comes round soon enough; unless the end is near.
-        let once_round = self.config.busy_poll && self.phase == Phase::Running;
-        let ready = self.readable_sources.len();
-        let most = if once_round { ready.min(READS_PER_TURN) } else { READS_PER_TURN };
-        let mut reads_left = most;
-        while self.may_read() && self.has_chunk(&mut reads_left)? && self.may_read() {
-            self.feed();
-            if self.current.is_some() {
-                break;
-            }
-            self.resolve_full_ring();
+    /// The net says that a source can be read.
+    pub(super) fn note_ready(&mut self, key: SourceKey, hung_up: bool) {
+        let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
+            return;
+        };
+        source.readable = true;
+        source.hung_up |= hung_up;
+        if source.blocked.is_none() && !std::mem::replace(&mut source.queued, true) {
+            self.readable.push_back(key);
         }
-        Ok(most - reads_left)
     }
 
-    /// Makes sure that there is a chunk to feed, if there is anything to read and it may be read.
-    fn has_chunk(&mut self, reads_left: &mut usize) -> io::Result<bool> {
-        loop {
-            self.unblock_sources();
-            if self.current.is_some() {
-                return Ok(true);
-            }
-            if *reads_left == 0 {
-                return Ok(false);
-            }
-            let Some(key) = self.readable_sources.pop_front() else {
-                return Ok(false);
+    /// Takes in a source.
+    ///
+    /// # Errors
+    ///
+    /// If its socket cannot be watched.
+    pub(super) fn admit<N: Net<Socket = S>>(
+        &mut self,
+        mut socket: S,
+        peer: SocketAddr,
+        net: &mut N,
+    ) -> io::Result<()> {
+        let entry = self.entries.vacant_entry();
+        net.register(&mut socket, SourceKey::new(entry.key()).number())?;
+        entry.insert(Source {
+            socket,
+            peer,
+            readable: false,
+            queued: false,
+            carry: Vec::new(),
+            blocked: None,
+            discarding: false,
+            hung_up: false,
+            ended: false,
+            late_so_far: true,
+        });
+        self.connected += 1;
+        log::debug!(peer:%; "event source connected");
+        Ok(())
+    }
+
+    /// A source has come to its end.
+    fn end(&mut self, key: SourceKey, engine: &mut Engine, reports: &mut Reports, now: Micros) {
+        let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
+            return;
+        };
+        source.ended = true;
+        if !source.carry.is_empty() {
+            engine.count_rejected(Reject::Truncated, None);
+            reports.rejected(engine, source.peer, now);
+        }
+        log::debug!(peer:% = source.peer; "event source gone");
+        self.connected -= 1;
+        self.readable.retain(|&other| other != key);
+        self.blocked.retain(|&other| other != key);
+        self.ended.push(key);
+    }
+
+    /// Closes the sockets of those that have come to their ends. Says whether there were any.
+    pub(super) fn reap(&mut self) -> bool {
+        let any = !self.ended.is_empty();
+        for key in self.ended.drain(..) {
+            self.entries.remove(key.index());
+        }
+        any
+    }
+
+    /// Ends the sources that have nothing more to be read or, if there are `no_more_reads`, may not be read any more.
+    /// What has been read of one and fits the ring is waited for.
+    pub(super) fn end_drained(
+        &mut self,
+        no_more_reads: bool,
+        engine: &mut Engine,
+        reports: &mut Reports,
+        now: Micros,
+    ) {
+        let current = self.current.as_ref().map(|&(key, _)| key);
+        let drained = |(index, source): (usize, &Source<S>)| {
+            let key = SourceKey::new(index);
+            let is_drained = match &source.blocked {
+                Some((seq, _)) => !engine.takes(*seq),
+                None => no_more_reads || !source.queued || !source.readable,
             };
-            *reads_left -= 1;
-            let new = || Chunk::new(self.config.max_event_bytes, READ_BYTES);
-            let chunk = self.spare_chunks.pop().unwrap_or_else(new);
-            self.read_source(key, chunk);
-            // Logins that were there before the bytes just read are served before them.
-            self.poll(Some(0))?;
-            self.serve_users()?;
+            (is_drained && current != Some(key)).then_some(key)
+        };
+        let drained: Vec<SourceKey> = self.entries.iter().filter_map(drained).collect();
+        for key in drained {
+            self.end(key, engine, reports, now);
         }
     }
 
-    /// Reads a source once; what was read becomes the current chunk.
-    fn read_source(&mut self, key: usize, mut chunk: Chunk) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            self.spare_chunks.push(chunk);
-            return;
+    /// Ends all sources.
+    pub(super) fn end_all(&mut self, engine: &mut Engine, reports: &mut Reports, now: Micros) {
+        let keys: Vec<SourceKey> = self.entries.iter().map(|(index, _)| SourceKey::new(index)).collect();
+        for key in keys {
+            self.end(key, engine, reports, now);
+        }
+    }
+}
+
+/// Reading and feeding.
+impl<S: Read> Sources<S> {
+    /// Reads the source that has waited for longest, once; what was read becomes the current chunk. Says whether there was
+    /// one to be read.
+    pub(super) fn read_next(&mut self, engine: &mut Engine, reports: &mut Reports, now: Micros) -> bool {
+        let Some(key) = self.readable.pop_front() else {
+            return false;
         };
-        connection.queued = false;
-        let Role::Source(source) = &mut connection.role else {
-            self.spare_chunks.push(chunk);
-            return;
+        let Some(source) = self.entries.get_mut(key.index()) else {
+            return true;
         };
-        let target = chunk.start_with(&source.carry, READ_BYTES);
-        let outcome = read_once(&mut connection.socket, target);
+        source.queued = false;
+        let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::new(self.event_bytes_max));
+        let target = chunk.start_with(&source.carry);
+        let outcome = read_once(&mut source.socket, target);
         if let Outcome::Read(len) = outcome {
             source.carry.clear();
             chunk.unread.end += len;
             // A short read has emptied the socket, unless there is an end behind it that has been told already.
-            connection.readable = len == READ_BYTES || source.hung_up;
-            if connection.readable {
-                connection.queued = true;
-                self.readable_sources.push_back(key);
+            source.readable = len == READ_BYTES || source.hung_up;
+            if source.readable {
+                source.queued = true;
+                self.readable.push_back(key);
             }
-            drop_overlong(source, &mut chunk);
+            source.drop_overlong(&mut chunk);
             self.current = Some((key, chunk));
-            return;
+            return true;
         }
-        connection.readable = false;
-        self.spare_chunks.push(chunk);
+        source.readable = false;
+        self.spare.push(chunk);
         if !matches!(outcome, Outcome::NothingYet) {
-            self.close_source(key);
+            self.end(key, engine, reports, now);
         }
+        true
     }
 
     /// Feeds the current chunk to the engine, up to its end or until the turn is full.
-    fn feed(&mut self) {
+    pub(super) fn feed(&mut self, engine: &mut Engine, reports: &mut Reports, now: Micros) -> Fed {
         let Some((key, mut chunk)) = self.current.take() else {
-            return;
+            return Fed::Whole;
         };
-        let before = (self.engine.counters.events_received, self.engine.counters.events_late);
-        let (at, stop) = self.engine.feed(&chunk.bytes, chunk.unread.clone());
+        let Some(source) = self.entries.get_mut(key.index()) else {
+            self.spare.push(chunk);
+            return Fed::Whole;
+        };
+        let (received, late) = (engine.counters.events_received, engine.counters.events_late);
+        let (at, stop) = engine.feed(&chunk.bytes, chunk.unread.clone());
         chunk.unread.start = at;
-        self.engine.settle(&chunk.bytes, self.now);
-        self.report_rejects(key);
-        self.hint_at_reset(key, before);
+        engine.settle(&chunk.bytes, now);
+        reports.rejected(engine, source.peer, now);
+        let received = engine.counters.events_received - received;
+        if received > 0 && std::mem::take(&mut source.late_so_far) {
+            let all_late = engine.counters.events_late - late >= received;
+            if all_late {
+                reports.all_late(engine.cursor(), source.peer, now);
+            }
+        }
         match stop {
             Stop::TurnFull => {
                 self.current = Some((key, chunk));
-                return;
+                Fed::TurnFull
             }
             Stop::Blocked(seq) => {
-                self.block_source(key, seq, chunk);
-                return;
+                engine.set_deadline(seq, now);
+                self.block(key, seq, chunk);
+                Fed::Blocked
             }
-            Stop::Drained | Stop::Overlong => {}
+            Stop::Drained | Stop::Overlong => {
+                source.discarding |= stop == Stop::Overlong;
+                source.carry.extend_from_slice(chunk.rest());
+                self.spare.push(chunk);
+                Fed::Whole
+            }
         }
-        if let Some(Connection { role: Role::Source(source), .. }) = self.connections.get_mut(key) {
-            source.discarding |= stop == Stop::Overlong;
-            source.carry.extend_from_slice(&chunk.bytes[chunk.unread.clone()]);
-        }
-        self.spare_chunks.push(chunk);
-        self.release();
     }
+}
 
+/// Full rings.
+impl<S> Sources<S> {
     /// The source's next event does not fit the ring: it is not read any further until it does.
-    fn block_source(&mut self, key: usize, seq: u64, chunk: Chunk) {
-        self.engine.set_deadline(seq, self.now);
-        if let Some(Connection { role: Role::Source(source), queued, .. }) = self.connections.get_mut(key) {
+    fn block(&mut self, key: SourceKey, seq: u64, chunk: Chunk) {
+        if let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) {
             source.blocked = Some((seq, chunk));
-            *queued = false;
-            self.readable_sources.retain(|&other| other != key);
-            self.blocked_sources.push(key);
+            source.queued = false;
+            self.readable.retain(|&other| other != key);
+            self.blocked.push(key);
         } else {
-            self.spare_chunks.push(chunk);
+            self.spare.push(chunk);
         }
     }
 
     /// A blocked source whose event fits the ring by now, by its index among the blocked ones.
-    fn unblockable(&self) -> Option<usize> {
-        self.blocked_sources
-            .iter()
-            .position(|&key| self.blocked_at(key).is_some_and(|seq| self.engine.takes(seq)))
+    fn unblockable(&self, engine: &Engine) -> Option<usize> {
+        self.blocked.iter().position(|&key| self.blocked_at(key).is_some_and(|seq| engine.takes(seq)))
     }
 
-    /// Goes on with a source whose event fits the ring by now: of several, with the one that has waited longest.
-    fn unblock_sources(&mut self) {
-        if self.current.is_some() {
-            return;
-        }
-        let Some(index) = self.unblockable() else {
-            return;
-        };
-        let key = self.blocked_sources.remove(index);
-        if let Some(connection) = self.connections.get_mut(key)
-            && let Role::Source(source) = &mut connection.role
+    /// Goes on with a source whose event fits the ring by now, unless there is a chunk already: of several, with the one that
+    /// has waited longest. Says whether there is a chunk to feed.
+    pub(super) fn unblock(&mut self, engine: &Engine) -> bool {
+        if self.current.is_none()
+            && let Some(index) = self.unblockable(engine)
         {
-            self.current = source.blocked.take().map(|(_, chunk)| (key, chunk));
-            if connection.readable && !connection.queued {
-                connection.queued = true;
-                self.readable_sources.push_back(key);
+            let key = self.blocked.remove(index);
+            if let Some(source) = self.entries.get_mut(key.index()) {
+                self.current = source.blocked.take().map(|(_, chunk)| (key, chunk));
+                if source.readable && !std::mem::replace(&mut source.queued, true) {
+                    self.readable.push_back(key);
+                }
             }
         }
+        self.current.is_some()
     }
 
     /// Whether every connected source waits for room in the ring: the hole cannot be filled by any of them.
     pub(super) fn is_stuck(&self) -> bool {
-        self.source_clients > 0 && self.blocked_sources.len() == self.source_clients
+        self.connected > 0 && self.blocked.len() == self.connected
     }
 
-    /// Where every source is blocked, the hole that they wait for is given up at once, or (with a negative
-    /// timeout) the log says what is going on.
-    pub(super) fn resolve_full_ring(&mut self) {
-        while self.is_stuck() && !self.is_paused() && self.current.is_none() {
-            self.unblock_sources();
-            if self.current.is_some() {
-                break;
+    /// The lowest number that a source waits with.
+    pub(super) fn lowest_blocked(&self) -> Option<u64> {
+        self.blocked.iter().filter_map(|&key| self.blocked_at(key)).min()
+    }
+
+    fn blocked_at(&self, key: SourceKey) -> Option<u64> {
+        self.entries.get(key.index())?.blocked.as_ref().map(|&(seq, _)| seq)
+    }
+}
+
+impl<S> Source<S> {
+    /// In the middle of an overlong line: drops what still belongs to it.
+    fn drop_overlong(&mut self, chunk: &mut Chunk) {
+        if self.discarding {
+            match memchr::memchr(b'\n', chunk.rest()) {
+                Some(newline) => {
+                    chunk.unread.start += newline + 1;
+                    self.discarding = false;
+                }
+                None => chunk.unread.start = chunk.unread.end,
             }
-            if self.config.event_timeout_ms < 0 {
-                break;
-            }
-            let lowest = self.blocked_sources.iter().filter_map(|&key| self.blocked_at(key)).min();
-            if !self.engine.skip_hole(lowest) {
-                break;
-            }
-            self.release();
-            self.report_skipped();
         }
-        self.report_stuck();
-    }
-
-    fn blocked_at(&self, key: usize) -> Option<u64> {
-        self.source(key)?.blocked.as_ref().map(|&(seq, _)| seq)
-    }
-
-    fn source(&self, key: usize) -> Option<&Source> {
-        match self.connections.get(key) {
-            Some(Connection { role: Role::Source(source), .. }) => Some(source),
-            _ => None,
-        }
-    }
-
-    /// The one way in which an event source ends.
-    pub(super) fn close_source(&mut self, key: usize) {
-        let Some(source) = self.source(key) else {
-            return;
-        };
-        if !source.carry.is_empty() {
-            self.engine.count_rejected(Reject::Truncated, None);
-            self.report_rejects(key);
-        }
-        let peer = self.connections.remove(key).peer;
-        self.source_clients -= 1;
-        self.readable_sources.retain(|&other| other != key);
-        self.blocked_sources.retain(|&other| other != key);
-        log::debug!(peer:%; "event source gone");
-        if self.source_clients == 0 && self.config.reset_on_source_eof {
-            self.reset_due = true;
-        }
-        self.descriptor_freed();
-    }
-
-    /// Where a run ends with its last source: once everything has been released, a new one begins.
-    pub(super) fn finish_run(&mut self) {
-        if !self.reset_due || self.is_paused() || self.current.is_some() {
-            return;
-        }
-        self.engine.skip_all_holes();
-        self.release();
-        self.deliver();
-        self.report_skipped();
-        if !self.release_due && !self.is_paused() {
-            log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
-            self.engine.restart();
-            self.reset_due = false;
-        }
-    }
-
-    /// A new source's first events are all late: somebody has probably expected a new run.
-    fn hint_at_reset(&mut self, key: usize, (received, late): (u64, u64)) {
-        let received = self.engine.counters.events_received - received;
-        let late = self.engine.counters.events_late - late;
-        let Some(Connection { role: Role::Source(source), peer, .. }) = self.connections.get_mut(key) else {
-            return;
-        };
-        if received == 0 || !std::mem::take(&mut source.late_so_far) || late < received {
-            return;
-        }
-        let peer = *peer;
-        let Some(left_out) = self.may_warn(Trouble::Late) else {
-            return;
-        };
-        log::warn!(
-            peer:%, cursor = self.engine.cursor(), left_out;
-            "the first events of this event source are all below the cursor and are dropped as late; \
-             if every source is meant to start a new run, set resetOnSourceEof=true"
-        );
     }
 }
 
@@ -300,19 +394,6 @@ fn read_once(socket: &mut impl Read, target: &mut [u8]) -> Outcome {
             Err(error) if is_interrupted(&error) => {}
             Err(error) if would_block(&error) => return Outcome::NothingYet,
             Err(_) => return Outcome::Failed,
-        }
-    }
-}
-
-/// In the middle of an overlong line: drops what still belongs to it.
-fn drop_overlong(source: &mut Source, chunk: &mut Chunk) {
-    if source.discarding {
-        match memchr::memchr(b'\n', &chunk.bytes[chunk.unread.clone()]) {
-            Some(newline) => {
-                chunk.unread.start += newline + 1;
-                source.discarding = false;
-            }
-            None => chunk.unread.start = chunk.unread.end,
         }
     }
 }

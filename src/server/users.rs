@@ -1,312 +1,459 @@
-//! Users: accepting them, logins, what they send, what they are sent, and the one way in which they go.
+//! Connections on the user port: logins, what users send, and the one way in which they come and go.
+//!
+//! Reading finds out who logs in and who leaves, and notes it down, in order. [`Users::come_and_go`] acts on it: who is there
+//! decides who is told, so that happens only when nothing is waiting to be delivered. A connection that has come to its end
+//! is out of the audience from there on; its socket is closed by [`Users::reap`], once a turn.
 
 use super::{
-    Net, Server,
-    connection::{Connection, Role, User},
+    Context,
+    congestion::Pace,
     is_interrupted,
-    net::Port,
+    key::UserKey,
+    net::Net,
     output::{Output, Pool},
+    rotation::Rotation,
     would_block,
 };
-use crate::{counters::UserEnd, engine::event::parse_number};
-use std::io::{self, ErrorKind, Read, Write};
+use crate::{
+    config::Config,
+    counters::DisconnectReason,
+    engine::{Engine, event::parse_number},
+    time::{MILLISECOND, Micros},
+};
+use slab::Slab;
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Read, Write},
+    net::SocketAddr,
+};
 
 /// Longest login line, terminator included (SPEC section 1.2).
 const LOGIN_BYTES_MAX: usize = 64;
 /// What is read of one user before it is another one's turn.
 const READS_PER_USER: usize = 16;
-/// How often newly accepted connections are waited on before events get their turn.
-const ACCEPT_ROUNDS: usize = 8;
+/// Bytes of one such read.
+const SCRATCH_BYTES: usize = 4096;
 
-impl<N: Net> Server<N> {
-    /// Everything that users want: hang-ups, logins, connections; in the order in which they came.
-    ///
-    /// A new connection is not read right away, however likely its login is to be there: an older connection's may have
-    /// come before it, unnoticed so far. So the net is asked again, which tells of both in their order.
-    pub(super) fn serve_users(&mut self) -> io::Result<()> {
-        for _ in 0..ACCEPT_ROUNDS {
-            self.read_users();
-            if !self.accept(Port::User)? {
-                break;
-            }
-            self.poll(Some(0))?;
+/// The connections on the user port.
+#[derive(Debug)]
+pub(super) struct Users<S> {
+    pub(super) entries: Slab<Connection<S>>,
+    /// Those that have not come to their ends, logged in or not.
+    connected: usize,
+    places: usize,
+    login_timeout: Micros,
+    /// Key of each user slot's connection.
+    pub(super) slot_keys: Vec<UserKey>,
+    /// Those that can be read, in the order in which they come round.
+    readable: VecDeque<UserKey>,
+    /// Those whose sockets take bytes again.
+    pub(super) writable: Vec<UserKey>,
+    /// When connections must have logged in, in order of time; some have, or are gone.
+    logins: VecDeque<(Micros, UserKey)>,
+    /// Who has logged in and who leaves, in order, and nobody has acted on it.
+    changes: Vec<Change>,
+    /// Connections that have come to their ends, whose sockets are to be closed.
+    ended: Vec<UserKey>,
+    pub(super) pool: Pool,
+    pub(super) rotation: Rotation,
+    pub(super) output_bytes: usize,
+    scratch: Vec<u8>,
+}
+
+/// A connection on the user port.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    pub(super) socket: S,
+    peer: SocketAddr,
+    /// It is on the list of those to be read.
+    queued: bool,
+    /// It is on the list of those whose sockets take bytes again.
+    pub(super) writable: bool,
+    /// It has come to its end, and only has to be closed.
+    ended: bool,
+    pub(super) role: Role,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nobody knows yet.
+    Login(Login),
+    /// A user who has logged in.
+    User(User),
+}
+
+/// A connection that has not logged in.
+#[derive(Debug)]
+pub(super) struct Login {
+    line: Vec<u8>,
+    /// When it is closed if it has not logged in.
+    deadline: Micros,
+    /// The line is complete, and is worked on.
+    complete: bool,
+}
+
+/// A logged-in user.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) id: u64,
+    /// Its slot in the engine.
+    slot: u32,
+    /// What its socket has not taken, or has not been offered yet because it was put off.
+    pub(super) output: Output,
+    /// Its socket has not taken everything, and tells when it takes more.
+    pub(super) blocked: bool,
+    /// It is on the list of those to be written to.
+    pub(super) due: bool,
+    pub(super) pace: Pace,
+}
+
+/// Somebody comes or goes.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    LogsIn { key: UserKey, id: u64 },
+    Leaves { key: UserKey, reason: DisconnectReason },
+}
+
+impl<S> Users<S> {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            entries: Slab::new(),
+            connected: 0,
+            places: config.max_user_clients as usize,
+            login_timeout: config.login_timeout_ms * MILLISECOND,
+            slot_keys: Vec::new(),
+            readable: VecDeque::new(),
+            writable: Vec::new(),
+            logins: VecDeque::new(),
+            changes: Vec::new(),
+            ended: Vec::new(),
+            pool: Pool::default(),
+            rotation: Rotation::new(config),
+            output_bytes: 0,
+            scratch: vec![0; SCRATCH_BYTES],
         }
+    }
+
+    /// Connections that have not come to their ends, logged in or not.
+    pub(super) fn connected(&self) -> usize {
+        self.connected
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.connected >= self.places
+    }
+
+    /// Bytes that wait for users.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.output_bytes
+    }
+
+    /// The id of a logged-in user, and how many bytes wait for it.
+    pub(super) fn waiting_of(&self, key: UserKey) -> Option<(u64, usize)> {
+        match &self.entries.get(key.index())?.role {
+            Role::User(user) => Some((user.id, user.output.len())),
+            Role::Login(_) => None,
+        }
+    }
+
+    /// All logged-in users: how many bytes wait for each, and how it keeps up.
+    pub(super) fn paces(&mut self) -> impl Iterator<Item = (UserKey, usize, &mut Pace)> {
+        self.entries.iter_mut().filter_map(|(index, connection)| match &mut connection.role {
+            Role::User(user) if !connection.ended => {
+                Some((UserKey::new(index), user.output.len(), &mut user.pace))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether there is something to do without anything becoming ready.
+    pub(super) fn has_work(&self) -> bool {
+        !self.readable.is_empty()
+            || !self.writable.is_empty()
+            || !self.changes.is_empty()
+            || !self.rotation.is_empty()
+    }
+
+    /// Whether somebody comes or goes as soon as everything has been delivered.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The net says what a connection is ready for.
+    pub(super) fn note_ready(&mut self, key: UserKey, readable: bool, writable: bool) {
+        let Some(connection) = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)
+        else {
+            return;
+        };
+        if readable && !std::mem::replace(&mut connection.queued, true) {
+            self.readable.push_back(key);
+        }
+        if writable && !std::mem::replace(&mut connection.writable, true) {
+            self.writable.push(key);
+        }
+    }
+
+    /// Takes in a connection, which has yet to log in.
+    ///
+    /// # Errors
+    ///
+    /// If its socket cannot be watched.
+    pub(super) fn admit<N: Net<Socket = S>>(
+        &mut self,
+        mut socket: S,
+        peer: SocketAddr,
+        net: &mut N,
+        now: Micros,
+    ) -> io::Result<()> {
+        let entry = self.entries.vacant_entry();
+        let key = UserKey::new(entry.key());
+        net.register(&mut socket, key.number())?;
+        let deadline = now + self.login_timeout;
+        let role = Role::Login(Login { line: Vec::new(), deadline, complete: false });
+        entry.insert(Connection { socket, peer, queued: false, writable: false, ended: false, role });
+        self.connected += 1;
+        self.note_login_deadline(deadline, key);
         Ok(())
     }
 
-    /// Reads the users that can be read, each up to its budget.
-    pub(super) fn read_users(&mut self) {
-        for _ in 0..self.readable_users.len() {
-            if let Some(key) = self.readable_users.pop_front() {
-                self.read_user(key);
-            }
-        }
-        self.close_failed();
+    /// A connection is to be closed.
+    pub(super) fn leaves(&mut self, key: UserKey, reason: DisconnectReason) {
+        self.changes.push(Change::Leaves { key, reason });
     }
 
-    /// Reads what a connection on the user port has sent.
-    fn read_user(&mut self, key: usize) {
+    /// Has those closed that are owed nothing more, or all.
+    pub(super) fn end_flushed(&mut self, all: bool) {
+        let flushed = |connection: &Connection<S>| match &connection.role {
+            Role::Login(_) => true,
+            Role::User(user) => all || user.output.is_empty(),
+        };
+        for (index, connection) in &self.entries {
+            if !connection.ended && flushed(connection) {
+                let (key, reason) = (UserKey::new(index), DisconnectReason::Closed);
+                self.changes.push(Change::Leaves { key, reason });
+            }
+        }
+    }
+}
+
+/// Logins have a time limit.
+impl<S> Users<S> {
+    /// Notes when a new connection must have logged in.
+    fn note_login_deadline(&mut self, deadline: Micros, key: UserKey) {
+        self.logins.push_back((deadline, key));
+        // Behind one that says nothing for long, those that have logged in are not kept for as long.
+        if self.logins.len() > 2 * self.connected + 64 {
+            let mut logins = std::mem::take(&mut self.logins);
+            logins.retain(|&(at, key)| self.is_expected_to_log_in(at, key));
+            self.logins = logins;
+        }
+    }
+
+    fn is_expected_to_log_in(&self, at: Micros, key: UserKey) -> bool {
+        self.entries.get(key.index()).is_some_and(|connection| {
+            !connection.ended && matches!(&connection.role, Role::Login(login) if login.deadline == at)
+        })
+    }
+
+    /// When the first connection that has not logged in must have.
+    pub(super) fn login_deadline(&mut self) -> Option<Micros> {
+        while let Some(&(at, key)) = self.logins.front() {
+            if self.is_expected_to_log_in(at, key) {
+                return Some(at);
+            }
+            self.logins.pop_front();
+        }
+        None
+    }
+
+    /// Has those closed that have not logged in in time.
+    pub(super) fn end_overdue_logins(&mut self, now: Micros) {
+        while let Some(at) = self.login_deadline()
+            && at <= now
+        {
+            if let Some((_, key)) = self.logins.pop_front() {
+                self.leaves(key, DisconnectReason::LoginTimeout);
+            }
+        }
+    }
+}
+
+impl<S: Read + Write> Users<S> {
+    /// Reads those that can be read, each up to its budget.
+    pub(super) fn read(&mut self) {
+        for _ in 0..self.readable.len() {
+            if let Some(key) = self.readable.pop_front()
+                && let Err(reason) = self.read_one(key)
+            {
+                self.leaves(key, reason);
+            }
+        }
+    }
+
+    /// Reads what a connection has sent.
+    fn read_one(&mut self, key: UserKey) -> Result<(), DisconnectReason> {
+        let Some(connection) = self.entries.get_mut(key.index()) else {
+            return Ok(());
+        };
+        connection.queued = false;
         for _ in 0..READS_PER_USER {
-            let Some(connection) = self.connections.get_mut(key) else {
-                return;
-            };
-            connection.queued = false;
-            match connection.socket.read(&mut self.trash) {
-                Ok(0) => return self.fail(key, UserEnd::Left),
+            match connection.socket.read(&mut self.scratch) {
+                Ok(0) => return Err(DisconnectReason::Left),
                 Ok(len) => {
-                    if let Role::Login(login) = &mut connection.role {
-                        let room = LOGIN_BYTES_MAX + 1 - login.line.len();
-                        login.line.extend_from_slice(&self.trash[..len.min(room)]);
-                        if let Err(end) = self.try_login(key) {
-                            return self.fail(key, end);
-                        }
+                    if let Role::Login(login) = &mut connection.role
+                        && let Some(id) = login.read(&self.scratch[..len])?
+                    {
+                        self.changes.push(Change::LogsIn { key, id });
                     }
                 }
                 Err(error) if is_interrupted(&error) => {}
-                Err(error) if would_block(&error) => {
-                    connection.readable = false;
-                    return;
-                }
-                Err(error) => return self.fail(key, end_of(&error)),
+                Err(error) if would_block(&error) => return Ok(()),
+                Err(error) => return Err(reason_of(&error)),
             }
         }
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.queued = true;
-            self.readable_users.push_back(key);
-        }
-    }
-
-    /// Logs a connection in if its login line is complete.
-    fn try_login(&mut self, key: usize) -> Result<(), UserEnd> {
-        let Some(Connection { role: Role::Login(login), .. }) = self.connections.get(key) else {
-            return Ok(());
-        };
-        let line = &login.line[..login.line.len().min(LOGIN_BYTES_MAX)];
-        let Some(end) = memchr::memchr(b'\n', line) else {
-            return if line.len() < LOGIN_BYTES_MAX { Ok(()) } else { Err(UserEnd::BadLogin) };
-        };
-        let line = &line[..end];
-        let id = parse_number(line.strip_suffix(b"\r").unwrap_or(line)).ok_or(UserEnd::BadLogin)?;
-        self.log_in(key, id);
+        connection.queued = true;
+        self.readable.push_back(key);
         Ok(())
     }
 
-    fn log_in(&mut self, key: usize, id: u64) {
-        // What was released before now is not for it, and for whom it replaces it is the end.
-        self.deliver();
-        if let Some(slot) = self.engine.slot(id) {
-            let replaced = self.slot_keys[slot as usize];
-            self.flush_user(replaced);
-            self.close_user(replaced, UserEnd::Replaced);
+    /// Those who have logged in come, and those who leave go, in the order in which it was noted. The engine must have
+    /// delivered everything: what was released before is not for those who come, and is for those who go.
+    pub(super) fn come_and_go<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        let mut changes = std::mem::take(&mut self.changes);
+        for change in changes.drain(..) {
+            match change {
+                Change::Leaves { key, reason } => {
+                    self.end(key, reason, context);
+                }
+                Change::LogsIn { key, id } => {
+                    if let Some(slot) = context.engine.slot(id) {
+                        let replaced = self.slot_keys[slot as usize];
+                        self.end(replaced, DisconnectReason::Replaced, context);
+                    }
+                    self.log_in(key, id, context.engine);
+                }
+            }
         }
-        let slot = self.engine.connect(id);
+        self.changes = changes;
+    }
+
+    fn is_blocked(&self, key: UserKey) -> bool {
+        let role = self.entries.get(key.index()).map(|connection| &connection.role);
+        matches!(role, Some(Role::User(user)) if user.blocked)
+    }
+
+    fn log_in(&mut self, key: UserKey, id: u64, engine: &mut Engine) {
+        let Some(connection) = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)
+        else {
+            return;
+        };
+        let slot = engine.connect(id);
         if self.slot_keys.len() <= slot as usize {
-            self.slot_keys.resize(slot as usize + 1, usize::MAX);
+            self.slot_keys.resize(slot as usize + 1, key);
         }
         self.slot_keys[slot as usize] = key;
-        if let Some(connection) = self.connections.get_mut(key) {
-            log::debug!(user = id, peer:% = connection.peer; "user logged in");
-            connection.role = Role::User(User {
-                id,
-                slot,
-                output: Output::default(),
-                blocked: false,
-                due: false,
-                slow_since: None,
-                behind: false,
-            });
-        }
-    }
-
-    /// Hands every user what the engine owes it: written at once, as far as its socket takes it, or put off. The rest
-    /// goes into the user's output buffer.
-    pub(super) fn deliver(&mut self) {
-        if self.engine.is_delivered() {
-            return;
-        }
-        let Self {
-            engine,
-            connections,
-            slot_keys,
-            net,
-            pool,
-            rotation,
-            failed,
-            config,
-            output_bytes,
-            slow,
-            now,
-            ..
-        } = self;
-        let mut delivered = 0;
-        engine.deliver(|slot, bytes| {
-            let key = slot_keys[slot as usize];
-            let Some(Connection { socket, role: Role::User(user), .. }) = connections.get_mut(key) else {
-                return;
-            };
-            let waiting = user.output.len();
-            let mut outcome = Ok(());
-            if user.blocked {
-                user.output.push(bytes, pool);
-            } else if !rotation.put_off(key, user, bytes, pool) {
-                outcome = user.write(socket, bytes, pool).and_then(|()| user.watch(socket, key, net));
-                delivered += (waiting + bytes.len() - user.output.len()) as u64;
-            }
-            *output_bytes = *output_bytes - waiting + user.output.len();
-            if let Err(error) = outcome {
-                failed.push((key, end_of(&error)));
-            } else if user.output.len() > config.user_buffer_bytes && !user.behind {
-                user.behind = true;
-                if user.slow_since.replace(*now).is_none() {
-                    slow.push(key);
-                }
-            }
+        log::debug!(user = id, peer:% = connection.peer; "user logged in");
+        connection.role = Role::User(User {
+            id,
+            slot,
+            output: Output::default(),
+            blocked: false,
+            due: false,
+            pace: Pace::default(),
         });
-        self.engine.counters.delivered_bytes += delivered;
-        self.control_congestion();
-        self.close_failed();
     }
 
-    /// A user's socket takes bytes again, or it is the user's turn.
-    pub(super) fn flush_user(&mut self, key: usize) {
-        if !matches!(self.connections.get(key), Some(Connection { role: Role::User(_), .. })) {
-            return self.queue_asker(key);
-        }
-        match self.write_waiting(key) {
-            Ok(()) => self.after_flush(key),
-            Err(error) => self.fail(key, end_of(&error)),
-        }
-    }
-
-    /// Writes what waits for a user, as far as its socket takes it.
-    fn write_waiting(&mut self, key: usize) -> io::Result<()> {
-        let Some(Connection { socket, role: Role::User(user), .. }) = self.connections.get_mut(key) else {
-            return Ok(());
-        };
-        let waiting = user.output.len();
-        let outcome =
-            user.drain(socket, &mut self.pool).and_then(|()| user.watch(socket, key, &mut self.net));
-        let written = waiting - user.output.len();
-        self.output_bytes -= written;
-        self.engine.counters.delivered_bytes += written as u64;
-        outcome
-    }
-
-    /// A connection on the user port has come to its end, and is closed as soon as nobody works with it.
-    pub(super) fn fail(&mut self, key: usize, end: UserEnd) {
-        self.failed.push((key, end));
-    }
-
-    pub(super) fn close_failed(&mut self) {
-        while let Some((key, end)) = self.failed.pop() {
-            self.close_user(key, end);
-        }
-    }
-
-    /// The one way in which a connection on the user port ends.
-    pub(super) fn close_user(&mut self, key: usize, end: UserEnd) {
-        if !matches!(self.connections.get(key), Some(Connection { role: Role::User(_) | Role::Login(_), .. }))
-        {
+    /// The one way in which a connection ends: what is owed is offered once more, then it is out of the audience.
+    fn end<N: Net<Socket = S>>(
+        &mut self,
+        key: UserKey,
+        reason: DisconnectReason,
+        context: &mut Context<'_, N>,
+    ) {
+        if self.entries.get(key.index()).is_none_or(|connection| connection.ended) {
             return;
         }
-        // Everyone gets what was released while this user was there.
-        self.deliver();
-        if let Some(Connection { role: Role::User(User { blocked: false, .. }), .. }) =
-            self.connections.get(key)
-        {
+        if reason == DisconnectReason::Replaced || !self.is_blocked(key) {
             // Also what had been put off. If that fails, the user is gone anyway.
-            let _ = self.write_waiting(key);
+            let _ = self.write_waiting(key, context);
         }
-        let Some(mut connection) = self.connections.try_remove(key) else {
+        let Some(connection) = self.entries.get_mut(key.index()) else {
             return;
         };
-        self.user_clients -= 1;
-        self.engine.counters.users_disconnected[end as usize] += 1;
-        if let Role::User(user) = &mut connection.role {
-            self.engine.disconnect(user.id, user.slot);
-            self.output_bytes -= user.output.len();
-            self.report_user_end(user.id, connection.peer, end, user.output.len());
-            user.output.clear(&mut self.pool);
-            if user.due {
-                self.rotation.forget(key);
-            }
-        } else {
-            log::debug!(peer:% = connection.peer, reason = end.name(); "connection closed before its login");
+        connection.ended = true;
+        self.connected -= 1;
+        self.ended.push(key);
+        context.engine.counters.users_disconnected[reason as usize] += 1;
+        let Role::User(user) = &mut connection.role else {
+            log::debug!(peer:% = connection.peer, reason = reason.name(); "connection closed before its login");
+            return;
+        };
+        context.engine.disconnect(user.id, user.slot);
+        self.output_bytes -= user.output.len();
+        context.reports.user_ended(user.id, connection.peer, reason, user.output.len(), context.now);
+        user.output.clear(&mut self.pool);
+        if std::mem::take(&mut user.due) {
+            self.rotation.forget(key);
         }
-        self.slow.retain(|&slow| slow != key);
-        if connection.queued {
-            // Somebody else may get the key, and is not to be read instead.
-            self.readable_users.retain(|&queued| queued != key);
-        }
-        self.read_off(&mut connection.socket);
-        drop(connection);
-        self.descriptor_freed();
-        self.control_congestion();
+        context.congestion.gone(key);
     }
 
-    /// Closing a socket with unread bytes resets the connection, and what has been written but not yet
-    /// received is lost to the other side.
-    pub(super) fn read_off(&mut self, socket: &mut N::Socket) {
-        for _ in 0..READS_PER_USER {
-            if !matches!(socket.read(&mut self.trash), Ok(1..)) {
-                return;
+    /// Closes the sockets of those that have come to their ends. Says whether there were any.
+    pub(super) fn reap(&mut self) -> bool {
+        let any = !self.ended.is_empty();
+        for key in std::mem::take(&mut self.ended) {
+            let mut connection = self.entries.remove(key.index());
+            // Somebody else may get the key, and is not to be served instead.
+            if connection.queued {
+                self.readable.retain(|&other| other != key);
             }
+            if connection.writable {
+                self.writable.retain(|&other| other != key);
+            }
+            read_off(&mut connection.socket, &mut self.scratch);
         }
+        any
     }
 }
 
-impl User {
-    /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
-    fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
-        let mut outcome = self.drain(socket, pool).map(|()| 0);
-        if outcome.is_ok() && self.output.is_empty() {
-            outcome = write_once(socket, bytes);
+impl Login {
+    /// Adds bytes to the login line. Gives the user's id once it is complete.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<u64>, DisconnectReason> {
+        if self.complete {
+            return Ok(None);
         }
-        self.output.push(&bytes[*outcome.as_ref().unwrap_or(&0)..], pool);
-        outcome.map(|_| ())
-    }
-
-    /// Writes what waits, until the socket takes no more.
-    fn drain(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.output.write_to(socket, pool) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if would_block(&error) => break,
-                Err(error) if is_interrupted(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Has it told when the socket takes more, for as long as something waits that it has not taken.
-    fn watch<N: Net>(&mut self, socket: &mut N::Socket, key: usize, net: &mut N) -> io::Result<()> {
-        let blocked = !self.output.is_empty();
-        if blocked == self.blocked {
-            return Ok(());
-        }
-        self.blocked = blocked;
-        net.want_write(socket, key, blocked)
+        let room = LOGIN_BYTES_MAX - self.line.len();
+        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let Some(end) = memchr::memchr(b'\n', &self.line) else {
+            return if self.line.len() < LOGIN_BYTES_MAX {
+                Ok(None)
+            } else {
+                Err(DisconnectReason::BadLogin)
+            };
+        };
+        self.complete = true;
+        let line = &self.line[..end];
+        parse_number(line.strip_suffix(b"\r").unwrap_or(line)).map(Some).ok_or(DisconnectReason::BadLogin)
     }
 }
 
-/// Writes what the socket takes in one call; nothing if it would block.
-fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        match socket.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Err(error) if is_interrupted(&error) => {}
-            Err(error) if would_block(&error) => return Ok(0),
-            outcome => return outcome,
+/// Closing a socket with unread bytes resets the connection, and what has been written but not yet
+/// received is lost to the other side.
+pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) {
+    for _ in 0..READS_PER_USER {
+        if !matches!(socket.read(scratch), Ok(1..)) {
+            return;
         }
     }
 }
 
 /// What a failed read or write says about how a user went.
-fn end_of(error: &io::Error) -> UserEnd {
+pub(super) fn reason_of(error: &io::Error) -> DisconnectReason {
     match error.kind() {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => UserEnd::Left,
-        _ => UserEnd::Error,
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+            DisconnectReason::Left
+        }
+        _ => DisconnectReason::Error,
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum ServerSide {
 pub(super) struct Connection {
     pub(super) address: SocketAddr,
     pub(super) server: ServerSide,
+    /// The server will write nothing more.
+    pub(super) server_finished: bool,
     /// What the far end has sent, and how much of it has been read.
     inbound: Vec<u8>,
     read: usize,
@@ -63,6 +65,7 @@ impl Connection {
         Self {
             address,
             server: ServerSide::Waiting,
+            server_finished: false,
             inbound: Vec::new(),
             read: 0,
             inbound_limit: usize::MAX,

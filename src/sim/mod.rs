@@ -213,6 +213,10 @@ impl<S: Script> Net for SimNet<S> {
         shared.world.want_write(socket.peer(), key, on, fault)
     }
 
+    fn finish(&mut self, socket: &mut Self::Socket) {
+        self.shared.borrow_mut().world.server_finished(socket.peer());
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.shared.borrow_mut().world.close_listener(port);
     }

@@ -1,7 +1,7 @@
 use super::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World};
 use crate::{
     config::Config,
-    counters::UserEnd,
+    counters::DisconnectReason,
     server::{
         Phase, Server,
         net::{Net, Port, Ready},
@@ -236,7 +236,7 @@ fn a_user_that_stops_reading_is_cut_off_on_time() {
     let config = Config { user_buffer_bytes: 64, ..Config::default() };
     let (server, net) = run(config, schedule);
     assert_eq!(server.phase(), Phase::Done { forced: false });
-    assert_eq!(server.counters().users_disconnected[UserEnd::Slow as usize], 1);
+    assert_eq!(server.counters().users_disconnected[DisconnectReason::Slow as usize], 1);
     assert_eq!(net.shared().world.received(Peer(0)), b"1|B\n2|B\n3|");
     assert_eq!(net.shared().world.written(Peer(1)), 9 * 4 + 90 * 5 + 6);
 }

@@ -188,6 +188,15 @@ impl World {
         }
     }
 
+    /// Whether the server will write nothing more: it has closed its end, or said so.
+    #[must_use]
+    pub fn has_finished(&self, peer: Peer) -> bool {
+        let finished = |connection: &Connection| {
+            connection.server_finished || matches!(connection.server, ServerSide::Closed { .. })
+        };
+        self.connections.get(peer.0).is_none_or(finished)
+    }
+
     /// Nobody will look at the connection any more: once the server has closed its end too, it is dropped.
     pub fn forget(&mut self, peer: Peer) {
         if let Some(connection) = self.connection(peer) {
@@ -360,6 +369,12 @@ impl World {
             self.edge(peer);
         }
         outcome
+    }
+
+    pub(super) fn server_finished(&mut self, peer: Peer) {
+        if let Some(connection) = self.connection(peer) {
+            connection.server_finished = true;
+        }
     }
 
     pub(super) fn server_closed(&mut self, peer: Peer) {

@@ -5,7 +5,7 @@ use super::{
     model::{Model, Pause, Series, Status},
 };
 use fortnight::{
-    counters::UserEnd,
+    counters::DisconnectReason,
     engine::event::{Kind, Reject},
 };
 use ratatui::{
@@ -271,8 +271,8 @@ fn released(status: &Status) -> (&'static str, Vec<Row>) {
 }
 
 fn disconnected(status: &Status) -> (&'static str, Vec<Row>) {
-    let count = |end: &UserEnd| status.disconnected.get(end.name()).copied().unwrap_or_default();
-    let rows = UserEnd::ALL.iter().map(|end| row(&end.name().replace('_', " "), &count(end)));
+    let count = |end: &DisconnectReason| status.disconnected.get(end.name()).copied().unwrap_or_default();
+    let rows = DisconnectReason::ALL.iter().map(|end| row(&end.name().replace('_', " "), &count(end)));
     ("Disconnected", rows.collect())
 }
 
@@ -303,7 +303,7 @@ mod tests {
     fn model(change: impl Fn(&mut Snapshot<'_>)) -> Model {
         let mut counters = Counters { events_late: 41, deliveries: 2_000_000, ..Counters::default() };
         counters.events_released[Kind::Status as usize] = 1_234_567;
-        counters.users_disconnected[UserEnd::Replaced as usize] = 17;
+        counters.users_disconnected[DisconnectReason::Replaced as usize] = 17;
         counters.events_rejected[Reject::TooLong as usize] = 99;
         let mut history = History::new(true, 0);
         for second in 0..=60 {

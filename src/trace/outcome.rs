@@ -2,7 +2,7 @@
 
 use super::stream::{Content, Stream};
 use crate::{
-    counters::{Counters, UserEnd},
+    counters::{Counters, DisconnectReason},
     engine::event::{Kind, Reject},
     time::Micros,
 };
@@ -58,7 +58,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
     named.push(("delivered_bytes".to_owned(), *delivered_bytes));
     named.push(("sources_rejected".to_owned(), *sources_rejected));
     named.push(("users_rejected".to_owned(), *users_rejected));
-    for reason in UserEnd::ALL {
+    for reason in DisconnectReason::ALL {
         named.push((format!("users_disconnected_{}", reason.name()), users_disconnected[reason as usize]));
     }
     named.push(("paused_us_slow_user".to_owned(), *paused_slow_user));

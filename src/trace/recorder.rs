@@ -237,6 +237,10 @@ impl<N: Net> Net for Recording<N> {
         self.net.want_write(&mut socket.socket, key, on)
     }
 
+    fn finish(&mut self, socket: &mut Self::Socket) {
+        self.net.finish(&mut socket.socket);
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.net.close_listener(port);
     }

@@ -369,6 +369,8 @@ impl Net for Wire {
         Ok(())
     }
 
+    fn finish(&mut self, _: &mut Self::Socket) {}
+
     fn close_listener(&mut self, _port: Port) {}
 }
 

@@ -7,6 +7,7 @@ use fortnight::{
     server::{Phase, Server, net::Port},
     sim::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World},
     time::{MILLISECOND, Micros, SECOND},
+    trace::{Recorder, Recording},
 };
 use rustix::io::Errno;
 
@@ -150,6 +151,8 @@ fn a_slow_user_that_is_gone_does_not_hold_the_others_up_any_longer_whenever_that
     script.at(5 * MILLISECOND, |world| world.limit_outbound(find(world, 1), u64::MAX));
     let mut run = Run::new(config, script);
     run.until(5 * MILLISECOND);
+    // What is noticed in the middle of a turn may be acted upon in the next one, which does not wait.
+    run.server.turn().unwrap();
     assert_eq!(run.end_of(run.peer(1)), ServerEnd::Closed);
     assert_eq!(run.net.shared().world.now(), 5 * MILLISECOND);
     run.until(Micros::MAX);
@@ -203,4 +206,29 @@ fn a_source_that_has_hung_up_makes_room_for_one_other() {
     run.until(Micros::MAX);
     assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
     assert_eq!(run.server.counters().sources_rejected, 1);
+}
+
+#[test]
+fn the_last_answer_of_the_admin_interface_is_finished_also_while_a_trace_is_recorded() {
+    let mut script = Schedule::default();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    script.at(0, |world| _ = connect(world, Port::Admin, request));
+    script.at(20 * MILLISECOND, |world| {
+        let client = find(world, 0);
+        assert!(world.received(client).ends_with(b"ok\n"));
+        // The client waits for the end of the answer, and the server for the client's.
+        assert!(world.has_finished(client));
+        assert_eq!(world.server_end(client), ServerEnd::Open);
+        world.close(client);
+    });
+    let config = Config { admin_port: Some(0), ..Config::default() };
+    let net = SimNet::new(script);
+    let recorder = Recorder::new(Box::new(std::io::sink()), &config).unwrap();
+    let mut server = Server::new(config, Recording::new(net.clone(), recorder), 0);
+    while net.shared().world.now() < 20 * MILLISECOND {
+        server.turn().unwrap();
+    }
+    server.turn().unwrap();
+    let client = find(&net.shared().world, 0);
+    assert_eq!(net.shared().world.server_end(client), ServerEnd::Closed);
 }

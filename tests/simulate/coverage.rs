@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use fortnight::{counters::UserEnd, engine::event::Reject};
+use fortnight::{counters::DisconnectReason, engine::event::Reject};
 
 use crate::chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS};
 
@@ -76,7 +76,7 @@ impl Coverage {
 
     /// What has never happened, though it should have.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let ends = UserEnd::ALL.iter().map(|end| format!("users: {}", end.name()));
+        let ends = DisconnectReason::ALL.iter().map(|end| format!("users: {}", end.name()));
         let rejects = Reject::ALL.iter().map(|reason| format!("lines: {}", reason.name()));
         let faults = [READ_BREAKS.as_slice(), &WRITE_BREAKS, &ACCEPT_FAILURES].concat();
         let others = REQUIRED.iter().copied().chain(faults).map(str::to_owned);

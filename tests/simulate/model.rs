@@ -12,7 +12,7 @@ use std::{io::ErrorKind, rc::Rc};
 
 use fortnight::{
     config::Config,
-    counters::{Counters, UserEnd},
+    counters::{Counters, DisconnectReason},
     engine::event::Reject,
     server::{Phase, net::Port},
     time::{MILLISECOND, Micros, SECOND},
@@ -65,7 +65,7 @@ pub(crate) struct Model {
     /// Sources that the server has closed of its own accord.
     closing: Vec<usize>,
     rejected: [u64; 2],
-    closed: [u64; UserEnd::ALL.len()],
+    closed: [u64; DisconnectReason::ALL.len()],
     written: u64,
     reset_due: bool,
     /// When accepting failed for want of descriptors.
@@ -94,7 +94,7 @@ impl Model {
             dropped: Vec::new(),
             closing: Vec::new(),
             rejected: [0; 2],
-            closed: [0; UserEnd::ALL.len()],
+            closed: [0; DisconnectReason::ALL.len()],
             written: 0,
             reset_due: false,
             refused_at: [None; 2],

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fortnight::{counters::UserEnd, engine::event::Kind, time::Micros};
+use fortnight::{counters::DisconnectReason, engine::event::Kind, time::Micros};
 use support::{grammar::number, model::Event};
 
 use crate::ring::Line;
@@ -57,7 +57,7 @@ impl Client {
         matches!(self.stage, Stage::User(_))
     }
 
-    pub(crate) fn cause(&mut self, end: UserEnd) {
+    pub(crate) fn cause(&mut self, end: DisconnectReason) {
         self.causes.insert(end as usize);
     }
 
@@ -70,14 +70,14 @@ impl Client {
         line.extend_from_slice(bytes);
         let Some(end) = line.iter().take(LOGIN_BYTES_MAX).position(|&byte| byte == b'\n') else {
             if line.len() >= LOGIN_BYTES_MAX {
-                self.cause(UserEnd::BadLogin);
+                self.cause(DisconnectReason::BadLogin);
             }
             return None;
         };
         let line = &line[..end];
         let id = number(line.strip_suffix(b"\r").unwrap_or(line));
         if id.is_none() {
-            self.cause(UserEnd::BadLogin);
+            self.cause(DisconnectReason::BadLogin);
         }
         id
     }
@@ -125,7 +125,7 @@ impl People {
         };
         client.stage = Stage::User(id);
         if let Some(replaced) = self.connected.insert(id, peer).and_then(|old| self.clients.get_mut(&old)) {
-            replaced.cause(UserEnd::Replaced);
+            replaced.cause(DisconnectReason::Replaced);
         }
         true
     }

@@ -336,7 +336,12 @@ impl Ring {
     /// Whether every source is held back by a ring with this cursor.
     fn is_stuck_at(&self, cursor: u128) -> bool {
         let held = |source: &Source| source.lines.front().is_some_and(|line| !self.fits(line, cursor));
-        !self.sources.is_empty() && self.sources.values().all(held)
+        self.live().count() > 0 && self.live().all(held)
+    }
+
+    /// Sources that have not been read to their ends. The others are closed at the end of the turn.
+    fn live(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values().filter(|source| !source.over)
     }
 
     /// Whether every source is held back.
@@ -420,7 +425,7 @@ impl Ring {
             return false;
         }
         self.hold_back(peer, now);
-        self.sources.len() > 1
+        self.live().count() > 1
     }
 
     /// Whether it makes no difference to the future which of two this is.

@@ -11,7 +11,7 @@ use std::{
 
 use fortnight::{
     config::Config,
-    counters::{Counters, UserEnd},
+    counters::{Counters, DisconnectReason},
     engine::event::Reject,
     server::{Phase, Server, net::Net},
     sim::{Peer, Script, ServerEnd, Shared, SimNet},
@@ -271,7 +271,7 @@ fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Re
 }
 
 fn count(counters: &Counters, coverage: &mut Coverage) {
-    for end in UserEnd::ALL {
+    for end in DisconnectReason::ALL {
         coverage.add(&format!("users: {}", end.name()), counters.users_disconnected[end as usize]);
     }
     for reason in Reject::ALL {

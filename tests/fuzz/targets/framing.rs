@@ -12,7 +12,7 @@ use std::{
 
 use fortnight::{
     config::Config,
-    counters::{Counters, UserEnd},
+    counters::{Counters, DisconnectReason},
     engine::event::{Kind, Reject},
     server::{Server, net::Port},
     sim::{Fault, Operation, Peer, Script, ServerEnd, SimNet, World},
@@ -232,7 +232,8 @@ impl Outcome {
     fn of(counters: &Counters, streams: Vec<(Bytes, bool)>) -> Outcome {
         let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
         let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
-        let disconnected = UserEnd::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
+        let disconnected =
+            DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
         Outcome {
             received: counters.events_received,
             rejected: rejected.into_iter().filter(|&(_, count)| count > 0).collect(),

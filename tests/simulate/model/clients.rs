@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use fortnight::{
     config::SlowUserPolicy,
-    counters::UserEnd,
+    counters::DisconnectReason,
     server::Phase,
     time::{MILLISECOND, SECOND},
 };
@@ -45,7 +45,7 @@ impl Model {
         };
         if bytes.is_empty() {
             if let Some(client) = self.people.clients.get_mut(&peer) {
-                client.cause(UserEnd::Left);
+                client.cause(DisconnectReason::Left);
             }
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl Model {
                 causes.len()
             ));
         }
-        for end in UserEnd::ALL {
+        for end in DisconnectReason::ALL {
             let said =
                 (report.counters.users_disconnected[end as usize] - self.closed[end as usize]) as usize;
             let surely = causes.iter().filter(|causes| **causes == [end as usize]).count();
@@ -199,16 +199,16 @@ impl Model {
             return Ok(None);
         }
         if !client.is_user() && client.deadline <= now {
-            client.cause(UserEnd::LoginTimeout);
+            client.cause(DisconnectReason::LoginTimeout);
             coverage.count("deadline: login");
         }
         match self.config.slow_user_policy {
             SlowUserPolicy::Disconnect if level > most => {
-                client.cause(UserEnd::Slow);
+                client.cause(DisconnectReason::Slow);
                 coverage.count("users: cut off by policy");
             }
             SlowUserPolicy::Wait if client.above_half_since.is_some_and(|since| since + timeout <= now) => {
-                client.cause(UserEnd::Slow);
+                client.cause(DisconnectReason::Slow);
                 coverage.count("deadline: slow user");
             }
             _ => {}
@@ -216,7 +216,7 @@ impl Model {
         if report.phase != Phase::Running {
             let due = self.shutdown_at.unwrap_or(now + self.config.shutdown_timeout_ms * MILLISECOND) <= now;
             if level == 0 || due {
-                client.cause(UserEnd::Closed);
+                client.cause(DisconnectReason::Closed);
             }
             if level > 0 && due {
                 coverage.count("deadline: shutdown");
@@ -227,7 +227,7 @@ impl Model {
                 "connection {peer} was closed without a reason, {level} bytes being owed to it"
             ));
         }
-        if client.causes.iter().all(|&cause| cause == UserEnd::Replaced as usize)
+        if client.causes.iter().all(|&cause| cause == DisconnectReason::Replaced as usize)
             && level > 0
             && !client.short
         {
@@ -282,16 +282,18 @@ fn is_budget_used_up(peer: usize, rest: &[Seen]) -> bool {
 
 fn note_end(client: &mut Client, outcome: &Result<Vec<u8>, ErrorKind>) {
     match outcome {
-        Ok(bytes) if bytes.is_empty() => client.cause(UserEnd::Left),
+        Ok(bytes) if bytes.is_empty() => client.cause(DisconnectReason::Left),
         Ok(_) | Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
         Err(kind) => client.cause(end_of(*kind)),
     }
 }
 
 /// What an error says about how a user went.
-pub(super) fn end_of(kind: ErrorKind) -> UserEnd {
+pub(super) fn end_of(kind: ErrorKind) -> DisconnectReason {
     match kind {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => UserEnd::Left,
-        _ => UserEnd::Error,
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+            DisconnectReason::Left
+        }
+        _ => DisconnectReason::Error,
     }
 }

@@ -1,0 +1,159 @@
+//! What users are sent: from the engine to their sockets or, where those take no more, to their output buffers.
+
+use super::{
+    Context, is_interrupted,
+    key::UserKey,
+    net::Net,
+    output::Pool,
+    rotation::WRITES_PER_READ,
+    users::{Connection, Role, User, Users, reason_of},
+    would_block,
+};
+use crate::counters::DisconnectReason;
+use std::io::{self, ErrorKind, Read, Write};
+
+impl<S: Read + Write> Users<S> {
+    /// Hands every user what the engine owes it: written at once, as far as its socket takes it, or put off. The rest
+    /// goes into the user's output buffer.
+    pub(super) fn deliver<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        let Context { engine, net, congestion, now, .. } = context;
+        if engine.is_delivered() {
+            return;
+        }
+        let Self { entries, slot_keys, pool, rotation, output_bytes, .. } = self;
+        let mut failed: Vec<(UserKey, DisconnectReason)> = Vec::new();
+        let mut delivered = 0;
+        engine.deliver(|slot, bytes| {
+            let key = slot_keys[slot as usize];
+            let Some(Connection { socket, role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
+                return;
+            };
+            let waiting = user.output.len();
+            let mut outcome = Ok(());
+            if user.blocked {
+                user.output.push(bytes, pool);
+            } else if !rotation.put_off(key, user, bytes, pool) {
+                outcome = user.write(socket, bytes, pool).and_then(|()| user.watch::<N>(socket, key, net));
+                delivered += (waiting + bytes.len() - user.output.len()) as u64;
+            }
+            *output_bytes = *output_bytes - waiting + user.output.len();
+            if let Err(error) = outcome {
+                failed.push((key, reason_of(&error)));
+            } else if congestion.grew(key, &mut user.pace, user.output.len(), *now) {
+                failed.push((key, DisconnectReason::Slow));
+            }
+        });
+        engine.counters.delivered_bytes += delivered;
+        for (key, reason) in failed {
+            self.leaves(key, reason);
+        }
+    }
+
+    /// Writes to those whose sockets take bytes again.
+    pub(super) fn flush_writable<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        let mut writable = std::mem::take(&mut self.writable);
+        for key in writable.drain(..) {
+            if let Some(connection) = self.entries.get_mut(key.index()) {
+                connection.writable = false;
+            }
+            self.flush(key, context);
+        }
+        self.writable = writable;
+    }
+
+    /// Writes to the users that have been due for longest, after so many reads of sources.
+    pub(super) fn write_due<N: Net<Socket = S>>(&mut self, reads: usize, context: &mut Context<'_, N>) {
+        let mut writes_left = WRITES_PER_READ * reads.max(1);
+        while writes_left > 0
+            && let Some(key) = self.rotation.next()
+        {
+            let Some(Connection { role: Role::User(user), .. }) = self.entries.get_mut(key.index()) else {
+                continue;
+            };
+            user.due = false;
+            // A large piece may have been written meanwhile, and what was put off along with it.
+            if !user.blocked && !user.output.is_empty() {
+                writes_left -= 1;
+                self.flush(key, context);
+            }
+        }
+    }
+
+    /// Writes what waits for a user.
+    fn flush<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+        match self.write_waiting(key, context) {
+            Ok(()) => {
+                if let Some(Connection { role: Role::User(user), .. }) = self.entries.get_mut(key.index()) {
+                    context.congestion.shrank(key, &mut user.pace, user.output.len(), context.now);
+                }
+            }
+            Err(error) => self.leaves(key, reason_of(&error)),
+        }
+    }
+
+    /// Writes what waits for a user, as far as its socket takes it.
+    pub(super) fn write_waiting<N: Net<Socket = S>>(
+        &mut self,
+        key: UserKey,
+        context: &mut Context<'_, N>,
+    ) -> io::Result<()> {
+        let Some(Connection { socket, role: Role::User(user), .. }) = self.entries.get_mut(key.index())
+        else {
+            return Ok(());
+        };
+        let waiting = user.output.len();
+        let outcome = user.drain(socket, &mut self.pool).and_then(|()| user.watch(socket, key, context.net));
+        let written = waiting - user.output.len();
+        self.output_bytes -= written;
+        context.engine.counters.delivered_bytes += written as u64;
+        outcome
+    }
+}
+
+impl User {
+    /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
+    fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
+        let mut outcome = self.drain(socket, pool).map(|()| 0);
+        if outcome.is_ok() && self.output.is_empty() {
+            outcome = write_once(socket, bytes);
+        }
+        self.output.push(&bytes[*outcome.as_ref().unwrap_or(&0)..], pool);
+        outcome.map(|_| ())
+    }
+
+    /// Writes what waits, until the socket takes no more.
+    fn drain(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.output.write_to(socket, pool) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) if is_interrupted(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has it told when the socket takes more, for as long as something waits that it has not taken.
+    fn watch<N: Net>(&mut self, socket: &mut N::Socket, key: UserKey, net: &mut N) -> io::Result<()> {
+        let blocked = !self.output.is_empty();
+        if blocked == self.blocked {
+            return Ok(());
+        }
+        self.blocked = blocked;
+        net.want_write(socket, key.number(), blocked)
+    }
+}
+
+/// Writes what the socket takes in one call; nothing if it would block.
+fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match socket.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if would_block(&error) => return Ok(0),
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Releasing what waits: after a read, when a gap has been given up, and where a run ends.
+//!
+//! Nothing is released while slow users hold up the sources. What was interrupted by that is gone on with afterwards, before
+//! anything else is read.
+
+use super::{Server, net::Net, sources::Fed};
+
+/// What is left to be released without another read.
+#[derive(Debug, Default)]
+pub(super) struct Releasing {
+    /// Releasing was interrupted by a pause, and has more to do.
+    pub(super) interrupted: bool,
+    /// The last source has gone: a new run begins once everything has been released.
+    pub(super) run_over: bool,
+}
+
+impl<N: Net> Server<N> {
+    /// Feeds what was read last to the engine, and releases what can be released. Says whether the turn is full.
+    pub(super) fn feed(&mut self) -> bool {
+        let fed = self.sources.feed(&mut self.engine, &mut self.reports, self.now);
+        match fed {
+            Fed::TurnFull => return true,
+            Fed::Blocked => {}
+            Fed::Whole => self.release(),
+        }
+        self.resolve_full_ring();
+        false
+    }
+
+    /// Releases what can be released without reading, as long as nobody gets behind.
+    pub(super) fn release(&mut self) {
+        self.releasing.interrupted = self.is_paused();
+        while !self.releasing.interrupted && self.engine.release_waiting() {
+            self.deliver();
+            self.releasing.interrupted = self.is_paused();
+        }
+    }
+
+    /// Where every source is blocked, the gap that they wait for is given up at once, or (with a negative
+    /// timeout) the log says what is going on.
+    pub(super) fn resolve_full_ring(&mut self) {
+        while self.sources.is_stuck() && !self.is_paused() && !self.sources.unblock(&self.engine) {
+            if self.config.event_timeout_ms < 0 || !self.engine.skip_hole(self.sources.lowest_blocked()) {
+                break;
+            }
+            self.release();
+            self.reports.given_up(&mut self.engine, self.now);
+        }
+        let waits_for_ever = self.waits_for_ever();
+        self.reports.stuck(waits_for_ever, &self.engine, self.now);
+    }
+
+    /// Whether every source waits for a gap that is never given up.
+    pub(super) fn waits_for_ever(&self) -> bool {
+        self.config.event_timeout_ms < 0 && self.sources.is_stuck()
+    }
+
+    /// Gives up the gaps whose time has come. With a timeout of 0 that is when everything that could be read
+    /// has been read.
+    pub(super) fn give_up_gaps(&mut self) {
+        let unread = self.releasing.interrupted || self.sources.has_bytes(&self.engine);
+        if self.is_paused() || (self.config.event_timeout_ms == 0 && unread) {
+            return;
+        }
+        if self.engine.next_deadline().is_some_and(|at| at <= self.now) {
+            self.engine.expire(self.now);
+            self.release();
+            self.deliver();
+            self.reports.given_up(&mut self.engine, self.now);
+        }
+    }
+
+    /// Where a run ends with its last source: once everything has been released, a new one begins.
+    pub(super) fn finish_run(&mut self) {
+        if !self.releasing.run_over || self.is_paused() || self.sources.has_chunk() {
+            return;
+        }
+        self.engine.skip_all_holes();
+        self.release();
+        self.deliver();
+        self.reports.given_up(&mut self.engine, self.now);
+        if !self.releasing.interrupted && !self.is_paused() {
+            log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
+            self.engine.restart();
+            self.releasing.run_over = false;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What operators are shown: since when what is waited for, the last minutes, health, and all numbers at one moment.
+
+use super::{congestion::Congestion, lifecycle::Phase, sources::Sources, users::Users};
+use crate::{
+    admin::{
+        Health, Hole, Pause, SlowUser, Snapshot,
+        history::{History, Sample},
+    },
+    config::Config,
+    counters::Counters,
+    engine::Engine,
+    time::Micros,
+};
+
+/// Slow users that are named.
+const SLOW_NAMED: usize = 8;
+
+/// What can only be seen by watching.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// The cursor that the ring waits at, and since when.
+    gap: Option<(u128, Micros)>,
+    /// Since when there has always been a source that waits for room in the ring.
+    ring_full_since: Option<Micros>,
+    history: History,
+}
+
+impl Watch {
+    pub(super) fn new(config: &Config, now: Micros) -> Self {
+        Self { gap: None, ring_full_since: None, history: History::new(config.admin_port.is_some(), now) }
+    }
+
+    /// Time goes on from `from` to `to`, with everything as it is. Whatever is measured in time is measured here.
+    pub(super) fn pass_time(
+        &mut self,
+        from: Micros,
+        to: Micros,
+        is_paused: bool,
+        any_blocked: bool,
+        counters: &mut Counters,
+    ) {
+        if is_paused {
+            counters.paused_slow_user += to - from;
+        } else if any_blocked {
+            counters.paused_ring_full += to - from;
+        }
+        if self.history.is_due(to) {
+            let released = counters.events_released_total();
+            self.history.record(from, Sample { at: to, released, deliveries: counters.deliveries });
+        }
+    }
+
+    /// Notes since when what is waited for.
+    pub(super) fn look(&mut self, engine: &Engine, any_blocked: bool, now: Micros) {
+        let waits = any_blocked || engine.waiting() > 0;
+        let cursor = engine.cursor();
+        match self.gap {
+            Some((gap, _)) if waits && gap == cursor => {}
+            _ => self.gap = waits.then_some((cursor, now)),
+        }
+        self.ring_full_since = any_blocked.then_some(self.ring_full_since.unwrap_or(now));
+    }
+}
+
+/// What a snapshot is made of.
+pub(super) struct View<'a, S> {
+    pub(super) watch: &'a Watch,
+    pub(super) engine: &'a Engine,
+    pub(super) sources: &'a Sources<S>,
+    pub(super) users: &'a Users<S>,
+    pub(super) congestion: &'a Congestion,
+    pub(super) health: Health,
+    /// When the gap at the cursor is given up by itself.
+    pub(super) given_up_at: Option<Micros>,
+    pub(super) now: Micros,
+}
+
+impl<'a, S> View<'a, S> {
+    /// The numbers as they are now.
+    pub(super) fn snapshot(&self) -> Snapshot<'a> {
+        let now = self.now;
+        let since = |since: Micros| now.saturating_sub(since);
+        let hole = self.watch.gap.map(|(_, began)| Hole {
+            waited: since(began),
+            given_up_in: self.given_up_at.map(|at| at.saturating_sub(now)),
+        });
+        let slow_user = self.congestion.paused_since().map(|began| Pause {
+            reason: "slow_user",
+            sources: self.sources.connected(),
+            paused_for: since(began),
+        });
+        let ring_full = self.watch.ring_full_since.map(|began| Pause {
+            reason: "ring_full",
+            sources: self.sources.blocked(),
+            paused_for: since(began),
+        });
+        let slow = self.congestion.slow().iter().filter_map(|&(key, began)| {
+            let (id, buffered_bytes) = self.users.waiting_of(key)?;
+            Some(SlowUser { id, buffered_bytes, slow_for: since(began) })
+        });
+        Snapshot {
+            now,
+            counters: &self.engine.counters,
+            health: self.health,
+            cursor: self.engine.cursor(),
+            waiting: self.engine.waiting(),
+            capacity: self.engine.capacity(),
+            hole,
+            buffered_bytes: self.users.output_bytes(),
+            users: self.engine.users(),
+            sources: self.sources.connected(),
+            follow_edges: self.engine.follow_edges(),
+            slow_users: self.congestion.slow().len(),
+            slow: slow.take(SLOW_NAMED).collect(),
+            pauses: slow_user.into_iter().chain(ring_full).collect(),
+            history: &self.watch.history,
+        }
+    }
+}
+
+/// Whether the server does what it is there for.
+pub(super) fn health(phase: Phase, waits_for_ever: bool) -> Health {
+    if phase != Phase::Running {
+        Health::ShuttingDown
+    } else if waits_for_ever {
+        Health::RingFull
+    } else {
+        Health::Ok
+    }
+}
