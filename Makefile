@@ -66,10 +66,11 @@ mutants: ## Break the server in each of the ways of tests/mutants, and see the s
 fuzz: ## Fuzz framing, trace reader and options, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
 	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)
 
-lint: ## Check formatting and lints
+lint: ## Check formatting, lints and habits: short functions, no cycles of modules, citations and links that resolve
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	$(CARGO) test --quiet --test library habits::
 
 dist: ## Pack the static binary, man pages, completions and unit into dist/
 	.ci/dist

@@ -5,46 +5,23 @@ use std::process::ExitCode;
 
 use crate::block::Expect;
 use crate::book::Book;
-use crate::drive::{self, Settings, Trouble};
+use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
+use crate::drive::{self, Trouble};
 use crate::fault::Fault;
 use crate::limit::Limit;
 use crate::naive::Naive;
-use crate::options::{
-    LatencyOptions, LimitOptions, ListenOptions, LogLevel, OutputOptions, RunOptions, ServerOptions,
-};
+use crate::options::{LatencyOptions, LimitOptions, ListenOptions, OutputOptions, RunOptions, ServerOptions};
 use crate::plan::Plan;
 use crate::plot;
 use crate::process::{Server, pin, raise_open_files};
 use crate::report::{self, Figures, distribution};
 use crate::resume;
+use crate::settings::Settings;
 use crate::ui::Display;
-
-/// The line that ends a run in which everything was right.
-pub const ALL_RECEIVED: &str = "\\o/ ALL NOTIFICATIONS RECEIVED \\o/";
-
-/// An option that makes no sense: exit status 2.
-pub fn refuse(sentence: &str) -> ExitCode {
-    eprintln!("maze: {sentence}");
-    ExitCode::from(2)
-}
 
 fn fail(sentence: &str) -> ExitCode {
     eprintln!("maze: {sentence}");
     ExitCode::from(1)
-}
-
-/// Starts logging to standard error.
-pub fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Off => log::LevelFilter::Off,
-        LogLevel::Error => log::LevelFilter::Error,
-        LogLevel::Warn => log::LevelFilter::Warn,
-        LogLevel::Info => log::LevelFilter::Info,
-        LogLevel::Debug => log::LevelFilter::Debug,
-        LogLevel::Trace => log::LevelFilter::Trace,
-    };
-    // Only the first call in a process sets it; a second one changes nothing that matters.
-    let _ = simple_logger::SimpleLogger::new().with_level(level).init();
 }
 
 /// Result of one run: figures, a fault of the server, or why there was no run.

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use crate::arrivals::Arrivals;
-use crate::block::{Builder, Expect};
+use crate::block::Builder;
 use crate::book::Book;
 use crate::churn::{Moment, Visitor};
 use crate::cursor::{Place, sequence_of};
 use crate::fault::{Class, Fault};
 use crate::feed::{Feed, Pause};
-use crate::process::{Addresses, cpu_ns, descriptors, memory_bytes, unacknowledged};
+use crate::process::{cpu_ns, descriptors, memory_bytes, unacknowledged};
 use crate::report::{Figures, Sample};
+use crate::settings::Settings;
 use crate::user::{Got, Throttle, User};
-use crate::workload::Workload;
 
 /// One read of a user.
 const READ_MAX: usize = 1 << 20;
@@ -26,47 +26,6 @@ const TICK: Duration = Duration::from_millis(100);
 const ASK: Duration = Duration::from_millis(50);
 /// How long to wait for that at the start.
 const ARRIVE: Duration = Duration::from_secs(10);
-
-/// How a run is made, besides what is sent.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What is sent.
-    pub load: Workload,
-    /// What users must receive.
-    pub expect: Expect,
-    /// Where the server is.
-    pub addresses: Addresses,
-    /// The server's process, to read its CPU time and memory.
-    pub pid: Option<u32>,
-    /// How long anybody may wait for what it is owed.
-    pub timeout: Duration,
-    /// For how long to wait at the end for anything that is too much.
-    pub settle: Duration,
-    /// Lines per second to send; as fast as they are taken if not given.
-    pub rate: Option<f64>,
-    /// Never sleep.
-    pub spin: bool,
-    /// How many of the users read slowly.
-    pub slow_users: usize,
-    /// How slowly, in bytes per second.
-    pub slow_rate: f64,
-    /// Whether it is a fault to cut off a user that reads slowly.
-    pub slow_must_finish: bool,
-    /// How long a user who comes and goes stays, on average.
-    pub churn_stay: Duration,
-    /// Send for this long; as many events as the workload says if not given.
-    pub duration: Option<Duration>,
-    /// Memory for what is prepared, in bytes.
-    pub memory: u64,
-    /// Measure how long each delivery takes.
-    pub measure_latency: bool,
-    /// How often the server's memory is noted, if at all.
-    pub sample_every: Option<Duration>,
-    /// Sources honour acknowledgements and users resume: [`crate::resume`] makes the run.
-    pub resume: bool,
-    /// How often the server is killed and started again, if at all.
-    pub kill_every: Option<Duration>,
-}
 
 /// What is told while a run goes on.
 #[derive(Clone, Copy, Debug)]
@@ -592,7 +551,8 @@ fn interrupted(error: io::Error) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    use crate::workload::Shape;
+    use crate::block::Expect;
+    use crate::workload::{Shape, Workload};
 
     #[test]
     fn nothing_is_said_to_be_released_that_nobody_has_received() {

@@ -19,14 +19,17 @@
 //! | [`soak`] | one server for minutes, and whether it stays as small as it was |
 //! | [`replay`] | recorded traces, over the wire |
 //! | [`process`] | starting, pinning and measuring the server |
-//! | [`options`], [`command`], [`ui`], [`report`] | the command line |
+//! | [`settings`] | how a run is made |
+//! | [`cli`], [`options`], [`command`], [`console`], [`ui`], [`report`] | the command line, and what is told |
 
 pub mod arrivals;
 pub mod bench;
 pub mod block;
 pub mod book;
 pub mod churn;
+pub mod cli;
 pub mod command;
+pub mod console;
 pub mod cursor;
 pub mod drive;
 pub mod fault;
@@ -43,6 +46,7 @@ pub mod report;
 pub mod resume;
 pub mod rng;
 pub mod script;
+pub mod settings;
 pub mod soak;
 pub mod ui;
 pub mod user;

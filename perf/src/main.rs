@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use maze::cli::{Cli, Command};
 use maze::command;
-use maze::options::{Cli, Command};
 
 fn main() -> ExitCode {
     match Cli::parse().command {

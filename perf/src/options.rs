@@ -2,57 +2,13 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Args;
 
 use crate::block::Expect;
-use crate::drive::Settings;
+use crate::console::LogLevel;
 use crate::process::Addresses;
+use crate::settings::Settings;
 use crate::workload::{LineEnd, Mix, Shape, Workload};
-
-/// Load generator, verifier and yardstick for servers that speak the follower-maze protocol.
-#[derive(Debug, Parser)]
-#[command(name = "maze", version, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Send events, check every byte that every user receives
-    Run(Box<RunOptions>),
-    /// Measure how long deliveries take at a fixed rate
-    Latency(Box<LatencyOptions>),
-    /// Be the physical limit: a server without logic that moves the same number of bytes
-    Limit(Box<LimitOptions>),
-    /// Be the usual design: one write call for each event and recipient
-    Naive(Box<ListenOptions>),
-    /// Measure servers against the limit, in pairs, and write tables and plots
-    Bench(Box<crate::bench::BenchOptions>),
-    /// Play a recorded trace against a server, check what every user receives
-    Replay(Box<crate::replay::ReplayOptions>),
-    /// Load one server for minutes, with everything that can be wrong, and see that it stays as small as it was
-    Soak(Box<crate::soak::SoakOptions>),
-}
-
-/// How much is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum LogLevel {
-    /// Nothing but the result
-    Off,
-    /// Errors
-    Error,
-    /// Warnings too
-    Warn,
-    /// Progress too
-    Info,
-    /// Steps too
-    Debug,
-    /// Everything
-    Trace,
-}
 
 /// What is sent.
 #[derive(Clone, Debug, Args)]

@@ -19,8 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::command::{ALL_RECEIVED, refuse, start_log};
-use crate::options::LogLevel;
+use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
 use crate::process::{Addresses, Server, raise_open_files};
 use expected::Expected;
 use player::Player;

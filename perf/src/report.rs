@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::drive::Settings;
 use crate::fault::Fault;
+use crate::settings::Settings;
 
 /// One look at the server while it ran.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -136,20 +136,7 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
         });
         line("server", format!("{:.3} s of CPU, {:.0} % busy{each}{peak}", cpu as f64 / 1e9, busy * 100.0));
     }
-    let busy = figures.tool_busy();
-    let limit = match figures.server_busy() {
-        Some(server) if busy > 0.9 && server < 0.9 => ": this tool was the limit, not the server",
-        None if busy > 0.9 => ": this tool may have been the limit",
-        _ => "",
-    };
-    line(
-        "this tool",
-        format!(
-            "{:.0} % busy{limit}, peak memory {:.1} MiB",
-            busy * 100.0,
-            figures.tool_peak_bytes as f64 / (1 << 20) as f64
-        ),
-    );
+    line("this tool", tool(figures));
     if let Some(histogram) = &figures.latency {
         for (name, ns) in percentiles(histogram) {
             line(name, format!("{:.1} µs", ns as f64 / 1e3));
@@ -176,6 +163,21 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
         );
     }
     text
+}
+
+/// How busy this tool was, and whether that was the limit.
+fn tool(figures: &Figures) -> String {
+    let busy = figures.tool_busy();
+    let limit = match figures.server_busy() {
+        Some(server) if busy > 0.9 && server < 0.9 => ": this tool was the limit, not the server",
+        None if busy > 0.9 => ": this tool may have been the limit",
+        _ => "",
+    };
+    format!(
+        "{:.0} % busy{limit}, peak memory {:.1} MiB",
+        busy * 100.0,
+        figures.tool_peak_bytes as f64 / (1 << 20) as f64
+    )
 }
 
 /// The percentiles that are told, in nanoseconds.

@@ -21,12 +21,12 @@ use serde_json::json;
 
 use crate::bench::machine;
 use crate::block::Expect;
-use crate::command::{ALL_RECEIVED, refuse, start_log};
-use crate::drive::{self, Progress, Settings, Trouble};
-use crate::options::LogLevel;
+use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
+use crate::drive::{self, Progress, Trouble};
 use crate::plot::{self, Curve, Labels};
 use crate::process::{Addresses, Server, descriptors, memory_bytes, raise_open_files};
 use crate::report::{Figures, Sample, short};
+use crate::settings::Settings;
 use crate::workload::{LineEnd, Shape, Workload};
 use junk::Junk;
 use verdict::Trend;

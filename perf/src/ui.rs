@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::drive::{Progress, Settings};
-use crate::options::{LogLevel, OutputOptions};
+use crate::console::LogLevel;
+use crate::drive::Progress;
+use crate::options::OutputOptions;
 use crate::report::short;
+use crate::settings::Settings;
 
 /// Shows how a run goes on.
 pub struct Display {

@@ -2,6 +2,7 @@
 
 mod allocations;
 pub mod corpus;
+mod habits;
 mod property;
 mod rotation;
 mod unlucky_turns;

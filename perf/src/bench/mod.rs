@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 
 use crate::block::Expect;
 use crate::book::Book;
-use crate::command::{refuse, start_log};
-use crate::drive::{self, Settings, Trouble};
-use crate::options::LogLevel;
+use crate::console::{LogLevel, refuse, start_log};
+use crate::drive::{self, Trouble};
 use crate::plan::Plan;
 use crate::process::{Addresses, Server, pin, raise_open_files};
 use crate::report::Figures;
+use crate::settings::Settings;
 use crate::workload::{Shape, Workload};
 
 /// What is measured.

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use crate::book::Book;
-use crate::drive::{Progress, Settings, Trouble};
+use crate::drive::{Progress, Trouble};
 use crate::fault::{Class, Fault};
 use crate::process::{Addresses, cpu_ns, memory_bytes};
 use crate::report::Figures;
+use crate::settings::Settings;
 use reader::Reader;
 use source::Sources;
 
