@@ -3,11 +3,11 @@
 
 use crate::http_client::{AdminUrl, Answer, ask};
 
-/// Asks for `/healthz` once, within three seconds. `Ok` has what a server that is well answers.
+/// Asks for `/healthz` once, within three seconds. `Ok` has the answer of a server that is well.
 ///
 /// # Errors
 ///
-/// One sentence that names the address and says why the server is not well, or not known to be.
+/// One sentence that names the address and says why the server is not well, or why that is not known.
 pub fn check(admin: &AdminUrl) -> Result<String, String> {
     judge(ask(admin, "/healthz")).map_err(|reason| format!("{admin}/healthz: {reason}"))
 }

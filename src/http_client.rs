@@ -69,7 +69,7 @@ impl fmt::Display for AdminUrl {
 impl FromStr for AdminUrl {
     type Err = ();
 
-    /// Everything but a host and a port other than 0 is an error; there is no more to say about it.
+    /// Everything but a host and a port other than 0 is an error, without further reasons.
     fn from_str(text: &str) -> Result<Self, ()> {
         let text = text.strip_prefix("http://").unwrap_or(text);
         let text = text.strip_suffix('/').unwrap_or(text);
@@ -135,7 +135,7 @@ impl Fetch {
         }
     }
 
-    /// Goes on. Gives the answer, or why there is none, once that is known.
+    /// Goes on. Returns the answer, or the reason why there is none, once it is known.
     pub fn step(&mut self, now: Instant) -> Option<Result<Answer, String>> {
         if now >= self.deadline {
             return Some(Err(format!("no answer within {} s", PATIENCE.as_secs())));

@@ -1,7 +1,6 @@
 //! Log output on standard error: for people on a terminal, as `key=value` lines anywhere else.
 //!
-//! The server logs through the `log` facade, with what happened as the message and the particulars as
-//! key-value pairs:
+//! The server logs through the `log` facade. The message says what happened, key-value pairs have the particulars:
 //!
 //! ```
 //! log::info!(user = 7, reason = "slow"; "user disconnected");
@@ -11,10 +10,10 @@
 //!   `2001-02-03T04:05:06.789Z INFO  [fortnight::server] user disconnected user=7 reason=slow`
 //! - Otherwise: `time=2001-02-03T04:05:06.789012Z level=info msg="user disconnected" user=7 reason=slow`
 //!
-//! One record is always one line: values are quoted where they need it, control characters are escaped, long values
-//! are cut. The log does not hold up the server or end it: when standard error takes nothing (a full pipe, a stopped
-//! or closed terminal), lines are left out, and the next one that gets through says how many. What remains of
-//! this is a terminal program that freezes: it can stop the line that fills the terminal's last bytes.
+//! One record is always one line: values are quoted where they need it, control characters are escaped, long values are
+//! cut. The log neither holds up the server nor ends it. When standard error takes nothing (a full pipe, a stopped or
+//! closed terminal), lines are left out, and the next line that gets through says how many. One case remains: a
+//! terminal program that freezes can hold up the line that fills the terminal's last bytes.
 
 mod line;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Options: every option of the server, by name (SPEC section 4).
 //!
-//! `table` defines each option once: its variable, what it means, what it accepts and where its value goes in the
-//! [`Config`]. Flag, default, help, man page, completions, the sentence for a bad value, and what a trace says of it all
-//! follow from that row. The command line is built on top, in [`cli`](crate::cli).
+//! `table` defines each option once: its variable, its meaning, the accepted values, and the field of the [`Config`].
+//! Flag, default, help, man page, completions, the sentence for a bad value, and the option's line in a trace follow
+//! from that row. The command line is built on top, in [`cli`](crate::cli).
 
 mod field;
 mod table;
@@ -16,14 +16,14 @@ pub(crate) use table::{Definition, OPTIONS};
 ///
 /// # Errors
 ///
-/// What is accepted. The option is as it was.
+/// Says what is accepted. The option keeps its value.
 pub fn set(config: &mut Config, variable: &str, value: &str) -> Result<(), String> {
     let option = OPTIONS.iter().find(|option| option.variable == variable);
     let option = option.ok_or_else(|| "the name of an option".to_owned())?;
     option.field.read(config, OsStr::new(value)).ok_or_else(|| option.field.expected())
 }
 
-/// What an option is set to, as one would write it. `None`: to nothing, or there is no such option.
+/// The value of an option, as one would write it. `None`: it has none, or there is no such option.
 #[must_use]
 pub fn get(config: &Config, variable: &str) -> Option<String> {
     OPTIONS.iter().find(|option| option.variable == variable)?.field.show(&mut config.clone())

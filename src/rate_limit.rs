@@ -1,10 +1,9 @@
-//! Keeps repeated trouble from flooding the log, without hiding how much of it there was.
+//! Keeps repeated warnings from flooding the log, and counts those that are left out.
 
-/// Decides which of many equal log lines are written: a few at once, then one per interval, and how many were left
-/// out in between.
+/// Decides which of many equal log lines are written: a few at once, then one per interval. Counts the lines that are
+/// left out in between.
 ///
-/// It is told the time and never asks for it; all times are in microseconds on any one clock that does not
-/// go back. Keep one per kind of trouble.
+/// Time is an argument, in microseconds of any clock that does not go back. Keep one limit per kind of warning.
 ///
 /// ```
 /// use fortnight::rate_limit::RateLimit;
@@ -34,8 +33,8 @@ impl RateLimit {
         Self { allowance_us, interval_us, full_us: 0, left_out: 0 }
     }
 
-    /// Whether a line may be written at `now_us`: if so, with the number of those left out since the last one that
-    /// was written; if not, it counts as left out.
+    /// Whether a line may be written at `now_us`. If so: the number of lines left out since the last one that was
+    /// written. If not, the line counts as left out.
     pub fn allow(&mut self, now_us: u64) -> Option<u64> {
         if self.room_us() > now_us {
             self.left_out += 1;
@@ -45,15 +44,15 @@ impl RateLimit {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// When a line may be written that says how many were left out, if any were and have not been told of: for
-    /// trouble that has stopped meanwhile.
+    /// The time from which a line may say how many were left out. `None`: none were, or it has been said. For warnings
+    /// that have stopped meanwhile.
     #[must_use]
     pub fn due_us(&self) -> Option<u64> {
         (self.left_out > 0).then(|| self.room_us())
     }
 
-    /// Takes the number of lines that were left out and not told of yet, if there are any, and if a line may be
-    /// written at `now_us` that says so.
+    /// Takes the number of lines that were left out, if there are any and if a line about them may be written at
+    /// `now_us`.
     pub fn overdue(&mut self, now_us: u64) -> Option<u64> {
         self.due_us().filter(|&at| at <= now_us).and_then(|_| self.allow(now_us))
     }

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fmt, io::Write, process::ExitCode};
 /// Longest value, in characters, that is repeated in full.
 const VALUE_CHARACTERS_MAX: usize = 80;
 
-/// The program ends here: `--help`, `--version`, or a refused command line.
+/// The end of the program: `--help`, `--version`, or a refused command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused.
@@ -19,8 +19,8 @@ impl Exit {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
     }
 
-    /// Prints the text and returns the status for `main` to return. A closed stream is no error: Nobody is
-    /// there to be told.
+    /// Prints the text and returns the status for `main` to return. A closed stream is no error: nobody would read
+    /// about it.
     #[must_use]
     pub fn report(&self) -> ExitCode {
         let bytes = self.text.as_bytes();

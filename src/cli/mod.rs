@@ -10,11 +10,11 @@
 //! - A bad value ends the program with exit status 2 and one sentence that names the flag or the variable
 //!   that brought it, the value, and what is accepted.
 //!
-//! `main` calls [`from_process`] and does what the [`Invocation`] says; of an [`Exit`] it returns [`Exit::report`],
-//! which prints what there is to say.
+//! `main` calls [`from_process`] and carries out the [`Invocation`]. For an [`Exit`] it returns [`Exit::report`], which
+//! prints the sentence.
 //!
-//! A subcommand has a file of its own here, with its [`Command`], what it makes of the matches, and what it does; and an
-//! entry in `subcommands`, an arm in [`parse`] and one in `main`.
+//! A subcommand has a file of its own here: its [`Command`], its arguments as a type, and its work. It has an entry in
+//! `subcommands`, an arm in [`parse`] and an arm in `main`.
 
 mod admin;
 mod exit;

@@ -1,4 +1,4 @@
-//! `fortnight replay`: replays traces and compares what comes of them with what is stored.
+//! `fortnight replay`: replays traces and compares the outcomes with those that are stored.
 
 use std::{
     ffi::OsString,
@@ -84,7 +84,7 @@ impl Replay {
     }
 }
 
-/// Replays traces and says what came of them, on standard output; trouble goes to standard error.
+/// Replays traces. Outcomes go to standard output, errors to standard error.
 ///
 /// Returns the exit status: 0; 1 if something is not as expected; 2 if a file is no trace, or is damaged.
 pub fn run(options: &Replay) -> u8 {

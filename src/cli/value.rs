@@ -1,4 +1,4 @@
-//! What clap is told of the values of flags: that any will do.
+//! Values of flags, as clap sees them: it accepts any.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,8 +7,8 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
 };
 
-/// Lets any value through. It is refused later, in the same words whether a flag or a variable brought it; clap only
-/// learns the choices, for help and completions.
+/// Lets any value through. A bad value is refused later, in the same words for flags and variables. Clap learns the
+/// choices for help and completions only.
 #[derive(Clone)]
 pub(super) struct AnyValue {
     pub(super) choices: &'static [&'static str],

@@ -68,8 +68,8 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-+.,:;/@%|*()[]<>{}#!?&~^$'".contains(&byte)
 }
 
-/// Escapes, as JSON does, whatever would end the line, command a terminal or reorder what is shown; and what would
-/// end the quotes, where there are some.
+/// Escapes, as JSON does, every character that would end the line, command a terminal or reorder the text. In quotes it
+/// escapes quotes too.
 fn push_text(line: &mut String, text: &str, in_quotes: bool) {
     let start = line.len();
     for character in text.chars() {

@@ -1,5 +1,5 @@
-//! What arrives at the other end of standard error, and what happens when nobody reads there. Each test starts
-//! this test program again as a child that does nothing but log.
+//! The bytes at the other end of standard error, and a log that nobody reads. Each test starts this test program again,
+//! as a child that does nothing but log.
 
 use std::{
     fs::File,

@@ -31,7 +31,7 @@ const POLICIES: [(&str, SlowUserPolicy); 2] =
     [("wait", SlowUserPolicy::Wait), ("disconnect", SlowUserPolicy::Disconnect)];
 
 impl Field {
-    /// Reads `value` into the field. `None`: it is not accepted, and the field is as it was.
+    /// Reads `value` into the field. `None`: the value is not accepted, and the field keeps its value.
     pub(crate) fn read(&self, config: &mut Config, value: &OsStr) -> Option<()> {
         if let Self::File(field) = self {
             *field(config) = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
@@ -134,7 +134,7 @@ impl Field {
     }
 }
 
-/// `localhost` is spelled out, not looked up: what the server listens on must not depend on a resolver.
+/// `localhost` is spelled out, not looked up: the address of a listener must not depend on a resolver.
 fn address(text: &str) -> Option<IpAddr> {
     if text == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { text.parse().ok() }
 }

@@ -12,7 +12,7 @@ use std::{
     ops::Range,
 };
 
-/// Longest login line (SPEC section 1.2), which is all that matters of what a user sent earlier.
+/// Longest login line (SPEC section 1.2). Of the bytes that a user sent before the cut, only its login matters.
 const LOGIN_BYTES_MAX: usize = 64;
 
 /// A connection at the time of the cut.
@@ -22,16 +22,16 @@ struct State {
     place: u64,
     /// What a user has sent up to its first line end.
     login: Vec<u8>,
-    /// A source is in the middle of a line: the rest of it is not part of the piece.
+    /// The source is in the middle of a line. The rest of that line is not part of the piece.
     in_line: bool,
     finished: bool,
     /// What it took at most.
     limit: Option<u64>,
 }
 
-/// Copies what happened at the times in `range`, as a trace of its own. Connections that were there before come with
-/// their logins at its beginning; events that were released before, and whom they made follow whom, are missing.
-/// What a connection takes is counted from the cut.
+/// Copies the records of the times in `range` into a trace of its own. Earlier connections come first, with their
+/// logins. Earlier events are missing, and so are the follows that they made. The bytes that a connection takes are
+/// counted from the cut.
 ///
 /// # Errors
 ///

@@ -29,7 +29,7 @@ use std::fmt::{self, Write};
 
 const HEADER: &str = "fortnight expectation 1";
 
-/// An outcome that another one is compared with.
+/// An outcome to compare another one with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation(Outcome);
 
@@ -40,7 +40,7 @@ pub struct Difference {
     pub place: String,
     /// What was expected.
     pub expected: String,
-    /// What came instead.
+    /// What was got instead.
     pub got: String,
 }
 

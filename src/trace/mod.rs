@@ -49,25 +49,26 @@
 //! ESCAPE  = "\r" / "\n" / "\t" / "\\" / "\x" 2HEXDIG
 //! ```
 //!
-//! - **option** is an option of the server by the name of its variable. What is not said has its default. Only what
-//!   makes a difference to a replay can be said: [`OPTIONS`]. `busyPoll` cannot: in virtual time nobody spins. It changes when
-//!   users are told something, and not what.
-//! - **connects**: the connection has reached the server. Sources and users are numbered each for themselves; a number is
-//!   used once. It stands for a connection: the user's id is in what it sends, as it is on the wire.
-//! - **sends**: these bytes have reached the server together. Each data line is one piece of them; its first character says
-//!   how the piece ended: `=` with CR LF, `-` with LF alone, `+` without a line end. A *block* says the same as data lines
-//!   do, in the bytes themselves: what a busy source sends is recorded so, because that costs least. `fortnight trace cut`
-//!   turns blocks into lines that can be edited.
-//! - **finishes**: it sends nothing more, but still receives. **closes**: it has gone. **resets**: the connection has broken.
-//! - **takes**: how many bytes of what the server writes the connection takes, counted from its beginning. `takes 0`:
-//!   nothing more from now on, whatever it has taken so far; `takes 5000`: it stops at 5,000; `takes all`, as from the
-//!   start: everything, at once.
+//! - **option** is an option of the server by the name of its variable. The others have their defaults. Only options
+//!   that make a difference to a replay are allowed: [`OPTIONS`]. `busyPoll` is not: in virtual time nobody spins. It
+//!   changes when users are sent something, and not what they are sent.
+//! - **connects**: the connection has reached the server. Sources and users are numbered separately, and a number is
+//!   used once. The number stands for a connection. The user's id is in the bytes that it sends, as on the wire.
+//! - **sends**: these bytes have reached the server together. Each data line is one piece of them. Its first character
+//!   says how the piece ended: `=` with CR LF, `-` with LF alone, `+` without a line end. A *block* has the bytes
+//!   themselves instead of data lines. The bytes of a busy source are recorded as blocks, because that costs least.
+//!   `fortnight trace cut` turns blocks into lines that can be edited.
+//! - **finishes**: the client sends nothing more, but still receives. **closes**: the client has gone. **resets**: the
+//!   connection has broken.
+//! - **takes**: how many bytes the connection takes from the server, counted from its beginning. `takes 0`: nothing
+//!   more from now on, whatever it has taken so far. `takes 5000`: it stops at 5,000. `takes all`: everything at once,
+//!   as every connection does at the start.
 //! - **signal**: the server is told to end (SIGTERM).
 //!
-//! Things of one time have reached the server together: users are served first, as ever. After the last record the
+//! Records of one time have reached the server together. Users are served first, as always. After the last record the
 //! time goes on until nothing is left to happen, for a [day](replay::TIME_AFTER_END) at most.
 //!
-//! A trace whose last line has no end has been cut off; it is replayed up to there, and called damaged.
+//! A trace is damaged if its last line has no end. It is replayed up to that line.
 
 mod cut;
 mod expectation;

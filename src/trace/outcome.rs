@@ -1,4 +1,4 @@
-//! What came of a replay.
+//! The outcome of a replay.
 
 use super::stream::{Content, Stream};
 use crate::{
@@ -13,7 +13,7 @@ use std::fmt;
 pub struct Outcome {
     /// The connections on the user port, in the order in which they came.
     pub streams: Vec<Stream>,
-    /// What was counted, by name, without what is zero.
+    /// Counters by name, without those that are zero.
     pub counters: Vec<(String, u64)>,
 }
 
@@ -25,7 +25,7 @@ impl Outcome {
     }
 }
 
-/// The counters that depend on the trace alone. How many turns it takes is the server's own affair.
+/// The counters that depend on the trace alone. The number of turns does not: the server may need more or fewer.
 pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
     let Counters {
         events_received,

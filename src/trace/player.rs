@@ -14,7 +14,7 @@ use crate::{
 use hashbrown::HashMap;
 use std::io::Read;
 
-/// Longest login line (SPEC section 1.2): what is looked at to know a user's id.
+/// Longest login line (SPEC section 1.2): so many bytes are looked at for a user's id.
 const LOGIN_BYTES_MAX: usize = 64;
 
 /// Plays the records of a trace, and keeps what users receive.
@@ -70,7 +70,7 @@ impl User {
 }
 
 impl<R: Read> Player<R> {
-    /// A player of what `reader` reads. To compare long streams by their sequence numbers it must keep them.
+    /// A player of the records of `reader`. It must keep sequence numbers if long streams are to be compared by them.
     pub fn new(reader: Reader<R>, keep_numbers: bool) -> Self {
         Self {
             reader,
@@ -99,7 +99,7 @@ impl<R: Read> Player<R> {
         }
     }
 
-    /// Checks what is left of the trace, and returns what users have received and what is wrong with the trace.
+    /// Checks the rest of the trace. Returns what users have received, and the trace's damage if there is any.
     pub(super) fn finish(&mut self, world: &World) -> (Vec<User>, Result<(), TraceError>) {
         while self.ended.is_none() {
             self.load();

@@ -11,11 +11,11 @@ use std::{error, fmt, io::Read};
 const READ_BYTES: usize = 256 << 10;
 /// Longest line.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Bytes that one record may bring before they are handed out: what is left comes as another record of that time.
+/// Bytes of one record that are handed out at once. The rest comes as another record of the same time.
 const DATA_BYTES: usize = 256 << 10;
 /// Latest time: more than 292,000 years, and far enough from the end of a `u64` that no timeout added to it overflows.
 const TIME_MAX: Micros = i64::MAX as Micros;
-/// Longest piece of a line that is repeated in a message.
+/// A message quotes so many bytes of a line at most.
 const QUOTED_BYTES: usize = 60;
 
 /// A file is no trace, or is damaged.
@@ -25,7 +25,7 @@ pub struct TraceError {
     pub line: u64,
     /// What is wrong with it, and what was expected.
     pub reason: String,
-    /// The file simply ends in the middle of this line: everything before it is a whole trace.
+    /// The file ends in the middle of this line. Everything before the line is a whole trace.
     pub cut: bool,
 }
 
@@ -50,8 +50,8 @@ pub struct Reader<R> {
     record_line: u64,
     config: Config,
     time: Micros,
-    /// Who sends what comes next, and how many bytes of a block, and the line end after it, that is; 0 where data
-    /// lines may follow.
+    /// The sender of the bytes that come next, and their number with the line end behind a block. The number is 0 where
+    /// data lines may follow.
     sending: Option<(Who, u64)>,
 }
 
@@ -98,7 +98,7 @@ impl<R: Read> Reader<R> {
         self.record_line
     }
 
-    /// Reads the next record and its time. What it sends is put into `data`.
+    /// Reads the next record and its time. The bytes that it sends are put into `data`.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads bytes of a block, and the line end after it, until it is enough for now. `left` counts both.
+    /// Reads bytes of a block and the line end behind it, up to the limit of one record. `left` counts both.
     fn read_block(&mut self, who: Who, mut left: u64, data: &mut Vec<u8>) -> Result<(), TraceError> {
         while left > 0 && data.len() < DATA_BYTES {
             if self.start == self.end {
@@ -180,7 +180,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Reads data lines, and notes among them, until something else comes or it is enough for now.
+    /// Reads data lines and the notes among them, until something else comes or the limit of one record is reached.
     fn read_data(&mut self, data: &mut Vec<u8>) -> Result<(), TraceError> {
         while data.len() < DATA_BYTES {
             let next = match self.peek_line() {

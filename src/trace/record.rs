@@ -65,7 +65,7 @@ pub enum What {
     Closes,
     /// It breaks.
     Resets,
-    /// It takes so many bytes from the server, counted from its beginning; `u64::MAX`: all.
+    /// It takes so many bytes from the server, counted from the beginning of the connection. `u64::MAX`: all.
     Takes(u64),
 }
 
@@ -109,7 +109,7 @@ impl Record {
     }
 }
 
-/// Appends the line that begins a block: so many bytes as they are, and a line end, come after it.
+/// Appends the line that begins a block. So many bytes follow it unchanged, and then a line end.
 pub(super) fn push_block_line(time: Micros, who: Who, len: usize, text: &mut Vec<u8>) {
     text.extend_from_slice(format!("{time} {who} {} {len} bytes\n", What::Sends).as_bytes());
 }

@@ -1,19 +1,19 @@
 //! Records a trace of what reaches a running server.
 //!
-//! [`Recording`] is a [`Net`] around another one: it looks at what the server accepts, reads and writes, and knows nothing
-//! of the server, nor the server of it. A server that records nothing runs without it.
+//! [`Recording`] is a [`Net`] around another one. It looks at what the server accepts, reads and writes. It does not
+//! know the server, and the server does not know it. A server that records nothing runs without it.
 //!
-//! What a source sent is handed to the operating system before the server acts on it: a server that is killed, or
-//! that crashes, leaves a trace that ends with what it was working on, in a whole line. If the file takes no more, that is
-//! said once and is the end of the trace; the server goes on.
+//! A source's bytes are handed to the operating system before the server acts on them. So the trace of a server that
+//! was killed or has crashed ends with the bytes that the server was working on, in a whole line. If the file takes no
+//! more, the log says so once, and the trace ends. The server goes on.
 //!
-//! The time of a record is that of the poll after which the server acted on it. The server polls between
-//! reading a source and looking at what it has read, and serves users then. So that poll does not move the time, and
-//! whatever is read after it does: in a replay, what has the same time arrives together, and users are served first.
+//! The time of a record is the time of the poll after which the server acted on it. The server polls between reading a
+//! source and looking at the bytes, and serves users then. That poll does not move the time, and the next read does. In
+//! a replay, records of the same time arrive together, and users are served first.
 //!
-//! That a user takes no more is known after something was written that it would not take. It is recorded with the time of
-//! what reached the server last, so that in a replay, in which no time passes while the server works, it takes no more
-//! from the same byte on. That it takes more again is something that reaches the server, at its own time.
+//! A user stops taking bytes: this is known after a write that its socket did not take. It is recorded with the time of
+//! the last input. In a replay no time passes while the server works, so the user stops at the same byte. A user takes
+//! bytes again: this is an input, with its own time.
 
 use super::{
     record::{Record, What, Who, head, push_block_line},
@@ -34,12 +34,12 @@ use std::{
     rc::Rc,
 };
 
-/// Bytes that are worth a block of their own: written as they are, rather than as lines.
+/// From so many bytes on, bytes are written as a block, unchanged, and not as lines.
 const BLOCK_BYTES_MIN: usize = 16 << 10;
 
 /// Writes the file.
 pub struct Recorder {
-    /// `None`: writing has failed, and there is no trace any more.
+    /// `None`: writing has failed, and the trace has ended.
     output: Option<Box<dyn Write>>,
     /// Records that have not been written.
     text: Vec<u8>,
@@ -47,9 +47,9 @@ pub struct Recorder {
     at: Micros,
     /// The time of the next record of something that reaches the server.
     next_at: Micros,
-    /// A source's bytes have been recorded with that time, and the server has yet to poll before it looks at them.
+    /// A source's bytes have been recorded with that time. The server will poll before it looks at them.
     unseen: bool,
-    /// It has polled, and looks at them: what comes after that is later.
+    /// The server has polled and looks at the bytes. The next input is later.
     seen: bool,
     sources: u64,
     users: u64,

@@ -12,13 +12,13 @@ use crate::{
 };
 use std::io::Read;
 
-/// How long, in virtual time, a server goes on after the last record if it never runs out of things to wait for.
+/// Limit for the virtual time after the last record: a server may always have something to wait for.
 pub const TIME_AFTER_END: Micros = 24 * 3600 * SECOND;
 
 /// A finished replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
-    /// What came of it; of a damaged trace, up to the damage.
+    /// The outcome. For a damaged trace: up to the damage.
     pub outcome: Outcome,
     /// The virtual time at its end.
     pub time: Micros,
@@ -26,8 +26,8 @@ pub struct Replayed {
     pub damage: Option<TraceError>,
 }
 
-/// Replays a trace: the same trace gives the same outcome, always and everywhere. With `keep_numbers`, long streams
-/// can be compared event by event, for eight bytes of memory per delivery.
+/// Replays a trace. The same trace gives the same outcome, always and everywhere. `keep_numbers` lets long streams be
+/// compared event by event, at the price of eight bytes of memory per delivery.
 ///
 /// # Errors
 ///

@@ -14,13 +14,14 @@ use crate::{
 use hashbrown::HashMap;
 use std::io::{self, Read, Write};
 
-/// Longest line that is shown in full, and the width of the column that lines stand in.
+/// Longest line that is shown in full. The column of lines is so wide.
 const LINE_BYTES: usize = 100;
 const LINE_WIDTH: usize = 28;
 /// Bytes of an unfinished line that are kept to explain it.
 const OPEN_BYTES_MAX: usize = 1 << 20;
 
-/// Writes the trace as a timeline: when, how long after what came before, who, what, and what it means.
+/// Writes the trace as a timeline. A row has the time, the time since the row before, the connection, the record, and
+/// its meaning.
 ///
 /// # Errors
 ///
@@ -57,7 +58,7 @@ fn show_options(config: &Config, output: &mut impl Write) -> io::Result<()> {
 
 struct Timeline {
     last_at: Micros,
-    /// What each connection has sent of a line that has not ended; of a user after its login, nothing.
+    /// The beginning of a line that each connection has sent. After a user's login nothing is kept.
     open: HashMap<Who, Open>,
 }
 

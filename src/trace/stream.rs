@@ -4,7 +4,7 @@ use crate::{engine::event::leading_number, time::Micros};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// A stream of so many lines is told line by line, a longer one by its sequence numbers.
+/// A stream of up to so many lines is stored line by line, a longer one by its sequence numbers.
 const LINES_TOLD: usize = 64;
 
 /// What a connection on the user port received.
@@ -43,7 +43,7 @@ pub(super) struct Received {
     /// The first lines.
     told: Vec<(Micros, Vec<u8>)>,
     numbers: Option<Vec<u64>>,
-    /// The start of a line whose end has not come, and when that came.
+    /// The beginning of a line without its end, and the time at which it came.
     rest: Vec<u8>,
     rest_at: Micros,
 }

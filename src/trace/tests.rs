@@ -216,8 +216,8 @@ impl Write for Paper {
     }
 }
 
-/// A trace of everything at once: users that come and go, read slowly or not at all, a source that sends in fits and
-/// starts, holes, garbage.
+/// A trace of everything at once: users that come and go, users that read slowly or not at all, a source that sends in
+/// bursts, holes, garbage.
 fn busy_trace() -> String {
     let mut seed = 7u64;
     let mut random = |below: u64| {

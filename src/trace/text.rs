@@ -1,6 +1,6 @@
 //! Bytes as the data lines of a trace: lossless, one line of the stream per line of the trace.
 
-/// Bytes of a piece without a line end, at most: longer ones go on in the next line.
+/// Most bytes of a piece without a line end. A longer piece goes on in the next line.
 const PIECE_BYTES_MAX: usize = 4096;
 
 /// The piece ended with CR LF.
