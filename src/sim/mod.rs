@@ -36,6 +36,7 @@
 //! ```
 
 mod connection;
+mod disk;
 mod schedule;
 mod socket;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::{
     server::net::{Net, Port, Ready},
     time::Micros,
 };
+pub use disk::{DiskFaults, SimDisk, SimFolder};
 pub use schedule::Schedule;
 pub use socket::SimSocket;
 use std::{

@@ -1,0 +1,283 @@
+//! A folder of the operating system.
+//!
+//! Writes go to the page cache with `pwrite(2)`: they are complete when the call returns, and survive the process. Every
+//! [`WRITEBACK_BYTES`], writing back is begun, so that a sync finds little left to do.
+
+use super::{Completion, Disk, FileId, Identity, Ticket};
+use rustix::{
+    fs::{Advice, AtFlags, CWD, FlockOperation, StatxFlags, fadvise, flock, statx},
+    io::{Errno, ReadWriteFlags, preadv2},
+    rand::{GetRandomFlags, getrandom},
+};
+use slab::Slab;
+use std::{
+    collections::VecDeque,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, IoSliceMut},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Bytes after which writing back begins.
+const WRITEBACK_BYTES: u64 = 1 << 20;
+/// Bytes that are fetched ahead of a reader.
+const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// The file that is locked by whoever may write to the folder.
+const LOCK: &str = "journal.lock";
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct RealDisk {
+    folder: PathBuf,
+    files: Slab<Open>,
+    /// Held for as long as it is open.
+    lock: Option<File>,
+    completions: VecDeque<Completion>,
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Up to where writing back was begun, and up to where there is something to write back.
+    written_back: u64,
+    written: u64,
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it.
+    Locked,
+    /// The operating system refuses: what was tried, and why.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked => f.write_str("another process is using it; one server may use a folder"),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl RealDisk {
+    /// A folder that this process alone may write to. The folder and its lock file are made if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it, or the operating system refuses.
+    pub fn lock(folder: &Path) -> Result<Self, OpenError> {
+        let system = |what| move |error| OpenError::System(what, error);
+        fs::create_dir_all(folder).map_err(system("cannot make the folder"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(folder.join(LOCK))
+            .map_err(system("cannot open its file journal.lock for writing"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked),
+            Err(error) => return Err(OpenError::System("cannot lock its file journal.lock", error.into())),
+        }
+        Ok(Self { lock: Some(lock), ..Self::unlocked(folder) })
+    }
+
+    /// A folder that is only read, perhaps beside a server that writes to it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no folder or cannot be read.
+    pub fn read_only(folder: &Path) -> Result<Self, OpenError> {
+        fs::read_dir(folder).map_err(|error| OpenError::System("cannot read the folder", error))?;
+        Ok(Self::unlocked(folder))
+    }
+
+    fn unlocked(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            files: Slab::new(),
+            lock: None,
+            completions: VecDeque::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Whether another process holds the folder's lock.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let Ok(lock) = File::open(self.folder.join(LOCK)) else { return false };
+        flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    }
+
+    fn add(&mut self, file: File) -> FileId {
+        FileId(self.files.insert(Open { file, written_back: 0, written: 0 }))
+    }
+
+    fn file(&self, file: FileId) -> &File {
+        &self.files[file.0].file
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// Begins to write back what has been written, if it is worth it.
+    fn write_back(&mut self, file: FileId, end: u64) {
+        let open = &mut self.files[file.0];
+        open.written = open.written.max(end);
+        let begin = open.written_back.min(end);
+        if open.written - begin >= WRITEBACK_BYTES {
+            super::writeback::begin(&open.file, begin, open.written - begin);
+            open.written_back = open.written;
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn names(&mut self) -> io::Result<Vec<(String, u64)>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => names.push((name, metadata.len())),
+                // It was removed meanwhile, or is no file.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<FileId> {
+        let path = self.folder.join(name);
+        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
+        Ok(self.add(file))
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<FileId> {
+        let file = OpenOptions::new().read(true).write(self.lock.is_some()).open(self.folder.join(name))?;
+        Ok(self.add(file))
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.files.remove(file.0);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.join(name))
+    }
+
+    fn truncate(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        self.file(file).set_len(len)
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn read_at(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.file(file).read_at(&mut bytes[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let len = bytes.len() as u64;
+        let mut slices = [IoSliceMut::new(bytes)];
+        match preadv2(self.file(file), &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read),
+            Err(Errno::AGAIN) => {
+                let ahead = std::num::NonZeroU64::new(len.max(READ_AHEAD_BYTES));
+                fadvise(self.file(file), offset, ahead, Advice::WillNeed)?;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            // A file system that cannot tell, or a signal.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
+                let [bytes] = slices;
+                self.file(file).read_at(&mut { bytes }, offset)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(file).write_all_at(bytes, offset)?;
+        self.write_back(file, offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    fn sync_at_once(&mut self, file: FileId) -> io::Result<()> {
+        self.file(file).sync_data()
+    }
+
+    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket {
+        let ticket = self.ticket();
+        let result = loop {
+            match self.file(file).write_at(&bytes, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        if let Ok(written) = result {
+            self.write_back(file, offset + written as u64);
+        }
+        self.completions.push_back(Completion { ticket, result, bytes });
+        ticket
+    }
+
+    fn sync(&mut self, file: FileId) -> Ticket {
+        let ticket = self.ticket();
+        let result = self.file(file).sync_data().map(|()| 0);
+        self.completions.push_back(Completion { ticket, result, bytes: Vec::new() });
+        ticket
+    }
+
+    fn completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    fn clock_ms(&mut self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    }
+
+    fn random(&mut self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        getrandom(&mut bytes, GetRandomFlags::empty())?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn identity(&mut self) -> io::Result<Identity> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let path = self.folder.join(LOCK);
+        let found = statx(CWD, path, AtFlags::empty(), wanted)?;
+        let has_birth = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let birth = has_birth
+            .then(|| found.stx_btime.tv_sec as u64 * 1_000_000_000 + u64::from(found.stx_btime.tv_nsec));
+        Ok(Identity { inode: found.stx_ino, birth })
+    }
+
+    fn description(&self) -> &'static str {
+        "pwrite and fdatasync, writing back early"
+    }
+}

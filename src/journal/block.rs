@@ -1,0 +1,148 @@
+//! Blocks: the records of the journal.
+//!
+//! ```text
+//! magic 4 | kind 1 | zero 3 | len 4 | events 4 | from 16 | to 16 | durable 8 | time 8 | previous 8 | hash 8 | payload | zeros to a multiple of 8
+//! ```
+//!
+//! All numbers are little-endian. The hash covers the header before it and the padded payload, and is seeded with the journal's id and the
+//! block's position: a block is valid in one journal and at one place in it only. `previous` is the hash of the block before: a chain.
+
+#![forbid(unsafe_code)]
+
+use super::meta::JournalId;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes in front of the payload.
+pub const BLOCK_HEADER: usize = 80;
+/// Blocks begin at multiples of this.
+pub(crate) const ALIGNMENT: usize = 8;
+/// The first bytes of a block.
+pub(crate) const MAGIC: [u8; 4] = *b"FNB1";
+const HASHED: usize = BLOCK_HEADER - 8;
+
+/// What a block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Released lines. Numbers of `from..to` without a line were given up, or rejected.
+    Events,
+    /// Nothing but a mark: how far the journal is durable.
+    Mark,
+    /// Events that waited at a graceful end: the first block of a set, which replaces any older set.
+    WaitingFirst,
+    /// More of the same set.
+    Waiting,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Events => 1,
+            Self::Mark => 2,
+            Self::WaitingFirst => 3,
+            Self::Waiting => 4,
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        [Self::Events, Self::Mark, Self::WaitingFirst, Self::Waiting]
+            .into_iter()
+            .find(|kind| kind.code() == code)
+    }
+}
+
+/// What stands in front of a block's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the block is for.
+    pub kind: Kind,
+    /// Bytes of the payload, without padding.
+    pub len: u32,
+    /// Lines in the payload.
+    pub events: u32,
+    /// The cursor before it.
+    pub from: u128,
+    /// The cursor behind it.
+    pub to: u128,
+    /// Up to which position the journal was durable when the block was made.
+    pub durable: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The hash of the block before.
+    pub previous: u64,
+}
+
+impl Header {
+    /// Bytes of the whole block.
+    pub(crate) fn block_len(&self) -> u64 {
+        (BLOCK_HEADER + (self.len as usize).next_multiple_of(ALIGNMENT)) as u64
+    }
+
+    /// Reads a header, and the hash that it says the block has.
+    pub(crate) fn decode(bytes: &[u8; BLOCK_HEADER]) -> Option<(Self, u64)> {
+        let mut fields = Fields(bytes);
+        if fields.take::<4>() != MAGIC {
+            return None;
+        }
+        let kind = Kind::of(fields.take::<1>()[0])?;
+        if fields.take::<3>() != [0; 3] {
+            return None;
+        }
+        let header = Self {
+            kind,
+            len: u32::from_le_bytes(fields.take()),
+            events: u32::from_le_bytes(fields.take()),
+            from: u128::from_le_bytes(fields.take()),
+            to: u128::from_le_bytes(fields.take()),
+            durable: u64::from_le_bytes(fields.take()),
+            time_ms: u64::from_le_bytes(fields.take()),
+            previous: u64::from_le_bytes(fields.take()),
+        };
+        let hash = u64::from_le_bytes(fields.take());
+        (header.from <= header.to && header.to <= super::END).then_some((header, hash))
+    }
+
+    /// Writes the header into the first [`BLOCK_HEADER`] bytes of `block`, which the payload stands behind, and pads the payload.
+    /// `len` is taken from the buffer. Returns the hash.
+    pub(crate) fn seal(&self, block: &mut Vec<u8>, id: JournalId, position: u64) -> u64 {
+        let len = (block.len() - BLOCK_HEADER) as u32;
+        block.resize(block.len().next_multiple_of(ALIGNMENT), 0);
+        let header = &mut block[..BLOCK_HEADER];
+        let fields: [&[u8]; 10] = [
+            &MAGIC,
+            &[self.kind.code(), 0, 0, 0],
+            &len.to_le_bytes(),
+            &self.events.to_le_bytes(),
+            &self.from.to_le_bytes(),
+            &self.to.to_le_bytes(),
+            &self.durable.to_le_bytes(),
+            &self.time_ms.to_le_bytes(),
+            &self.previous.to_le_bytes(),
+            &[],
+        ];
+        let mut at = 0;
+        for field in fields {
+            header[at..at + field.len()].copy_from_slice(field);
+            at += field.len();
+        }
+        let hash = hash(block, id, position);
+        block[HASHED..BLOCK_HEADER].copy_from_slice(&hash.to_le_bytes());
+        hash
+    }
+}
+
+/// The hash of a whole block, padding included.
+pub(crate) fn hash(block: &[u8], id: JournalId, position: u64) -> u64 {
+    let payload = xxh3_64_with_seed(&block[BLOCK_HEADER..], id.seed(position));
+    xxh3_64_with_seed(&block[..HASHED], payload)
+}
+
+/// Takes fields off the front of bytes that are long enough.
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+impl Fields<'_> {
+    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk().expect("the fields are as long as the header");
+        self.0 = rest;
+        *field
+    }
+}

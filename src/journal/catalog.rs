@@ -1,0 +1,125 @@
+//! Which segments and snapshots there are, and which of them are still needed.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError, segment,
+    snapshot::{self, SnapshotInfo},
+};
+use crate::disk::Disk;
+use std::collections::VecDeque;
+
+/// A segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The cursor before its first block.
+    pub(crate) first: u128,
+    /// Bytes of the file.
+    pub(crate) len: u64,
+    /// When its last block was made, in milliseconds since 1970. 0: not known.
+    pub(crate) time_ms: u64,
+}
+
+impl Segment {
+    pub(crate) fn name(&self) -> String {
+        segment::segment_name(self.first)
+    }
+}
+
+/// Where to begin to make the state of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The edges to begin with. `None`: none.
+    pub snapshot: Option<SnapshotInfo>,
+    /// The first cursor of the blocks to replay.
+    pub from: u128,
+}
+
+/// The files of a journal, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) snapshots: Vec<SnapshotInfo>,
+    /// The graph is empty before the first segment.
+    pub(crate) has_origin: bool,
+    /// Files that a process left behind in the middle of making them.
+    pub(crate) leftovers: Vec<String>,
+}
+
+impl Catalog {
+    /// Lists the folder. Whether the first segment is the origin must be read from its header.
+    pub(crate) fn list(disk: &mut dyn Disk) -> Result<Self, JournalError> {
+        let names = disk.names().map_err(|error| JournalError::io("cannot list", "the folder", &error))?;
+        let mut catalog = Self::default();
+        for (name, len) in names {
+            if let Some(first) = segment::parse_segment_name(&name) {
+                catalog.segments.push_back(Segment { first, len, time_ms: 0 });
+            } else if let Some(info) = SnapshotInfo::parse(&name, len) {
+                catalog.snapshots.push(info);
+            } else if name == snapshot::TEMPORARY {
+                catalog.leftovers.push(name);
+            }
+        }
+        catalog.segments.make_contiguous().sort_by_key(|segment| segment.first);
+        catalog.snapshots.sort_by_key(|info| (info.to, info.from));
+        Ok(catalog)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let segments: u64 = self.segments.iter().map(|segment| segment.len).sum();
+        segments + self.snapshots.iter().map(|snapshot| snapshot.len).sum::<u64>()
+    }
+
+    /// The cursor before the oldest block.
+    fn oldest(&self) -> u128 {
+        self.segments.front().map_or(0, |segment| segment.first)
+    }
+
+    /// Where to begin for a place. `None`: that is not kept any more.
+    pub(crate) fn start_for(&self, next: u128) -> Option<Start> {
+        let oldest = self.oldest();
+        let usable = |info: &&SnapshotInfo| info.to <= next && info.from >= oldest;
+        match self.snapshots.iter().rev().find(usable) {
+            Some(&info) => Some(Start { snapshot: Some(info), from: info.from }),
+            None => (self.has_origin && next >= oldest).then_some(Start { snapshot: None, from: oldest }),
+        }
+    }
+
+    /// The lowest place that something can be begun for.
+    pub(crate) fn first(&self) -> Option<u128> {
+        let oldest = self.oldest();
+        if self.has_origin {
+            return Some(oldest);
+        }
+        self.snapshots.iter().find(|info| info.from >= oldest).map(|info| info.to)
+    }
+
+    /// The index of the segment that has the block at a cursor.
+    pub(crate) fn segment_of(&self, cursor: u128) -> Option<usize> {
+        self.segments.partition_point(|segment| segment.first <= cursor).checked_sub(1)
+    }
+
+    /// The oldest file that the next start does not need: a segment, or a snapshot that is older than what is left of the segments.
+    pub(crate) fn oldest_unneeded(&self) -> Option<Unneeded> {
+        let oldest = self.oldest();
+        if let Some(index) = self.snapshots.iter().position(|info| info.from < oldest) {
+            return (self.snapshots.len() > 1).then_some(Unneeded::Snapshot(index));
+        }
+        let newest = self.snapshots.last()?;
+        let behind = self.segments.get(1);
+        if behind.is_some_and(|behind| behind.first <= newest.from) {
+            return Some(Unneeded::Segment);
+        }
+        (self.snapshots.len() > 1).then_some(Unneeded::Snapshot(0))
+    }
+}
+
+/// What may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unneeded {
+    /// The oldest segment.
+    Segment,
+    /// The snapshot of this index.
+    Snapshot(usize),
+}

@@ -1,0 +1,651 @@
+//! The running journal: takes what is released, says when users may be sent it, and when it is durable.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError, Reader, Start, Waiting,
+    block::{BLOCK_HEADER, Header, Kind},
+    catalog::{Catalog, Segment},
+    meta::{JournalId, Meta},
+    recover::Opening,
+    scan::{Chain, SegmentScan},
+    segment::{SEGMENT_HEADER, SegmentHeader, segment_name},
+    snapshot::{SnapshotInfo, SnapshotReader},
+};
+use crate::{
+    disk::{Completion, Disk, FileId, Ticket, is_full},
+    epoch::Epoch,
+    time::{MILLISECOND, Micros, SECOND},
+};
+use std::{collections::VecDeque, fmt, io};
+
+mod retention;
+mod snapshots;
+
+use snapshots::Snapshotting;
+
+/// How long after a sync an idle journal writes a mark.
+const MARK_DELAY: Micros = 100 * MILLISECOND;
+/// How often a full disk is tried again.
+const RETRY: Micros = SECOND;
+
+/// When what was appended is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Before anybody is sent it.
+    Always,
+    /// Every [`Settings::interval`].
+    #[default]
+    Interval,
+    /// When the operating system sees fit.
+    Never,
+}
+
+/// How a journal is kept: the options of docs/SPEC.md section 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// When what was appended is made durable.
+    pub sync: SyncMode,
+    /// How often, with [`SyncMode::Interval`].
+    pub interval: Micros,
+    /// Bytes of a segment. One block is never split, so a segment may be longer.
+    pub segment_bytes: u64,
+    /// Bytes that are kept.
+    pub retention_bytes: u64,
+    /// How long blocks are kept, in milliseconds.
+    pub retention_ms: Option<u64>,
+}
+
+/// A block on its way to the disk.
+#[derive(Debug)]
+struct Pending {
+    header: Header,
+    /// What is still to be written.
+    bytes: Vec<u8>,
+    /// Where, and the block's hash: known once it has its place.
+    sealed: Option<Sealed>,
+    ticket: Option<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    offset: u64,
+    hash: u64,
+}
+
+/// A sync on its way.
+#[derive(Debug)]
+struct Syncing {
+    ticket: Ticket,
+    file: FileId,
+    /// What is durable when it is complete.
+    position: u64,
+    cursor: u128,
+    /// Nothing more is written to the file.
+    is_closing: bool,
+}
+
+/// The disk is full.
+#[derive(Debug)]
+struct Stall {
+    reason: String,
+    retry_at: Micros,
+}
+
+/// See the [module](self).
+pub struct Log {
+    disk: Box<dyn Disk>,
+    meta: Meta,
+    settings: Settings,
+    catalog: Catalog,
+    /// The segment that is written to, and where. `None`: it must be made.
+    active: Option<FileId>,
+    offset: u64,
+    /// What is complete.
+    chain: Chain,
+    pending: Option<Pending>,
+    /// Blocks of the end, which wait for their turn.
+    queue: VecDeque<(Kind, Vec<u8>, u32)>,
+    syncing: Option<Syncing>,
+    /// Segments that are complete, and not durable yet: the position and the cursor behind them.
+    unsynced: VecDeque<(FileId, u64, u128)>,
+    /// Names of the folder are not durable yet.
+    is_folder_dirty: bool,
+    durable: u64,
+    durable_cursor: u128,
+    /// Syncs go on until this position is durable.
+    sync_goal: u64,
+    sync_due: Option<Micros>,
+    mark_due: Option<Micros>,
+    /// The last block is a mark.
+    is_marked: bool,
+    snapshots: Snapshotting,
+    retention_due: Option<Micros>,
+    /// The wall clock when it was last looked at, and at the start.
+    clock_ms: u64,
+    begun_ms: u64,
+    stall: Option<Stall>,
+    is_ending: bool,
+    spare: Vec<u8>,
+    appended_bytes: u64,
+    syncs: u64,
+    now: Micros,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("chain", &self.chain)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// A journal that goes on behind what was recovered, all of which is durable. Without segments it makes the first one.
+    pub(crate) fn start(
+        mut disk: Box<dyn Disk>,
+        meta: Meta,
+        catalog: Catalog,
+        chain: Option<Chain>,
+        opening: &Opening,
+    ) -> Result<Self, JournalError> {
+        let active = match catalog.segments.back() {
+            Some(segment) => {
+                let name = segment.name();
+                Some(disk.open(&name).map_err(|error| JournalError::io("cannot open", &name, &error))?)
+            }
+            None => None,
+        };
+        let chain = chain.unwrap_or(Chain { previous: 0, cursor: opening.first_sequence, position: 0 });
+        let offset = catalog.segments.back().map_or(0, |segment| segment.len);
+        let clock_ms = disk.clock_ms();
+        let mut log = Self {
+            clock_ms,
+            begun_ms: clock_ms,
+            snapshots: Snapshotting::new(&catalog, chain.position),
+            disk,
+            meta,
+            settings: opening.settings,
+            catalog,
+            active,
+            offset,
+            chain,
+            pending: None,
+            queue: VecDeque::new(),
+            syncing: None,
+            unsynced: VecDeque::new(),
+            is_folder_dirty: false,
+            durable: chain.position,
+            durable_cursor: chain.cursor,
+            sync_goal: 0,
+            sync_due: None,
+            mark_due: Some(opening.now + MARK_DELAY),
+            is_marked: false,
+            retention_due: opening.settings.retention_ms.map(|_| opening.now),
+            stall: None,
+            is_ending: false,
+            spare: Vec::new(),
+            appended_bytes: 0,
+            syncs: 0,
+            now: opening.now,
+        };
+        if log.active.is_none() {
+            log.catalog.has_origin = true;
+            log.make_segment()
+                .map_err(|error| JournalError::io("cannot make", "the first segment", &error))?;
+        }
+        Ok(log)
+    }
+
+    /// The name of this sequence of events.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.meta.epoch
+    }
+
+    /// Whether a place means the same here: of this epoch, or of an older one up to where that was forked.
+    #[must_use]
+    pub fn shares(&self, epoch: Epoch, next: u128) -> bool {
+        self.meta.shares(epoch, next)
+    }
+
+    /// Nothing has ever been appended.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.catalog.has_origin && self.catalog.segments[0].first == self.chain.cursor
+    }
+
+    /// Everything below is in the journal.
+    #[must_use]
+    pub fn appended_cursor(&self) -> u128 {
+        self.chain.cursor
+    }
+
+    /// Everything below is durable.
+    #[must_use]
+    pub fn durable_cursor(&self) -> u128 {
+        self.durable_cursor
+    }
+
+    /// Everything below can be acknowledged: it is durable or, with [`SyncMode::Never`], appended.
+    #[must_use]
+    pub fn acknowledgeable(&self) -> u128 {
+        match self.settings.sync {
+            SyncMode::Never => self.chain.cursor,
+            SyncMode::Always | SyncMode::Interval => self.durable_cursor,
+        }
+    }
+
+    /// The lowest place that can be resumed from.
+    #[must_use]
+    pub fn first(&self) -> u128 {
+        self.catalog.first().unwrap_or(self.chain.cursor)
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.catalog.bytes()
+    }
+
+    /// Bytes appended since the start.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// Bytes that have been appended and are not durable yet.
+    #[must_use]
+    pub fn undurable_bytes(&self) -> u64 {
+        self.chain.position - self.durable
+    }
+
+    /// Syncs since the start.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// How the disk is written to.
+    #[must_use]
+    pub fn description(&self) -> &'static str {
+        self.disk.description()
+    }
+
+    /// Why nothing can be written: the disk is full.
+    #[must_use]
+    pub fn stalled(&self) -> Option<&str> {
+        self.stall.as_ref().map(|stall| stall.reason.as_str())
+    }
+
+    /// The barrier: everything that was given to [`Log::append`] may be sent to users, and more may be appended.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let is_durable = self.settings.sync != SyncMode::Always || self.durable_cursor >= self.chain.cursor;
+        self.pending.is_none() && self.queue.is_empty() && is_durable
+    }
+
+    /// Appends released lines, which stand in `bytes` behind [`BLOCK_HEADER`] bytes of room. The barrier must be open.
+    ///
+    /// # Errors
+    ///
+    /// If a write or a sync has failed: what is on the disk is unknown, and nothing more may be done with it.
+    pub fn append(
+        &mut self,
+        bytes: Vec<u8>,
+        (from, to): (u128, u128),
+        events: u64,
+        now: Micros,
+    ) -> Result<(), JournalError> {
+        assert!(self.pending.is_none(), "one block at a time is appended");
+        assert_eq!(from, self.chain.cursor, "blocks are contiguous");
+        self.begin(Kind::Events, bytes, to, events as u32);
+        self.proceed(now)
+    }
+
+    /// The buffer of the block before, to be used again.
+    pub fn take_spare(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Goes on with everything that is under way or due. To be called every turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::append`].
+    pub fn proceed(&mut self, now: Micros) -> Result<(), JournalError> {
+        self.now = now;
+        loop {
+            let mut has_moved = false;
+            while let Some(completion) = self.disk.completion() {
+                self.complete(completion)?;
+                has_moved = true;
+            }
+            has_moved |= self.begin_next();
+            has_moved |= self.start_write()?;
+            has_moved |= self.start_sync()?;
+            has_moved |= self.publish_snapshot()?;
+            if !has_moved {
+                break;
+            }
+        }
+        self.retain_in_time()
+    }
+
+    /// When [`Log::proceed`] has something to do even if nothing completes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Micros> {
+        let retry = self.stall.as_ref().map(|stall| stall.retry_at);
+        let mark = self.mark_due.filter(|_| self.stall.is_none());
+        let sync = self.sync_due.filter(|_| self.syncing.is_none());
+        [retry, mark, sync, self.retention_due].into_iter().flatten().min()
+    }
+
+    /// Everything is to be made durable, with the events that wait behind it. The barrier must be open.
+    pub fn end(&mut self, waiting: Waiting) {
+        self.is_ending = true;
+        self.abandon_snapshot();
+        for (index, (block, lines)) in waiting.blocks.into_iter().enumerate() {
+            let kind = if index == 0 { Kind::WaitingFirst } else { Kind::Waiting };
+            self.queue.push_back((kind, block, lines));
+        }
+    }
+
+    /// After [`Log::end`]: all of it is durable, and a mark says so.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.is_ending
+            && self.pending.is_none()
+            && self.queue.is_empty()
+            && self.is_marked
+            && self.durable == self.chain.position
+    }
+
+    /// Where to begin to make the state of a place. `None`: it is not kept any more.
+    #[must_use]
+    pub fn start_for(&self, next: u128) -> Option<Start> {
+        self.catalog.start_for(next)
+    }
+
+    /// Reads blocks from a cursor on.
+    #[must_use]
+    pub fn reader(&mut self, from: u128) -> Reader {
+        Reader::new(from)
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened.
+    pub fn snapshot_reader(&mut self, info: SnapshotInfo) -> Result<SnapshotReader, JournalError> {
+        SnapshotReader::open(&mut *self.disk, self.meta.id, info)
+    }
+
+    /// What readers read from.
+    pub fn disk(&mut self) -> &mut dyn Disk {
+        &mut *self.disk
+    }
+
+    /// Opens the segment that holds the block at a cursor.
+    pub(crate) fn open_segment(&mut self, cursor: u128) -> Result<SegmentScan, JournalError> {
+        let gone = || JournalError::new(format!("the block of number {cursor} is not kept any more"));
+        let index = self.catalog.segment_of(cursor).ok_or_else(gone)?;
+        let segment = &self.catalog.segments[index];
+        let (name, len) = (segment.name(), segment.len);
+        let scan = SegmentScan::open(&mut *self.disk, self.meta.id, &name, len)?;
+        scan.ok_or_else(|| JournalError::damage(&name, 0, "no segment of this journal"))
+    }
+
+    /// Bytes of a segment that are complete.
+    pub(crate) fn segment_len(&self, first: u128) -> Option<u64> {
+        let index = self.catalog.segment_of(first)?;
+        let segment = &self.catalog.segments[index];
+        (segment.first == first).then_some(segment.len)
+    }
+
+    fn id(&self) -> JournalId {
+        self.meta.id
+    }
+
+    fn begin(&mut self, kind: Kind, bytes: Vec<u8>, to: u128, events: u32) {
+        self.clock_ms = self.disk.clock_ms();
+        let header = Header {
+            kind,
+            len: (bytes.len() - BLOCK_HEADER) as u32,
+            events,
+            from: self.chain.cursor,
+            to,
+            durable: 0,
+            time_ms: self.clock_ms,
+            previous: 0,
+        };
+        self.mark_due = None;
+        self.pending = Some(Pending { header, bytes, sealed: None, ticket: None });
+    }
+
+    /// Begins a block that nobody but the journal asks for: of the end, or a mark.
+    fn begin_next(&mut self) -> bool {
+        if self.pending.is_some() {
+            return false;
+        }
+        if let Some((kind, block, lines)) = self.queue.pop_front() {
+            self.begin(kind, block, self.chain.cursor, lines);
+            return true;
+        }
+        let is_all_durable = self.durable == self.chain.position && self.syncing.is_none();
+        let is_due = self.is_ending || self.mark_due.is_some_and(|at| at <= self.now);
+        if is_due && is_all_durable && !self.is_marked {
+            self.begin(Kind::Mark, vec![0; BLOCK_HEADER], self.chain.cursor, 0);
+            return true;
+        }
+        false
+    }
+
+    /// Submits what is left of the pending block.
+    fn start_write(&mut self) -> Result<bool, JournalError> {
+        let is_waiting = self.stall.as_ref().is_some_and(|stall| stall.retry_at > self.now);
+        let Some(mut pending) = self.pending.take_if(|pending| pending.ticket.is_none() && !is_waiting)
+        else {
+            return Ok(false);
+        };
+        match self.place(&mut pending) {
+            Ok(file) => {
+                let at = pending.sealed.map_or(0, |sealed| sealed.offset);
+                pending.ticket = Some(self.disk.write(file, at, std::mem::take(&mut pending.bytes)));
+                self.pending = Some(pending);
+                Ok(true)
+            }
+            Err(error) => {
+                self.pending = Some(pending);
+                self.fail_or_stall(&error, "cannot make", &segment_name(self.chain.cursor))?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Gives the pending block its place, in a new segment if need be.
+    fn place(&mut self, pending: &mut Pending) -> io::Result<FileId> {
+        if let (Some(file), Some(_)) = (self.active, pending.sealed) {
+            return Ok(file);
+        }
+        if self.must_roll(&pending.header) {
+            self.close_segment();
+        }
+        let file = match self.active {
+            Some(file) => file,
+            None => self.make_segment()?,
+        };
+        pending.header.durable = self.durable;
+        pending.header.previous = self.chain.previous;
+        let hash = pending.header.seal(&mut pending.bytes, self.meta.id, self.chain.position);
+        pending.sealed = Some(Sealed { offset: self.offset, hash });
+        Ok(file)
+    }
+
+    /// A block that moves the cursor begins a new segment if it does not fit the active one.
+    fn must_roll(&self, header: &Header) -> bool {
+        let Some(segment) = self.catalog.segments.back() else { return true };
+        let is_too_long = self.offset + header.block_len() > self.settings.segment_bytes;
+        header.kind == Kind::Events
+            && self.active.is_some()
+            && segment.first < self.chain.cursor
+            && (is_too_long || self.is_segment_old())
+    }
+
+    fn close_segment(&mut self) {
+        let Some(file) = self.active.take() else { return };
+        if self.durable < self.chain.position || self.is_syncing(file) {
+            self.unsynced.push_back((file, self.chain.position, self.chain.cursor));
+        } else {
+            self.disk.close(file);
+        }
+    }
+
+    fn is_syncing(&self, file: FileId) -> bool {
+        self.syncing.as_ref().is_some_and(|syncing| syncing.file == file)
+    }
+
+    fn make_segment(&mut self) -> io::Result<FileId> {
+        let name = segment_name(self.chain.cursor);
+        let time_ms = self.clock_ms;
+        let header = SegmentHeader {
+            id: self.id(),
+            first: self.chain.cursor,
+            base: self.chain.position,
+            previous: self.chain.previous,
+            durable: self.durable,
+            time_ms,
+            is_origin: self.catalog.segments.is_empty(),
+        };
+        let file = self.disk.create(&name)?;
+        if let Err(error) = self.disk.write_at(file, 0, &header.encode()) {
+            self.disk.close(file);
+            return Err(error);
+        }
+        let len = SEGMENT_HEADER as u64;
+        self.catalog.segments.push_back(Segment { first: header.first, len, time_ms });
+        self.active = Some(file);
+        self.offset = len;
+        self.chain.position += len;
+        self.is_folder_dirty = true;
+        Ok(file)
+    }
+
+    fn complete(&mut self, completion: Completion) -> Result<(), JournalError> {
+        if self.pending.as_ref().is_some_and(|pending| pending.ticket == Some(completion.ticket)) {
+            self.complete_write(completion)
+        } else if self.syncing.as_ref().is_some_and(|syncing| syncing.ticket == completion.ticket) {
+            self.complete_sync(completion)
+        } else {
+            self.complete_snapshot_sync(completion)
+        }
+    }
+
+    fn complete_write(&mut self, completion: Completion) -> Result<(), JournalError> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        pending.ticket = None;
+        pending.bytes = completion.bytes;
+        let written = match completion.result {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            result => result,
+        };
+        match (written, &mut pending.sealed) {
+            (Ok(written), Some(sealed)) if written < pending.bytes.len() => {
+                sealed.offset += written as u64;
+                pending.bytes.drain(..written);
+                self.pending = Some(pending);
+                Ok(())
+            }
+            (Ok(_), sealed) => {
+                let hash = sealed.map_or(0, |sealed| sealed.hash);
+                self.finish_block(&pending.header, hash);
+                self.spare = pending.bytes;
+                Ok(())
+            }
+            (Err(error), _) => {
+                self.pending = Some(pending);
+                let name = self.catalog.segments.back().map(Segment::name).unwrap_or_default();
+                self.fail_or_stall(&error, "cannot write to", &name)
+            }
+        }
+    }
+
+    /// The block is in the file.
+    fn finish_block(&mut self, header: &Header, hash: u64) {
+        let len = header.block_len();
+        self.offset += len;
+        self.chain = Chain { previous: hash, cursor: header.to, position: self.chain.position + len };
+        if let Some(segment) = self.catalog.segments.back_mut() {
+            segment.len = self.offset;
+            segment.time_ms = header.time_ms;
+        }
+        self.appended_bytes += len;
+        self.stall = None;
+        self.is_marked = header.kind == Kind::Mark;
+        match self.settings.sync {
+            _ if self.is_ending || self.is_marked => self.sync_goal = self.chain.position,
+            SyncMode::Always => self.sync_goal = self.chain.position,
+            SyncMode::Interval => {
+                self.sync_due.get_or_insert(self.now + self.settings.interval);
+            }
+            SyncMode::Never => {}
+        }
+    }
+
+    /// No room: wait, and try again. Anything else is the end.
+    fn fail_or_stall(&mut self, error: &io::Error, what: &str, file: &str) -> Result<(), JournalError> {
+        let sentence = JournalError::io(what, file, error);
+        if !is_full(error) {
+            return Err(sentence);
+        }
+        self.stall = Some(Stall { reason: sentence.to_string(), retry_at: self.now + RETRY });
+        Ok(())
+    }
+
+    /// Submits the next sync that is due.
+    fn start_sync(&mut self) -> Result<bool, JournalError> {
+        if self.sync_due.is_some_and(|at| at <= self.now) {
+            self.sync_due = None;
+            self.sync_goal = self.chain.position;
+        }
+        if self.syncing.is_some() || self.durable >= self.sync_goal {
+            return Ok(false);
+        }
+        let next = match self.unsynced.pop_front() {
+            Some((file, position, cursor)) => Some((file, position, cursor, true)),
+            None => self.active.map(|file| (file, self.chain.position, self.chain.cursor, false)),
+        };
+        let Some((file, position, cursor, is_closing)) = next else { return Ok(false) };
+        self.sync_folder()?;
+        let ticket = self.disk.sync(file);
+        self.syncing = Some(Syncing { ticket, file, position, cursor, is_closing });
+        Ok(true)
+    }
+
+    fn sync_folder(&mut self) -> Result<(), JournalError> {
+        if std::mem::take(&mut self.is_folder_dirty) {
+            self.disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))?;
+        }
+        Ok(())
+    }
+
+    fn complete_sync(&mut self, completion: Completion) -> Result<(), JournalError> {
+        let Some(syncing) = self.syncing.take() else { return Ok(()) };
+        if let Err(error) = completion.result {
+            return Err(JournalError::io("cannot sync", "a segment", &error));
+        }
+        if syncing.is_closing {
+            self.disk.close(syncing.file);
+            self.retain()?;
+        }
+        self.syncs += 1;
+        self.durable = self.durable.max(syncing.position);
+        self.durable_cursor = self.durable_cursor.max(syncing.cursor);
+        if self.durable == self.chain.position && !self.is_marked {
+            self.mark_due = Some(self.now + MARK_DELAY);
+        }
+        Ok(())
+    }
+}

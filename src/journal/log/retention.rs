@@ -1,0 +1,77 @@
+//! Retention: what is older or more than it may be goes, oldest first, but never what the next start needs.
+
+use super::{JournalError, Log};
+use crate::{
+    journal::catalog::{Segment, Unneeded},
+    time::SECOND,
+};
+use std::io;
+
+impl Log {
+    /// The active segment covers as much time as a fourth of what is kept.
+    pub(super) fn is_segment_old(&self) -> bool {
+        let Some(limit_ms) = self.settings.retention_ms else { return false };
+        let before =
+            self.catalog.segments.len().checked_sub(2).map(|index| self.catalog.segments[index].time_ms);
+        let begun = before.unwrap_or(self.begun_ms);
+        self.clock_ms.saturating_sub(begun) > limit_ms / 4
+    }
+
+    /// Time wants a segment to go that the next start still needs.
+    pub(super) fn time_wants_snapshot(&self) -> bool {
+        self.catalog.segments.len() > 1
+            && self.catalog.segments.front().is_some_and(|segment| self.is_expired(segment))
+            && self.has_events_behind_snapshot()
+            && self.catalog.oldest_unneeded().is_none()
+    }
+
+    fn is_expired(&self, segment: &Segment) -> bool {
+        let limit = self.settings.retention_ms;
+        limit.is_some_and(|limit| segment.time_ms.saturating_add(limit) < self.clock_ms)
+    }
+
+    /// Looks once a second for what has become too old.
+    pub(super) fn retain_in_time(&mut self) -> Result<(), JournalError> {
+        if self.retention_due.is_some_and(|at| at <= self.now) {
+            self.retention_due = Some(self.now + SECOND);
+            self.clock_ms = self.disk.clock_ms();
+            self.retain()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is more or older than may be kept.
+    pub(super) fn retain(&mut self) -> Result<(), JournalError> {
+        while let Some(unneeded) = self.catalog.oldest_unneeded() {
+            let is_too_much = self.catalog.bytes() > self.settings.retention_bytes;
+            let is_too_old = self.catalog.segments.front().is_some_and(|segment| self.is_expired(segment));
+            let is_useless = matches!(unneeded, Unneeded::Snapshot(index)
+                if self.catalog.snapshots[index].from < self.catalog.segments[0].first);
+            let goes = match unneeded {
+                Unneeded::Segment => is_too_much || is_too_old,
+                Unneeded::Snapshot(_) => is_too_much || is_useless,
+            };
+            if !goes {
+                break;
+            }
+            self.remove(unneeded)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, unneeded: Unneeded) -> Result<(), JournalError> {
+        let name = match unneeded {
+            Unneeded::Segment => {
+                self.catalog.has_origin = false;
+                self.catalog.segments.pop_front().map(|segment| segment.name()).unwrap_or_default()
+            }
+            Unneeded::Snapshot(index) => self.catalog.snapshots.remove(index).name(),
+        };
+        match self.disk.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::io("cannot remove", &name, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

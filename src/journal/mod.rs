@@ -1,0 +1,84 @@
+//! The journal: everything that is released, on disk before anybody is sent it (docs/SPEC.md section 8).
+//!
+//! Pure, like the engine: no file descriptor and no clock. It is given a [`Disk`](crate::disk::Disk), is told the time, and hands out blocks.
+//!
+//! # Files
+//!
+//! | file | what it is | module |
+//! | --- | --- | --- |
+//! | `journal.lock` | locked by whoever may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
+//! | `journal.meta` | id, epoch, older epochs, identity of the lock file; replaced as a whole | [`meta`] |
+//! | `FIRST.fnj` | a segment: a header, then blocks | [`segment`], [`block`] |
+//! | `A-B.fns` | a snapshot of the follow graph | [`snapshot`] |
+//!
+//! FIRST, A and B are cursors with 20 digits. A *position* counts the bytes of all segments since the journal was made. The hash of
+//! a block is seeded with journal and position, and contains the hash of the block before. So a block proves itself, its place, and everything
+//! before it.
+//!
+//! # Life of a block
+//!
+//! 1. [`Log::append`] takes what was released in a turn. The block is *pending*: the barrier is closed.
+//! 2. Its write is complete: it is *appended*, and survives the end of the process. With `interval` and `never` the barrier opens: users
+//!    are sent it.
+//! 3. A sync that began after that is complete: it is *durable*, and survives the end of the machine. With `always` the barrier opens now.
+//!    Sources are acknowledged what is durable.
+//!
+//! One block is in flight at a time. While the barrier is closed sources are not read, so nothing piles up.
+//!
+//! # What happens when something dies
+//!
+//! | at this moment | the next start |
+//! | --- | --- |
+//! | the process, before a write is complete | what was written of the block is a torn tail, and is cut; nobody was sent any of it |
+//! | the process, later | finds the block |
+//! | the machine, before a sync is complete | finds a prefix of what was not synced; the rest is a torn tail |
+//! | either, while a segment is made | the new file has no whole header, or is not there: it is removed, and made again |
+//! | either, while a snapshot is written | a temporary file, which is removed |
+//! | either, while a segment is removed | it is there or not: the journal begins at the oldest segment |
+//! | either, while the torn tail is cut | cuts it again: nothing is appended before the cut is durable |
+//! | either, while `journal.meta` is replaced | finds the old one or the new one |
+//!
+//! # Torn tail or damage
+//!
+//! Pages that were not synced reach the disk in any order, so a bad block may be followed by a good one after a power cut. Each block and
+//! each segment header carries a *mark*: the position up to which the journal was durable when it was written. A bad block above every
+//! mark that can be read is the torn tail. A bad block below a mark is damage, and the server refuses to start ([`recover`]).
+//!
+//! # Limits
+//!
+//! Memory: one block in flight (what is released in a turn), one window of 256 KiB per reader, one piece of a snapshot. Reading never takes
+//! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one snapshot that is being written, and
+//! never less than what the next start needs.
+
+#![forbid(unsafe_code)]
+
+pub mod block;
+mod catalog;
+mod error;
+mod log;
+pub mod meta;
+mod reader;
+pub mod recover;
+mod scan;
+mod segment;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+mod waiting;
+mod walk;
+
+pub use catalog::Start;
+pub use error::JournalError;
+pub use log::{Log, Settings, SyncMode};
+pub use reader::{Block, Read, Reader};
+pub use recover::{Opening, Recovered, Report, Step, open};
+pub use waiting::{Waiting, WaitingLines};
+
+/// The cursor behind the highest number.
+pub(crate) const END: u128 = 1 << 64;
+
+/// Reads a cursor of exactly 20 digits.
+fn parse_number(digits: &str) -> Option<u128> {
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|&number| is_number && number <= END)
+}

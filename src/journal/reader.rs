@@ -1,0 +1,98 @@
+//! Reads blocks of a running journal, for those who resume: in pieces, and without waiting for the disk.
+
+#![forbid(unsafe_code)]
+
+use super::{JournalError, block::Kind, log::Log, scan};
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Here is a block.
+    Block,
+    /// What comes next is not in memory yet: come back next turn.
+    Later,
+    /// That was all that has been appended.
+    End,
+}
+
+/// Released lines.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// The cursor before them.
+    pub from: u128,
+    /// The cursor behind them. Numbers in between without a line were given up, or rejected.
+    pub to: u128,
+    lines: Vec<u8>,
+}
+
+impl Block {
+    /// The lines, as they were released.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
+/// See the [module](self). It holds a file open: [`Reader::close`] it.
+#[derive(Debug)]
+pub struct Reader {
+    from: u128,
+    scan: Option<scan::SegmentScan>,
+}
+
+impl Reader {
+    pub(crate) fn new(from: u128) -> Self {
+        Self { from, scan: None }
+    }
+
+    /// Closes the file.
+    pub fn close(self, log: &mut Log) {
+        if let Some(scan) = self.scan {
+            scan.close(log.disk());
+        }
+    }
+
+    /// The next block that ends above where the reader was told to begin. Only what has been appended is handed out.
+    ///
+    /// # Errors
+    ///
+    /// If what was asked for is not kept any more, cannot be read, or is damaged.
+    pub fn next(&mut self, log: &mut Log, block: &mut Block) -> Result<Read, JournalError> {
+        loop {
+            if self.from >= log.appended_cursor() {
+                return Ok(Read::End);
+            }
+            let Some(scan) = &mut self.scan else {
+                self.scan = Some(log.open_segment(self.from)?);
+                continue;
+            };
+            if let Some(len) = log.segment_len(scan.header.first) {
+                scan.extend(len);
+            }
+            match scan.next(log.disk(), false)? {
+                scan::Step::Block(header) if header.kind == Kind::Events && header.to > self.from => {
+                    self.from = header.to;
+                    block.from = header.from;
+                    block.to = header.to;
+                    block.lines.clear();
+                    block.lines.extend_from_slice(scan.payload());
+                    return Ok(Read::Block);
+                }
+                scan::Step::Block(_) => {}
+                scan::Step::Later => return Ok(Read::Later),
+                scan::Step::End => {
+                    if let Some(scan) = self.scan.take() {
+                        scan.close(log.disk());
+                    }
+                }
+                scan::Step::Bad => {
+                    return Err(JournalError::damage(
+                        &scan.name,
+                        scan.offset,
+                        "no block that continues the journal",
+                    ));
+                }
+            }
+        }
+    }
+}

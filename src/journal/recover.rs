@@ -1,0 +1,371 @@
+//! Opening a journal: the newest snapshot, what came after it, and the decision what a bad block means.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError, Log, Settings,
+    block::{Header, Kind},
+    catalog::{Catalog, Start},
+    meta::Meta,
+    segment::{SEGMENT_HEADER, SegmentHeader},
+    snapshot::{SnapshotInfo, SnapshotRead, SnapshotReader, Trailer},
+    waiting::WaitingLines,
+    walk::{WalkEnd, walk},
+};
+use crate::{
+    disk::{Disk, Identity},
+    epoch::Epoch,
+    time::Micros,
+};
+use std::io;
+
+/// What is handed out, in this order: edges, then the cursor, then lines, then waiting events.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Edges of the graph: (follower, followed).
+    Edges(&'a [(u64, u64)]),
+    /// What follows begins here.
+    Cursor(u128),
+    /// Released lines.
+    Lines {
+        /// The cursor before them.
+        from: u128,
+        /// The cursor behind them.
+        to: u128,
+        /// The lines.
+        lines: &'a [u8],
+    },
+    /// An event that waited at a graceful end. An empty line: a rejected one, which uses up its number.
+    Waiting(u64, &'a [u8]),
+}
+
+/// An opened journal.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Ready to append, with everything that was recovered durable.
+    pub log: Log,
+    /// What was found, for the log.
+    pub report: Report,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The journal was made now.
+    pub is_new: bool,
+    /// It holds nothing: `firstSequence` counted.
+    pub is_empty: bool,
+    /// The snapshot that it began with.
+    pub snapshot: Option<SnapshotInfo>,
+    /// Bytes of segments that were read.
+    pub bytes: u64,
+    /// Bytes of the torn tail, which was cut.
+    pub cut_bytes: u64,
+    /// Events that waited.
+    pub waiting: usize,
+    /// This file system does not tell a file from its copy.
+    pub is_identity_unknown: bool,
+    /// Snapshots that are damaged, and could be done without.
+    pub damaged_snapshots: Vec<String>,
+}
+
+/// What to open it with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// How it is kept.
+    pub settings: Settings,
+    /// The first number of an empty journal.
+    pub first_sequence: u128,
+    /// The epoch of a new journal. `None`: drawn at random.
+    pub epoch: Option<Epoch>,
+    /// The time.
+    pub now: Micros,
+}
+
+/// Opens the journal of a folder that this process alone may write to, and makes it if there is none. `apply` is handed what the
+/// state is made of, and may refuse a line with the reason.
+///
+/// # Errors
+///
+/// If it is a copy, damaged, or cannot be read or written: one sentence.
+pub fn open(
+    mut disk: Box<dyn Disk>,
+    opening: &Opening,
+    apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
+) -> Result<Recovered, JournalError> {
+    let mut report = Report::default();
+    let mut catalog = Catalog::list(&mut *disk)?;
+    let meta = match Meta::load(&mut *disk)? {
+        Some(meta) => {
+            check_identity(&mut *disk, meta.lock, &mut report)?;
+            meta
+        }
+        None => make(&mut *disk, &catalog, opening.epoch, &mut report)?,
+    };
+    for leftover in std::mem::take(&mut catalog.leftovers) {
+        disk.remove(&leftover).map_err(|error| JournalError::io("cannot remove", &leftover, &error))?;
+    }
+    let end = recover(&mut *disk, &meta, &mut catalog, apply, &mut report)?;
+    if end.is_damaged() {
+        return Err(damage(&catalog, &end));
+    }
+    cut(&mut *disk, &mut catalog, &end, &mut report)?;
+    report.is_empty = catalog.segments.is_empty();
+    report.bytes = end.bytes;
+    make_durable(&mut *disk, &catalog, &end)?;
+    if report.is_empty {
+        apply(Step::Cursor(opening.first_sequence)).map_err(JournalError::new)?;
+    }
+    let log = Log::start(disk, meta, catalog, end.chain, opening)?;
+    report.is_empty |= log.is_fresh();
+    Ok(Recovered { log, report })
+}
+
+fn check_identity(disk: &mut dyn Disk, recorded: Identity, report: &mut Report) -> Result<(), JournalError> {
+    let found =
+        disk.identity().map_err(|error| JournalError::io("cannot look at", "journal.lock", &error))?;
+    if !found.is_stable() || !recorded.is_stable() {
+        report.is_identity_unknown = true;
+        return Ok(());
+    }
+    if found == recorded {
+        return Ok(());
+    }
+    Err(JournalError::new(
+        "the folder is a copy of a journal (its journal.lock is another file than the one recorded); to go on with the copy under an epoch of its own, run `fortnight journal fork` on it"
+            .to_owned(),
+    ))
+}
+
+fn make(
+    disk: &mut dyn Disk,
+    catalog: &Catalog,
+    epoch: Option<Epoch>,
+    report: &mut Report,
+) -> Result<Meta, JournalError> {
+    if !catalog.segments.is_empty() || !catalog.snapshots.is_empty() {
+        return Err(JournalError::new(
+            "journal.meta is missing, but there are segments; restore it from a backup of this journal"
+                .to_owned(),
+        ));
+    }
+    let mut meta =
+        Meta::draw(disk).map_err(|error| JournalError::io("cannot make", "journal.meta", &error))?;
+    meta.epoch = epoch.unwrap_or(meta.epoch);
+    meta.store(disk)?;
+    report.is_new = true;
+    report.is_identity_unknown = !meta.lock.is_stable();
+    Ok(meta)
+}
+
+/// Reads the newest snapshot that is whole, and all blocks after it.
+pub(crate) fn recover(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    catalog: &mut Catalog,
+    apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
+    report: &mut Report,
+) -> Result<WalkEnd, JournalError> {
+    if catalog.segments.is_empty() {
+        if let Some(info) = catalog.snapshots.last() {
+            let what = "there is a snapshot, but no segment";
+            return Err(JournalError::damage(&info.name(), 0, what));
+        }
+        return Ok(WalkEnd { chain: None, mark: 0, bad: None, bytes: 0 });
+    }
+    catalog.has_origin = is_origin(disk, meta, catalog)?;
+    let (start, mark) = choose_start(disk, meta, catalog, report)?;
+    if let Some(info) = start.snapshot {
+        load(disk, meta, info, apply)?;
+    }
+    report.snapshot = start.snapshot;
+    apply(Step::Cursor(start.from)).map_err(JournalError::new)?;
+    let first = catalog.segment_of(start.from).unwrap_or(0);
+    let mut waiting: Vec<Vec<u8>> = Vec::new();
+    let segments = catalog.segments.make_contiguous();
+    let end = walk(disk, meta.id, segments, first, mark, &mut |header, payload, place| {
+        match header.kind {
+            Kind::Events => waiting.clear(),
+            Kind::WaitingFirst => waiting = vec![payload.to_vec()],
+            Kind::Waiting => waiting.push(payload.to_vec()),
+            Kind::Mark => {}
+        }
+        apply_block(header, payload, start.from, apply)
+            .map_err(|reason| JournalError::damage(place.file, place.end - header.block_len(), &reason))
+    })?;
+    for (number, line) in waiting.iter().flat_map(|payload| WaitingLines::new(payload)) {
+        report.waiting += 1;
+        apply(Step::Waiting(number, line)).map_err(JournalError::new)?;
+    }
+    Ok(end)
+}
+
+fn apply_block(
+    header: &Header,
+    lines: &[u8],
+    from: u128,
+    apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    if header.kind != Kind::Events || header.to <= from {
+        return Ok(());
+    }
+    apply(Step::Lines { from: header.from, to: header.to, lines })
+}
+
+/// Whether the graph is empty before the oldest segment.
+pub(crate) fn is_origin(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> Result<bool, JournalError> {
+    let Some(segment) = catalog.segments.front() else { return Ok(false) };
+    let name = segment.name();
+    let failed = |error: io::Error| JournalError::io("cannot read", &name, &error);
+    let file = disk.open(&name).map_err(failed)?;
+    let mut bytes = [0; SEGMENT_HEADER];
+    let read = disk.read_at(file, 0, &mut bytes);
+    disk.close(file);
+    read.map_err(failed)?;
+    let header = SegmentHeader::decode(&bytes, meta.id);
+    // A segment that nobody finished making is the only one, and begins the journal.
+    Ok(header.map_or(catalog.segments.len() == 1 && catalog.snapshots.is_empty(), |header| header.is_origin))
+}
+
+/// The newest snapshot that is whole, or the origin; and up to where that says the journal was durable.
+fn choose_start(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    catalog: &Catalog,
+    report: &mut Report,
+) -> Result<(Start, u64), JournalError> {
+    let oldest = catalog.segments.front().map_or(0, |segment| segment.first);
+    let mut damage = None;
+    for &info in catalog.snapshots.iter().rev().filter(|info| info.from >= oldest) {
+        match verify(disk, meta, info) {
+            Ok(trailer) => return Ok((Start { snapshot: Some(info), from: info.from }, trailer.position)),
+            Err(error) if error.damage_place().is_some() => {
+                report.damaged_snapshots.push(info.name());
+                damage = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if catalog.has_origin {
+        return Ok((Start { snapshot: None, from: oldest }, 0));
+    }
+    Err(damage.unwrap_or_else(|| {
+        let what = "the segments before it are gone, and there is no snapshot to begin with";
+        JournalError::damage(&catalog.segments[0].name(), 0, what)
+    }))
+}
+
+/// Reads a whole snapshot.
+pub(crate) fn verify(disk: &mut dyn Disk, meta: &Meta, info: SnapshotInfo) -> Result<Trailer, JournalError> {
+    let mut trailer = None;
+    read_snapshot(disk, meta, info, &mut |_| Ok(()), &mut trailer)?;
+    trailer.ok_or_else(|| JournalError::damage(&info.name(), 0, "it has no end"))
+}
+
+fn load(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    info: SnapshotInfo,
+    apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
+) -> Result<(), JournalError> {
+    read_snapshot(disk, meta, info, &mut |edges| apply(Step::Edges(edges)), &mut None)
+}
+
+/// Is handed edges, and may refuse them with the reason.
+type EachEdges<'a> = &'a mut dyn FnMut(&[(u64, u64)]) -> Result<(), String>;
+
+fn read_snapshot(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    info: SnapshotInfo,
+    each: EachEdges<'_>,
+    trailer: &mut Option<Trailer>,
+) -> Result<(), JournalError> {
+    let mut reader = SnapshotReader::open(disk, meta.id, info)?;
+    let mut edges = Vec::new();
+    let read = loop {
+        match reader.next(disk, true, &mut edges) {
+            Ok(SnapshotRead::Edges) => match each(&edges) {
+                Ok(()) => {}
+                Err(reason) => break Err(JournalError::new(reason)),
+            },
+            Ok(SnapshotRead::Later) => {}
+            Ok(SnapshotRead::Done(found)) => {
+                *trailer = Some(found);
+                break Ok(());
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    reader.close(disk);
+    read
+}
+
+/// The sentence for a journal that ends below a mark.
+pub(crate) fn damage(catalog: &Catalog, end: &WalkEnd) -> JournalError {
+    match &end.bad {
+        Some(bad) => {
+            let name = catalog.segments[bad.segment].name();
+            JournalError::damage(
+                &name,
+                bad.offset,
+                "what stands there is not what was written, and it was durable",
+            )
+        }
+        None => {
+            let last = catalog.segments.back();
+            let (name, len) =
+                last.map_or_else(|| (String::new(), 0), |segment| (segment.name(), segment.len));
+            JournalError::damage(&name, len, "the journal ends there, and it was durable beyond that")
+        }
+    }
+}
+
+/// Erases the torn tail.
+pub(crate) fn cut(
+    disk: &mut dyn Disk,
+    catalog: &mut Catalog,
+    end: &WalkEnd,
+    report: &mut Report,
+) -> Result<(), JournalError> {
+    let Some(bad) = &end.bad else { return Ok(()) };
+    let keeps_part = bad.offset > 0;
+    let keep = bad.segment + usize::from(keeps_part);
+    while catalog.segments.len() > keep {
+        let Some(segment) = catalog.segments.pop_back() else { break };
+        report.cut_bytes += segment.len;
+        let name = segment.name();
+        disk.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
+    }
+    if keeps_part && let Some(segment) = catalog.segments.back_mut() {
+        report.cut_bytes += segment.len - bad.offset;
+        segment.len = bad.offset;
+        let name = segment.name();
+        let truncated = disk.open(&name).and_then(|file| {
+            let truncated = disk.truncate(file, bad.offset).and_then(|()| disk.sync_at_once(file));
+            disk.close(file);
+            truncated
+        });
+        truncated.map_err(|error| JournalError::io("cannot cut", &name, &error))?;
+    }
+    disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))
+}
+
+/// Makes what was recovered durable: all segments that end above the highest mark.
+fn make_durable(disk: &mut dyn Disk, catalog: &Catalog, end: &WalkEnd) -> Result<(), JournalError> {
+    let mut position = end.chain.map_or(0, |chain| chain.position);
+    for segment in catalog.segments.iter().rev() {
+        if position < end.mark {
+            break;
+        }
+        let name = segment.name();
+        let synced = disk.open(&name).and_then(|file| {
+            let synced = disk.sync_at_once(file);
+            disk.close(file);
+            synced
+        });
+        synced.map_err(|error| JournalError::io("cannot sync", &name, &error))?;
+        position = position.saturating_sub(segment.len);
+    }
+    disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))
+}

@@ -1,0 +1,207 @@
+//! Reads a segment's blocks, one after the other, and believes none that the chain of hashes does not prove.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError,
+    block::{self, ALIGNMENT, BLOCK_HEADER, Header},
+    meta::JournalId,
+    segment::{SEGMENT_HEADER, SegmentHeader},
+    snapshot::read,
+};
+use crate::disk::{Disk, FileId};
+use std::{io, ops::Range};
+
+/// Bytes that are read at once. A block that is longer is read as a whole.
+const WINDOW: usize = 256 << 10;
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Here is a block.
+    Block(Header),
+    /// The segment ends here.
+    End,
+    /// What comes next is not in memory yet.
+    Later,
+    /// What stands here is no block that continues the chain.
+    Bad,
+}
+
+/// What the next block must continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) previous: u64,
+    pub(crate) cursor: u128,
+    /// The position of the next byte.
+    pub(crate) position: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct SegmentScan {
+    id: JournalId,
+    pub(crate) name: String,
+    file: FileId,
+    pub(crate) header: SegmentHeader,
+    pub(crate) chain: Chain,
+    /// Where the next block begins, and where the file ends.
+    pub(crate) offset: u64,
+    end: u64,
+    window: Vec<u8>,
+    window_at: u64,
+    payload: Range<usize>,
+}
+
+impl SegmentScan {
+    /// Opens a segment of `len` bytes. `None`: its header is none of this journal.
+    pub(crate) fn open(
+        disk: &mut dyn Disk,
+        id: JournalId,
+        name: &str,
+        len: u64,
+    ) -> Result<Option<Self>, JournalError> {
+        let file = disk.open(name).map_err(|error| JournalError::io("cannot open", name, &error))?;
+        let mut bytes = [0; SEGMENT_HEADER];
+        let whole = match read(disk, file, 0, &mut bytes, true) {
+            Ok(whole) => whole,
+            Err(error) => {
+                disk.close(file);
+                return Err(JournalError::io("cannot read", name, &error));
+            }
+        };
+        let Some(header) = SegmentHeader::decode(&bytes, id).filter(|_| whole) else {
+            disk.close(file);
+            return Ok(None);
+        };
+        Ok(Some(Self::new(id, name, len, file, header)))
+    }
+
+    /// Opens a segment whose header cannot be read, but should begin at this position, to look for marks.
+    pub(crate) fn open_without_header(
+        disk: &mut dyn Disk,
+        id: JournalId,
+        name: &str,
+        len: u64,
+        base: u64,
+    ) -> Result<Self, JournalError> {
+        let file = disk.open(name).map_err(|error| JournalError::io("cannot open", name, &error))?;
+        let header =
+            SegmentHeader { id, first: 0, base, previous: 0, durable: 0, time_ms: 0, is_origin: false };
+        Ok(Self::new(id, name, len, file, header))
+    }
+
+    fn new(id: JournalId, name: &str, len: u64, file: FileId, header: SegmentHeader) -> Self {
+        let offset = SEGMENT_HEADER as u64;
+        let chain = Chain {
+            previous: header.previous,
+            cursor: header.first,
+            position: header.base.saturating_add(offset),
+        };
+        let name = name.to_owned();
+        let window = Vec::new();
+        Self { id, name, file, header, chain, offset, end: len, window, window_at: 0, payload: 0..0 }
+    }
+
+    /// Closes the file.
+    pub(crate) fn close(self, disk: &mut dyn Disk) {
+        disk.close(self.file);
+    }
+
+    /// More has been written behind what was the end.
+    pub(crate) fn extend(&mut self, end: u64) {
+        self.end = end;
+    }
+
+    /// The payload of the block that was found last.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.window[self.payload.clone()]
+    }
+
+    /// The next block, which must continue the chain.
+    pub(crate) fn next(&mut self, disk: &mut dyn Disk, wait: bool) -> Result<Step, JournalError> {
+        if self.offset >= self.end {
+            return Ok(Step::End);
+        }
+        match self.look(disk, self.offset, self.chain.position, wait) {
+            Ok(Some((header, hash)))
+                if header.previous == self.chain.previous && header.from == self.chain.cursor =>
+            {
+                self.offset += header.block_len();
+                self.chain.position += header.block_len();
+                self.chain.previous = hash;
+                self.chain.cursor = header.to;
+                Ok(Step::Block(header))
+            }
+            Ok(_) => Ok(Step::Bad),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Later),
+            Err(error) => Err(JournalError::io("cannot read", &self.name, &error)),
+        }
+    }
+
+    /// The block at an offset, with its hash, if its own hash proves it.
+    fn look(
+        &mut self,
+        disk: &mut dyn Disk,
+        offset: u64,
+        position: u64,
+        wait: bool,
+    ) -> io::Result<Option<(Header, u64)>> {
+        let Some(bytes) = self.bytes(disk, offset, BLOCK_HEADER as u64, wait)? else { return Ok(None) };
+        let Some((header, hash)) = bytes.first_chunk().and_then(Header::decode) else { return Ok(None) };
+        let id = self.id;
+        let Some(bytes) = self.bytes(disk, offset, header.block_len(), wait)? else { return Ok(None) };
+        if block::hash(bytes, id, position) != hash {
+            return Ok(None);
+        }
+        let payload = (offset - self.window_at) as usize + BLOCK_HEADER;
+        self.payload = payload..payload + header.len as usize;
+        Ok(Some((header, hash)))
+    }
+
+    /// Bytes of the file. `None`: it ends before. Never more memory than the file has bytes.
+    fn bytes(&mut self, disk: &mut dyn Disk, offset: u64, len: u64, wait: bool) -> io::Result<Option<&[u8]>> {
+        if len > self.end.saturating_sub(offset) {
+            return Ok(None);
+        }
+        let len = len as usize;
+        let inside = offset
+            .checked_sub(self.window_at)
+            .map(|at| at as usize)
+            .filter(|at| at.saturating_add(len) <= self.window.len());
+        if let Some(at) = inside {
+            return Ok(Some(&self.window[at..at + len]));
+        }
+        let wanted = (self.end - offset).min(len.max(WINDOW) as u64) as usize;
+        let mut window = std::mem::take(&mut self.window);
+        window.resize(wanted, 0);
+        let filled = read(disk, self.file, offset, &mut window, wait);
+        if !matches!(filled, Ok(true)) {
+            return filled.map(|_| None);
+        }
+        self.window = window;
+        self.window_at = offset;
+        Ok(Some(&self.window[..len]))
+    }
+
+    /// Looks from here on for blocks whose own hash proves them, and for the highest of their marks. A mark says that everything
+    /// below it was durable.
+    pub(crate) fn highest_mark(&mut self, disk: &mut dyn Disk) -> Result<u64, JournalError> {
+        let mut mark = self.header.durable;
+        let mut offset = self.offset;
+        while offset + BLOCK_HEADER as u64 <= self.end {
+            let position = self.header.base.saturating_add(offset);
+            let found = self
+                .look(disk, offset, position, true)
+                .map_err(|error| JournalError::io("cannot read", &self.name, &error))?;
+            offset += match found {
+                Some((header, _)) => {
+                    mark = mark.max(header.durable);
+                    header.block_len()
+                }
+                None => ALIGNMENT as u64,
+            };
+        }
+        Ok(mark)
+    }
+}

@@ -1,0 +1,274 @@
+//! The journal on a simulated disk: what was appended is there again, however the process or the machine ended.
+
+use super::{
+    Block, JournalError, Log, Opening, Read, Recovered, Settings, Step, SyncMode, Waiting,
+    block::BLOCK_HEADER, open,
+};
+use crate::{
+    sim::{DiskFaults, SimFolder},
+    time::SECOND,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn settings(sync: SyncMode) -> Settings {
+    Settings { sync, interval: SECOND, segment_bytes: 2000, retention_bytes: 1 << 30, retention_ms: None }
+}
+
+/// What a journal says that there was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    edges: BTreeSet<(u64, u64)>,
+    cursor: u128,
+    lines: Vec<u8>,
+    waiting: Vec<(u64, Vec<u8>)>,
+}
+
+impl State {
+    fn apply(&mut self, step: Step<'_>) {
+        match step {
+            Step::Edges(edges) => self.edges.extend(edges),
+            Step::Cursor(cursor) => self.cursor = cursor,
+            Step::Lines { from, to, lines } => {
+                assert_eq!(from, self.cursor);
+                self.cursor = to;
+                self.lines.extend_from_slice(lines);
+            }
+            Step::Waiting(number, line) => self.waiting.push((number, line.to_vec())),
+        }
+    }
+}
+
+fn reopen(folder: &SimFolder, settings: Settings) -> Result<(Recovered, State), JournalError> {
+    let mut state = State::default();
+    let opening = Opening { settings, first_sequence: 1, epoch: None, now: 0 };
+    folder.set_now(0);
+    let recovered = open(Box::new(folder.disk()), &opening, &mut |step| {
+        state.apply(step);
+        Ok(())
+    })?;
+    Ok((recovered, state))
+}
+
+fn line_of(number: u64) -> Vec<u8> {
+    format!("{number}|B|{}\n", "x".repeat((number % 300) as usize)).into_bytes()
+}
+
+fn append(log: &mut Log, number: u64, now: u64) -> Result<Vec<u8>, JournalError> {
+    let line = line_of(number);
+    let mut bytes = vec![0; BLOCK_HEADER];
+    bytes.extend_from_slice(&line);
+    log.append(bytes, (u128::from(number), u128::from(number) + 1), 1, now)?;
+    Ok(line)
+}
+
+#[test]
+fn what_was_appended_is_there_after_the_process_has_ended() {
+    let folder = SimFolder::new(1);
+    let (recovered, state) = reopen(&folder, settings(SyncMode::Never)).unwrap();
+    assert!(recovered.report.is_new && recovered.report.is_empty);
+    assert_eq!(state.cursor, 1);
+    let mut log = recovered.log;
+    let epoch = log.epoch();
+    let mut all = Vec::new();
+    for number in 1..100 {
+        all.extend(append(&mut log, number, 0).unwrap());
+        assert!(log.is_open());
+    }
+    drop(log);
+    folder.end_process();
+    let (recovered, state) = reopen(&folder, settings(SyncMode::Never)).unwrap();
+    assert_eq!((state.cursor, &state.lines), (100, &all));
+    assert_eq!(recovered.log.epoch(), epoch);
+    assert!(folder.names().len() > 5, "the journal has several segments");
+    // A reader finds the same.
+    let mut log = recovered.log;
+    let mut reader = log.reader(50);
+    let mut block = Block::default();
+    let mut read = Vec::new();
+    while reader.next(&mut log, &mut block).unwrap() == Read::Block {
+        read.extend_from_slice(block.lines());
+    }
+    reader.close(&mut log);
+    assert!(read.starts_with(b"50|B|") && all.ends_with(&read));
+}
+
+#[test]
+fn events_that_wait_are_kept_until_something_is_released() {
+    let folder = SimFolder::new(2);
+    let (recovered, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+    let mut log = recovered.log;
+    append(&mut log, 1, 0).unwrap();
+    let mut waiting = Waiting::default();
+    waiting.push(5, b"5|B\n");
+    waiting.push(7, b"");
+    log.end(waiting);
+    log.proceed(0).unwrap();
+    assert!(log.has_ended());
+    drop(log);
+    folder.end_machine();
+    for _ in 0..2 {
+        let (_, state) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+        assert_eq!(state.waiting, [(5, b"5|B\n".to_vec()), (7, Vec::new())]);
+        assert_eq!(state.cursor, 2);
+    }
+    let (recovered, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+    let mut log = recovered.log;
+    append(&mut log, 2, 0).unwrap();
+    drop(log);
+    let (_, state) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+    assert_eq!(state.waiting, []);
+}
+
+#[test]
+fn a_flipped_bit_below_a_mark_is_damage_and_is_named() {
+    let folder = SimFolder::new(3);
+    let (recovered, _) = reopen(&folder, settings(SyncMode::Always)).unwrap();
+    let mut log = recovered.log;
+    for number in 1..60 {
+        append(&mut log, number, 0).unwrap();
+    }
+    log.end(Waiting::default());
+    log.proceed(0).unwrap();
+    assert!(log.has_ended());
+    drop(log);
+    let files = folder.names();
+    let segments: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".fnj")).collect();
+    // Everything but the last block, which is the mark itself.
+    for (index, (name, len)) in segments.iter().enumerate() {
+        let end = if index + 1 == segments.len() { len - BLOCK_HEADER as u64 } else { *len };
+        for bit in (0..end * 8).step_by(101) {
+            folder.flip(name, bit);
+            let error = reopen(&folder, settings(SyncMode::Always)).map(|_| ()).unwrap_err();
+            assert_eq!(error.damage_place().map(|(file, _)| file), Some(name.as_str()), "bit {bit}: {error}");
+            folder.flip(name, bit);
+        }
+    }
+    reopen(&folder, settings(SyncMode::Always)).unwrap();
+}
+
+#[test]
+fn a_full_disk_stalls_and_goes_on() {
+    let folder = SimFolder::new(4);
+    let (recovered, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+    let mut log = recovered.log;
+    folder.set_faults(DiskFaults { room: Some(10), ..DiskFaults::default() });
+    append(&mut log, 1, 0).unwrap();
+    assert!(!log.is_open());
+    assert!(log.stalled().is_some());
+    assert_eq!(log.next_deadline(), Some(SECOND));
+    folder.set_faults(DiskFaults::default());
+    log.proceed(SECOND).unwrap();
+    assert!(log.is_open() && log.stalled().is_none());
+    assert_eq!(log.appended_cursor(), 2);
+}
+
+#[test]
+fn a_snapshot_replaces_what_came_before_it() {
+    let folder = SimFolder::new(5);
+    let small = Settings { retention_bytes: 6000, ..settings(SyncMode::Interval) };
+    let (recovered, _) = reopen(&folder, small).unwrap();
+    let mut log = recovered.log;
+    let mut snapshots = 0;
+    for number in 1..3000 {
+        append(&mut log, number, number * 1000).unwrap();
+        if log.wants_snapshot() {
+            assert!(log.begin_snapshot().unwrap());
+            log.push_edge(1, number);
+            log.write_snapshot(true).unwrap();
+            snapshots += 1;
+        }
+    }
+    assert!(snapshots > 3);
+    assert!(log.bytes() < 200_000, "{} bytes are kept", log.bytes());
+    let first = log.first();
+    assert!(first > 1000);
+    assert_eq!(log.start_for(first - 1), None);
+    assert!(log.start_for(first).is_some());
+    log.proceed(4 * SECOND).unwrap();
+    drop(log);
+    folder.end_process();
+    let (recovered, state) = reopen(&folder, small).unwrap();
+    assert_eq!(state.cursor, 3000);
+    assert_eq!(state.edges.len(), 1);
+    assert!(recovered.report.snapshot.is_some());
+}
+
+/// Runs a journal on a faulty disk until something ends it. Returns all lines, and how many events were durable.
+fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec<u8>>, u128) {
+    let mut lines = Vec::new();
+    let Ok((recovered, _)) = reopen(folder, settings(sync)) else { return (lines, 0) };
+    let mut log = recovered.log;
+    let mut now = 0;
+    for number in first..first + events {
+        while !log.is_open() {
+            now += 1000;
+            folder.set_now(now);
+            if log.proceed(now).is_err() {
+                return (lines, log.durable_cursor());
+            }
+        }
+        now += 70_000;
+        folder.set_now(now);
+        lines.push(line_of(number));
+        if append(&mut log, number, now).is_err() {
+            return (lines, log.durable_cursor());
+        }
+        if number % 17 == 0 && log.is_open() && log.begin_snapshot().unwrap_or(false) {
+            let _ = log.write_snapshot(true);
+        }
+        let _ = log.proceed(now);
+    }
+    (lines, log.durable_cursor())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// After the end of a machine there is a prefix of what was appended, and no less than what was durable.
+    #[test]
+    fn a_prefix_survives_the_machine(seed: u64, mode in 0..3, events in 1..80_u64, slow: bool, fails: bool) {
+        let sync = [SyncMode::Always, SyncMode::Interval, SyncMode::Never][mode as usize];
+        let folder = SimFolder::new(seed);
+        reopen(&folder, settings(sync)).unwrap();
+        let error = if fails { 400 } else { 0 };
+        folder.set_faults(DiskFaults {
+            short_write: 8000,
+            write_error: error,
+            sync_error: error,
+            rename_error: error,
+            open_error: error,
+            delay_max: if slow { 5000 } else { 0 },
+            ..DiskFaults::default()
+        });
+        let (lines, durable) = live(&folder, sync, 1, events);
+        folder.end_machine();
+        let (recovered, state) = reopen(&folder, settings(sync)).unwrap();
+        prop_assert!(state.cursor >= durable, "{} was durable, {} is left", durable, state.cursor);
+        let whole = lines.concat();
+        prop_assert!(whole.starts_with(&state.lines) || recovered.report.snapshot.is_some());
+        prop_assert!(state.cursor as usize <= lines.len() + 1);
+        // It goes on from there, and that survives a second end.
+        drop(recovered);
+        folder.end_machine();
+        let (_, again) = reopen(&folder, settings(sync)).unwrap();
+        prop_assert_eq!(again.cursor, state.cursor);
+    }
+
+    /// Whatever a segment contains, it is read or refused.
+    #[test]
+    fn arbitrary_bytes_are_refused(seed: u64, flips in prop::collection::vec(any::<u64>(), 1..20)) {
+        let folder = SimFolder::new(seed);
+        live(&folder, SyncMode::Interval, 1, 60);
+        for flip in flips {
+            let names = folder.names();
+            let (name, len) = &names[flip as usize % names.len()];
+            if *len > 0 {
+                folder.flip(name, (flip >> 8) % (len * 8));
+            }
+        }
+        if let Err(error) = reopen(&folder, settings(SyncMode::Interval)) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

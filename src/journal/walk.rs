@@ -1,0 +1,146 @@
+//! Walks over all blocks from a segment on, in order, and says how that ended: at the end, in a torn tail, or at damage.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError,
+    block::Header,
+    catalog::Segment,
+    meta::JournalId,
+    scan::{Chain, SegmentScan, Step},
+};
+use crate::disk::Disk;
+
+/// Where a block stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// The file.
+    pub(crate) file: &'a str,
+    /// The offset behind the block.
+    pub(crate) end: u64,
+}
+
+/// What does not continue the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bad {
+    /// The segment, by its index, and the offset in it.
+    pub(crate) segment: usize,
+    pub(crate) offset: u64,
+    /// The position of the first bad byte.
+    pub(crate) position: u64,
+}
+
+/// How a walk ended.
+#[derive(Clone, Debug)]
+pub(crate) struct WalkEnd {
+    /// What the next block must continue. `None`: not one segment could be read.
+    pub(crate) chain: Option<Chain>,
+    /// The highest mark of all that could be read.
+    pub(crate) mark: u64,
+    pub(crate) bad: Option<Bad>,
+    /// Bytes that were read.
+    pub(crate) bytes: u64,
+}
+
+impl WalkEnd {
+    /// The position at which the walk ended is below a mark: what stood there was durable.
+    pub(crate) fn is_damaged(&self) -> bool {
+        let end = self.chain.map_or(0, |chain| chain.position);
+        self.bad.as_ref().map_or(end, |bad| bad.position) < self.mark
+    }
+}
+
+/// Is shown every block: its header, its payload, and where it stands.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Header, &[u8], Place<'_>) -> Result<(), JournalError>;
+
+/// Walks over the blocks of `segments[start..]`. `mark`: a position that is known to have been durable.
+pub(crate) fn walk(
+    disk: &mut dyn Disk,
+    id: JournalId,
+    segments: &mut [Segment],
+    start: usize,
+    mark: u64,
+    visit: Visit<'_>,
+) -> Result<WalkEnd, JournalError> {
+    let mut end = WalkEnd { chain: None, mark, bad: None, bytes: 0 };
+    for (index, segment) in segments.iter_mut().enumerate().skip(start) {
+        let name = segment.name();
+        let scan = SegmentScan::open(disk, id, &name, segment.len)?;
+        let Some(mut scan) = scan.filter(|scan| continues(scan, segment.first, end.chain)) else {
+            let position = end.chain.map_or(0, |chain| chain.position);
+            end.bad = Some(Bad { segment: index, offset: 0, position });
+            break;
+        };
+        end.mark = end.mark.max(scan.header.durable);
+        let walked = walk_segment(disk, segment, &mut scan, &mut end, visit);
+        if let Ok(false) = walked {
+            let (offset, position) = (scan.offset, scan.chain.position);
+            end.bad = Some(Bad { segment: index, offset, position });
+        }
+        end.bytes += scan.offset;
+        scan.close(disk);
+        if !walked? {
+            break;
+        }
+    }
+    if let Some(bad) = &end.bad {
+        for (index, segment) in segments.iter().enumerate().skip(bad.segment) {
+            // One whose header is bad should have begun here.
+            let base = bad.position - bad.offset.min(bad.position);
+            let base = if index == bad.segment { Some(base) } else { None };
+            end.mark = end.mark.max(highest_mark(disk, id, segment, base)?);
+        }
+    }
+    Ok(end)
+}
+
+fn continues(scan: &SegmentScan, first: u128, chain: Option<Chain>) -> bool {
+    let header = &scan.header;
+    header.first == first
+        && chain.is_none_or(|chain| {
+            (header.first, header.base, header.previous) == (chain.cursor, chain.position, chain.previous)
+        })
+}
+
+/// False: there is something that is no block.
+fn walk_segment(
+    disk: &mut dyn Disk,
+    segment: &mut Segment,
+    scan: &mut SegmentScan,
+    end: &mut WalkEnd,
+    visit: Visit<'_>,
+) -> Result<bool, JournalError> {
+    segment.time_ms = scan.header.time_ms;
+    end.chain = Some(scan.chain);
+    loop {
+        match scan.next(disk, true)? {
+            Step::Block(header) => {
+                end.mark = end.mark.max(header.durable);
+                end.chain = Some(scan.chain);
+                segment.time_ms = header.time_ms;
+                visit(&header, scan.payload(), Place { file: &scan.name, end: scan.offset })?;
+            }
+            Step::End => return Ok(true),
+            Step::Bad | Step::Later => return Ok(false),
+        }
+    }
+}
+
+/// The highest mark in a segment that does not continue the chain. `base`: where it should begin, if its header does not say.
+fn highest_mark(
+    disk: &mut dyn Disk,
+    id: JournalId,
+    segment: &Segment,
+    base: Option<u64>,
+) -> Result<u64, JournalError> {
+    let name = segment.name();
+    let scan = SegmentScan::open(disk, id, &name, segment.len)?;
+    let mut scan = match (scan, base) {
+        (Some(scan), _) => scan,
+        (None, Some(base)) => SegmentScan::open_without_header(disk, id, &name, segment.len, base)?,
+        (None, None) => return Ok(0),
+    };
+    let mark = scan.highest_mark(disk);
+    scan.close(disk);
+    mark
+}
