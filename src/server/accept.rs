@@ -66,7 +66,7 @@ impl Accepting {
                     listener.ready = false;
                     return None;
                 }
-                // The connection failed before it was accepted: that is its own affair.
+                // The connection failed before it was accepted. Nobody else is concerned.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     listener.retry_at = Some(now + RETRY);
@@ -105,8 +105,8 @@ impl Accepting {
     }
 }
 
-/// Errors of accept(2) that concern only the connection that was to be accepted, which is gone then. Any other error may come
-/// again at once, for as long as one likes.
+/// Errors of accept(2) that concern only the connection that was to be accepted. That connection is gone then. Any
+/// other error may come again at once, for ever.
 fn is_of_the_connection(error: &io::Error) -> bool {
     const OF_THE_CONNECTION: [Errno; 10] = [
         Errno::CONNABORTED,

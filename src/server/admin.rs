@@ -1,10 +1,10 @@
 //! The admin interface's connections (SPEC section 6), on the same loop as everything else.
 //!
-//! Whoever asks, and however badly, it costs the events next to nothing: there is one *step* a millisecond at most, at
-//! the end of a turn. A step looks at each connection that has something to do once, until it has given one answer,
-//! and accepts [`ACCEPTS_PER_STEP`] connections, which are answered at once if their requests are there. A few
-//! connections are kept, each may take its time only up to a deadline, and a request is never longer than
-//! [`HEAD_BYTES_MAX`]. While nobody asks there is nothing to do.
+//! Requests cost the events next to nothing, even a flood of them. There is at most one *step* a millisecond, at the
+//! end of a turn. A step looks once at each connection that has something to do, until it has given one answer. It
+//! accepts [`ACCEPTS_PER_STEP`] connections, and answers them at once if their requests are there. The number of
+//! connections is limited, each has a deadline, and a request is never longer than [`HEAD_BYTES_MAX`]. While nobody
+//! asks there is nothing to do.
 
 use super::{
     is_interrupted,
@@ -29,7 +29,7 @@ const CLIENTS_MAX: usize = 8;
 const PACE: Micros = MILLISECOND;
 /// Connections accepted in a step.
 const ACCEPTS_PER_STEP: usize = 2;
-/// How long a connection may be silent, take for a request, or take for receiving the answer.
+/// Limit for a connection's silence, for its request, and for taking the answer.
 const PATIENCE: Micros = 5 * SECOND;
 /// How long the other side may go on sending after the answer that ends its connection.
 const LINGER: Micros = SECOND;
@@ -52,7 +52,7 @@ pub(super) struct Admin<S> {
     answers: u64,
     /// Connections turned away for being one too many, and not counted yet.
     turned_away: u64,
-    /// When to accept: its listener was ready and has not said since that accepting would block.
+    /// The time to accept: the listener was ready and has not said since that accepting would block.
     accept_at: Option<Micros>,
     /// When the next step may be taken.
     next_at: Micros,
@@ -77,12 +77,12 @@ struct AdminClient<S> {
     /// The last answer has been written: what still comes is thrown away, so that closing does not reset the
     /// connection before the answer has been read.
     lingers: bool,
-    /// When it is closed if it is still as it is.
+    /// The time at which it is closed unless something happens.
     deadline: Micros,
 }
 
 impl<S> AdminClient<S> {
-    /// It has asked for nothing that it has not got.
+    /// It has got an answer to everything that it has asked for.
     fn is_idle(&self) -> bool {
         self.input.is_empty() && self.output.is_empty()
     }

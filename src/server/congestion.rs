@@ -1,11 +1,11 @@
 //! Slow users (SPEC section 3): sources are held up while anyone is behind, and nobody may be for too long.
 //!
-//! A user is *behind* while its output buffer is above `userBufferBytes`. That begins a *pause*: sources are
-//! not read and nothing is released until no user is above half of that. So during a pause the users above half hold
-//! everybody up just as much, and are on the same clock: `slowUserTimeoutMs` from when they came onto the list of slow
-//! users, or came back below `userBufferBytes`, whichever was later.
+//! A user is *behind* while its output buffer is above `userBufferBytes`. Then a *pause* begins: sources are not read
+//! and nothing is released until no user is above half the limit. During a pause, users above half the limit run on the
+//! same timeout: `slowUserTimeoutMs` from the time at which they came onto the list of slow users, or fell below
+//! `userBufferBytes`, whichever was later.
 //!
-//! The time of a pause does not count for holes: what is missing may lie unread in a source's socket.
+//! The time of a pause does not count towards `eventTimeoutMs`: a missing event may lie unread in a source's socket.
 
 use super::key::UserKey;
 use crate::{

@@ -1,4 +1,4 @@
-//! What users are sent: from the engine to their sockets or, where those take no more, to their output buffers.
+//! From the engine to the users' sockets or, where those take no more, to their output buffers.
 
 use super::{
     Context, is_interrupted,
@@ -71,7 +71,7 @@ impl<S: Read + Write> Users<S> {
                 continue;
             };
             user.due = false;
-            // A large piece may have been written meanwhile, and what was put off along with it.
+            // A large piece may have been written meanwhile, behind everything that was put off.
             if !user.blocked && !user.output.is_empty() {
                 writes_left -= 1;
                 self.flush(key, context);
@@ -135,7 +135,7 @@ impl User {
         Ok(())
     }
 
-    /// Has it told when the socket takes more, for as long as something waits that it has not taken.
+    /// Asks to be told when the socket takes more, while something waits.
     fn watch<N: Net>(&mut self, socket: &mut N::Socket, key: UserKey, net: &mut N) -> io::Result<()> {
         let blocked = !self.output.is_empty();
         if blocked == self.blocked {

@@ -12,17 +12,17 @@
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
 //! - [`report`]: the log.
 //!
-//! What is left here is the order in which they have their turns, [`Server::turn`], and in [`release`] how events get
-//! from one to the other.
+//! [`Server::turn`] is the order in which the parts have their turns. [`release`] is the way of the events from part to
+//! part.
 //!
-//! Three rules shape the order. *First it is collected what has happened, then it is acted upon*: [`Server::collect`] only
-//! notes down what is ready. *Logins that reached the server before an event did are served before it*: after every read of
-//! a source, and before its bytes are looked at, the world is asked once more what is ready, and users are served
-//! ([`Server::look_again`]). *Users come and go between turns of the engine*: [`Server::deliver`] hands out what has been
-//! released, and only then lets users in and out.
+//! Three rules shape the order. *Collect, then act*: [`Server::collect`] only notes down what is ready. *Logins that
+//! reached the server before an event did are served before it*: after every read of a source, and before its bytes are
+//! looked at, the world is asked once more what is ready, and users are served ([`Server::look_again`]). *Users come
+//! and go between turns of the engine*: [`Server::deliver`] hands out what has been released, and only then lets users
+//! in and out.
 //!
-//! Readiness is edge-triggered, so it is kept with the connection until an operation would block, and whoever
-//! ran out of its budget stays on a list and comes round again.
+//! Readiness is edge-triggered. So it is kept with the connection until an operation would block. A connection whose
+//! budget ran out stays on a list and comes round again.
 
 mod accept;
 mod admin;
@@ -65,14 +65,14 @@ use watch::{View, Watch};
 
 pub use lifecycle::Phase;
 
-/// Bytes that a turn may owe one user: what limits the tape. Less where output buffers are small.
+/// Bytes that a turn may owe one user. This limits the tape. Less where output buffers are small.
 const TURN_BYTES_MAX: usize = 512 << 10;
-/// Bytes per connected user that are worth a write: a turn goes on reading what is there until it has them. With this most
-/// writes fit one packet of the loopback device, whose largest takes 65,483 bytes; a rest of a few in a packet of their own
-/// costs as much as a full one.
+/// Bytes per connected user that are worth a write: a turn goes on reading until it has them. With this number most
+/// writes fit one packet of the loopback device, whose largest takes 65,483 bytes. A second packet costs as much as a
+/// full one, even for a few bytes.
 const TURN_BYTES_MEAN: usize = 56 << 10;
-/// Reads before the turn is delivered, whatever is owed: nobody waits longer than that, however small the pieces are in which
-/// sources send.
+/// Reads before the turn is delivered, whatever is owed. So nobody waits for longer, however small the pieces are in
+/// which sources send.
 const READS_PER_TURN: usize = 64;
 /// Connections accepted before something else gets a turn: no backlog is longer.
 const ACCEPTS_PER_TURN: usize = 8192;
@@ -99,7 +99,7 @@ pub struct Server<N: Net> {
     now: Micros,
 }
 
-/// What users are served with: everything that takes note when one of them comes, goes, or is written to.
+/// The parts that take note when a user comes, goes, or is written to.
 struct Context<'a, N> {
     engine: &'a mut Engine,
     net: &'a mut N,
@@ -238,8 +238,8 @@ impl<N: Net> Server<N> {
 
     /// Everything that users want: to be written to, hang-ups, logins, connections; in the order in which they came.
     ///
-    /// A new connection is not read right away, however likely its login is to be there: an older connection's may have
-    /// come before it, unnoticed so far. So the net is asked again, which tells of both in their order.
+    /// A new connection is not read right away, even if its login is probably there: the login of an older connection
+    /// may have come before, unnoticed so far. So the net is asked again. It tells of both in their order.
     fn serve_users(&mut self) -> io::Result<()> {
         for _ in 0..ACCEPT_ROUNDS {
             self.read_users();
@@ -262,7 +262,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Between reading a source and looking at what was read: logins that were there before are served before it.
+    /// Between reading a source and looking at the bytes: logins that were there before are served first.
     fn look_again(&mut self) -> io::Result<()> {
         self.collect(Some(0))?;
         self.serve_users()
@@ -290,7 +290,7 @@ impl<N: Net> Server<N> {
         Ok(reads)
     }
 
-    /// Where users take turns, a source that can be read comes round soon enough; unless the end is near.
+    /// Where users take turns, each source is read once a turn, unless the end has begun.
     fn reads_per_turn(&self) -> usize {
         let once_round = self.config.busy_poll && self.phase() == Phase::Running;
         if once_round { self.sources.readable().min(READS_PER_TURN) } else { READS_PER_TURN }
@@ -309,7 +309,8 @@ impl<N: Net> Server<N> {
         self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
     }
 
-    /// Sources can be read: nobody holds them up. Before a new run what has been read is worked on to its end, and no more.
+    /// Whether sources can be read: nobody holds them up. Before a new run the chunk that was read is fed to its end,
+    /// and no other is read.
     fn may_read(&self) -> bool {
         !self.is_paused()
             && !self.releasing.interrupted

@@ -19,8 +19,8 @@ pub enum Port {
     Admin,
 }
 
-/// Something that has become possible, or that has happened. Readiness is edge-triggered: it is told once and holds
-/// until an operation would block.
+/// Something that has happened or has become possible. Readiness is edge-triggered: it is told once and holds until an
+/// operation would block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// Connections can be accepted.

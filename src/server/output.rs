@@ -1,7 +1,7 @@
 //! The bytes that a user's socket has not taken yet.
 //!
-//! A queue of fixed-size blocks that come from a common pool and go back to it, so that an output buffer costs nothing
-//! while it is empty, and growing it never moves what is in it.
+//! A queue of fixed-size blocks from a common pool. So an output buffer costs nothing while it is empty, and growing it
+//! never moves its bytes.
 
 use smallvec::SmallVec;
 use std::{
@@ -83,7 +83,7 @@ impl Output {
             IoSlice::new(&block[from..to])
         });
         let written = match &slices.collect::<SmallVec<[IoSlice<'_>; 4]>>()[..] {
-            // The kernel takes some percent more time to gather, where what is written is small.
+            // The kernel takes a few percent more time to gather small writes.
             [block] => socket.write(block),
             blocks => socket.write_vectored(blocks),
         }?;

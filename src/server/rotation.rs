@@ -1,19 +1,19 @@
 //! Users take turns, with `busyPoll`: the sources are looked at in between writes.
 //!
-//! A write costs microseconds whatever it carries, so a turn that owes something to each of a hundred users takes half a
-//! millisecond. What arrives meanwhile waits for its end, and then for its users' places in the next turn. Where latency is
-//! what counts, pieces are *put off* instead: they go into output buffers, a user with something there is *due*, and a turn
-//! writes to the few who have been due for longest, before the sources are looked at again. Each gets along with it what
-//! has come in the meantime. So an event waits for half a round of the users on average, not for half a turn and half of
-//! another one, and there are fewer writes.
+//! A write costs microseconds, whatever it carries. So a turn that owes something to each of a hundred users takes half
+//! a millisecond. An event that arrives meanwhile waits for the end of the turn, and then for its users' places in the
+//! next turn. Where latency counts, pieces are *put off* instead: they go into output buffers, and a user with
+//! something there is *due*. A turn writes to the few users that have been due for longest, and then looks at the
+//! sources again. A user is sent everything that has come for it until then. So an event waits for half a round of the
+//! users on average, not for half a turn and half of another one, and there are fewer writes.
 //!
-//! It costs a copy, and a look at the sources for every few writes. Large pieces are worth neither and are written
-//! there and then, after what was put off before. A user that is due is not slow: its socket has not refused anything; and if it
-//! goes, it is written to once more.
+//! The price is a copy, and a look at the sources for every few writes. Large pieces are not put off: they are written
+//! at once, behind the pieces that were put off before. A user that is due is not slow, because its socket has not
+//! refused anything. If the server closes its connection, it is written to once more.
 //!
-//! Whoever is due for longest comes first. Tried and not kept: whoever is owed most comes first. Of the deliveries, half
-//! took a seventh less time, but the slowest hundredth as long as without taking turns; and nothing says that somebody who is
-//! owed little ever comes.
+//! The user that has been due for longest comes first. Tried and not kept: the user that is owed most comes first. The
+//! median delivery took a seventh less time. But the slowest hundredth took as long as without taking turns, and a user
+//! that is owed little might never come.
 
 use super::{key::UserKey, output::Pool, users::User};
 use crate::config::Config;
@@ -21,8 +21,8 @@ use std::collections::VecDeque;
 
 /// More than this is not put off for one user.
 const PUT_OFF_BYTES_MAX: usize = 16 << 10;
-/// Writes for each read of a source. With fewer of them more time goes into looking, with more of them what arrives waits for
-/// longer; 8, 16 and 32 differ by little.
+/// Writes for each read of a source. Fewer writes: more time goes into looking at sources. More writes: events wait for
+/// longer. 8, 16 and 32 differ by little.
 pub(super) const WRITES_PER_READ: usize = 16;
 
 /// The users that are due.
@@ -61,7 +61,7 @@ impl Rotation {
         self.due.pop_front()
     }
 
-    /// The user is gone: somebody else may get its key, and is not to be taken for due instead.
+    /// The user is gone. Its key may be given to another user, which is not due.
     pub(super) fn forget(&mut self, key: UserKey) {
         self.due.retain(|&due| due != key);
     }

@@ -1,8 +1,8 @@
-//! Connections on the user port: logins, what users send, and the one way in which they come and go.
+//! Connections on the user port: logins, bytes that are thrown away, and the one way in which users come and go.
 //!
-//! Reading finds out who logs in and who leaves, and notes it down, in order. [`Users::come_and_go`] acts on it: who is there
-//! decides who is told, so that happens only when nothing is waiting to be delivered. A connection that has come to its end
-//! is out of the audience from there on; its socket is closed by [`Users::reap`], once a turn.
+//! Reading notes down who logs in and who leaves, in order. [`Users::come_and_go`] acts on it. It changes the audience,
+//! so it is called only when nothing waits to be delivered. A connection that has ended is out of the audience from
+//! then on. [`Users::reap`] closes its socket, once a turn.
 
 use super::{
     Context,
