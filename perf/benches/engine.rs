@@ -12,7 +12,7 @@
 mod stream;
 
 use fortnight::{
-    engine::{Engine, EngineConfig, Stop},
+    engine::{Engine, EngineConfig, InstructionSet, Stop},
     server::net::Port,
     trace::{Reader, Record, What},
 };
@@ -70,6 +70,7 @@ fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 56 << 10,
         max_sequence_jump: None,
+        instruction_set: InstructionSet::default(),
     });
     for &id in users {
         engine.connect(id);

@@ -3,6 +3,8 @@
 //! [`parse_line`] walks a line byte by byte and says exactly what is wrong with a bad one.
 //! [`scan`](super::scan) recognises ordinary lines many bytes at a time and leaves the rest to it.
 
+#![forbid(unsafe_code)]
+
 /// What kind of line occupies a slot of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -11,17 +11,14 @@
 //! of every id ever seen. When more than three quarters of the nodes have been given back, the graph is made anew without
 //! them, as soon as it has few enough edges for that to be done at once.
 
+#![forbid(unsafe_code)]
+
 use super::{
-    cpu::Cpu,
     relation::{Columns, Relation},
-    run::Sorted,
-    sequencer::Slot,
     settling::{AT_ONCE_MAX, Settling},
+    user_slot::NO_SLOT,
 };
 use hashbrown::HashMap;
-
-/// No node, or no slot.
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// Ids below this are looked up in an array, which is faster than a hash table and takes at most 8 MiB.
 const DIRECT_IDS: u64 = 1 << 20;
@@ -91,7 +88,7 @@ pub(crate) struct Graph {
     direct: Vec<[u32; 2]>,
     /// Node of each large id.
     hashed: HashMap<u64, u32>,
-    /// Per node: the slot of its connection, or `NONE`.
+    /// Per node: the slot of its connection, or `NO_SLOT`.
     slots: Vec<u32>,
     audiences: Audiences,
     /// Per node: the nodes that it follows. There are columns for all nodes.
@@ -113,7 +110,7 @@ impl Default for Graph {
         Self {
             direct: Vec::new(),
             hashed: HashMap::new(),
-            slots: vec![NONE],
+            slots: vec![NO_SLOT],
             audiences: Audiences { slots: Relation::default(), sizes: vec![0] },
             following: Relation::default(),
             degrees: vec![0],
@@ -138,7 +135,7 @@ impl Graph {
 
     #[inline(never)]
     fn look_up_far(&self, id: u64) -> [u32; 2] {
-        self.hashed.get(&id).map_or([NOBODY, NONE], |&node| [node, self.slots[node as usize]])
+        self.hashed.get(&id).map_or([NOBODY, NO_SLOT], |&node| [node, self.slots[node as usize]])
     }
 
     /// The node of an id.
@@ -147,7 +144,7 @@ impl Graph {
         self.look_up(id)[0]
     }
 
-    /// The slot of a user, `NONE` if it is not connected.
+    /// The slot of a user, `NO_SLOT` if it is not connected.
     #[inline(always)]
     pub(crate) fn slot(&self, id: u64) -> u32 {
         self.look_up(id)[1]
@@ -174,10 +171,10 @@ impl Graph {
         self.edges
     }
 
-    /// Sorts a run several events at a time. Says whether it could.
+    /// Nodes and slots of the users with small ids, and whether those are all that are known.
     #[inline(always)]
-    pub(crate) fn sort(&self, cpu: Cpu, run: &[Slot], sorted: &mut Sorted) -> bool {
-        cpu.sort(run, &self.direct, self.hashed.is_empty(), sorted)
+    pub(crate) fn users(&self) -> (&[[u32; 2]], bool) {
+        (&self.direct, self.hashed.is_empty())
     }
 
     /// Finds the ends of an edge, and asks for it to be brought into the cache. Unless it is to be removed, they are made
@@ -216,7 +213,7 @@ impl Graph {
             self.fading.extend([from, to]);
         }
         self.edges = self.edges.wrapping_add_signed(more.into());
-        if self.settling.is_empty() { slot != NONE } else { self.set_while_settling(edge) }
+        if self.settling.is_empty() { slot != NO_SLOT } else { self.set_while_settling(edge) }
     }
 
     /// The audience is told at once where it knows of the user; where it does not yet, it will be. Says whether the user has
@@ -224,7 +221,7 @@ impl Graph {
     #[cold]
     fn set_while_settling(&mut self, edge: &Edge) -> bool {
         let Self { audiences, settling, .. } = self;
-        let mut has_come = edge.slot != NONE;
+        let mut has_come = edge.slot != NO_SLOT;
         for entry in settling.entries.iter().filter(|entry| entry.node == edge.from) {
             has_come &= entry.slot != edge.slot;
             if entry.covers(edge.to) {
@@ -280,7 +277,7 @@ impl Graph {
     /// The user `id` is connected, as `slot`. It must not be connected already.
     pub(crate) fn connect(&mut self, id: u64, slot: u32) {
         let node = self.intern(id);
-        debug_assert_eq!(self.slots[node as usize], NONE);
+        debug_assert_eq!(self.slots[node as usize], NO_SLOT);
         self.set_slot(node, slot);
         self.audiences.slots.fit_columns(slot as usize + 1);
         if self.comes_and_goes_at_once(node) {
@@ -293,10 +290,10 @@ impl Graph {
     /// The user `id` is not connected any more. Says whether its slot is free; if not, [`Graph::settle`] will say so.
     pub(crate) fn disconnect(&mut self, id: u64) -> bool {
         let [node, slot] = self.look_up(id);
-        if slot == NONE {
+        if slot == NO_SLOT {
             return true;
         }
-        self.set_slot(node, NONE);
+        self.set_slot(node, NO_SLOT);
         let is_free = self.settling.turn_back(slot).unwrap_or_else(|| {
             let at_once = self.comes_and_goes_at_once(node);
             if at_once {
@@ -365,7 +362,7 @@ impl Graph {
     pub(crate) fn clear_edges(&mut self, free: impl FnMut(u32)) {
         let old = std::mem::take(self);
         old.settling.entries.iter().filter(|entry| entry.leaves).map(|entry| entry.slot).for_each(free);
-        for (id, slot) in old.ids.into_iter().zip(old.slots).filter(|&(_, slot)| slot != NONE) {
+        for (id, slot) in old.ids.into_iter().zip(old.slots).filter(|&(_, slot)| slot != NO_SLOT) {
             self.connect(id, slot);
         }
     }
@@ -379,7 +376,7 @@ impl Graph {
             return;
         }
         let old = std::mem::take(self);
-        for (&id, &slot) in old.ids.iter().zip(&old.slots).filter(|&(_, &slot)| slot != NONE) {
+        for (&id, &slot) in old.ids.iter().zip(&old.slots).filter(|&(_, &slot)| slot != NO_SLOT) {
             self.connect(id, slot);
         }
         let mut walk = Walk::default();
@@ -411,16 +408,16 @@ impl Graph {
         } else {
             self.ids.push(id);
             self.degrees.push(0);
-            self.slots.push(NONE);
+            self.slots.push(NO_SLOT);
             self.audiences.sizes.push(0);
             self.following.fit_columns(self.ids.len());
             self.ids.len() as u32 - 1
         };
         if id < DIRECT_IDS {
             if self.direct.len() <= id as usize {
-                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY, NONE]);
+                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY, NO_SLOT]);
             }
-            self.direct[id as usize] = [node, NONE];
+            self.direct[id as usize] = [node, NO_SLOT];
         } else {
             self.hashed.insert(id, node);
         }
@@ -431,14 +428,14 @@ impl Graph {
     fn forget_if_unused(&mut self, node: u32) {
         let at = node as usize;
         let id = self.ids[at];
-        let used = self.slots[at] != NONE || self.degrees[at] != 0;
+        let used = self.slots[at] != NO_SLOT || self.degrees[at] != 0;
         // A node that has been given back keeps its last id, which may be another one's by now.
         if used || self.node(id) != node {
             return;
         }
         debug_assert_eq!(self.audiences.sizes[at], 0, "who has no edges has no followers");
         if id < DIRECT_IDS {
-            self.direct[id as usize] = [NOBODY, NONE];
+            self.direct[id as usize] = [NOBODY, NO_SLOT];
         } else {
             self.hashed.remove(&id);
         }
@@ -502,12 +499,12 @@ mod tests {
         graph.disconnect(2);
         graph.change(2, 3, false);
         for id in [0, 1, DIRECT_IDS, u64::MAX] {
-            assert_eq!(graph.slot(id), NONE);
+            assert_eq!(graph.slot(id), NO_SLOT);
             assert_eq!(graph.audience(id).len, 0);
         }
         assert_eq!(graph.edges(), 0);
         graph.connect(0, 7);
-        assert_eq!((graph.slot(0), graph.slot(1)), (7, NONE));
+        assert_eq!((graph.slot(0), graph.slot(1)), (7, NO_SLOT));
     }
 
     /// How many pairs of a user and a connected follower all audiences know.
@@ -630,7 +627,7 @@ mod tests {
                     edges.iter().flat_map(|&(from, to)| [from, to]).chain(connected.keys().copied()).collect();
                 prop_assert_eq!(graph.ids.len() - 1 - graph.free.len(), idle as usize + known.len(), "nodes are given back");
                 for &id in &known {
-                    prop_assert_eq!(graph.slot(id), connected.get(&id).copied().unwrap_or(NONE));
+                    prop_assert_eq!(graph.slot(id), connected.get(&id).copied().unwrap_or(NO_SLOT));
                     let mut audience = Vec::new();
                     graph.audience(id).slots.for_each(|slot| audience.push(slot));
                     prop_assert_eq!(graph.audience(id).len, audience.len());

@@ -4,6 +4,8 @@
 //! almost empty. Such an event is copied to the end of its user's chain instead. Events with nothing
 //! of the tape between them make up a *run*, headed by its place among the events of the tape, so that the two merge in order.
 
+#![forbid(unsafe_code)]
+
 use super::text::Text;
 use std::ops::Range;
 

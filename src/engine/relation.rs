@@ -4,9 +4,12 @@
 //! on the way. A large one is an [`IdSet`] per row, and stays so. There is nothing for the rows behind the last one that
 //! has ever had a column.
 
+#![forbid(unsafe_code)]
+
 use super::{
-    cpu::prefetch,
-    idset::{IdSet, for_each_bit, for_each_bit_from, set_bit},
+    arch::prefetch,
+    bits::{for_each_bit, for_each_bit_from, set_bit},
+    idset::IdSet,
 };
 
 /// Words of the largest matrix: 512 KiB.

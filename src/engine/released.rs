@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{event::Kind, sequencer::Slot, text::Text};
+use super::{event::Kind, packed::Packed, text::Text};
 
 /// Lines of events that were released one behind the other, and the numbers that they cover.
 ///
@@ -99,16 +99,16 @@ impl Record {
 
     /// Appends the lines of a run. A rejected line that only uses up its number has no text.
     #[inline(never)]
-    pub(crate) fn push_run<'a>(&mut self, run: &[Slot], text: impl Fn(usize, Slot) -> Text<'a>) {
+    pub(crate) fn push_run<'a>(&mut self, run: &[Packed], text: impl Fn(usize, Packed) -> Text<'a>) {
         let mut end = self.bytes.len();
-        let len: usize = run.iter().map(|slot| slot.len()).sum();
+        let len: usize = run.iter().map(|event| event.len()).sum();
         // Short texts are copied as whole blocks, the last of which may reach behind the lines.
         self.bytes.resize(end + len + Text::OVERCOPY, 0);
-        for (place, &slot) in run.iter().enumerate() {
-            let text = text(place, slot);
+        for (place, &event) in run.iter().enumerate() {
+            let text = text(place, event);
             text.copy_to(&mut self.bytes, end);
             end += text.len;
-            self.events += u64::from(slot.kind() != Kind::Void as u8);
+            self.events += u64::from(event.kind() != Kind::Void as u8);
         }
         self.bytes.truncate(end);
     }

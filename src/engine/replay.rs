@@ -7,72 +7,21 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Engine,
-    event::{Event, Reject, parse_line},
-    run::RUN,
-    scan::{self, Scanned},
-    sequencer::{FRESH, Slot},
+    arch::{
+        partition::RUN,
+        scan::{Scanned, scan_line, window},
+    },
+    damage::{Damage, DamageReason, Replay},
+    event::{Event, parse_line},
+    packed::{FRESH, Packed},
+    pipeline::Engine,
     text::Text,
 };
-use std::{fmt, ops::Range};
-
-/// How a call of [`Engine::replay`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// Every line has been applied; the cursor is behind the block.
-    Done,
-    /// The turn is full: take what was released, deliver, and go on from where it stopped.
-    TurnFull,
-}
-
-/// Lines that cannot be replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Where in the chunk the line begins that is wrong. Those before it have been applied.
-    pub at: usize,
-    /// What is wrong.
-    pub reason: DamageReason,
-}
-
-/// Why a line cannot be replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamageReason {
-    /// It is no event.
-    NoEvent(Reject),
-    /// It has no end.
-    Truncated,
-    /// Its number is below the cursor, or not above that of the line before it.
-    OutOfOrder(u64),
-    /// Its number is not below the end of the block.
-    BehindTheEnd(u64),
-    /// The end of the block is below the cursor, or above 2^64.
-    WrongEnd(u128),
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.at;
-        match self.reason {
-            DamageReason::NoEvent(reason) => {
-                write!(f, "the line at byte {at} is no event ({})", reason.name())
-            }
-            DamageReason::Truncated => write!(f, "the line at byte {at} has no end"),
-            DamageReason::OutOfOrder(seq) => {
-                write!(f, "the number {seq} of the line at byte {at} is not above the one before it")
-            }
-            DamageReason::BehindTheEnd(seq) => {
-                write!(f, "the number {seq} of the line at byte {at} is not below the end of its block")
-            }
-            DamageReason::WrongEnd(end) => write!(f, "no block can end at {end} here"),
-        }
-    }
-}
-
-impl std::error::Error for Damage {}
+use std::ops::Range;
 
 /// Ordinary events that are applied together.
 struct Run {
-    slots: [Slot; RUN],
+    slots: [Packed; RUN],
     len: usize,
 }
 
@@ -99,7 +48,7 @@ impl Engine {
         }
         // The last lines take the long way: nothing of a window may lie behind the end.
         let whole = &chunk[..range.end];
-        let mut run = Run { slots: [Slot::default(); RUN], len: 0 };
+        let mut run = Run { slots: [Packed::default(); RUN], len: 0 };
         while at < range.end {
             let room = self.room();
             if room == 0 {
@@ -144,13 +93,13 @@ impl Engine {
         }
         // A line out of order ends the run, too: what is wrong with it is said when it is read alone.
         while run.len < room.min(RUN)
-            && let Some(scanned) = scan::window(chunk, at).and_then(scan::scan_line)
+            && let Some(scanned) = window(chunk, at).and_then(scan_line)
         {
             let Scanned { seq, kind, from, to: acted_upon, len } = scanned;
             if u128::from(seq) < cursor || u128::from(seq) >= to {
                 break;
             }
-            run.slots[run.len] = Slot::new(kind, FRESH, from, acted_upon, at as u32, len as u16);
+            run.slots[run.len] = Packed::new(kind, FRESH, from, acted_upon, at as u32, len as u16);
             run.len += 1;
             cursor = u128::from(seq) + 1;
             at += len;
@@ -161,7 +110,7 @@ impl Engine {
 
     fn apply_run(&mut self, chunk: &[u8], run: &Run) {
         let run = &run.slots[..run.len];
-        let text = |_, slot: Slot| Text { bytes: &chunk[slot.text()..], len: slot.len() };
+        let text = |_, slot: Packed| Text { bytes: &chunk[slot.text()..], len: slot.len() };
         let Self { graph, fanout, record, counters, runner, .. } = self;
         if record.is_on() {
             record.push_run(run, text);

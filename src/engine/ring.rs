@@ -9,7 +9,9 @@
 //! To know about the farther half costs nothing: `near` is how far ahead an event can be put without looking further, and
 //! is half of the slots until one has come for the other half.
 
-use super::sequencer::{BOXED, FRESH, INLINE_BYTES, Slot};
+#![forbid(unsafe_code)]
+
+use super::packed::{BOXED, FRESH, INLINE_BYTES, Packed};
 use hashbrown::HashMap;
 
 /// The ring is never smaller, unless its capacity is. Tests shall see it grow and shrink.
@@ -19,7 +21,7 @@ const PATIENCE: u64 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Ring {
-    slots: Vec<Slot>,
+    slots: Vec<Packed>,
     texts: Vec<[u8; INLINE_BYTES]>,
     /// Texts that do not fit, by the low 32 bits of their numbers.
     boxed: HashMap<u32, Box<[u8]>>,
@@ -35,7 +37,7 @@ impl Ring {
         assert!(capacity.is_power_of_two() && capacity <= 1 << 31, "the ring's capacity is a power of two");
         let len = capacity.min(LEN_MIN);
         Self {
-            slots: vec![Slot::default(); len],
+            slots: vec![Packed::default(); len],
             texts: vec![[0; INLINE_BYTES]; len],
             boxed: HashMap::new(),
             capacity,
@@ -85,7 +87,7 @@ impl Ring {
 
     /// Moves everything that waits to a ring of another size, which has room for it.
     fn resize(&mut self, len: usize, cursor: u64) {
-        let mut slots = vec![Slot::default(); len];
+        let mut slots = vec![Packed::default(); len];
         let mut texts = vec![[0; INLINE_BYTES]; len];
         for ahead in 0..self.len() as u64 {
             let number = cursor.wrapping_add(ahead);
@@ -107,20 +109,20 @@ impl Ring {
 
     /// What waits for a number, near enough to the cursor.
     #[inline(always)]
-    pub(crate) fn slot(&self, number: u64) -> Slot {
+    pub(crate) fn slot(&self, number: u64) -> Packed {
         self.slots[self.index(number)]
     }
 
     /// The same, to be changed.
     #[inline(always)]
-    pub(crate) fn slot_mut(&mut self, number: u64) -> &mut Slot {
+    pub(crate) fn slot_mut(&mut self, number: u64) -> &mut Packed {
         let index = self.index(number);
         &mut self.slots[index]
     }
 
     /// The slots from a number on, at most `max` and up to where the ring begins anew, and the index of the first.
     #[inline(always)]
-    pub(crate) fn slots(&self, number: u64, max: usize) -> (usize, &[Slot]) {
+    pub(crate) fn slots(&self, number: u64, max: usize) -> (usize, &[Packed]) {
         let index = self.index(number);
         let slots = &self.slots[index..];
         (index, &slots[..slots.len().min(max)])
@@ -128,14 +130,14 @@ impl Ring {
 
     /// The same slots, to be changed.
     #[inline(always)]
-    pub(crate) fn slots_mut(&mut self, number: u64, len: usize) -> &mut [Slot] {
+    pub(crate) fn slots_mut(&mut self, number: u64, len: usize) -> &mut [Packed] {
         let index = self.index(number);
         &mut self.slots[index..index + len]
     }
 
     /// All slots, in no particular order: that of a number is at the number modulo their count, a power of two.
     #[inline(always)]
-    pub(crate) fn all_slots_mut(&mut self) -> &mut [Slot] {
+    pub(crate) fn all_slots_mut(&mut self) -> &mut [Packed] {
         &mut self.slots
     }
 
@@ -197,7 +199,7 @@ mod tests {
         if ahead >= ring.near() as u64 {
             ring.make_room(ahead, cursor);
         }
-        *ring.slot_mut(cursor + ahead) = Slot::new(3, 0, 0, 0, 0, 1);
+        *ring.slot_mut(cursor + ahead) = Packed::new(3, 0, 0, 0, 0, 1);
     }
 
     #[test]

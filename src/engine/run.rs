@@ -2,7 +2,7 @@
 //!
 //! What an event does depends on its type, which is as good as random: deciding it event by event costs a mispredicted
 //! branch for two out of three. But an event does at most two things, and most do one: a follow or an unfollow changes an
-//! edge, and all but unfollows have somebody whom they concern. So a run is sorted first, without a branch, into what
+//! edge, and all but unfollows have somebody whom they concern. So a run is *partitioned* first, without a branch, into what
 //! changes edges and what is *due* to somebody; then either is done in a loop of its own:
 //!
 //! 1. Edges are changed. Those of connected followers change an audience, which is noted but not done yet.
@@ -11,18 +11,22 @@
 //! So every status update meets exactly the audience that it would have met if events had been applied one by one.
 //! Users come and go between runs only.
 
+#![forbid(unsafe_code)]
+
 use super::{
-    cpu::Cpu,
+    arch::{
+        Cpu,
+        partition::{Partition, RUN},
+        portable,
+    },
     event::Kind,
     fanout::FanOut,
-    graph::{Edge, Graph, NONE},
-    sequencer::Slot,
+    graph::{Edge, Graph},
+    packed::Packed,
     text::Text,
+    user_slot::NO_SLOT,
 };
 use crate::counters::Counters;
-
-/// Most events of a run.
-pub(crate) const RUN: usize = 256;
 
 const FOLLOW: u8 = Kind::Follow as u8;
 const UNFOLLOW: u8 = Kind::Unfollow as u8;
@@ -30,66 +34,11 @@ const BROADCAST: u8 = Kind::Broadcast as u8;
 const PRIVATE: u8 = Kind::Private as u8;
 const STATUS: u8 = Kind::Status as u8;
 
-/// What a run does: places of events in it, in order. Room for what a vector writes too much.
-#[derive(Debug)]
-pub(crate) struct Sorted {
-    /// What changes an edge.
-    pub(crate) edges: [u32; RUN + 16],
-    pub(crate) edge_count: usize,
-    /// What concerns somebody.
-    pub(crate) due: [u32; RUN + 16],
-    /// The slot of whom each of those is for, if it is for one.
-    pub(crate) targets: [u32; RUN + 16],
-    pub(crate) due_count: usize,
-    /// Events by kind.
-    pub(crate) kinds: [u64; 8],
-}
-
-impl Sorted {
-    const EMPTY: Self = Self {
-        edges: [0; RUN + 16],
-        edge_count: 0,
-        due: [0; RUN + 16],
-        targets: [0; RUN + 16],
-        due_count: 0,
-        kinds: [0; 8],
-    };
-
-    /// Sorts a run.
-    #[inline(always)]
-    pub(crate) fn sort(&mut self, run: &[Slot], graph: &Graph) {
-        let (mut edge_count, mut due_count) = (0, 0);
-        // A byte for each kind: counts in memory, one for each kind, would have to wait for one another. Two, so that even a
-        // run that is all of a kind fits.
-        const { assert!(RUN / 2 <= u8::MAX as usize) };
-        let mut kinds = [0u64; 2];
-        for (place, slot) in (0..).zip(run) {
-            let kind = slot.kind();
-            kinds[place as usize % 2] += 1 << (8 * (kind & 7));
-            self.edges[edge_count % RUN] = place;
-            edge_count += usize::from(kind <= UNFOLLOW);
-            let one = (1 << FOLLOW | 1 << PRIVATE) >> kind & 1 != 0;
-            let many = (1 << BROADCAST | 1 << STATUS) >> kind & 1 != 0;
-            // Kinds without `to` may have anything there.
-            let target = graph.slot(slot.to() & u64::from(one).wrapping_neg());
-            self.due[due_count % RUN] = place;
-            self.targets[due_count % RUN] = target;
-            due_count += usize::from(many | (one & (target != NONE)));
-        }
-        (self.edge_count, self.due_count) = (edge_count, due_count);
-        for kinds in kinds {
-            for (count, more) in self.kinds.iter_mut().zip(kinds.to_le_bytes()) {
-                *count += u64::from(more);
-            }
-        }
-    }
-}
-
 /// Applies runs. Keeps what is needed in between, which is nothing but room.
 #[derive(Debug)]
 pub(crate) struct Runner {
     cpu: Cpu,
-    sorted: Sorted,
+    partition: Partition,
     edges: [Edge; RUN],
     /// What audiences are to be told: where the edge is in `edges`, and the place of its event. One more, behind all places.
     news: [(u32, u32); RUN + 1],
@@ -97,23 +46,23 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(cpu: Cpu) -> Self {
-        Self { cpu, sorted: Sorted::EMPTY, edges: [Edge::default(); RUN], news: [(0, 0); RUN + 1] }
+        Self { cpu, partition: Partition::EMPTY, edges: [Edge::default(); RUN], news: [(0, 0); RUN + 1] }
     }
 
     /// Applies a run of at most [`RUN`] ordinary events; `text` is the text of the one at a place.
     #[inline(always)]
     pub(crate) fn apply<'a>(
         &mut self,
-        run: &[Slot],
+        run: &[Packed],
         graph: &mut Graph,
         fanout: &mut FanOut,
         counters: &mut Counters,
-        text: impl Fn(usize, Slot) -> Text<'a>,
+        text: impl Fn(usize, Packed) -> Text<'a>,
     ) {
-        self.sort(run, graph, counters);
+        self.partition(run, graph, counters);
         self.change_edges(run, graph);
         let mut told = 0;
-        let due = self.sorted.due.iter().zip(&self.sorted.targets).take(self.sorted.due_count);
+        let due = self.partition.due.iter().zip(&self.partition.targets).take(self.partition.due_count);
         for (&place, &target) in due {
             self.tell(&mut told, place, graph);
             let slot = run[place as usize];
@@ -140,11 +89,9 @@ impl Runner {
     }
 
     #[inline(always)]
-    fn sort(&mut self, run: &[Slot], graph: &Graph, counters: &mut Counters) {
-        if !graph.sort(self.cpu, run, &mut self.sorted) {
-            self.sorted.sort(run, graph);
-        }
-        for (count, more) in counters.events_released.iter_mut().zip(&mut self.sorted.kinds) {
+    fn partition(&mut self, run: &[Packed], graph: &Graph, counters: &mut Counters) {
+        partition(self.cpu, run, graph, &mut self.partition);
+        for (count, more) in counters.events_released.iter_mut().zip(&mut self.partition.kinds) {
             *count += std::mem::take(more);
         }
     }
@@ -152,8 +99,8 @@ impl Runner {
     /// Changes the edges, and notes what audiences have to learn. The edges are found first: they are all over the memory,
     /// and are on their way to the cache while the next ones are found. On its own, it has all registers to itself.
     #[inline(never)]
-    fn change_edges(&mut self, run: &[Slot], graph: &mut Graph) {
-        let places = &self.sorted.edges[..self.sorted.edge_count];
+    fn change_edges(&mut self, run: &[Packed], graph: &mut Graph) {
+        let places = &self.partition.edges[..self.partition.edge_count];
         for (&place, edge) in places.iter().zip(&mut self.edges) {
             let slot = run[place as usize];
             *edge = graph.locate(slot.from(), slot.to(), slot.kind() == FOLLOW);
@@ -164,6 +111,15 @@ impl Runner {
             count += usize::from(graph.set(edge));
         }
         self.news[count] = (0, u32::MAX);
+    }
+}
+
+/// Takes a run apart, several events at a time if the processor can and the graph allows it.
+#[inline(always)]
+fn partition(cpu: Cpu, run: &[Packed], graph: &Graph, partition: &mut Partition) {
+    let (users, is_all) = graph.users();
+    if !cpu.partition(run, users, is_all, partition) {
+        portable::partition::partition(run, |id| graph.slot(id), partition);
     }
 }
 
@@ -183,7 +139,7 @@ pub(crate) fn apply_one(
     counters.deliveries += match kind {
         STATUS => fanout.multicast(graph.audience(from), text),
         BROADCAST => fanout.broadcast(text),
-        FOLLOW | PRIVATE if graph.slot(to) != NONE => fanout.unicast(graph.slot(to), text),
+        FOLLOW | PRIVATE if graph.slot(to) != NO_SLOT => fanout.unicast(graph.slot(to), text),
         _ => 0,
     } as u64;
 }
@@ -191,12 +147,12 @@ pub(crate) fn apply_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::sequencer::FRESH;
+    use crate::engine::packed::FRESH;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn sorting_side_by_side_is_sorting(
+        fn side_by_side_or_one_by_one_a_run_is_the_same(
             events in prop::collection::vec((1..7u8, any::<u32>(), prop_oneof![0..70u32, Just(u32::MAX)]), 1..=RUN),
             connected in prop::collection::vec(any::<bool>(), 39),
             far in any::<bool>(),
@@ -209,16 +165,17 @@ mod tests {
             if far {
                 graph.connect(u64::from(u32::MAX), 100);
             }
-            let run: Vec<Slot> = events.iter().map(|&(kind, from, to)| Slot::new(kind, FRESH, from, to, 0, 9)).collect();
-            let mut alone = Sorted::EMPTY;
-            alone.sort(&run, &graph);
+            let run: Vec<Packed> = events.iter().map(|&(kind, from, to)| Packed::new(kind, FRESH, from, to, 0, 9)).collect();
+            let mut alone = Partition::EMPTY;
+            portable::partition::partition(&run, |id| graph.slot(id), &mut alone);
             for kind in 1..7 {
                 let count = events.iter().filter(|event| event.0 == kind).count();
                 prop_assert_eq!(alone.kinds[usize::from(kind)], count as u64);
             }
             for (version, cpu) in Cpu::all().into_iter().enumerate() {
-                let mut together = Sorted::EMPTY;
-                if !graph.sort(cpu, &run, &mut together) {
+                let mut together = Partition::EMPTY;
+                let (users, is_all) = graph.users();
+                if !cpu.partition(&run, users, is_all, &mut together) {
                     // There is room for 64 ids where they are looked up.
                     let is_elsewhere = |&(kind, _, to): &(u8, u32, u32)| to >= 64 && matches!(kind, FOLLOW | PRIVATE);
                     prop_assert!(version == 0 || far && events.iter().any(is_elsewhere));
@@ -226,10 +183,10 @@ mod tests {
                     continue;
                 }
                 prop_assert_eq!(together.kinds, alone.kinds);
-                let edges = |sorted: &Sorted| sorted.edges[..sorted.edge_count].to_vec();
+                let edges = |partition: &Partition| partition.edges[..partition.edge_count].to_vec();
                 prop_assert_eq!(edges(&together), edges(&alone));
-                let due = |sorted: &Sorted| {
-                    let due = sorted.due[..sorted.due_count].iter().zip(&sorted.targets);
+                let due = |partition: &Partition| {
+                    let due = partition.due[..partition.due_count].iter().zip(&partition.targets);
                     // Whom a broadcast or a status update is for is not known yet.
                     due.map(|(&place, &target)| {
                         let one = matches!(run[place as usize].kind(), FOLLOW | PRIVATE);
@@ -246,16 +203,17 @@ mod tests {
         let mut graph = Graph::default();
         graph.connect(2, 0);
         for kind in 1..7 {
-            let run = [Slot::new(kind, FRESH, 1, 2, 0, 9); RUN];
+            let run = [Packed::new(kind, FRESH, 1, 2, 0, 9); RUN];
             let mut expected = [0; 8];
             expected[usize::from(kind)] = RUN as u64;
-            let mut sorted = Sorted::EMPTY;
-            sorted.sort(&run, &graph);
-            assert_eq!(sorted.kinds, expected);
+            let mut alone = Partition::EMPTY;
+            portable::partition::partition(&run, |id| graph.slot(id), &mut alone);
+            assert_eq!(alone.kinds, expected);
             for cpu in Cpu::all().into_iter().skip(1) {
-                let mut sorted = Sorted::EMPTY;
-                assert!(graph.sort(cpu, &run, &mut sorted));
-                assert_eq!(sorted.kinds, expected);
+                let mut together = Partition::EMPTY;
+                let (users, is_all) = graph.users();
+                assert!(cpu.partition(&run, users, is_all, &mut together));
+                assert_eq!(together.kinds, expected);
             }
         }
     }

@@ -15,103 +15,15 @@
 //! with a higher number already covers it. So there is at most one deadline per turn, they are sorted
 //! by time and by number, and a thousand holes cost what one costs.
 
-use super::{given_up::GivenUp, ring::Ring};
+#![forbid(unsafe_code)]
+
+use super::{
+    given_up::GivenUp,
+    packed::{BOXED, FRESH, INLINE_BYTES, Packed},
+    ring::Ring,
+};
 use crate::time::Micros;
 use std::collections::VecDeque;
-
-/// Text of this many bytes waits in its slot; longer ones are boxed.
-pub(crate) const INLINE_BYTES: usize = 48;
-
-/// The slot refers to the chunk being worked on.
-pub(crate) const FRESH: u8 = 1;
-/// A user id does not fit the slot: it must be read from the text.
-pub(crate) const WIDE: u8 = 2;
-/// The text is boxed.
-pub(crate) const BOXED: u8 = 4;
-
-/// Its text is longer than [`INLINE_BYTES`].
-pub(crate) const LONG: u8 = 8;
-/// What sets an event apart from ordinary ones.
-const UNUSUAL: u8 = WIDE | BOXED | LONG;
-/// There is an event, and it is an ordinary one.
-pub(crate) const ORDINARY: u8 = 16;
-
-/// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
-///
-/// The first word is the offset of a fresh event's text in its chunk, and `from`; the second one `to`, the text's length, the
-/// kind, and the flags.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(transparent)]
-pub(crate) struct Slot([u64; 2]);
-
-impl Slot {
-    #[inline(always)]
-    pub(crate) fn new(kind: u8, flags: u8, from: u32, to: u32, text: u32, len: u16) -> Self {
-        let flags = if flags & UNUSUAL == 0 { flags | ORDINARY } else { flags };
-        Self([
-            u64::from(text) | u64::from(from) << 32,
-            u64::from(to) | u64::from(len) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56,
-        ])
-    }
-
-    /// Words that have been put together as [`Slot::new`] does.
-    #[inline(always)]
-    pub(crate) fn of_words(words: [u64; 2]) -> Self {
-        Self(words)
-    }
-
-    #[inline(always)]
-    pub(crate) fn text(self) -> usize {
-        self.0[0] as u32 as usize
-    }
-
-    #[inline(always)]
-    pub(crate) fn from(self) -> u64 {
-        self.0[0] >> 32
-    }
-
-    #[inline(always)]
-    pub(crate) fn to(self) -> u64 {
-        u64::from(self.0[1] as u32)
-    }
-
-    #[inline(always)]
-    pub(crate) fn len(self) -> usize {
-        usize::from((self.0[1] >> 32) as u16)
-    }
-
-    #[inline(always)]
-    pub(crate) fn kind(self) -> u8 {
-        (self.0[1] >> 48) as u8
-    }
-
-    /// Whether it has any of these flags.
-    #[inline(always)]
-    pub(crate) fn has(self, flags: u8) -> bool {
-        (self.0[1] >> 56) as u8 & flags != 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_empty(self) -> bool {
-        self.kind() == 0
-    }
-
-    /// Neither empty nor unusual.
-    #[inline(always)]
-    fn is_ordinary(self) -> bool {
-        self.has(ORDINARY)
-    }
-
-    /// With flags that make it unusual.
-    pub(crate) fn with(self, flags: u8) -> Self {
-        debug_assert_ne!(flags & UNUSUAL, 0);
-        Self([self.0[0], self.0[1] | u64::from(flags) << 56]).without(ORDINARY)
-    }
-
-    pub(crate) fn without(self, flags: u8) -> Self {
-        Self([self.0[0], self.0[1] & !(u64::from(flags) << 56)])
-    }
-}
 
 /// Where an event can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +145,7 @@ impl Sequencer {
 
     /// Puts an event into the ring.
     #[inline(always)]
-    pub(crate) fn put(&mut self, seq: u64, slot: Slot) -> Place {
+    pub(crate) fn put(&mut self, seq: u64, slot: Packed) -> Place {
         if seq.wrapping_sub(self.cursor) >= self.near
             && let Some(place) = self.look_further(seq)
         {
@@ -252,7 +164,7 @@ impl Sequencer {
     /// Puts events into the ring, as long as each is near and the first of its number. Returns how many those are; what
     /// becomes of the next one is for [`Sequencer::put`] to say. In this loop nothing but the ring is written to.
     #[inline(always)]
-    pub(crate) fn put_many(&mut self, seqs: &[u64], events: impl Iterator<Item = Slot>) -> usize {
+    pub(crate) fn put_many(&mut self, seqs: &[u64], events: impl Iterator<Item = Packed>) -> usize {
         let (cursor, near) = (self.cursor, self.near);
         let slots = self.ring.all_slots_mut();
         let mask = slots.len() - 1;
@@ -298,7 +210,7 @@ impl Sequencer {
     }
 
     /// Puts an event into the ring whose text is too long for a slot to refer to it.
-    pub(crate) fn put_boxed(&mut self, seq: u64, slot: Slot, text: &[u8]) -> Place {
+    pub(crate) fn put_boxed(&mut self, seq: u64, slot: Packed, text: &[u8]) -> Place {
         let place = self.put(seq, slot.with(FRESH | BOXED));
         if place == Place::Waiting {
             self.ring.put_boxed(seq, text);
@@ -309,9 +221,9 @@ impl Sequencer {
     /// The ordinary events at the cursor, one after the other, at most `max`, and the index of the first. They are still
     /// there: see [`Sequencer::take`].
     #[inline(always)]
-    pub(crate) fn run(&self, max: usize) -> (usize, &[Slot]) {
+    pub(crate) fn run(&self, max: usize) -> (usize, &[Packed]) {
         let (index, slots) = self.ring.slots(self.cursor, max);
-        let all_are = |eight: &[Slot; 8]| eight.iter().fold(true, |all, slot| all & slot.is_ordinary());
+        let all_are = |eight: &[Packed; 8]| eight.iter().fold(true, |all, slot| all & slot.is_ordinary());
         let eights = slots.as_chunks().0.iter().take_while(|eight| all_are(eight)).count();
         let (sure, rest) = slots.split_at(8 * eights);
         let more = rest.iter().take_while(|slot| slot.is_ordinary()).count();
@@ -325,13 +237,13 @@ impl Sequencer {
         if self.settled != 0 {
             self.settled -= slots.iter().filter(|slot| !slot.has(FRESH)).count();
         }
-        slots.fill(Slot::default());
+        slots.fill(Packed::default());
         self.waiting -= len;
         self.advance(len as u64);
     }
 
     /// Takes the event at the cursor, if it is there, and its number.
-    pub(crate) fn pop(&mut self) -> Option<(u64, Slot)> {
+    pub(crate) fn pop(&mut self) -> Option<(u64, Packed)> {
         let number = self.cursor;
         let slot = self.ring.slot(number);
         if slot.is_empty() {
@@ -521,11 +433,12 @@ impl Sequencer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::packed::LONG;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, btree_map::Entry};
 
     fn event(sequencer: &mut Sequencer, seq: u64) -> Place {
-        sequencer.put(seq, Slot::new(3, FRESH, 0, 0, 0, 1))
+        sequencer.put(seq, Packed::new(3, FRESH, 0, 0, 0, 1))
     }
 
     /// Releases everything that can be and returns the cursor.
@@ -537,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_slot_takes_one_cache_line() {
-        assert_eq!(size_of::<Slot>() + INLINE_BYTES, 64);
+        assert_eq!(size_of::<Packed>() + INLINE_BYTES, 64);
     }
 
     #[test]
@@ -682,7 +595,7 @@ mod tests {
                 for seq in from.into_iter().flat_map(|from| from..=from.saturating_add(count.saturating_sub(1))) {
                     let text = text(seq);
                     let long = if text.len() > INLINE_BYTES { LONG } else { 0 };
-                    let slot = Slot::new(3, FRESH | long, 0, 0, chunk.len() as u32, text.len() as u16);
+                    let slot = Packed::new(3, FRESH | long, 0, 0, chunk.len() as u32, text.len() as u16);
                     chunk.extend_from_slice(&text);
                     let Ok(at) = u64::try_from(ring.cursor()) else { break };
                     let place = ring.put(seq, slot);

@@ -3,15 +3,22 @@
 //!
 //! They are the engine's own parts, called in the order and in the portions in which [`Engine`](super::Engine) calls them.
 
+#![forbid(unsafe_code)]
+
 use super::{
-    BATCH_LINES,
-    cpu::{Cpu, Lines},
+    arch::{
+        Cpu, Lines,
+        batch::BATCH_LINES,
+        instruction_set::InstructionSet,
+        partition::RUN,
+        scan::{scan_line, window},
+    },
     event::parse_line,
     fanout::{FanOut, TurnLimits},
     graph::Graph,
-    run::{RUN, Runner},
-    scan::{scan_line, window},
-    sequencer::{FRESH, Sequencer, Slot},
+    packed::{FRESH, Packed},
+    run::Runner,
+    sequencer::Sequencer,
     text::Text,
 };
 use crate::counters::Counters;
@@ -24,7 +31,7 @@ pub fn parse(chunk: &[u8], range: Range<usize>) -> (usize, u64) {
     let (mut lines, mut sum) = (0, 0u64);
     let mut at = range.start;
     let chunk = &chunk[..range.end];
-    let (cpu, mut batch) = (Cpu::detect(), Lines::default());
+    let (cpu, mut batch) = (Cpu::up_to(InstructionSet::default()), Lines::default());
     while let Some(next) = cpu.scan(chunk, at, &mut batch) {
         at = next;
         lines += batch.len();
@@ -70,7 +77,7 @@ impl Ring {
             for (seq, number) in seqs.iter_mut().zip(batch) {
                 *seq = first + number;
             }
-            let slot = Slot::new(3, FRESH, 0, 0, 0, 1);
+            let slot = Packed::new(3, FRESH, 0, 0, 0, 1);
             let mut done = self.0.put_many(seqs, iter::repeat(slot));
             while let Some(&seq) = seqs.get(done) {
                 self.0.put(seq, slot);
@@ -96,7 +103,7 @@ impl Ring {
 /// Events in the order of their numbers, and their lines.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
-    slots: Vec<Slot>,
+    slots: Vec<Packed>,
     text: Vec<u8>,
 }
 
@@ -116,7 +123,7 @@ impl Events {
         for (event, line) in events {
             let [from, to] = [event.from, event.to].map(|id| u32::try_from(id).expect("ids of 32 bits"));
             let (at, len) = (all.text.len() as u32, line.len() as u16);
-            all.slots.push(Slot::new(event.kind as u8, FRESH, from, to, at, len));
+            all.slots.push(Packed::new(event.kind as u8, FRESH, from, to, at, len));
             all.text.extend_from_slice(line);
         }
         // The engine copies more than a short line has.
@@ -139,7 +146,7 @@ impl Turn {
     #[must_use]
     pub fn new(users: &[u64], bytes: usize) -> Self {
         let limits = TurnLimits { user_bytes: bytes, mean_bytes: bytes, event_bytes: 1024 };
-        let cpu = Cpu::detect();
+        let cpu = Cpu::up_to(InstructionSet::default());
         let mut turn = Self {
             graph: Graph::default(),
             fanout: FanOut::new(limits, cpu),

@@ -1,5 +1,7 @@
 //! The bytes of an event, and the way in which they are copied.
 
+#![forbid(unsafe_code)]
+
 /// Copied at once, whatever the length: nearly every event is shorter, and an unpredictable length costs
 /// more than the bytes do.
 const BLOCK: usize = 32;

@@ -44,7 +44,7 @@ use crate::{
     admin::{Snapshot, answer},
     config::Config,
     counters::{Counters, DisconnectReason},
-    engine::{Engine, EngineConfig},
+    engine::{Engine, EngineConfig, InstructionSet},
     time::{MILLISECOND, Micros},
 };
 use accept::Accepting;
@@ -121,6 +121,7 @@ impl<N: Net> Server<N> {
             turn_bytes_max,
             turn_bytes_mean: TURN_BYTES_MEAN.min(turn_bytes_max),
             max_sequence_jump: config.max_sequence_jump,
+            instruction_set: InstructionSet::default(),
         });
         Self {
             engine,

@@ -17,7 +17,7 @@ use std::{
 use allocation_counter::measure;
 use fortnight::{
     config::Config,
-    engine::{Engine, EngineConfig, Stop},
+    engine::{Engine, EngineConfig, InstructionSet, Stop},
     server::{
         Server,
         net::{Net, Port, Ready},
@@ -126,6 +126,7 @@ fn check_engine(connected: u64, users: u64, mix: Mix, hole: u64, events: u64) {
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 56 << 10,
         max_sequence_jump: None,
+        instruction_set: InstructionSet::default(),
     });
     for id in 1..=connected {
         engine.connect(id * (users / connected));
@@ -195,6 +196,7 @@ fn a_graph_gives_back_what_its_edges_took() {
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 56 << 10,
         max_sequence_jump: None,
+        instruction_set: InstructionSet::default(),
     };
     // Ids all over the place, and ids that are looked up in an array of up to 8 MiB.
     for (spread, start, left_max) in [(1 << 33, 1u64 << 33, 1_500_000), (1, 1, 6_000_000)] {

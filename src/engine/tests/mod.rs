@@ -2,7 +2,12 @@
 
 mod released;
 
-use super::*;
+use super::{
+    arch::Cpu,
+    event::{Reject, parse_line},
+    *,
+};
+use crate::time::Micros;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,6 +180,7 @@ fn compare(
         turn_bytes_max: limits.0,
         turn_bytes_mean: limits.1,
         max_sequence_jump: None,
+        instruction_set: InstructionSet::default(),
     };
     let mut subject = Subject {
         engine: Engine::on(&config, cpu),

@@ -4,7 +4,7 @@ use super::*;
 
 /// An engine that is fed chunk by chunk.
 fn engine(config: &EngineConfig) -> Engine {
-    Engine::on(config, Cpu::detect())
+    Engine::on(config, Cpu::up_to(InstructionSet::default()))
 }
 
 fn small_config() -> EngineConfig {
@@ -16,6 +16,7 @@ fn small_config() -> EngineConfig {
         turn_bytes_max: 4096,
         turn_bytes_mean: 4096,
         max_sequence_jump: None,
+        instruction_set: InstructionSet::default(),
     }
 }
 

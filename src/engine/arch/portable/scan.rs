@@ -7,10 +7,12 @@
 //! converted by three multiplications (Lemire, "Quickly parsing eight digits").
 //!
 //! Whatever does not fit (a longer line, an id of more than eight digits, a bad line) is left to
-//! [`parse_line`](super::event::parse_line), which knows the grammar; [`scan_line`] only ever says *yes, and
+//! [`parse_line`](crate::engine::event::parse_line), which knows the grammar; [`scan_line`] only ever says *yes, and
 //! this is what it says* or *not by me*. A property test holds the two against each other.
 
-use super::event::Kind;
+#![forbid(unsafe_code)]
+
+use crate::engine::event::Kind;
 use wide::u8x32;
 
 /// Bytes that must be readable in front of a line: numbers are loaded by their last bytes.

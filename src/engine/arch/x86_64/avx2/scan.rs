@@ -1,65 +1,41 @@
 //! Reading thirty-two lines at a time, column by column.
 //!
-//! What [`scan_line`](crate::engine::scan::scan_line) knows of one line at a time is here an array with an entry for each of
+//! What [`scan_line`](crate::engine::arch::scan::scan_line) knows of one line at a time is here an array with an entry for each of
 //! thirty-two: where its first separator is, what sticks out of the shape of an event, the eight bytes that a number ends
 //! with. Each step is a loop over such columns in which no line depends on another and nothing branches. Where that is all it
 //! takes, the compiler makes vector code of it, for eight lines at once; for the masks of a line and the numbers that
 //! digits are there are instructions that it does not find. The arithmetic is the same: see there for what it means.
 
+#![forbid(unsafe_code)]
+
 use super::{
-    for_avx2, load_four, load_ymm,
-    scan::{LINES_PER_PIECE, Lines, PIECE, WINDOW},
-    store_ymm,
+    super::{
+        features::for_avx2,
+        lines::{LINES_PER_PIECE, Lines, PIECE, WINDOW},
+        vector::{load_four, load_ymm, store_ymm},
+    },
+    columns::{Column, Columns, SPAN},
 };
 use crate::engine::{
-    BATCH_LINES as LINES,
-    scan::{AFTER, BEFORE, SHAPE, eight_digits, window},
-    sequencer::{FRESH, ORDINARY},
+    arch::{
+        batch::BATCH_LINES as LINES,
+        scan::{AFTER, BEFORE, SHAPE, eight_digits, window},
+    },
+    packed::{FRESH, ORDINARY},
 };
 use std::{arch::x86_64::*, array};
 
-/// Lines that are read side by side: with more, their columns don't stay in the first-level cache.
-const SPAN: usize = 32;
 /// Of the line feeds in a piece, as many are noted without a look at how many there are.
 const USUALLY: usize = 6;
 /// Lines whose numbers one vector takes.
 const LANES: usize = 4;
 
-type Column<T> = [T; SPAN];
-
 /// What surrounds the start of a line, as [`window`] takes it.
 type Window = [u8; BEFORE + AFTER];
 
-/// What is known about the lines of a span.
-#[derive(Debug, Default)]
-pub(super) struct Columns {
-    /// Bit *i*: byte *i* of the line is one of these.
-    separators: Column<u32>,
-    digits: Column<u32>,
-    returns: Column<u32>,
-    /// Where the number, the first id, and the last field end.
-    first: Column<u32>,
-    from_end: Column<u32>,
-    end: Column<u32>,
-    /// How many digits these fields have, of a sequence number the last eight. What is above 8 belongs to no field.
-    seq_len: Column<u32>,
-    from_len: Column<u32>,
-    to_len: Column<u32>,
-    /// A bit for each id, as in the upper half of [`SHAPE`].
-    ids: Column<u32>,
-    /// Not zero: this is no ordinary line.
-    misfit: Column<u32>,
-    /// As [`SHAPE`] has it.
-    shape: Column<u32>,
-    /// The eight bytes in front of each of those ends.
-    seq_bytes: Column<u64>,
-    from_bytes: Column<u64>,
-    to_bytes: Column<u64>,
-}
-
 for_avx2! {
     /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
-    pub(super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+    pub(in super::super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
         lines.len = 0;
         if at < BEFORE {
             return at;
@@ -237,7 +213,7 @@ impl Columns {
             }
         }
 
-        /// Puts the lines' numbers, of each the last eight digits only, and the words of their slots, as `Slot::new` does,
+        /// Puts the lines' numbers, of each the last eight digits only, and the words of their slots, as `Packed::new` does,
         /// into `targets`. Fields that a line has not are anything.
         fn put_together(&self, ends: &[u32; SPAN + 1], targets: [&mut Column<u64>; 3]) {
             let [seqs, low, high] = targets.map(|words| words.as_chunks_mut::<LANES>().0);

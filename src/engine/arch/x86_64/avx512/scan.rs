@@ -6,93 +6,21 @@
 //! lines, so that nothing is fetched from memory position by position. What is no ordinary line ends the batch, and so
 //! does a number of more than eight digits other than the sequence number.
 //!
-//! [`scan_line`]: crate::engine::scan::scan_line
+//! [`scan_line`]: crate::engine::arch::scan::scan_line
 
-use super::{POSITIONS, columns::Columns, for_avx512, load, load_half, lookup, store, words_of};
+#![forbid(unsafe_code)]
+
+use super::super::{
+    features::for_avx512,
+    lines::{LANES, LINES_PER_PIECE, Lines, PAIR, PAIRS, PIECE, SPAN, WINDOW},
+    vector::{POSITIONS, Plain, load, load_half, lookup, store, words_of},
+};
 use crate::engine::{
-    BATCH_LINES as LINES,
+    arch::{batch::BATCH_LINES as LINES, scan::BEFORE},
     event::Kind,
-    scan::BEFORE,
-    sequencer::{FRESH, ORDINARY, Slot},
+    packed::{FRESH, ORDINARY},
 };
 use std::{arch::x86_64::*, array, ops::Range};
-
-/// Lines that are read side by side.
-const LANES: usize = 8;
-const GROUPS: usize = LINES / LANES;
-/// Groups whose masks are taken before the first of them is read: what has just been written in small parts can't be read
-/// as a whole at once.
-const SPAN: usize = 4;
-/// Lines whose windows lie side by side.
-const PAIR: usize = 2;
-/// Pairs of a group.
-const PAIRS: usize = LANES / PAIR;
-/// Bytes that are searched for line feeds at once.
-pub(super) const PIECE: usize = 64;
-/// Bytes of a line that are looked at.
-pub(super) const WINDOW: usize = 32;
-/// The most ordinary lines that can end in one piece, of at least 4 bytes each; the room that is written to for it.
-pub(super) const LINES_PER_PIECE: usize = 16;
-
-/// A batch of ordinary lines, and what is known about them before they have been read.
-#[derive(Debug)]
-pub(crate) struct Lines {
-    pub(super) len: usize,
-    pub(super) seqs: [[u64; LANES]; GROUPS],
-    /// The words of their slots.
-    pub(super) low: [[u64; LANES]; GROUPS],
-    pub(super) high: [[u64; LANES]; GROUPS],
-    /// The byte in front of the first line, then each line's line feed.
-    pub(super) ends: [u32; 1 + LINES + LINES_PER_PIECE],
-    /// Windows of the lines of a span, in pairs, and where in them there is what.
-    windows: [[[u8; PAIR * WINDOW]; PAIRS]; SPAN],
-    separators: [[u64; PAIRS]; SPAN],
-    non_digits: [[u64; PAIRS]; SPAN],
-    returns: [[u64; PAIRS]; SPAN],
-    pub(super) columns: Columns,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self {
-            len: 0,
-            seqs: [[0; LANES]; GROUPS],
-            low: [[0; LANES]; GROUPS],
-            high: [[0; LANES]; GROUPS],
-            ends: [0; 1 + LINES + LINES_PER_PIECE],
-            windows: [[[0; PAIR * WINDOW]; PAIRS]; SPAN],
-            separators: [[0; PAIRS]; SPAN],
-            non_digits: [[0; PAIRS]; SPAN],
-            returns: [[0; PAIRS]; SPAN],
-            columns: Columns::default(),
-        }
-    }
-}
-
-impl Lines {
-    /// How many they are.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Their numbers.
-    #[inline(always)]
-    pub(crate) fn seqs(&self) -> &[u64] {
-        &self.seqs.as_flattened()[..self.len]
-    }
-
-    /// Their slots, from a line on.
-    #[inline(always)]
-    pub(crate) fn slots(&self, first: usize) -> impl Iterator<Item = Slot> {
-        let [low, high] = [&self.low, &self.high].map(|words| &words.as_flattened()[first..self.len]);
-        low.iter().zip(high).map(|(&low, &high)| Slot::of_words([low, high]))
-    }
-
-    #[cfg(test)]
-    fn iter(&self) -> impl Iterator<Item = (u64, Slot)> {
-        self.seqs().iter().copied().zip(self.slots(0))
-    }
-}
 
 /// The type letters, by their low 6 bits: the kind in the low half; in the high half the separators of such a line.
 const SHAPES: [u8; 64] = {
@@ -132,7 +60,7 @@ const BYTE_FROM: [u8; PAIR * WINDOW] = {
 
 for_avx512! {
     /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
-    pub(super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+    pub(in super::super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
         lines.len = 0;
         if at < BEFORE {
             return at;
@@ -256,7 +184,7 @@ for_avx512! {
         }
         let (from, to) = (number(from, from_len), number(to, to_len));
 
-        // As `Slot::new` does.
+        // As `Packed::new` does.
         let len = add(newline, splat(1));
         let kind = and(shape, splat(15));
         let flags = splat(u64::from(FRESH | ORDINARY) << 56);
@@ -297,7 +225,7 @@ for_avx512! {
     }
 
     /// Eight words of 32 bits as words of 64.
-    fn widen<T: super::Plain>(words: &T) -> __m512i {
+    fn widen<T: Plain>(words: &T) -> __m512i {
         _mm512_cvtepu32_epi64(load_half(words))
     }
 
@@ -344,130 +272,5 @@ for_avx512! {
 
     fn splat_byte(value: u8) -> __m512i {
         _mm512_set1_epi8(value.cast_signed())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{
-        cpu::Cpu,
-        scan::{AFTER, scan_line, window},
-    };
-    use proptest::prelude::*;
-
-    type Scan = fn(Cpu, &[u8], usize, &mut Lines) -> usize;
-
-    /// All ways to read lines by the batch that there are on this processor.
-    fn ways() -> Vec<(Cpu, Scan)> {
-        let columns: Scan =
-            |cpu, chunk, at, lines| cpu.scan_columns(chunk, at, lines).expect("it reads by the batch");
-        let best: Scan = |cpu, chunk, at, lines| cpu.scan(chunk, at, lines).expect("it reads by the batch");
-        let all = Cpu::all().into_iter();
-        let ways = |cpu: Cpu| [cpu.has_avx2.then_some((cpu, columns)), cpu.avx512.map(|_| (cpu, best))];
-        all.flat_map(ways).flatten().collect()
-    }
-
-    /// Ordinary lines most of the time, and all kinds of others.
-    fn line() -> impl Strategy<Value = String> {
-        let number = || prop_oneof![6 => "[0-9]{1,4}", 2 => "[0-9]{5,8}", 1 => "[0-9]{9,21}"];
-        let end = || prop_oneof!["\n", "\r\n"];
-        prop_oneof![
-            20 => (number(), "[FUP]", number(), number(), end()).prop_map(|(seq, kind, from, to, end)| format!("{seq}|{kind}|{from}|{to}{end}")),
-            8 => (number(), number(), end()).prop_map(|(seq, from, end)| format!("{seq}|S|{from}{end}")),
-            4 => (number(), end()).prop_map(|(seq, end)| format!("{seq}|B{end}")),
-            1 => ("[0-9|FUBPSX\r]{0,40}", end()).prop_map(|(line, end)| format!("{line}{end}")),
-            1 => (number(), "[FUBPSX|]{1,2}", number(), end()).prop_map(|(seq, kind, from, end)| format!("{seq}|{kind}|{from}{end}")),
-        ]
-    }
-
-    /// What the portable scan makes of the line at a position.
-    fn read_alone(chunk: &[u8], at: usize) -> Option<(u64, Slot, usize)> {
-        let line = scan_line(window(chunk, at)?)?;
-        let slot = Slot::new(line.kind, FRESH, line.from, line.to, at as u32, line.len as u16);
-        Some((line.seq, slot, at + line.len))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-        #[test]
-        fn it_reads_what_the_portable_scan_reads(
-            lines in prop::collection::vec(line(), 0..600),
-            noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
-            rest in 0..100usize,
-        ) {
-            let mut chunk = vec![b'9'; BEFORE];
-            chunk.extend(lines.concat().bytes());
-            for (index, byte) in noise {
-                if chunk.len() > BEFORE {
-                    let at = BEFORE + index.index(chunk.len() - BEFORE);
-                    chunk[at] = byte;
-                }
-            }
-            chunk.extend(vec![b'8'; rest]);
-            // The portable scan wants more room behind a line.
-            let padded = [&chunk[..], &[b'8'; AFTER]].concat();
-            for (cpu, scan) in ways() {
-                let mut batch = Lines::default();
-                let mut at = BEFORE;
-                loop {
-                    let next = scan(cpu, &chunk, at, &mut batch);
-                    let mut alone = at;
-                    for (seq, slot) in batch.iter() {
-                        let (own_seq, own_slot, end) = read_alone(&padded, alone).expect("no ordinary line");
-                        prop_assert_eq!(seq, own_seq);
-                        prop_assert_eq!((slot.kind(), slot.len(), slot.text()), (own_slot.kind(), own_slot.len(), own_slot.text()));
-                        prop_assert!(slot.has(FRESH) && slot.has(ORDINARY) && !slot.has(!(FRESH | ORDINARY)));
-                        // Fields that a kind has not are anything.
-                        if slot.kind() != Kind::Broadcast as u8 {
-                            prop_assert_eq!(slot.from(), own_slot.from());
-                            if slot.kind() != Kind::Status as u8 {
-                                prop_assert_eq!(slot.to(), own_slot.to());
-                            }
-                        }
-                        alone = end;
-                    }
-                    prop_assert_eq!(alone, next, "it says how far it has come");
-                    if batch.len() < LINES && next + WINDOW + AFTER + 2 * PIECE < chunk.len() {
-                        prop_assert!(read_alone(&padded, next).is_none(), "it stops where the portable scan stops");
-                    }
-                    // On behind the line that it did not take.
-                    at = match chunk[next..].iter().position(|&byte| byte == b'\n') {
-                        Some(newline) => next + newline + 1,
-                        None => break,
-                    };
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_batch_is_full_at_some_point_and_goes_on() {
-        let mut chunk = vec![b'9'; BEFORE];
-        chunk.extend((0..1000).flat_map(|seq| format!("{seq}|P|{seq}|7\r\n").into_bytes()));
-        chunk.extend([b'9'; AFTER + PIECE]);
-        for (cpu, scan) in ways() {
-            let (mut batch, mut at, mut seqs) = (Lines::default(), BEFORE, Vec::new());
-            loop {
-                at = scan(cpu, &chunk, at, &mut batch);
-                seqs.extend(batch.iter().map(|(seq, slot)| (seq, slot.from(), slot.to())));
-                if batch.len() < LINES {
-                    break;
-                }
-            }
-            assert_eq!(seqs, (0..1000).map(|seq| (seq, seq, 7)).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn there_is_no_batch_where_there_is_no_room() {
-        for (cpu, scan) in ways() {
-            let mut batch = Lines::default();
-            for (len, at) in [(0, 0), (0, 16), (15, 15), (16, 16), (20, 64), (100, 3)] {
-                let chunk = vec![b'\n'; len];
-                assert_eq!(scan(cpu, &chunk, at, &mut batch), at, "{len} bytes, from {at} on");
-                assert_eq!(batch.len(), 0);
-            }
-        }
     }
 }

@@ -1,14 +1,19 @@
-//! Sorting eight events of a run at a time.
+//! Taking a run apart, eight events at a time.
 //!
-//! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions. What is to be kept of eight
+//! The same as the [portable loop](crate::engine::arch::portable::partition), with masks instead of conditions. What is to be kept of eight
 //! lanes is moved to the front by a permutation, which is looked up by the mask.
 
-use super::{for_avx2, load_ymm, lookup_second_of_eight, padded, store_ymm, widen_eight};
+#![forbid(unsafe_code)]
+
+use super::super::{
+    features::for_avx2,
+    vector::{load_ymm, lookup_second_of_eight, padded, store_ymm, widen_eight},
+};
 use crate::engine::{
+    arch::partition::{Partition, RUN},
     event::Kind,
-    graph::NONE,
-    run::{RUN, Sorted},
-    sequencer::Slot,
+    packed::Packed,
+    user_slot::NO_SLOT,
 };
 use std::arch::x86_64::*;
 
@@ -55,12 +60,12 @@ static LANES_OF: [[u8; LANES]; 1 << LANES] = {
 };
 
 for_avx2! {
-    /// Sorts a run. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
+    /// Takes a run apart. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
     /// nothing counted, if there is an id whose slot may be elsewhere.
-    pub(super) fn sort(run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
+    pub(in super::super) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
         const { assert!(RUN / LANES < 1 << COUNT_BITS && 5 * COUNT_BITS <= 32) };
         let len = splat(u32::try_from(users.len()).unwrap_or(u32::MAX));
-        let nobody = splat(NONE);
+        let nobody = splat(NO_SLOT);
         let (mut edge_count, mut due_count) = (0, 0);
         let mut counts = splat(0);
         for (first, events) in (0..).step_by(LANES).zip(run.chunks(LANES)) {
@@ -81,28 +86,28 @@ for_avx2! {
             let due = mask_of(lanes_that(does, FOR_MANY)) | !mask_of(_mm256_cmpeq_epi32(target, nobody)) & 0xFF;
 
             let first = splat(first);
-            push(&mut sorted.edges[edge_count..], _mm256_add_epi32(first, lanes_of(edge)));
-            push(&mut sorted.due[due_count..], _mm256_add_epi32(first, lanes_of(due)));
-            push(&mut sorted.targets[due_count..], _mm256_permutevar8x32_epi32(target, lanes_of(due)));
+            push(&mut partition.edges[edge_count..], _mm256_add_epi32(first, lanes_of(edge)));
+            push(&mut partition.due[due_count..], _mm256_add_epi32(first, lanes_of(due)));
+            push(&mut partition.targets[due_count..], _mm256_permutevar8x32_epi32(target, lanes_of(due)));
             edge_count += edge.count_ones() as usize;
             due_count += due.count_ones() as usize;
         }
-        (sorted.edge_count, sorted.due_count) = (edge_count, due_count);
+        (partition.edge_count, partition.due_count) = (edge_count, due_count);
         let mut lanes = [0; LANES];
         store_ymm(&mut lanes, counts);
         let mut others = run.len() as u64;
-        for (kind, count) in sorted.kinds.iter_mut().enumerate().skip(1).take(5) {
+        for (kind, count) in partition.kinds.iter_mut().enumerate().skip(1).take(5) {
             let of_lane = |lane: &u32| u64::from(lane >> (COUNT_BITS * (kind - 1)) & ((1 << COUNT_BITS) - 1));
             *count = lanes.iter().map(of_lane).sum();
             others -= *count;
         }
-        sorted.kinds[Kind::Void as usize] = others;
+        partition.kinds[Kind::Void as usize] = others;
         true
     }
 
     /// Recipient and kind of each of up to eight events; 0 for those that there are not.
-    fn parts(events: &[Slot]) -> (__m256i, __m256i) {
-        let mut room = [Slot::default(); LANES];
+    fn parts(events: &[Packed]) -> (__m256i, __m256i) {
+        let mut room = [Packed::default(); LANES];
         let events = padded(events, &mut room);
         let [a, b, c, d] = [0, 1, 2, 3].map(|pair| load_ymm(&events.as_chunks::<2>().0[pair]));
         // The second words of the events 0 and 2, 1 and 3; 4 and 6, 5 and 7.

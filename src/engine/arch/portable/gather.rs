@@ -9,8 +9,14 @@
 //! much as several copies: so they are copied four at a time, the last of which may be the event behind the block, which
 //! has no bytes.
 
-use super::idset::for_each_bit;
+#![forbid(unsafe_code)]
+
+use crate::engine::{arch::prefetch::prefetch, bits::for_each_bit, mail::Mail};
 use std::array;
+
+/// Words of one user that lie side by side: a cache line.
+pub(crate) const GROUP: usize = 8;
+const EVENTS_OF_GROUP: usize = GROUP * EVENTS;
 
 /// Events of a block.
 pub(crate) const EVENTS: usize = 64;
@@ -91,6 +97,75 @@ impl Block {
         }
         at
     }
+}
+
+/// What a turn owes its users.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed<'a> {
+    pub(crate) tape: &'a [u8],
+    /// Where on it the first event begins, and how many bytes all events have.
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// How many events there are on the tape.
+    pub(crate) events: usize,
+    /// Where on the tape each event ends, after where the first one begins.
+    pub(crate) ends: &'a [u32],
+    pub(crate) blocks: &'a [Block],
+    /// Which events are for whom: `[group of blocks][slot][block in group]`.
+    pub(crate) matrix: &'a [[u64; GROUP]],
+    /// Slots of a group.
+    pub(crate) slots: usize,
+    pub(crate) mail: &'a Mail,
+}
+
+impl Owed<'_> {
+    /// Merges a user's mail with what it gets of the tape. Returns how many bytes that is.
+    #[inline(always)]
+    pub(crate) fn gather(&self, slot: usize, out: &mut [u8]) -> usize {
+        let mut len = 0;
+        let mut place = 0;
+        let rest = (self.events as u32, 0..0);
+        for (before, run) in self.mail.runs(slot).chain([rest]) {
+            let run = &self.mail.all_bytes()[run];
+            len = self.gather_tape(slot, place, before as usize, out, len);
+            place = before as usize;
+            out[len..len + run.len()].copy_from_slice(run);
+            len += run.len();
+        }
+        len
+    }
+
+    /// Copies what a user gets of the events `from..to` on the tape to `out[len..]`; returns where that ends.
+    #[inline(always)]
+    fn gather_tape(&self, slot: usize, from: usize, to: usize, out: &mut [u8], mut len: usize) -> usize {
+        let slots = self.slots;
+        let groups = self.blocks.chunks(GROUP).zip(self.matrix.chunks(slots)).enumerate();
+        let wanted = from / EVENTS_OF_GROUP..to.div_ceil(EVENTS_OF_GROUP);
+        for (group, (blocks, words)) in groups.skip(wanted.start).take(wanted.len()) {
+            if let Some(next) = self.matrix.get((group + 1) * slots + slot) {
+                prefetch(next);
+            }
+            let mut words = words[slot];
+            let first = group * EVENTS_OF_GROUP;
+            if first < from || first + EVENTS_OF_GROUP > to {
+                for (word, first) in words.iter_mut().zip((first..).step_by(64)) {
+                    *word &= bits_from(from.saturating_sub(first)) & !bits_from(to.saturating_sub(first));
+                }
+            }
+            for (block, &word) in blocks.iter().zip(&words) {
+                if word != 0 {
+                    len = block.gather(self.tape, self.ends, word, out, len);
+                }
+            }
+        }
+        len
+    }
+}
+
+/// The bits from one on.
+#[inline(always)]
+fn bits_from(bit: usize) -> u64 {
+    if bit < 64 { u64::MAX << bit } else { 0 }
 }
 
 #[cold]

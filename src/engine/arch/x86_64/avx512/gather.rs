@@ -8,7 +8,15 @@
 //! the user gets, and nothing in it branches. Four users are served in one pass: the tape, longer than the first-level cache,
 //! is read once for all of them.
 
-use super::{compress, for_avx512, load};
+#![forbid(unsafe_code)]
+
+use super::{
+    super::{
+        features::for_avx512,
+        vector::{compress, load},
+    },
+    piece::Piece,
+};
 use crate::engine::text::Text;
 use std::{arch::x86_64::*, array, ops::Range};
 
@@ -17,15 +25,6 @@ const PIECE: usize = 64;
 
 /// Users that are served in one pass over the tape: what does not depend on them is done once.
 pub(crate) const ABREAST: usize = 4;
-
-/// 64 bytes of the tape.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    /// A bit for each byte that ends an event.
-    ends: u64,
-    /// Place of its first event: as many have ended before it.
-    pub(super) first: u32,
-}
 
 /// Where the events on the tape end, and which of them the users get that are served next.
 #[derive(Debug, Default)]
@@ -75,7 +74,7 @@ impl Insert {
 
 for_avx512! {
     /// Notes where the events on the tape end. Behind them there may be anything, but in whole pieces.
-    pub(super) fn mark(tape: &[u8], marks: &mut Marks) {
+    pub(in super::super) fn mark(tape: &[u8], marks: &mut Marks) {
         let mut first = 0;
         marks.pieces.clear();
         for piece in tape.as_chunks::<PIECE>().0 {
@@ -87,7 +86,7 @@ for_avx512! {
 
     /// Takes the first `count` words of a user's bits, which come eight at a time, as those of the user at a place. Returns
     /// how many ones they have.
-    pub(super) fn choose<'a>(
+    pub(in super::super) fn choose<'a>(
         words: impl Iterator<Item = &'a [u64; 8]>,
         count: usize,
         place: usize,
@@ -109,7 +108,7 @@ for_avx512! {
     ///
     /// The tape is gone over up to the piece in which something is to be inserted, that one included. What the user has got
     /// of it from there on then makes room.
-    pub(super) fn gather<const N: usize>(
+    pub(in super::super) fn gather<const N: usize>(
         tape: &[u8],
         marks: &Marks,
         first: usize,

@@ -1,21 +1,26 @@
-//! Sorting sixteen events of a run at a time.
+//! Taking a run apart, sixteen events at a time.
 //!
-//! The same as the portable loop in [`run`](crate::engine::run), with masks instead of conditions.
+//! The same as the [portable loop](crate::engine::arch::portable::partition), with masks instead of conditions.
 
-use super::{POSITIONS, for_avx512, load, lookup_second, padded, store, words_of};
-use crate::engine::{event::Kind, graph::NONE, run::Sorted, sequencer::Slot};
+#![forbid(unsafe_code)]
+
+use super::super::{
+    features::for_avx512,
+    vector::{POSITIONS, load, lookup_second, padded, store, words_of},
+};
+use crate::engine::{arch::partition::Partition, event::Kind, packed::Packed, user_slot::NO_SLOT};
 use std::{arch::x86_64::*, array};
 
 /// Events that are done at once.
 const LANES: usize = 16;
 
 for_avx512! {
-    /// Sorts a run. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
+    /// Takes a run apart. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
     /// nothing done, if there is an id whose slot is elsewhere.
-    pub(super) fn sort(run: &[Slot], users: &[[u32; 2]], is_all: bool, sorted: &mut Sorted) -> bool {
+    pub(in super::super) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
         let (mut edge_count, mut due_count) = (0, 0);
         let mut kinds = [0; 8];
-        let nobody = _mm512_set1_epi32(NONE.cast_signed());
+        let nobody = _mm512_set1_epi32(NO_SLOT.cast_signed());
         let mut places = words_of(load(&POSITIONS));
         for events in run.chunks(LANES) {
             let present = u16::MAX >> (LANES - events.len());
@@ -38,20 +43,20 @@ for_avx512! {
             let target = lookup_second(users, to, one, nobody);
             let due = many | _mm512_mask_cmpneq_epi32_mask(one, target, nobody);
 
-            push(&mut sorted.edges[edge_count..], edge, places);
-            push(&mut sorted.due[due_count..], due, places);
-            push(&mut sorted.targets[due_count..], due, target);
+            push(&mut partition.edges[edge_count..], edge, places);
+            push(&mut partition.due[due_count..], due, places);
+            push(&mut partition.targets[due_count..], due, target);
             edge_count += edge.count_ones() as usize;
             due_count += due.count_ones() as usize;
             places = _mm512_add_epi32(places, _mm512_set1_epi32(LANES as i32));
         }
-        (sorted.edge_count, sorted.due_count, sorted.kinds) = (edge_count, due_count, kinds);
+        (partition.edge_count, partition.due_count, partition.kinds) = (edge_count, due_count, kinds);
         true
     }
 
     /// Recipient and kind of each of up to sixteen events.
-    fn parts(events: &[Slot]) -> (__m512i, __m512i) {
-        let mut room = [Slot::default(); LANES];
+    fn parts(events: &[Packed]) -> (__m512i, __m512i) {
+        let mut room = [Packed::default(); LANES];
         let events = padded(events, &mut room);
         let quarters: [__m512i; 4] = array::from_fn(|quarter| load(&events.as_chunks::<4>().0[quarter]));
         let third = _mm512_add_epi32(_mm512_slli_epi32::<2>(words_of(load(&POSITIONS))), _mm512_set1_epi32(2));

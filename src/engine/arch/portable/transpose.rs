@@ -1,4 +1,37 @@
-//! Transposing 64×64 bits.
+//! Transposing blocks of 64×64 bits.
+
+#![forbid(unsafe_code)]
+
+use super::gather::GROUP;
+
+/// Where the words of a block go that is transposed.
+pub(crate) struct Transposed<'a> {
+    /// The words of each user.
+    pub(crate) users: &'a mut [[u64; GROUP]],
+    /// Which of these is the block's.
+    pub(crate) block: usize,
+    /// Bit per user: something is for it.
+    pub(crate) owed: &'a mut [u64],
+    /// Bit per user: all is for it.
+    pub(crate) all: &'a mut [u64],
+}
+
+/// Gives each user the word that says which `events` of a block are for it.
+#[inline(always)]
+pub(crate) fn transpose_block(rows: &mut [[u64; 64]], events: usize, to: &mut Transposed<'_>) {
+    let users = to.users.as_chunks_mut::<64>().0;
+    let sums = to.owed.iter_mut().zip(&mut *to.all);
+    for ((row, users), (owed, all)) in rows.iter_mut().zip(users).zip(sums) {
+        // The rows that the last block has not got belong to nobody.
+        row[events..].fill(0);
+        *owed |= row.iter().fold(0, |union, word| union | word);
+        *all &= row[..events].iter().fold(u64::MAX, |common, word| common & word);
+        transpose(row);
+        for (user, &word) in users.iter_mut().zip(row.iter()) {
+            user[to.block % GROUP] = word;
+        }
+    }
+}
 
 /// Turns row *i*, bit *j* into row *j*, bit *i* (Warren, *Hacker's Delight*, section 7-3): six rounds that each swap the
 /// off-diagonal quarters of ever smaller squares, 64 bits at a time.

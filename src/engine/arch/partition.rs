@@ -1,0 +1,32 @@
+//! What a run of events does, taken apart.
+
+#![forbid(unsafe_code)]
+
+/// Most events of a run.
+pub(crate) const RUN: usize = 256;
+
+/// What a run does: places of events in it, in order. Room for what a vector writes too much.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// What changes an edge.
+    pub(crate) edges: [u32; RUN + 16],
+    pub(crate) edge_count: usize,
+    /// What concerns somebody.
+    pub(crate) due: [u32; RUN + 16],
+    /// The slot of whom each of those is for, if it is for one.
+    pub(crate) targets: [u32; RUN + 16],
+    pub(crate) due_count: usize,
+    /// Events by kind.
+    pub(crate) kinds: [u64; 8],
+}
+
+impl Partition {
+    pub(crate) const EMPTY: Self = Self {
+        edges: [0; RUN + 16],
+        edge_count: 0,
+        due: [0; RUN + 16],
+        targets: [0; RUN + 16],
+        due_count: 0,
+        kinds: [0; 8],
+    };
+}

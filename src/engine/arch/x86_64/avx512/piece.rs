@@ -1,0 +1,12 @@
+//! A piece of the tape.
+
+#![forbid(unsafe_code)]
+
+/// 64 bytes of the tape.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Piece {
+    /// A bit for each byte that ends an event.
+    pub(super) ends: u64,
+    /// Place of its first event: as many have ended before it.
+    pub(in super::super) first: u32,
+}
