@@ -1,7 +1,7 @@
 //! The last minutes, so that the status page's charts begin full.
 //!
-//! There is no timer for it: samples are taken in passing, whenever the loop turns and the last one is old enough.
-//! While nothing turns it, nothing happens, and two samples with the same counts, from the two ends of a silence, say so.
+//! It needs no timer: a sample is taken when the loop turns and the last sample is old enough. While the loop does not
+//! turn, nothing happens. Two samples with the same counts, one at each end, then stand for the silence.
 
 use crate::time::{Micros, SECOND};
 use std::{collections::VecDeque, fmt::Write};

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 (RFC 9112) as somebody needs who only answers GET and HEAD.
+//! The part of HTTP/1.1 (RFC 9112) that is needed to answer GET and HEAD.
 
 use httparse::Error;
 
@@ -63,7 +63,7 @@ impl Status {
         }
     }
 
-    /// The body of an answer that is nothing else: what is accepted instead.
+    /// The body of a refusal: it says what is accepted.
     #[must_use]
     pub fn sentence(self) -> String {
         let accepted = match self {
@@ -85,7 +85,7 @@ impl Status {
 pub struct Request {
     /// Bytes of the head; the next request begins after them.
     pub len: usize,
-    /// What is asked for, or why it is not to be had.
+    /// What is asked for, or why it is refused.
     pub resource: Result<Resource, Status>,
     /// Only the head of the answer is wanted.
     pub head_only: bool,
@@ -125,7 +125,7 @@ impl Request {
         };
         let old = head.version == Some(0);
         let hosts = values("host").count();
-        // No method that is answered has a use for a body, and so none is ever read.
+        // GET and HEAD have no use for a body, so none is ever read.
         let body = values("transfer-encoding").next().is_some()
             || values("content-length").any(|value| value.iter().any(|&byte| byte != b'0'));
         let asks_to_close = values("connection")

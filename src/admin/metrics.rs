@@ -1,7 +1,7 @@
 //! `/metrics`: the Prometheus text format, version 0.0.4.
 //!
-//! Every metric of SPEC section 6, each with all of its label values from the start, so that a rate can be taken of
-//! the first time that something happens.
+//! Every metric of SPEC section 6. Each has all of its label values from the start. So a rate shows even the first
+//! event of its kind.
 
 use super::Snapshot;
 use crate::{

@@ -16,12 +16,12 @@ use http::{Request, Resource, Status, respond};
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Whether the server does what it is there for: what `/healthz` says.
+/// Whether the server is well: the answer to `/healthz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It does.
     Ok,
-    /// Every source waits for a hole that is never given up and that none of them can fill.
+    /// Every source waits for a gap that is never given up, and none of them can fill it.
     RingFull,
     /// It has been told to end.
     ShuttingDown,

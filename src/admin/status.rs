@@ -12,7 +12,7 @@ pub const PAGE: &str = include_str!("status.html");
 /// Its media type.
 pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
-/// What the page's policy lets run: the script and the style sheet with these SHA-256 sums, and nothing else.
+/// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
 const SCRIPT_SHA256: &str = "snnR36s0wDyLEcnPFbe3uAOJ9oVQTgGSm8TpziuTONE=";
 const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 

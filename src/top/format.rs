@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `1234567` becomes `1,234,567`. What is no number stays as it is.
+/// `1234567` becomes `1,234,567`. Other text stays unchanged.
 pub(super) fn grouped(number: &impl ToString) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -15,7 +15,7 @@ pub(super) fn grouped(number: &impl ToString) -> String {
     text
 }
 
-/// A rate, with a decimal place where there would be little of it otherwise.
+/// A rate, with a decimal place if it is small.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {
         format!("{per_second:.1}")

@@ -1,7 +1,7 @@
 //! `fortnight top`: what the status page shows, in a terminal (SPEC section 6).
 //!
-//! One loop, without threads: keys, signals and the socket are looked at in turn, and none is ever waited for longer than
-//! a [`TICK`]. [`Fetch`] asks the server, [`model`] remembers what it said, [`view`] draws that.
+//! One loop, without threads. Keys, signals and the socket are looked at in turn, and none is waited for longer than a
+//! [`TICK`]. [`Fetch`] asks the server, [`model`] keeps the answers, [`view`] draws them.
 
 mod format;
 mod model;
@@ -58,7 +58,8 @@ pub(crate) fn run(admin: &AdminUrl) -> ExitCode {
     }
 }
 
-/// Has a byte for every signal that ends the program: it ends like a key would, and leaves the terminal in order.
+/// Has a byte for every signal that ends the program. The program then ends as it does by a key, and leaves the
+/// terminal in order.
 fn signals() -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_nonblocking(true)?;
@@ -116,7 +117,7 @@ fn body(answer: Answer) -> Result<Vec<u8>, String> {
 enum Keys {
     None,
     Some,
-    /// The terminal has gone. It must not be read any more: crossterm takes its end for a key that is still to come, for ever.
+    /// The terminal has gone. It must not be read any more: crossterm would wait for a key for ever.
     Gone,
 }
 

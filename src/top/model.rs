@@ -10,7 +10,7 @@ use std::{
 const STATUS: &str = "/status.json";
 /// The last minutes.
 pub(super) const HISTORY: &str = "/history.json";
-/// After a silence of this length the server knows more of the last minutes than we do.
+/// After a silence of this length the server is asked for the last minutes again.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long samples are kept.
 const KEPT_US: u64 = 600_000_000;

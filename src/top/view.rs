@@ -165,7 +165,7 @@ fn draw_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, series: Series) 
     frame.render_widget(chart, area);
 }
 
-/// A name, what it is, and whether that is something to worry about.
+/// A name, its value, and whether the value is a reason to worry.
 type Row = (String, String, bool);
 
 fn draw_rows(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: Vec<Row>) {
