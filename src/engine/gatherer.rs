@@ -11,7 +11,7 @@ use super::arch::{
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     cpu: Cpu,
-    /// Users who get much of the tape, and are served several at a time where the processor can do that.
+    /// Users that get much of the tape. Several of them are served at a time where the processor can.
     abreast: Abreast,
     scratch: Vec<u8>,
 }

@@ -7,8 +7,8 @@
 //! it has connected followers, not followers. A login or logout costs as much as the user follows; where that is much, it is
 //! [spread](super::settling) over several turns. (In a small graph either costs a row of a matrix, at most 256 bytes.)
 //!
-//! A node that is neither connected nor part of any edge is given back, so memory is the graph's, not that
-//! of every id ever seen. When more than three quarters of the nodes have been given back, the graph is made anew without
+//! A node that is neither connected nor part of an edge is given back. So memory depends on the graph, not on all ids
+//! that were ever seen. When more than three quarters of the nodes have been given back, the graph is made anew without
 //! them, as soon as it has few enough edges for that to be done at once.
 
 #![forbid(unsafe_code)]
@@ -216,8 +216,8 @@ impl Graph {
         if self.settling.is_empty() { slot != NO_SLOT } else { self.set_while_settling(edge) }
     }
 
-    /// The audience is told at once where it knows of the user; where it does not yet, it will be. Says whether the user has
-    /// come altogether, so that the audience has to be told as usual.
+    /// An audience that has the user learns it at once; an audience that has not yet will learn it later. Says whether
+    /// the user has come altogether, so that the audience has to be told as usual.
     #[cold]
     fn set_while_settling(&mut self, edge: &Edge) -> bool {
         let Self { audiences, settling, .. } = self;
@@ -311,13 +311,15 @@ impl Graph {
         self.following.row(node).len() <= AT_ONCE_MAX
     }
 
-    /// Users have come or gone whose audiences do not know yet. Events must be applied one at a time until they do.
+    /// Users have come or gone, and some audiences have not learnt it yet. Events must be applied one at a time until
+    /// they have.
     #[inline(always)]
     pub(crate) fn is_settling(&self) -> bool {
         !self.settling.is_empty()
     }
 
-    /// Tells audiences who has come or gone, by about so many steps. `free` is called with the slots of those who have gone
+    /// Lets audiences learn who has come or gone, in about so many steps. `free` is called with the slots of users that
+    /// have gone
     /// altogether.
     pub(crate) fn settle(&mut self, steps: usize, mut free: impl FnMut(u32)) {
         let Self { following, audiences, settling, .. } = self;
@@ -383,7 +385,7 @@ impl Graph {
         old.walk(&mut walk, usize::MAX, |from, to| self.change(from, to, true));
     }
 
-    /// From here on what is followed or the audiences are kept as those of a large graph are, until it is cleared.
+    /// From here on follows or audiences are kept in the form for large graphs, until the graph is cleared.
     #[cfg(test)]
     pub(crate) fn become_large(&mut self, following: bool, audiences: bool) {
         if following {

@@ -90,8 +90,8 @@ impl IdSet {
         if let Self::Bits(bits) = self { Some(&bits.words) } else { None }
     }
 
-    /// Adds or removes `id`; says how many members more there are: one, none, or -1. Which of the two it is, and whether it
-    /// changes anything, are as good as random where many ids come and go, so nothing here branches on either.
+    /// Adds or removes `id`. Returns the change of the number of members: 1, 0 or -1. Branch-free: where many ids come
+    /// and go, insert or remove is unpredictable, and so is whether it changes anything.
     #[inline(always)]
     pub(crate) fn set(&mut self, id: u32, member: bool) -> i32 {
         if let Self::Bits(Bits { words, count }) = self

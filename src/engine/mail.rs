@@ -1,8 +1,8 @@
 //! Events for one or a few users: each user's own chain of small chunks.
 //!
-//! Where thousands of users are connected and an event concerns one of them, a row of bits over all users would be
-//! almost empty. Such an event is copied to the end of its user's chain instead. Events with nothing
-//! of the tape between them make up a *run*, headed by its place among the events of the tape, so that the two merge in order.
+//! With thousands of connected users, an event for one of them would be an almost empty row of bits. Such an event is
+//! copied to the end of its user's chain instead. Events with nothing of the tape between them make up a *run*, headed
+//! by its place among the events of the tape, so that the two merge in order.
 
 #![forbid(unsafe_code)]
 

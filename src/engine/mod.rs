@@ -14,11 +14,11 @@
 //!    per user.
 //! 3. Before the chunk's buffer is used again, [`Engine::settle`] saves what waits.
 //!
-//! What takes most of the time exists several times, for different processors: see [`arch`].
+//! The loops that take most of the time exist several times, for different processors: see [`arch`].
 //!
 //! Time only ever comes in as an argument.
 //!
-//! What was tried to make it fast, and what each was worth, is in `docs/performance.md`, *Engine notebook*.
+//! `docs/performance.md`, *Engine notebook*, lists everything that was tried, and what it was worth.
 
 mod arch;
 mod bits;

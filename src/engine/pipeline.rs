@@ -133,7 +133,7 @@ impl Engine {
         self.last_reject = Some((reason, seq));
     }
 
-    /// The last line that was rejected since the last call, for the log: why, and its number.
+    /// The last line that was rejected since the last call, for the log: the reason, and its number.
     pub fn take_last_reject(&mut self) -> Option<(Reject, Option<u64>)> {
         self.last_reject.take()
     }
@@ -174,7 +174,7 @@ impl Engine {
         full
     }
 
-    /// How many events may be released before the turn is full for one of those who listen.
+    /// The number of events that may be released before the turn is full for a listener.
     #[inline(always)]
     pub(super) fn room(&self) -> usize {
         if self.record.is_full() {
@@ -368,8 +368,8 @@ impl Engine {
         self.sequencer.waiting()
     }
 
-    /// What waits in the ring, in the order of the numbers: each number and its line. An empty line stands for a line that was
-    /// rejected and only uses up its number. The chunks must have been [settled](Engine::settle).
+    /// The waiting events, in the order of their numbers: each number and its line. An empty line stands for a rejected
+    /// line that only uses up its number. The chunks must have been [settled](Engine::settle).
     pub fn waiting_lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.sequencer.waiting_lines()
     }

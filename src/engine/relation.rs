@@ -64,7 +64,7 @@ impl Relation {
     }
 
     /// Adds a column to a row or removes it; there must be room for the column. Says how many more there are: one, none, or -1.
-    /// Which it is is as good as random where many come and go, so nothing branches on it, but for new rows.
+    /// Branch-free: insert or remove is unpredictable where many columns come and go. New rows are the exception.
     #[inline(always)]
     pub(crate) fn set(&mut self, row: u32, column: u32, member: bool) -> i32 {
         debug_assert!((column as usize) < 64 * self.stride, "there is room for the column");

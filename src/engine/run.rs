@@ -1,12 +1,13 @@
 //! Applying a run: events that follow each other in the ring and leave it together.
 //!
-//! What an event does depends on its type, which is as good as random: deciding it event by event costs a mispredicted
-//! branch for two out of three. But an event does at most two things, and most do one: a follow or an unfollow changes an
-//! edge, and all but unfollows have somebody whom they concern. So a run is *partitioned* first, without a branch, into what
-//! changes edges and what is *due* to somebody; then either is done in a loop of its own:
+//! The type of an event is unpredictable: a branch on it is mispredicted for two events out of three. But an event does
+//! at most two things, and most do one. A follow or an unfollow changes an edge. Every event but an unfollow is *due*
+//! to somebody. So a run is *partitioned* first, without a branch, into changes of edges and events that are due. Then
+//! each part has a loop of its own:
 //!
 //! 1. Edges are changed. Those of connected followers change an audience, which is noted but not done yet.
-//! 2. What is due is put into the fan-out, in order; before each, the audience learns what has changed up to there.
+//! 2. Events that are due are put into the fan-out, in order. Before each event, the audience learns the changes up to
+//! there.
 //!
 //! So every status update meets exactly the audience that it would have met if events had been applied one by one.
 //! Users come and go between runs only.

@@ -194,8 +194,8 @@ impl Sequencer {
         None
     }
 
-    /// What a number is of which there is an event in the ring. Where nothing is missing before it, that one is as good as
-    /// released, and the number late: what is counted is not to depend on how many lines are read at a time.
+    /// Classifies an occupied number. If nothing is missing before it, its event counts as released, and the number as
+    /// late: counters must not depend on how many lines are read at a time.
     /// However many duplicates come, no slot is looked at twice before it is released.
     #[cold]
     fn seen(&mut self, seq: u64) -> Place {

@@ -1,10 +1,10 @@
 //! Users who follow so many others that their coming and going is spread over several turns.
 //!
-//! Whoever logs in becomes part of the audience of everybody whom it follows, and whoever leaves is taken out again. For a user who
-//! follows a hundred thousand others that takes longer than a turn may. So it is done piece by piece, in the order of the
-//! columns of the user's row, and until it is done an [`Entry`] says how far it has come. Meanwhile, what an audience has too
-//! little or too much is corrected for each status update, and events are applied one at a time: the graph is never ahead of
-//! the event that is looked at. So nobody can tell the difference but by the clock.
+//! A login adds the user to the audiences of all users that it follows, and a logout removes it again. For a user that
+//! follows a hundred thousand others this takes longer than a turn may. So it is done piece by piece, in the order of
+//! the columns of the user's row, and an [`Entry`] says how far it has come. Meanwhile each status update's audience is
+//! corrected, and events are applied one at a time, so that the graph is never ahead of the event. Users notice no
+//! difference.
 
 #![forbid(unsafe_code)]
 

@@ -7,9 +7,9 @@
 //! | `transpose` | turns events' rows of recipients into users' rows of events |
 //! | `gather` | puts a user's bytes together |
 //!
-//! [`portable`] has each of them. What a processor does better is in the folder of its architecture and instruction set. Which of
-//! them is used is decided once, when the engine is made, and is known to [`Cpu`] alone; tests hold all of them against
-//! each other. A kernel knows nothing of the engine but leaf types.
+//! [`portable`] has each of them. Faster ones are in the folder of their architecture and instruction set. The choice
+//! is made once, when the engine is made, and [`Cpu`] alone knows it. Tests compare all of them with each other. A
+//! kernel knows only leaf types of the engine.
 
 pub(crate) mod batch;
 pub(crate) mod instruction_set;

@@ -1,4 +1,4 @@
-//! What other processors than x86-64 do better than portable code: nothing that is known here. Portable code is called as it is.
+//! Processors other than x86-64: there are no faster kernels, and portable code is called directly.
 
 #![forbid(unsafe_code)]
 

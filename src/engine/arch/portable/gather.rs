@@ -5,8 +5,9 @@
 //! What there is to know about an event is in one word, which is looked up; sizes are constants, and positions have 16 bits,
 //! as far as the room behind everything reaches, so that nothing is left to be checked.
 //!
-//! How many events of a block are for a user is as good as random, and to have guessed wrong when the loop ends costs as
-//! much as several copies: so they are copied four at a time, the last of which may be the event behind the block, which
+//! The number of a block's events for a user is unpredictable, and a misprediction at the end of the loop costs as much
+//! as several copies. So events are copied four at a time. The last of the four may be the event behind the block,
+//! which
 //! has no bytes.
 
 #![forbid(unsafe_code)]
