@@ -3,6 +3,7 @@
 //! Nothing in here parses or prints: The options module turns flags and environment variables into a
 //! [`Config`], tests and simulations write one down.
 
+use crate::stream::address::StreamAddress;
 use std::{net::IpAddr, path::PathBuf};
 
 /// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
@@ -14,6 +15,16 @@ pub enum SlowUserPolicy {
     Wait,
     /// Disconnect the user there and then; the sources are never held up.
     Disconnect,
+}
+
+/// What a server is for (`docs/SPEC.md` section 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerRole {
+    /// It has event sources and users.
+    #[default]
+    Standalone,
+    /// It has users, and takes the released stream from another server in place of event sources.
+    Edge,
 }
 
 /// Every option of the server, with the names, units and defaults of SPEC section 4.
@@ -54,6 +65,16 @@ pub struct Config {
     pub slow_user_timeout_ms: u64,
     /// How long output buffers are flushed for at shutdown, in milliseconds.
     pub shutdown_timeout_ms: u64,
+    /// What the server is for.
+    pub role: ServerRole,
+    /// Where an edge takes the released stream from.
+    pub stream: Option<StreamAddress>,
+    /// Port on which the released stream is handed out, 0 for a free one; `None`: it is not.
+    pub stream_port: Option<u16>,
+    /// Address to listen on for clients of the stream.
+    pub stream_bind_address: IpAddr,
+    /// Clients of the stream connected at once; one more is accepted and closed.
+    pub max_stream_clients: u32,
     /// Port of the admin interface, 0 for a free one; `None` for no admin interface.
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
@@ -89,6 +110,11 @@ impl Default for Config {
             slow_user_policy: SlowUserPolicy::Wait,
             slow_user_timeout_ms: 5000,
             shutdown_timeout_ms: 5000,
+            role: ServerRole::Standalone,
+            stream: None,
+            stream_port: None,
+            stream_bind_address: localhost,
+            max_stream_clients: 16,
             admin_port: None,
             admin_bind_address: localhost,
             log_level: log::LevelFilter::Info,

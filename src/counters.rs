@@ -21,11 +21,15 @@ pub enum DisconnectReason {
     BadLogin,
     /// The socket failed.
     Error,
+    /// What it would need next is not kept any more.
+    Gone,
+    /// Another sequence of events has begun.
+    Epoch,
 }
 
 impl DisconnectReason {
     /// Every reason, in the order in which they are numbered.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Closed,
         Self::Left,
         Self::Slow,
@@ -33,6 +37,8 @@ impl DisconnectReason {
         Self::LoginTimeout,
         Self::BadLogin,
         Self::Error,
+        Self::Gone,
+        Self::Epoch,
     ];
 
     /// The reason as it appears in metrics and logs.
@@ -46,6 +52,8 @@ impl DisconnectReason {
             Self::LoginTimeout => "login_timeout",
             Self::BadLogin => "bad_login",
             Self::Error => "error",
+            Self::Gone => "gone",
+            Self::Epoch => "epoch",
         }
     }
 }
@@ -73,6 +81,10 @@ pub struct Counters {
     pub sources_rejected: u64,
     /// Users closed for being one too many.
     pub users_rejected: u64,
+    /// Clients of the stream closed for being one too many.
+    pub streams_rejected: u64,
+    /// Time without the stream that this server follows.
+    pub stream_away: Micros,
     /// Connections of the admin interface closed for being one too many.
     pub admin_rejected: u64,
     /// Users gone, by [`DisconnectReason`] as a number.

@@ -49,5 +49,6 @@ pub mod reactor;
 pub mod resume;
 pub mod server;
 pub mod sim;
+pub mod stream;
 pub mod time;
 pub mod trace;

@@ -60,7 +60,7 @@ fn serve(config: Config) -> ExitCode {
 fn run<N: Net>(mut server: Server<N>) -> ExitCode {
     loop {
         if let Err(error) = server.turn() {
-            return fail(&format!("cannot wait for events: {error}"));
+            return fail(&error.to_string());
         }
         if let Phase::Done { forced } = server.phase() {
             return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };

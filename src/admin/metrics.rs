@@ -51,6 +51,7 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
             ("source", counters.sources_rejected),
             ("user", counters.users_rejected),
             ("admin", counters.admin_rejected),
+            ("stream", counters.streams_rejected),
         ],
     );
     out.counters(
@@ -69,6 +70,14 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         ],
     );
     out.gauge("follow_edges", "Edges of the follow graph.", snapshot.follow_edges);
+    if let Some(stream) = &snapshot.stream {
+        out.gauge("stream_cursor", "Everything below has come from the stream.", snapshot.cursor);
+        let lag = stream.lag.or(stream.away_for).unwrap_or(0);
+        out.gauge("stream_lag_seconds", "Time since something last came from the stream.", Seconds(lag));
+        let away = Seconds(counters.stream_away);
+        out.head("stream_disconnected_seconds_total", "counter", "Time without the stream.");
+        out.line("stream_disconnected_seconds_total", away);
+    }
     out.counter("loop_turns_total", "Turns of the event loop.", counters.loop_turns);
     out.0
 }
@@ -83,6 +92,11 @@ impl Metrics {
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, "counter", help);
+        let _ = writeln!(self.0, "fortnight_{name} {value}");
+    }
+
+    fn line(&mut self, name: &str, value: impl Display) {
+        // Writing to a string cannot fail.
         let _ = writeln!(self.0, "fortnight_{name} {value}");
     }
 

@@ -23,6 +23,8 @@ pub enum Health {
     Ok,
     /// Every source waits for a gap that is never given up, and none of them can fill it.
     RingFull,
+    /// The stream that it follows is away.
+    StreamAway,
     /// It has been told to end.
     ShuttingDown,
 }
@@ -34,6 +36,7 @@ impl Health {
         match self {
             Self::Ok => "ok",
             Self::RingFull => "waiting on a full ring",
+            Self::StreamAway => "the stream is away",
             Self::ShuttingDown => "shutting down",
         }
     }
@@ -70,8 +73,21 @@ pub struct Snapshot<'a> {
     pub slow: Vec<SlowUser>,
     /// Why sources are not read.
     pub pauses: Vec<Pause>,
+    /// The stream that it follows, if it does.
+    pub stream: Option<Stream>,
     /// The last minutes.
     pub history: &'a History,
+}
+
+/// The stream that an edge follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Where it is.
+    pub address: String,
+    /// For how long it has been away, if it is.
+    pub away_for: Option<Micros>,
+    /// How long ago something came from it, if it is there.
+    pub lag: Option<Micros>,
 }
 
 /// A missing event that others wait for. Its number is the cursor.

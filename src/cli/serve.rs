@@ -12,7 +12,7 @@ use super::{
     value::AnyValue,
 };
 use crate::{
-    config::Config,
+    config::{Config, ServerRole},
     options::{Definition, OPTIONS},
 };
 
@@ -73,6 +73,7 @@ pub(super) fn resolve(
         }
     }
     check_ports(&config, |option| lookup(option, matches, &variable).0)?;
+    check_role(&config)?;
     Ok(config)
 }
 
@@ -124,10 +125,13 @@ fn name(option: &str, origin: &Origin) -> String {
 
 /// Two listeners cannot share a port: that is known here, and said better than by a failed bind.
 fn check_ports(config: &Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
+    // An edge has no event sources.
+    let source_port = (config.role != ServerRole::Edge).then_some(config.event_source_server_port);
     let listeners = [
-        ("eventSourceServerPort", Some(config.event_source_server_port), config.event_source_bind_address),
+        ("eventSourceServerPort", source_port, config.event_source_bind_address),
         ("userServerPort", Some(config.user_server_port), config.user_bind_address),
         ("adminPort", config.admin_port, config.admin_bind_address),
+        ("streamPort", config.stream_port, config.stream_bind_address),
     ];
     for (index, (second, port, address)) in listeners.iter().enumerate() {
         let Some(port) = port.filter(|&port| port != 0) else { continue };
@@ -147,6 +151,23 @@ fn check_ports(config: &Config, origin: impl Fn(&str) -> Origin) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// What a server is for decides on what else it needs, and on what it cannot do (`docs/SPEC.md` section 11).
+fn check_role(config: &Config) -> Result<(), Exit> {
+    let is_edge = config.role == ServerRole::Edge;
+    let sentence = if is_edge && config.stream.is_none() {
+        "stream: an edge needs to know where its stream is; expected tcp://HOST:PORT"
+    } else if !is_edge && config.stream.is_some() {
+        "stream: only an edge takes a stream from another server; expected with role=edge"
+    } else if config.reset_on_source_eof && (is_edge || config.stream_port.is_some()) {
+        "resetOnSourceEof: a stream has no new runs; expected false together with role or streamPort"
+    } else if is_edge && config.record_trace.is_some() {
+        "recordTrace: what an edge does depends on its stream, which a trace does not hold; expected with role=standalone"
+    } else {
+        return Ok(());
+    };
+    Err(Exit::refused(sentence))
 }
 
 /// Whether the kernel would refuse to listen on one port of both addresses.

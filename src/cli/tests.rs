@@ -3,7 +3,10 @@
 use std::{collections::HashMap, ffi::OsStr, ffi::OsString, net::IpAddr, os::unix::ffi::OsStrExt};
 
 use super::{serve::kebab_case, *};
-use crate::{config::SlowUserPolicy, options::OPTIONS};
+use crate::{
+    config::{ServerRole, SlowUserPolicy},
+    options::OPTIONS,
+};
 
 /// The outcome of `fortnight <args>` in an environment of `variables` only.
 fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, Exit> {
@@ -56,6 +59,11 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("userBufferBytes", "4294967296", changed(|c| c.user_buffer_bytes = 1 << 32)),
         ("slowUserPolicy", "Disconnect", changed(|c| c.slow_user_policy = SlowUserPolicy::Disconnect)),
         ("slowUserTimeoutMs", "0", changed(|c| c.slow_user_timeout_ms = 0)),
+        ("role", "edge", changed(|c| c.role = ServerRole::Edge)),
+        ("stream", "tcp://a:1", changed(|c| c.stream = Some("tcp://a:1".parse().unwrap()))),
+        ("streamPort", "9097", changed(|c| c.stream_port = Some(9097))),
+        ("streamBindAddress", "::1", changed(|c| c.stream_bind_address = "::1".parse().unwrap())),
+        ("maxStreamClients", "17", changed(|c| c.max_stream_clients = 17)),
         ("shutdownTimeoutMs", "1000000000000", changed(|c| c.shutdown_timeout_ms = 1_000_000_000_000)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
@@ -77,12 +85,29 @@ fn every_option_by_variable_by_flag_and_by_flag_with_equals_sign() {
     let tried: Vec<&str> = examples.iter().map(|example| example.0).collect();
     let defined: Vec<&str> = OPTIONS.iter().map(|option| option.variable).collect();
     assert_eq!(tried, defined, "each option has its example");
-    for (variable, value, expected) in examples {
+    // These two are accepted only together.
+    let alone = examples.into_iter().filter(|example| !["role", "stream"].contains(&example.0));
+    for (variable, value, expected) in alone {
         let flag = format!("--{}", kebab_case(variable));
         assert_ne!(expected, Config::default(), "{variable}");
         assert_eq!(config(&[], &[(variable, value)]), expected, "{variable}");
         assert_eq!(config(&[&flag, value], &[]), expected, "{flag}");
         assert_eq!(config(&[&format!("{flag}={value}")], &[]), expected, "{flag}=");
+    }
+}
+
+#[test]
+fn an_edge_and_its_stream_come_together() {
+    let edge = config(&["--role=edge"], &[("stream", "tcp://a:1")]);
+    assert_eq!(edge.role, ServerRole::Edge);
+    assert_eq!(edge.stream.map(|stream| stream.to_string()).as_deref(), Some("tcp://a:1"));
+    for (args, subject) in [
+        (&["--role", "edge"][..], "stream: "),
+        (&["--stream=tcp://a:1"], "stream: "),
+        (&["--stream-port=0", "--reset-on-source-eof"], "resetOnSourceEof: "),
+        (&["--role=edge", "--stream=tcp://a:1", "--record-trace=x"], "recordTrace: "),
+    ] {
+        assert!(refusal(args, &[]).starts_with(subject), "{args:?}");
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! 1. Edges are changed. Those of connected followers change an audience, which is noted but not done yet.
 //! 2. Events that are due are put into the fan-out, in order. Before each event, the audience learns the changes up to
-//! there.
+//!    there.
 //!
 //! So every status update meets exactly the audience that it would have met if events had been applied one by one.
 //! Users come and go between runs only.

@@ -2,7 +2,8 @@
 
 use std::{ffi::OsStr, net::IpAddr, net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 
-use crate::config::{Config, SlowUserPolicy};
+use crate::config::{Config, ServerRole, SlowUserPolicy};
+use crate::stream::address::StreamAddress;
 
 /// One field of [`Config`] and what it accepts.
 pub(crate) enum Field {
@@ -13,6 +14,8 @@ pub(crate) enum Field {
     NumberOrNone(fn(&mut Config) -> &mut Option<u64>),
     Switch(fn(&mut Config) -> &mut bool),
     Policy(fn(&mut Config) -> &mut SlowUserPolicy),
+    Role(fn(&mut Config) -> &mut ServerRole),
+    Stream(fn(&mut Config) -> &mut Option<StreamAddress>),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
 }
@@ -29,6 +32,8 @@ pub(crate) struct Number {
 
 const POLICIES: [(&str, SlowUserPolicy); 2] =
     [("wait", SlowUserPolicy::Wait), ("disconnect", SlowUserPolicy::Disconnect)];
+
+const ROLES: [(&str, ServerRole); 2] = [("standalone", ServerRole::Standalone), ("edge", ServerRole::Edge)];
 
 impl Field {
     /// Reads `value` into the field. `None`: the value is not accepted, and the field keeps its value.
@@ -55,6 +60,10 @@ impl Field {
             Self::Policy(field) => {
                 *field(config) = POLICIES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
             }
+            Self::Role(field) => {
+                *field(config) = ROLES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
+            }
+            Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
             Self::Level(field) => *field(config) = text.parse().ok()?,
             Self::File(_) => {}
         }
@@ -77,6 +86,11 @@ impl Field {
                 let value = *field(config);
                 POLICIES.iter().find(|(_, policy)| *policy == value)?.0.to_owned()
             }
+            Self::Role(field) => {
+                let value = *field(config);
+                ROLES.iter().find(|(_, role)| *role == value)?.0.to_owned()
+            }
+            Self::Stream(field) => field(config).as_ref()?.to_string(),
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
             Self::File(field) => field(config).as_ref()?.display().to_string(),
         })
@@ -93,8 +107,9 @@ impl Field {
                 format!("a whole number{of}{unit} from {} to {}", range.start(), range.end())
             }
             Self::NumberOrNone(_) => format!("a whole number from 0 to {}, or none", u64::MAX),
-            Self::Switch(_) | Self::Policy(_) => self.choices().join(" or "),
+            Self::Switch(_) | Self::Policy(_) | Self::Role(_) => self.choices().join(" or "),
             Self::Level(_) => format!("one of {}", self.choices().join(", ")),
+            Self::Stream(_) => "tcp://HOST:PORT".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
         }
     }
@@ -104,6 +119,7 @@ impl Field {
         match self {
             Self::Switch(_) => &["true", "false"],
             Self::Policy(_) => &["wait", "disconnect"],
+            Self::Role(_) => &["standalone", "edge"],
             Self::Level(_) => &["off", "error", "warn", "info", "debug", "trace"],
             _ => &[],
         }
@@ -120,6 +136,8 @@ impl Field {
             Self::NumberOrNone(_) => "N|none",
             Self::Switch(_) => "true|false",
             Self::Policy(_) => "POLICY",
+            Self::Role(_) => "ROLE",
+            Self::Stream(_) => "URL",
             Self::Level(_) => "LEVEL",
             Self::File(_) => "FILE",
         }

@@ -31,11 +31,13 @@ const EVENT_BYTES_MAX: i128 = 1 << 20;
 const USER_BUFFER_BYTES_MAX: i128 = 1 << 32;
 
 const USERS_MAX: i128 = 1_000_000;
+const STREAM_CLIENTS_MAX: i128 = 10_000;
 const SOURCES_MAX: i128 = 10_000;
 
 const LISTENERS: &str = "Listeners";
 const ORDER: &str = "Order";
 const USERS: &str = "Users";
+const STREAM: &str = "More than one server";
 const OPERATION: &str = "Operation";
 
 /// A number that is stored as it is written. The range must fit the field's type, so that `as` never cuts.
@@ -159,6 +161,37 @@ pub(crate) const OPTIONS: &[Definition] = &[
         heading: USERS,
         help: "How long a user may stay behind without a break before it is disconnected",
         field: number!(slow_user_timeout_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "role",
+        heading: STREAM,
+        help: "What this server is for: standalone has event sources and users; an edge has users, and takes the released \
+               stream from another server",
+        field: Field::Role(|config| &mut config.role),
+    },
+    Definition {
+        variable: "stream",
+        heading: STREAM,
+        help: "Where an edge takes the stream from: another server's streamPort",
+        field: Field::Stream(|config| &mut config.stream),
+    },
+    Definition {
+        variable: "streamPort",
+        heading: STREAM,
+        help: "Port on which the whole released stream is handed out, to edges and archives; 0 picks a free one",
+        field: Field::PortOrOff(|config| &mut config.stream_port),
+    },
+    Definition {
+        variable: "streamBindAddress",
+        heading: STREAM,
+        help: "Address to listen on for clients of the stream",
+        field: Field::Address(|config| &mut config.stream_bind_address),
+    },
+    Definition {
+        variable: "maxStreamClients",
+        heading: STREAM,
+        help: "Clients of the stream connected at once, 1 to 10000; one more is accepted and closed",
+        field: number!(max_stream_clients, "clients of the stream", 1..=STREAM_CLIENTS_MAX),
     },
     Definition {
         variable: "shutdownTimeoutMs",

@@ -69,7 +69,8 @@ pub fn raise_open_files_limit(config: &Config) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let limit = getrlimit(Resource::Nofile).current;
     let needed =
-        u64::from(config.max_user_clients) + u64::from(config.max_event_source_clients) + OTHER_DESCRIPTORS;
+        [config.max_user_clients, config.max_event_source_clients, config.max_stream_clients].map(u64::from);
+    let needed = needed.iter().sum::<u64>() + OTHER_DESCRIPTORS;
     if let Some(limit) = limit
         && limit < needed
     {

@@ -3,7 +3,7 @@
 mod listen;
 
 use crate::{
-    config::Config,
+    config::{Config, ServerRole},
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -17,7 +17,7 @@ use signal_hook_mio::v1_0::Signals;
 use std::{
     fmt, io,
     net::{Shutdown, SocketAddr},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Readiness events taken from the kernel at once.
@@ -28,8 +28,9 @@ const SOURCE_LISTENER: Token = Token(0);
 const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
 const SIGNALS: Token = Token(3);
+const STREAM_LISTENER: Token = Token(4);
 /// The token of the connection with key 0.
-const FIRST_CONNECTION: usize = 4;
+const FIRST_CONNECTION: usize = 5;
 
 /// Listeners, sockets, signals and the clock of the operating system.
 pub struct Reactor {
@@ -39,6 +40,7 @@ pub struct Reactor {
     sources: Option<TcpListener>,
     users: Option<TcpListener>,
     admin: Option<TcpListener>,
+    stream: Option<TcpListener>,
     addresses: Addresses,
     start: Instant,
 }
@@ -46,21 +48,23 @@ pub struct Reactor {
 /// Where the listeners listen: the line that the server prints (SPEC section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// For event sources.
-    pub source: SocketAddr,
+    /// For event sources; an edge has none.
+    pub source: Option<SocketAddr>,
     /// For users.
     pub users: SocketAddr,
     /// Of the admin interface, if it is on.
     pub admin: Option<SocketAddr>,
+    /// Of the stream port, if it is on.
+    pub stream: Option<SocketAddr>,
 }
 
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "listening source={} users={} admin=", self.source, self.users)?;
-        match self.admin {
-            Some(admin) => write!(f, "{admin}"),
-            None => write!(f, "off"),
-        }
+        let shown =
+            |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
+        let (source, admin) = (shown(self.source), shown(self.admin));
+        write!(f, "listening source={source} users={} admin={admin}", self.users)?;
+        self.stream.map_or(Ok(()), |stream| write!(f, " stream={stream}"))
     }
 }
 
@@ -87,12 +91,13 @@ impl Reactor {
                 .map_err(ListenError::System)?;
             Ok((listener, bound))
         };
-        let (sources, source) = open(
-            "eventSourceServerPort",
-            config.event_source_bind_address,
-            config.event_source_server_port,
-            SOURCE_LISTENER,
-        )?;
+        let source_port = (config.role != ServerRole::Edge).then_some(config.event_source_server_port);
+        let (sources, source) = source_port
+            .map(|port| {
+                open("eventSourceServerPort", config.event_source_bind_address, port, SOURCE_LISTENER)
+            })
+            .transpose()?
+            .unzip();
         let (users, user) =
             open("userServerPort", config.user_bind_address, config.user_server_port, USER_LISTENER)?;
         let admin = config
@@ -100,14 +105,20 @@ impl Reactor {
             .map(|port| open("adminPort", config.admin_bind_address, port, ADMIN_LISTENER))
             .transpose()?;
         let (admin, admin_address) = admin.unzip();
+        let stream = config
+            .stream_port
+            .map(|port| open("streamPort", config.stream_bind_address, port, STREAM_LISTENER))
+            .transpose()?;
+        let (stream, stream_address) = stream.unzip();
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
             signals,
-            sources: Some(sources),
+            sources,
             users: Some(users),
             admin,
-            addresses: Addresses { source, users: user, admin: admin_address },
+            stream,
+            addresses: Addresses { source, users: user, admin: admin_address, stream: stream_address },
             start: Instant::now(),
         })
     }
@@ -129,6 +140,7 @@ impl Reactor {
             Port::Source => &mut self.sources,
             Port::User => &mut self.users,
             Port::Admin => &mut self.admin,
+            Port::Stream => &mut self.stream,
         }
     }
 }
@@ -141,6 +153,7 @@ impl Reactor {
                 SOURCE_LISTENER => ready.push(Ready::Listener(Port::Source)),
                 USER_LISTENER => ready.push(Ready::Listener(Port::User)),
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
+                STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
                 SIGNALS => ready.extend(self.signals.pending().map(|_| Ready::Signal)),
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,
@@ -181,6 +194,20 @@ impl Net for Reactor {
             socket.set_nodelay(true)?;
         }
         Ok((socket, peer))
+    }
+
+    fn random(&mut self) -> u64 {
+        let mut bits = [0; 8];
+        // It waits until the system has random numbers, and fails only where it has none: then the time is better than nothing.
+        let got = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
+        let time = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        if got == Ok(bits.len()) { u64::from_le_bytes(bits) } else { time() }
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = TcpStream::connect(to)?;
+        socket.set_nodelay(true)?;
+        Ok(socket)
     }
 
     fn register(&mut self, socket: &mut TcpStream, key: usize) -> io::Result<()> {

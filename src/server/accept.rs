@@ -17,6 +17,7 @@ const RETRY: Micros = SECOND;
 pub(super) struct Accepting {
     source: Listener,
     user: Listener,
+    stream: Listener,
 }
 
 /// A listener's state.
@@ -81,18 +82,21 @@ impl Accepting {
     pub(super) fn descriptor_freed(&mut self) {
         self.source.retry_at = None;
         self.user.retry_at = None;
+        self.stream.retry_at = None;
     }
 
     /// Nobody is accepted any more.
     pub(super) fn close<N: Net>(&mut self, net: &mut N) {
         net.close_listener(Port::Source);
         net.close_listener(Port::User);
+        net.close_listener(Port::Stream);
         *self = Self::default();
     }
 
     fn listener(&self, port: Port) -> &Listener {
         match port {
             Port::Source => &self.source,
+            Port::Stream => &self.stream,
             _ => &self.user,
         }
     }
@@ -100,6 +104,7 @@ impl Accepting {
     fn listener_mut(&mut self, port: Port) -> &mut Listener {
         match port {
             Port::Source => &mut self.source,
+            Port::Stream => &mut self.stream,
             _ => &mut self.user,
         }
     }

@@ -12,11 +12,21 @@ pub(super) struct UserKey(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AdminKey(u32);
 
+/// A client of the stream, or the connection to the stream that this server follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamKey(u32);
+
+impl StreamKey {
+    /// The connection to the stream that this server follows.
+    pub(super) const UPSTREAM: Self = Self(u32::MAX);
+}
+
 /// Bits of a number that say which kind of key it is.
 const KIND_BITS: u32 = 2;
 const SOURCE: usize = 0;
 const USER: usize = 1;
 const ADMIN: usize = 2;
+const STREAM: usize = 3;
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +34,7 @@ pub(super) enum Key {
     Source(SourceKey),
     User(UserKey),
     Admin(AdminKey),
+    Stream(StreamKey),
 }
 
 impl Key {
@@ -33,7 +44,8 @@ impl Key {
         match number & ((1 << KIND_BITS) - 1) {
             SOURCE => Self::Source(SourceKey(index)),
             USER => Self::User(UserKey(index)),
-            _ => Self::Admin(AdminKey(index)),
+            ADMIN => Self::Admin(AdminKey(index)),
+            _ => Self::Stream(StreamKey(index)),
         }
     }
 }
@@ -62,6 +74,7 @@ macro_rules! key {
 key!(SourceKey, SOURCE);
 key!(UserKey, USER);
 key!(AdminKey, ADMIN);
+key!(StreamKey, STREAM);
 
 #[cfg(test)]
 mod tests {
@@ -76,6 +89,8 @@ mod tests {
             assert_eq!(Key::of(user.number()), Key::User(user));
             let admin = AdminKey::new(index);
             assert_eq!(Key::of(admin.number()), Key::Admin(admin));
+            let stream = StreamKey::new(index);
+            assert_eq!(Key::of(stream.number()), Key::Stream(stream));
         }
     }
 }

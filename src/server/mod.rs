@@ -10,6 +10,8 @@
 //! - [`congestion`]: slow users, which hold up the sources;
 //! - [`lifecycle`]: the end;
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
+//! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
+//!   event sources; [`streaming`]: how both have their turns;
 //! - [`report`]: the log.
 //!
 //! [`Server::turn`] is the order in which the parts have their turns. [`release`] is the way of the events from part to
@@ -37,20 +39,25 @@ mod release;
 mod report;
 mod rotation;
 mod sources;
+mod stream_clients;
+mod streaming;
+mod upstream;
 mod users;
 mod watch;
 
 use crate::{
     admin::{Snapshot, answer},
-    config::Config,
+    config::{Config, ServerRole},
     counters::{Counters, DisconnectReason},
-    engine::{Engine, EngineConfig, InstructionSet},
+    engine::{Engine, EngineConfig, InstructionSet, Released},
+    epoch::Epoch,
+    stream::follower::Follower,
     time::{MILLISECOND, Micros},
 };
 use accept::Accepting;
 use admin::Admin;
 use congestion::Congestion;
-use key::Key;
+use key::{Key, StreamKey};
 use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
 use release::Releasing;
@@ -60,6 +67,9 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
 };
+use stream_clients::StreamClients;
+use streaming::RECORD_BYTES;
+use upstream::Upstream;
 use users::Users;
 use watch::{View, Watch};
 
@@ -88,6 +98,14 @@ pub struct Server<N: Net> {
     accepting: Accepting,
     users: Users<N::Socket>,
     sources: Sources<N::Socket>,
+    /// Clients of the stream that this server hands out.
+    stream_clients: StreamClients<N::Socket>,
+    /// The stream that this server follows, if it is an edge.
+    upstream: Option<Upstream<N::Socket>>,
+    /// The name of this server's sequence of events; an edge has that of its stream.
+    epoch: Epoch,
+    /// What has been released and is being handed out.
+    released: Released,
     releasing: Releasing,
     congestion: Congestion,
     lifecycle: Lifecycle,
@@ -111,11 +129,13 @@ struct Context<'a, N> {
 impl<N: Net> Server<N> {
     /// A server on listeners that are up. `now` is the time of the start.
     #[must_use]
-    pub fn new(config: Config, net: N, now: Micros) -> Self {
+    pub fn new(config: Config, mut net: N, now: Micros) -> Self {
+        let is_edge = config.role == ServerRole::Edge;
         let turn_bytes_max = (config.user_buffer_bytes / 2).clamp(4096, TURN_BYTES_MAX);
-        let engine = Engine::new(&EngineConfig {
-            capacity: config.reorder_capacity,
-            first_sequence: config.first_sequence,
+        let mut engine = Engine::new(&EngineConfig {
+            // Nothing waits at an edge.
+            capacity: if is_edge { 1 } else { config.reorder_capacity },
+            first_sequence: if is_edge { 0 } else { config.first_sequence },
             timeout: u64::try_from(config.event_timeout_ms).ok().map(|ms| ms * MILLISECOND),
             event_bytes_max: config.max_event_bytes,
             turn_bytes_max,
@@ -123,12 +143,22 @@ impl<N: Net> Server<N> {
             max_sequence_jump: config.max_sequence_jump,
             instruction_set: InstructionSet::default(),
         });
+        if config.stream_port.is_some() {
+            engine.record(RECORD_BYTES, 0);
+        }
+        let follow = |address| Upstream::new(address, Follower::new(None, false, now));
+        let upstream = config.stream.clone().filter(|_| is_edge).map(follow);
+        let epoch = Epoch::new(net.random());
         Self {
             engine,
             net,
             accepting: Accepting::default(),
             users: Users::new(&config),
             sources: Sources::new(&config),
+            stream_clients: StreamClients::new(&config),
+            upstream,
+            epoch,
+            released: Released::default(),
             releasing: Releasing::default(),
             congestion: Congestion::new(&config),
             lifecycle: Lifecycle::new(&config),
@@ -145,7 +175,8 @@ impl<N: Net> Server<N> {
     ///
     /// # Errors
     ///
-    /// If the operating system cannot wait for readiness any more.
+    /// If the server cannot go on, in a sentence: the operating system does not wait for readiness any more, or an edge's
+    /// stream is another one than before.
     pub fn turn(&mut self) -> io::Result<()> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
@@ -153,7 +184,8 @@ impl<N: Net> Server<N> {
         self.heed_signals();
         // Users first: who logs in now is told of what is read now.
         self.serve_users()?;
-        let reads = self.read_sources()?;
+        self.keep_up_stream();
+        let reads = self.read_sources()? + self.read_stream()?;
         // One write per user for everything that the turn owes it.
         self.deliver();
         self.meet_deadlines();
@@ -161,6 +193,7 @@ impl<N: Net> Server<N> {
         self.deliver();
         self.write_due(reads);
         self.finish_run();
+        self.serve_stream_clients()?;
         self.serve_admin();
         self.close_down();
         // Sockets are closed in this place only: their keys are free from here on.
@@ -181,6 +214,9 @@ impl<N: Net> Server<N> {
         self.lifecycle.has_signals()
             || self.users.has_work()
             || self.accepting.may_accept(Port::User, self.now)
+            || self.accepting.may_accept(Port::Stream, self.now)
+            || self.stream_clients.has_work()
+            || self.may_read_stream()
             || self.may_accept_sources()
             || (!self.is_paused() && (self.releasing.interrupted || self.releasing.run_over))
             || (self.may_read() && self.sources.has_bytes(&self.engine))
@@ -199,6 +235,9 @@ impl<N: Net> Server<N> {
             self.reports.next_due(),
             self.lifecycle.deadline(),
             self.admin.deadline(),
+            self.accepting.retry_at(Port::Stream),
+            self.stream_clients.deadline(),
+            self.upstream.as_ref().map(Upstream::deadline),
         ]
         .into_iter()
         .flatten()
@@ -208,7 +247,8 @@ impl<N: Net> Server<N> {
     /// Asks the net what is ready, and notes it down. Nothing is done about it.
     fn collect(&mut self, wait: Option<Micros>) -> io::Result<()> {
         self.ready.clear();
-        let now = self.net.poll(wait, &mut self.ready)?;
+        let polled = self.net.poll(wait, &mut self.ready);
+        let now = polled.map_err(|error| io::Error::other(format!("cannot wait for events: {error}")))?;
         self.pass_time(now);
         for index in 0..self.ready.len() {
             match self.ready[index] {
@@ -219,15 +259,34 @@ impl<N: Net> Server<N> {
                     Key::Source(key) => self.sources.note_ready(key, hung_up),
                     Key::User(key) => self.users.note_ready(key, readable || hung_up, writable),
                     Key::Admin(key) => self.admin.note_ready(key),
+                    Key::Stream(StreamKey::UPSTREAM) => {
+                        if let Some(upstream) = &mut self.upstream {
+                            upstream.note_ready(readable || hung_up, writable);
+                        }
+                    }
+                    Key::Stream(key) => self.stream_clients.note_ready(key, readable || hung_up, writable),
                 },
             }
         }
         Ok(())
     }
 
+    /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
+    fn epoch(&self) -> Option<Epoch> {
+        match &self.upstream {
+            Some(upstream) => upstream.epoch(),
+            None => Some(self.epoch),
+        }
+    }
+
+    fn stream_away(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
+    }
+
     fn pass_time(&mut self, now: Micros) {
         let (is_paused, any_blocked) = (self.is_paused(), self.sources.blocked() > 0);
-        self.watch.pass_time(self.now, now, is_paused, any_blocked, &mut self.engine.counters);
+        let stream_away = self.stream_away();
+        self.watch.pass_time(self.now, now, is_paused, any_blocked, stream_away, &mut self.engine.counters);
         self.now = now;
     }
 
@@ -324,6 +383,7 @@ impl<N: Net> Server<N> {
 
     /// Hands out what has been released. Then, and only then, users come and go.
     fn deliver(&mut self) {
+        self.hand_out();
         let (users, mut context) = self.users();
         users.deliver(&mut context);
         users.come_and_go(&mut context);
@@ -371,7 +431,8 @@ impl<N: Net> Server<N> {
         if let Some(all) = self.lifecycle.flushing(self.now) {
             self.users.end_flushed(all);
             self.deliver();
-            if self.users.connected() == 0 {
+            self.stream_clients.end_flushed(all);
+            if self.users.connected() == 0 && self.stream_clients.is_empty() {
                 self.sources.end_all(&mut self.engine, &mut self.reports, self.now);
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
@@ -408,7 +469,7 @@ impl<N: Net> Server<N> {
     fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
         // The numbers that were skipped last may not have been counted yet.
         self.reports.given_up(&mut self.engine, self.now);
-        let health = watch::health(self.phase(), self.waits_for_ever());
+        let health = watch::health(self.phase(), self.waits_for_ever(), self.stream_away());
         let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
         let view = View {
             watch: &self.watch,
@@ -417,6 +478,7 @@ impl<N: Net> Server<N> {
             users: &self.users,
             congestion: &self.congestion,
             health,
+            stream: self.stream_view(),
             given_up_at,
             now: self.now,
         };
@@ -495,6 +557,7 @@ impl<N: Net> Server<N> {
         }
         let admitted = match port {
             Port::Source => self.sources.admit(socket, peer, &mut self.net),
+            Port::Stream => self.stream_clients.admit(socket, peer, &mut self.net, self.now),
             _ => self.users.admit(socket, peer, &mut self.net, self.now),
         };
         if let Err(error) = admitted {
@@ -506,6 +569,7 @@ impl<N: Net> Server<N> {
     fn is_full(&self, port: Port) -> bool {
         match port {
             Port::Source => self.sources.is_full(),
+            Port::Stream => self.stream_clients.is_full(),
             _ => self.users.is_full(),
         }
     }

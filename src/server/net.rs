@@ -17,6 +17,8 @@ pub enum Port {
     User,
     /// For the admin interface.
     Admin,
+    /// For clients of the stream.
+    Stream,
 }
 
 /// Something that has happened or has become possible. Readiness is edge-triggered: it is told once and holds until an
@@ -59,6 +61,17 @@ pub trait Net {
     ///
     /// As `accept(2)` does; `WouldBlock` when there is none.
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Sixty-four random bits.
+    fn random(&mut self) -> u64;
+
+    /// Opens a connection. It is up, or has failed, when being writable is told for the first time; reading and writing say
+    /// which.
+    ///
+    /// # Errors
+    ///
+    /// As `connect(2)` does, if that is known at once.
+    fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket>;
 
     /// Readiness of `socket` is told from now on, under `key`; of being readable only.
     ///

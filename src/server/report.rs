@@ -225,6 +225,7 @@ impl Reports {
     pub(super) fn turned_away(&mut self, port: Port, peer: SocketAddr, counters: &mut Counters, now: Micros) {
         let (rejected, limit) = match port {
             Port::Source => (&mut counters.sources_rejected, "maxEventSourceClients"),
+            Port::Stream => (&mut counters.streams_rejected, "maxStreamClients"),
             _ => (&mut counters.users_rejected, "maxUserClients"),
         };
         *rejected += 1;

@@ -222,6 +222,12 @@ impl<S> Users<S> {
         self.changes.push(Change::Leaves { key, reason });
     }
 
+    /// Has all closed, for a reason.
+    pub(super) fn end_all(&mut self, reason: DisconnectReason) {
+        let open = self.entries.iter().filter(|(_, connection)| !connection.ended);
+        self.changes.extend(open.map(|(index, _)| Change::Leaves { key: UserKey::new(index), reason }));
+    }
+
     /// Has those closed that are owed nothing more, or all.
     pub(super) fn end_flushed(&mut self, all: bool) {
         let flushed = |connection: &Connection<S>| match &connection.role {

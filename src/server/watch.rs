@@ -3,7 +3,7 @@
 use super::{congestion::Congestion, lifecycle::Phase, sources::Sources, users::Users};
 use crate::{
     admin::{
-        Health, Hole, Pause, SlowUser, Snapshot,
+        Health, Hole, Pause, SlowUser, Snapshot, Stream,
         history::{History, Sample},
     },
     config::Config,
@@ -37,12 +37,16 @@ impl Watch {
         to: Micros,
         is_paused: bool,
         any_blocked: bool,
+        stream_away: bool,
         counters: &mut Counters,
     ) {
         if is_paused {
             counters.paused_slow_user += to - from;
         } else if any_blocked {
             counters.paused_ring_full += to - from;
+        }
+        if stream_away {
+            counters.stream_away += to - from;
         }
         if self.history.is_due(to) {
             let released = counters.events_released_total();
@@ -70,6 +74,7 @@ pub(super) struct View<'a, S> {
     pub(super) users: &'a Users<S>,
     pub(super) congestion: &'a Congestion,
     pub(super) health: Health,
+    pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
     pub(super) given_up_at: Option<Micros>,
     pub(super) now: Micros,
@@ -113,17 +118,20 @@ impl<'a, S> View<'a, S> {
             slow_users: self.congestion.slow().len(),
             slow: slow.take(SLOW_NAMED).collect(),
             pauses: slow_user.into_iter().chain(ring_full).collect(),
+            stream: self.stream.clone(),
             history: &self.watch.history,
         }
     }
 }
 
 /// Whether the server does what it is there for.
-pub(super) fn health(phase: Phase, waits_for_ever: bool) -> Health {
+pub(super) fn health(phase: Phase, waits_for_ever: bool, stream_away: bool) -> Health {
     if phase != Phase::Running {
         Health::ShuttingDown
     } else if waits_for_ever {
         Health::RingFull
+    } else if stream_away {
+        Health::StreamAway
     } else {
         Health::Ok
     }

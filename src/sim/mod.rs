@@ -205,6 +205,16 @@ impl<S: Script> Net for SimNet<S> {
         Ok((SimSocket::new(self.clone(), peer), address))
     }
 
+    /// The same on every run.
+    fn random(&mut self) -> u64 {
+        0x0123_4567_89ab_cdef
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
+        let peer = self.shared.borrow_mut().world.call(to);
+        Ok(SimSocket::new(self.clone(), peer))
+    }
+
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
         let (mut shared, fault) = self.fault(Operation::Register(socket.peer()));
         shared.world.register(socket.peer(), key, fault)

@@ -47,7 +47,9 @@ pub enum ServerEnd {
 pub struct World {
     now: Micros,
     connections: Slab<Connection>,
-    listeners: [Listener; 3],
+    listeners: [Listener; 4],
+    /// Connections that the server has opened, and nobody has answered.
+    calls: VecDeque<Peer>,
     edges: VecDeque<Edge>,
     /// Connections that have been written to since they were last asked for.
     written_to: Vec<Peer>,
@@ -86,6 +88,11 @@ impl World {
         self.listeners[port as usize].waiting.push_back(peer);
         self.listener_edge(port);
         Some(peer)
+    }
+
+    /// A connection that the server has opened to somebody else, whose end is played from now on.
+    pub fn next_call(&mut self) -> Option<Peer> {
+        self.calls.pop_front()
     }
 
     /// Sends bytes. Returns how many there was room for: all, unless [`World::limit_inbound`] has been called; none after
@@ -304,6 +311,15 @@ impl World {
         let connection = self.connection(peer).ok_or(ErrorKind::ConnectionAborted)?;
         connection.server = ServerSide::Open;
         Ok((peer, connection.address))
+    }
+
+    /// The server opens a connection. It is up at once.
+    pub(super) fn call(&mut self, to: SocketAddr) -> Peer {
+        let mut connection = Connection::new(to);
+        connection.server = ServerSide::Open;
+        let peer = Peer(self.connections.insert(connection));
+        self.calls.push_back(peer);
+        peer
     }
 
     pub(super) fn register(&mut self, peer: Peer, key: usize, fault: Option<Fault>) -> io::Result<()> {

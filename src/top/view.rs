@@ -326,6 +326,7 @@ mod tests {
             slow_users: 0,
             slow: Vec::new(),
             pauses: Vec::new(),
+            stream: None,
             history: &history,
         };
         change(&mut snapshot);

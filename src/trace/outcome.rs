@@ -42,6 +42,8 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
         paused_slow_user,
         paused_ring_full,
         admin_rejected: _,
+        streams_rejected: _,
+        stream_away: _,
         loop_turns: _,
     } = counters;
     let mut named = vec![("events_received".to_owned(), *events_received)];

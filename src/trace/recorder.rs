@@ -106,7 +106,7 @@ impl Recorder {
         let who = match port {
             Port::Source => Who::Source(count(&mut self.sources)),
             Port::User => Who::User(count(&mut self.users)),
-            Port::Admin => return None,
+            Port::Admin | Port::Stream => return None,
         };
         self.note(who, What::Connects);
         Some(who)
@@ -227,6 +227,16 @@ impl<N: Net> Net for Recording<N> {
         let who = self.recorder.borrow_mut().connects(port);
         let recorder = Rc::clone(&self.recorder);
         Ok((RecordedSocket { socket, recorder, who, written: 0, limited: false }, peer))
+    }
+
+    fn random(&mut self) -> u64 {
+        self.net.random()
+    }
+
+    /// What an edge is sent by its stream is not recorded: options see to it that no edge records.
+    fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
+        let (socket, recorder) = (self.net.connect(to)?, Rc::clone(&self.recorder));
+        Ok(RecordedSocket { socket, recorder, who: None, written: 0, limited: false })
     }
 
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {

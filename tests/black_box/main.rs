@@ -16,6 +16,7 @@ mod protocol;
 mod ring;
 mod slow_users;
 mod sources;
+mod stream;
 #[cfg(feature = "top")]
 mod top;
 mod traces;

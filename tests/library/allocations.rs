@@ -355,6 +355,14 @@ impl Net for Wire {
         Ok((socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
     }
 
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn connect(&mut self, _: SocketAddr) -> io::Result<Socket> {
+        Err(ErrorKind::ConnectionRefused.into())
+    }
+
     fn register(&mut self, socket: &mut Socket, key: usize) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
         match socket {

@@ -83,6 +83,15 @@ impl<N: Net> Net for Watch<N> {
         }
     }
 
+    fn random(&mut self) -> u64 {
+        self.net.random()
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
+        let (socket, log) = (self.net.connect(to)?, Rc::clone(&self.log));
+        Ok(WatchedSocket { socket, peer: usize::MAX, log })
+    }
+
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
         let outcome = self.net.register(&mut socket.socket, key);
         self.note(Seen::Registered(socket.peer, outcome.is_ok()));

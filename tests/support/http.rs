@@ -128,8 +128,9 @@ impl Server {
     /// If there is none.
     #[track_caller]
     pub fn admin(&self) -> SocketAddr {
-        let admin = self.ready.rsplit_once(" admin=").expect("a line that says where the server listens").1;
-        admin.parse().expect("a server with adminPort")
+        let mut words = self.ready.split_whitespace();
+        let admin = words.find_map(|word| word.strip_prefix("admin="));
+        admin.expect("a line that says where the server listens").parse().expect("a server with adminPort")
     }
 
     /// Asks the admin interface, on a connection of its own.

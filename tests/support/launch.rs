@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::{DEADLINE, Server};
 
 /// Every option of SPEC section 4, with its default.
-pub const OPTIONS: [(&str, &str); 21] = [
+pub const OPTIONS: [(&str, &str); 25] = [
     ("eventSourceServerPort", "9090"),
     ("userServerPort", "9099"),
     ("eventSourceBindAddress", "127.0.0.1"),
@@ -25,6 +25,10 @@ pub const OPTIONS: [(&str, &str); 21] = [
     ("slowUserPolicy", "wait"),
     ("slowUserTimeoutMs", "5000"),
     ("shutdownTimeoutMs", "5000"),
+    ("role", "standalone"),
+    ("streamPort", "off"),
+    ("streamBindAddress", "127.0.0.1"),
+    ("maxStreamClients", "16"),
     ("adminPort", "off"),
     ("adminBindAddress", "127.0.0.1"),
     ("logLevel", "info"),

@@ -16,7 +16,7 @@ use crate::{DEADLINE, Source, User};
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// Where event sources connect.
+    /// Where event sources connect; at an edge, which has none, port 0.
     pub sources: SocketAddr,
     /// Where users connect.
     pub users: SocketAddr,
@@ -41,7 +41,9 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().expect("standard output"));
         let mut ready = String::new();
         stdout.read_line(&mut ready).expect("standard output");
-        let (Some(sources), Some(users)) = (address(&ready, "source="), address(&ready, "users=")) else {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sources = address(&ready, "source=").or(ready.contains("source=off").then_some(nowhere));
+        let (Some(sources), Some(users)) = (sources, address(&ready, "users=")) else {
             let _ = child.kill();
             log_reader.join().expect("the log's reader");
             panic!("not the line of a server that listens: {ready:?}\n{}", log.text.lock().unwrap());
@@ -66,6 +68,29 @@ impl Server {
     #[track_caller]
     pub fn source(&self) -> Source {
         Source::connect(self.sources)
+    }
+
+    /// Where the clients of the stream connect.
+    #[track_caller]
+    pub fn stream(&self) -> SocketAddr {
+        address(&self.ready, "stream=").unwrap_or_else(|| panic!("no stream port in {:?}", self.ready))
+    }
+
+    /// Connects a client of the stream and sends its request.
+    #[track_caller]
+    pub fn stream_client(&self, request: &str) -> User {
+        let mut client = User::connect(self.stream());
+        client.name = format!("stream client {request:?}");
+        client.send(format!("{request}\n"));
+        client
+    }
+
+    /// The same, with a client whose side of the connection takes in little.
+    #[track_caller]
+    pub fn narrow_stream_client(&self, request: &str) -> User {
+        let mut client = User::connect_narrow(self.stream());
+        client.send(format!("{request}\n"));
+        client
     }
 
     /// Connects a user and sends its login. The server may not have seen it yet, but must have before it serves
@@ -167,7 +192,8 @@ impl Server {
         };
         let log = self.log.text.lock().unwrap();
         let (log, wait) = self.log.grown.wait_timeout_while(log, DEADLINE, missing).unwrap();
-        assert!(!wait.timed_out(), "the log never spoke of {texts:?}; it says:\n{log}");
+        let (log, timed_out) = (log.clone(), wait.timed_out());
+        assert!(!timed_out, "the log never spoke of {texts:?}; it says:\n{log}");
     }
 
     /// Sends a signal.

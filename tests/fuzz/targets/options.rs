@@ -46,7 +46,7 @@ enum Kind {
 const MS_MAX: i128 = 1_000_000_000_000;
 
 /// Every option, its default and what it accepts: SPEC section 4, and the ranges as `--help` and the refusals tell them.
-const OPTIONS: [(&str, &str, Kind); 22] = [
+const OPTIONS: [(&str, &str, Kind); 25] = [
     ("eventSourceServerPort", "9090", Kind::Port),
     ("userServerPort", "9099", Kind::Port),
     ("eventSourceBindAddress", "127.0.0.1", Kind::Address),
@@ -63,6 +63,9 @@ const OPTIONS: [(&str, &str, Kind); 22] = [
     ("slowUserPolicy", "wait", Kind::Word(&["wait", "disconnect"])),
     ("slowUserTimeoutMs", "5000", Kind::Number(0, MS_MAX)),
     ("shutdownTimeoutMs", "5000", Kind::Number(0, MS_MAX)),
+    ("streamPort", "off", Kind::PortOrOff),
+    ("streamBindAddress", "127.0.0.1", Kind::Address),
+    ("maxStreamClients", "16", Kind::Number(1, 10_000)),
     ("adminPort", "off", Kind::PortOrOff),
     ("adminBindAddress", "127.0.0.1", Kind::Address),
     ("logLevel", "info", Kind::Word(&["off", "error", "warn", "info", "debug", "trace"])),
@@ -72,7 +75,11 @@ const OPTIONS: [(&str, &str, Kind); 22] = [
 ];
 
 /// What else a refusal may be about.
-const OTHER_SUBJECTS: [&str; 14] = [
+const OTHER_SUBJECTS: [&str; 18] = [
+    "role",
+    "--role",
+    "stream",
+    "--stream",
     "--admin",
     "--expect",
     "--bless",
@@ -231,6 +238,9 @@ impl Simple {
             values.insert(variable, value);
         }
         self.check_ports(&values)?;
+        if values["streamPort"] != "off" && values["resetOnSourceEof"] == "true" {
+            return Err("resetOnSourceEof: ".to_owned());
+        }
         Ok(values)
     }
 
@@ -250,6 +260,7 @@ impl Simple {
             ("eventSourceServerPort", "eventSourceBindAddress"),
             ("userServerPort", "userBindAddress"),
             ("adminPort", "adminBindAddress"),
+            ("streamPort", "streamBindAddress"),
         ];
         for (place, (second, second_address)) in listeners.iter().enumerate() {
             for (first, first_address) in &listeners[..place] {

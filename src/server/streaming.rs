@@ -1,0 +1,132 @@
+//! The released stream between servers: handing it out on the stream port, and taking it from another server at an edge.
+//!
+//! What has been released passes [`Server::hand_out`] before it is delivered to users. At an edge
+//! [`Server::read_stream`] takes the place of reading event sources.
+
+use super::{
+    Phase, Server,
+    net::{Net, Port},
+    stream_clients::Now,
+    upstream::{Applied, READS_PER_TURN, Upstream},
+};
+use crate::{admin::Stream, counters::DisconnectReason, stream::follower::Loss};
+use std::io;
+
+/// Bytes of released lines that are kept until they are handed out: as much as a turn reads at once.
+pub(super) const RECORD_BYTES: usize = 1 << 20;
+
+impl<N: Net> Server<N> {
+    /// Hands out to the clients of the stream what has been released since the last call.
+    pub(super) fn hand_out(&mut self) {
+        if self.config.stream_port.is_none() || !self.engine.take_released(&mut self.released) {
+            return;
+        }
+        if self.released.restarted {
+            self.stream_clients.end_all("epoch");
+        }
+        self.stream_clients.hand_out(self.released.lines(), self.released.to, &mut self.net);
+    }
+
+    /// Everything that clients of the stream want, beside what is released.
+    pub(super) fn serve_stream_clients(&mut self) -> io::Result<()> {
+        if self.config.stream_port.is_none() {
+            return Ok(());
+        }
+        self.accept(Port::Stream)?;
+        self.hand_out();
+        let now = Now {
+            time: self.now,
+            epoch: self.epoch(),
+            durable: self.engine.cursor(),
+            first_sequence: u128::from(self.config.first_sequence),
+        };
+        self.stream_clients.serve(&mut self.engine, &mut self.net, now);
+        Ok(())
+    }
+
+    /// Connects to the stream again, when it is time.
+    pub(super) fn keep_up_stream(&mut self) {
+        if let Some(upstream) = &mut self.upstream
+            && self.lifecycle.phase() == Phase::Running
+        {
+            upstream.meet_deadlines(&mut self.net, self.now);
+            upstream.greet(&mut self.net, self.engine.cursor(), self.now);
+        }
+    }
+
+    /// Whether there is something of the stream to be read or applied.
+    pub(super) fn may_read_stream(&self) -> bool {
+        let running = self.phase() == Phase::Running && !self.is_paused();
+        running && self.upstream.as_ref().is_some_and(Upstream::has_work)
+    }
+
+    /// Reads and applies the stream until there is nothing left or the turn is full. Returns how many reads that were.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the stream that this edge has followed, and has kept in its journal.
+    pub(super) fn read_stream(&mut self) -> io::Result<usize> {
+        let mut reads = 0;
+        while self.may_read_stream() {
+            if self.apply_stream()? {
+                break;
+            }
+            let Some(upstream) = self.upstream.as_mut().filter(|_| reads < READS_PER_TURN) else { break };
+            if !upstream.read(self.now) {
+                break;
+            }
+            reads += 1;
+            self.look_again()?;
+        }
+        Ok(reads)
+    }
+
+    /// Applies what has been read. Says whether the turn is full.
+    fn apply_stream(&mut self) -> io::Result<bool> {
+        while let Some(upstream) = &mut self.upstream {
+            match upstream.apply(&mut self.engine, self.now) {
+                Applied::All => break,
+                Applied::TurnFull => return Ok(true),
+                Applied::More => {}
+                Applied::Anew(loss) => self.begin_anew(loss),
+                Applied::AnotherStream(epoch) => {
+                    let address = upstream.address();
+                    return Err(io::Error::other(format!(
+                        "stream: {address} is another stream, of epoch {epoch}; start this edge with an empty journalDirectory to follow it"
+                    )));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The stream does not go on where this edge was: it begins with a graph that follows, and nobody stays who would miss
+    /// something without a word.
+    fn begin_anew(&mut self, loss: Option<Loss>) {
+        self.deliver();
+        let reason = match loss {
+            None => None,
+            Some(Loss::Gone) => Some(DisconnectReason::Gone),
+            Some(Loss::Epoch) => Some(DisconnectReason::Epoch),
+        };
+        if let Some(reason) = reason {
+            log::warn!(reason = reason.name(), cursor = self.engine.cursor(); "this edge begins anew: its users are disconnected");
+            self.users.end_all(reason);
+            self.stream_clients.end_all(reason.name());
+            self.deliver();
+        }
+        self.engine.restart();
+        self.hand_out();
+        self.engine.set_cursor(0);
+    }
+
+    /// What is shown of the stream.
+    pub(super) fn stream_view(&self) -> Option<Stream> {
+        let upstream = self.upstream.as_ref()?;
+        Some(Stream {
+            address: upstream.address().to_string(),
+            away_for: upstream.away_since().map(|since| self.now.saturating_sub(since)),
+            lag: upstream.heard().map(|heard| self.now.saturating_sub(heard)),
+        })
+    }
+}

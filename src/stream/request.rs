@@ -1,0 +1,71 @@
+//! What a client of the stream port asks for.
+
+use crate::{engine::event::parse_number, epoch::Epoch};
+
+/// A request, without its line end (`docs/SPEC.md` section 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `*|now`: events from the cursor on.
+    Now,
+    /// `*|oldest`: everything that is kept.
+    Oldest,
+    /// `*|NEXT|EPOCH`: events from NEXT on. NEXT is at most 2^64.
+    From(u128, Epoch),
+    /// `*|graph`: the follow graph, and events from there on.
+    Graph,
+}
+
+impl Request {
+    /// Reads a request. `None`: it is none.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        match line.strip_prefix(b"*|")? {
+            b"now" => Some(Self::Now),
+            b"oldest" => Some(Self::Oldest),
+            b"graph" => Some(Self::Graph),
+            place => {
+                let bar = memchr::memchr(b'|', place)?;
+                Some(Self::From(parse_position(&place[..bar])?, Epoch::parse(&place[bar + 1..])?))
+            }
+        }
+    }
+}
+
+/// A number up to 2^64: the place behind the last event has one more than a number.
+pub(super) fn parse_position(digits: &[u8]) -> Option<u128> {
+    const LAST: u128 = 1 << 64;
+    let significant = &digits[digits.iter().take_while(|&&digit| digit == b'0').count()..];
+    if significant == b"18446744073709551616" {
+        return Some(LAST);
+    }
+    parse_number(digits).map(u128::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_known() {
+        let epoch = Epoch::new(0xabc);
+        for (line, request) in [
+            (&b"*|now"[..], Some(Request::Now)),
+            (b"*|oldest", Some(Request::Oldest)),
+            (b"*|graph", Some(Request::Graph)),
+            (b"*|12|0000000000000abc", Some(Request::From(12, epoch))),
+            (b"*|18446744073709551616|0000000000000abc", Some(Request::From(1 << 64, epoch))),
+            (b"*|0018446744073709551616|0000000000000abc", Some(Request::From(1 << 64, epoch))),
+            (b"*|18446744073709551617|0000000000000abc", None),
+            (b"*|-1|0000000000000abc", None),
+            (b"*||0000000000000abc", None),
+            (b"*|12", None),
+            (b"*|12|0000000000000abc|x", None),
+            (b"*", None),
+            (b"12|now", None),
+            (b"*|NOW", None),
+            (b"", None),
+        ] {
+            assert_eq!(Request::parse(line), request, "{}", line.escape_ascii());
+        }
+    }
+}
