@@ -3,7 +3,7 @@
 //! Nothing in here parses or prints: The options module turns flags and environment variables into a
 //! [`Config`], tests and simulations write one down.
 
-use crate::stream::address::StreamAddress;
+use crate::{engine::InstructionSet, stream::address::StreamAddress};
 use std::{net::IpAddr, path::PathBuf};
 
 /// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
@@ -87,6 +87,8 @@ pub struct Config {
     pub busy_poll: bool,
     /// Where to write a recorded trace (SPEC section 7), if anywhere.
     pub record_trace: Option<PathBuf>,
+    /// How much of the processor may be used: the variable `FORTNIGHT_CPU`, for measuring and testing.
+    pub instruction_set: InstructionSet,
 }
 
 impl Default for Config {
@@ -121,6 +123,7 @@ impl Default for Config {
             log_interval_ms: 10_000,
             busy_poll: false,
             record_trace: None,
+            instruction_set: InstructionSet::default(),
         }
     }
 }

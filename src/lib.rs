@@ -16,13 +16,13 @@
 //! A floor knows only the one below. Time comes from the top as a number: [`server::Server`] runs unchanged on
 //! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
 //! traces replay on and what the tests break. One thread, no locks, no atomics, and
-//! `unsafe` in one file only, for AVX2 and AVX-512: `engine::cpu`.
+//! `unsafe` in one module only, for AVX2 and AVX-512: `engine::arch::x86_64`.
 //!
 //! # Where to look
 //!
 //! | question | module |
 //! | --- | --- |
-//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `scan`, `sequencer`, `run`, `graph`, `fanout` |
+//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `feed`, `sequencer`, `run`, `graph`, `fanout` |
 //! | What happens in a turn of the loop, and in which order? | [`server`] |
 //! | What happens to a slow user? | [`server`], `congestion` |
 //! | What does `busyPoll` change? | [`server`], `rotation` |

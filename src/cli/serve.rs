@@ -60,6 +60,9 @@ pub(super) fn expected(flag: &str) -> Option<String> {
     Some(option.field.expected())
 }
 
+/// The variable that says how much of the processor may be used at most. It is for measuring and testing, so it is no option.
+const PROCESSOR: &str = "FORTNIGHT_CPU";
+
 /// The configuration that the flags and the variables make.
 pub(super) fn resolve(
     matches: &ArgMatches,
@@ -71,6 +74,11 @@ pub(super) fn resolve(
         if let Some(value) = value {
             read(option, &origin, &value, &mut config)?;
         }
+    }
+    if let Some(value) = variable(PROCESSOR).filter(|value| !value.is_empty()) {
+        let set = value.to_str().and_then(|name| name.parse().ok());
+        config.instruction_set =
+            set.ok_or_else(|| refuse(PROCESSOR, &value, "one of portable, avx2, avx512"))?;
     }
     check_ports(&config, |option| lookup(option, matches, &variable).0)?;
     check_role(&config)?;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, ffi::OsStr, ffi::OsString, net::IpAddr, os::unix
 use super::{serve::kebab_case, *};
 use crate::{
     config::{ServerRole, SlowUserPolicy},
+    engine::InstructionSet,
     options::OPTIONS,
 };
 
@@ -141,6 +142,15 @@ fn an_empty_variable_is_unset_and_an_empty_flag_refused() {
             format!("{flag}: \"\" is not accepted; expected {}", option.field.expected())
         );
     }
+}
+
+#[test]
+fn how_much_of_the_processor_is_used_is_a_variable() {
+    for set in InstructionSet::ALL {
+        assert_eq!(config(&[], &[("FORTNIGHT_CPU", set.name())]).instruction_set, set);
+    }
+    let sentence = refusal(&[], &[("FORTNIGHT_CPU", "sse2")]);
+    assert_eq!(sentence, "FORTNIGHT_CPU: \"sse2\" is not accepted; expected one of portable, avx2, avx512");
 }
 
 #[test]

@@ -310,6 +310,11 @@ mod tests {
     }
 
     #[test]
+    fn a_set_takes_as_much_as_the_documentation_says() {
+        assert_eq!(size_of::<IdSet>(), 40);
+    }
+
+    #[test]
     fn it_takes_the_form_that_is_smallest() {
         let mut set = IdSet::default();
         (0..1000).for_each(|id| assert_eq!(set.set(id, true), 1));

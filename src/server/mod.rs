@@ -49,7 +49,7 @@ use crate::{
     admin::{Snapshot, answer},
     config::{Config, ServerRole},
     counters::{Counters, DisconnectReason},
-    engine::{Engine, EngineConfig, InstructionSet, Released},
+    engine::{Engine, EngineConfig, Released},
     epoch::Epoch,
     stream::follower::Follower,
     time::{MILLISECOND, Micros},
@@ -141,7 +141,7 @@ impl<N: Net> Server<N> {
             turn_bytes_max,
             turn_bytes_mean: TURN_BYTES_MEAN.min(turn_bytes_max),
             max_sequence_jump: config.max_sequence_jump,
-            instruction_set: InstructionSet::default(),
+            instruction_set: config.instruction_set,
         });
         if config.stream_port.is_some() {
             engine.record(RECORD_BYTES, 0);

@@ -182,11 +182,12 @@ impl Reports {
 
     /// Numbers that were given up on, if there were any.
     pub(super) fn given_up(&mut self, engine: &mut Engine, now: Micros) {
-        let skipped = engine.take_given_up().numbers;
+        let given_up = engine.take_given_up();
+        let skipped = given_up.numbers;
         if skipped > 0
             && let Some(left_out) = self.may_warn(Warning::Skipped, now)
         {
-            log::warn!(skipped, cursor = engine.cursor(), left_out; "missing events were given up on");
+            log::warn!(skipped, numbers:% = given_up, cursor = engine.cursor(), left_out; "missing events were given up on");
         }
     }
 

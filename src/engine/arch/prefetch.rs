@@ -4,7 +4,7 @@
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
-    super::x86_64::prefetch(value);
+    super::x86_64::vector::prefetch(value);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
 }

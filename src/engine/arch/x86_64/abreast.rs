@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Avx512, Cpu,
     avx512::gather::{ABREAST, Insert, Marks},
+    cpu::{Avx512, Cpu},
 };
 use crate::engine::arch::gather::Owed;
 

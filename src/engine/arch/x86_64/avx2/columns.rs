@@ -9,7 +9,7 @@ pub(super) type Column<T> = [T; SPAN];
 
 /// What is known about the lines of a span.
 #[derive(Debug, Default)]
-pub(in super::super) struct Columns {
+pub(crate) struct Columns {
     /// Bit *i*: byte *i* of the line is one of these.
     pub(super) separators: Column<u32>,
     pub(super) digits: Column<u32>,

@@ -62,7 +62,7 @@ static LANES_OF: [[u8; LANES]; 1 << LANES] = {
 for_avx2! {
     /// Takes a run apart. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
     /// nothing counted, if there is an id whose slot may be elsewhere.
-    pub(in super::super) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
+    pub(crate) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
         const { assert!(RUN / LANES < 1 << COUNT_BITS && 5 * COUNT_BITS <= 32) };
         let len = splat(u32::try_from(users.len()).unwrap_or(u32::MAX));
         let nobody = splat(NO_SLOT);

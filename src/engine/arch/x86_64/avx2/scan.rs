@@ -35,7 +35,7 @@ type Window = [u8; BEFORE + AFTER];
 
 for_avx2! {
     /// Reads ordinary lines from `chunk[at..]` on, until the batch is full or something else comes. Returns where that is.
-    pub(in super::super) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
+    pub(crate) fn scan(chunk: &[u8], at: usize, lines: &mut Lines) -> usize {
         lines.len = 0;
         if at < BEFORE {
             return at;

@@ -74,7 +74,7 @@ impl Insert {
 
 for_avx512! {
     /// Notes where the events on the tape end. Behind them there may be anything, but in whole pieces.
-    pub(in super::super) fn mark(tape: &[u8], marks: &mut Marks) {
+    pub(crate) fn mark(tape: &[u8], marks: &mut Marks) {
         let mut first = 0;
         marks.pieces.clear();
         for piece in tape.as_chunks::<PIECE>().0 {
@@ -86,7 +86,7 @@ for_avx512! {
 
     /// Takes the first `count` words of a user's bits, which come eight at a time, as those of the user at a place. Returns
     /// how many ones they have.
-    pub(in super::super) fn choose<'a>(
+    pub(crate) fn choose<'a>(
         words: impl Iterator<Item = &'a [u64; 8]>,
         count: usize,
         place: usize,
@@ -108,7 +108,7 @@ for_avx512! {
     ///
     /// The tape is gone over up to the piece in which something is to be inserted, that one included. What the user has got
     /// of it from there on then makes room.
-    pub(in super::super) fn gather<const N: usize>(
+    pub(crate) fn gather<const N: usize>(
         tape: &[u8],
         marks: &Marks,
         first: usize,

@@ -17,7 +17,7 @@ const LANES: usize = 16;
 for_avx512! {
     /// Takes a run apart. `users` are the nodes of ids and their slots, if `is_all`, of all that are known. Returns false, with
     /// nothing done, if there is an id whose slot is elsewhere.
-    pub(in super::super) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
+    pub(crate) fn partition(run: &[Packed], users: &[[u32; 2]], is_all: bool, partition: &mut Partition) -> bool {
         let (mut edge_count, mut due_count) = (0, 0);
         let mut kinds = [0; 8];
         let nobody = _mm512_set1_epi32(NO_SLOT.cast_signed());

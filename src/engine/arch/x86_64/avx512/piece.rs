@@ -4,9 +4,9 @@
 
 /// 64 bytes of the tape.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Piece {
+pub(crate) struct Piece {
     /// A bit for each byte that ends an event.
     pub(super) ends: u64,
     /// Place of its first event: as many have ended before it.
-    pub(in super::super) first: u32,
+    pub(crate) first: u32,
 }
