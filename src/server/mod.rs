@@ -237,7 +237,7 @@ impl<N: Net> Server<N> {
             self.admin.deadline(),
             self.accepting.retry_at(Port::Stream),
             self.stream_clients.deadline(),
-            self.upstream.as_ref().map(Upstream::deadline),
+            self.stream_deadline(),
         ]
         .into_iter()
         .flatten()

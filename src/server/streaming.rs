@@ -9,7 +9,7 @@ use super::{
     stream_clients::Now,
     upstream::{Applied, READS_PER_TURN, Upstream},
 };
-use crate::{admin::Stream, counters::DisconnectReason, stream::follower::Loss};
+use crate::{admin::Stream, counters::DisconnectReason, stream::follower::Loss, time::Micros};
 use std::io;
 
 /// Bytes of released lines that are kept until they are handed out: as much as a turn reads at once.
@@ -52,6 +52,12 @@ impl<N: Net> Server<N> {
             upstream.meet_deadlines(&mut self.net, self.now);
             upstream.greet(&mut self.net, self.engine.cursor(), self.now);
         }
+    }
+
+    /// When there is something to do about the connection to the stream. At the end nothing is done about it any more.
+    pub(super) fn stream_deadline(&self) -> Option<Micros> {
+        let upstream = self.upstream.as_ref().filter(|_| self.phase() == Phase::Running);
+        upstream.map(Upstream::deadline)
     }
 
     /// Whether there is something of the stream to be read or applied.
