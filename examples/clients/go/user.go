@@ -3,6 +3,7 @@
 // Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 // address, and goes on behind the last whole event. Options:
 //
+//	-plain        logs in with the id alone: events from now on, and what comes while it is away is missed
 //	-state FILE   keeps the place in FILE, so that the next start goes on there
 //	-from WHERE   without a place: `now` (default), or `oldest`, which is everything that is kept
 //	-continue     when the server no longer has what is missing: say so and go on, instead of ending with status 1
@@ -29,6 +30,7 @@ import (
 const answerTimeout = 10 * time.Second // limit for connecting and for the answer to the login
 
 var (
+	plain  = flag.Bool("plain", false, "log in with the id alone")
 	state  = flag.String("state", "", "file that keeps the place")
 	from   = flag.String("from", "now", "where to begin without a place: now or oldest")
 	goOn   = flag.Bool("continue", false, "go on when the server no longer has what is missing")
@@ -78,7 +80,9 @@ func (p *place) save() error {
 
 func (p *place) login(id string) string {
 	line := id + "|" + *from
-	if p.epoch != "" {
+	if *plain {
+		line = id
+	} else if p.epoch != "" {
 		line = fmt.Sprintf("%s|%s|%s", id, p.next, p.epoch)
 	}
 	if *token != "" {
@@ -92,7 +96,9 @@ func (p *place) serve(conn net.Conn, id string) error {
 	if _, err := io.WriteString(conn, p.login(id)); err != nil {
 		return err
 	}
-	conn.SetReadDeadline(time.Now().Add(answerTimeout))
+	if !*plain { // a plain login is not answered
+		conn.SetReadDeadline(time.Now().Add(answerTimeout))
+	}
 	input := bufio.NewReaderSize(conn, 1<<16)
 	for {
 		line, err := input.ReadString('\n')

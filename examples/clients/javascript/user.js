@@ -4,6 +4,7 @@
 // Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 // address, and goes on behind the last whole event. Options:
 //
+//   --plain        logs in with the id alone: events from now on, and what comes while it is away is missed
 //   --state FILE   keeps the place in FILE, so that the next start goes on there
 //   --from WHERE   without a place: `now` (default), or `oldest`, which is everything that is kept
 //   --continue     when the server no longer has what is missing: say so and go on, instead of ending with status 1
@@ -59,7 +60,10 @@ class Connection {
     this.socket = net.connect({ host, port, keepAlive: true });
     this.socket.setEncoding('latin1'); // bytes, unchanged
     this.socket.setTimeout(ANSWER_MS, () => this.socket.destroy(new Error('no answer')));
-    this.socket.on('connect', () => this.socket.write(this.login()));
+    this.socket.on('connect', () => {
+      this.socket.write(this.login());
+      if (options.plain) this.socket.setTimeout(0); // a plain login is not answered
+    });
     this.socket.on('data', (data) => this.read(data));
     this.socket.on('error', (error) => (this.error = error.message));
     this.socket.on('end', () => this.socket.destroy());
@@ -69,8 +73,8 @@ class Connection {
   login() {
     const { place, options } = this;
     const fields = [options.id];
-    if (place.epoch === null) fields.push(options.from);
-    else fields.push(place.next, place.epoch);
+    if (!options.plain && place.epoch === null) fields.push(options.from);
+    else if (!options.plain) fields.push(place.next, place.epoch);
     if (options.token) fields.push(options.token);
     return `${fields.join('|')}\n`;
   }
@@ -134,6 +138,7 @@ function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      plain: { type: 'boolean' },
       state: { type: 'string' },
       from: { type: 'string', default: 'now' },
       continue: { type: 'boolean' },

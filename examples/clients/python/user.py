@@ -4,6 +4,7 @@
 Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 address, and goes on behind the last whole event. Options:
 
+  --plain        logs in with the id alone: events from now on, and what comes while it is away is missed
   --state FILE   keeps the place in FILE, so that the next start goes on there
   --from WHERE   without a place: `now` (default), or `oldest`, which is everything that is kept
   --continue     when the server no longer has what is missing: say so and go on, instead of ending with status 1
@@ -56,13 +57,16 @@ class User:
     def login(self):
         place = self.place
         fields = [self.options.id]
-        fields += [str(place.next), place.epoch] if place.epoch else [self.options.where]
+        if not self.options.plain:
+            fields += [str(place.next), place.epoch] if place.epoch else [self.options.where]
         fields += [self.options.token] if self.options.token else []
         return ("|".join(fields) + "\n").encode("ascii")
 
     def serve(self, sock):
         """Reads events until the connection ends."""
         sock.sendall(self.login())
+        if self.options.plain:
+            sock.settimeout(None)  # a plain login is not answered
         half = b""  # of a line; it is dropped with the connection, and sent again whole
         while True:
             data = sock.recv(1 << 16)
@@ -113,6 +117,7 @@ def connect(address):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--state")
     parser.add_argument("--from", dest="where", choices=["now", "oldest"], default="now")
     parser.add_argument("--continue", dest="go_on", action="store_true")

@@ -206,7 +206,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         source.low = arguments[1].parse()?;
         arguments.drain(..2);
     }
-    let (Some(name), Some(addresses)) = (arguments.first(), arguments.get(1..).filter(|rest| !rest.is_empty())) else {
+    let (Some(name), Some(addresses)) =
+        (arguments.first(), arguments.get(1..).filter(|rest| !rest.is_empty()))
+    else {
         return Err("usage: source [--first N] NAME HOST:PORT [HOST:PORT...] < EVENTS".into());
     };
     let shared: &'static Shared =

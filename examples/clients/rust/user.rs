@@ -3,6 +3,7 @@
 //! Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 //! address, and goes on behind the last whole event. Options:
 //!
+//! - `--plain` logs in with the id alone: events from now on, and what comes while it is away is missed;
 //! - `--state FILE` keeps the place in FILE, so that the next start goes on there;
 //! - `--from now` (default) or `--from oldest`, which is everything that is kept: where to begin without a place;
 //! - `--continue`: when the server no longer has what is missing, say so and go on, instead of ending with status 1;
@@ -26,10 +27,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const USAGE: &str =
-    "usage: user [--state FILE] [--from now|oldest] [--continue] [--token TOKEN] ID HOST:PORT [HOST:PORT...]";
+    "usage: user [--plain | --from now|oldest] [--state FILE] [--continue] [--token TOKEN] ID HOST:PORT...";
 
 #[derive(Default)]
 struct Options {
+    plain: bool,
     state: Option<String>,
     from: Option<String>,
     go_on: bool,
@@ -47,6 +49,7 @@ impl Options {
                 "--state" => options.state = Some(arguments.next().ok_or(USAGE)?),
                 "--from" => options.from = Some(arguments.next().ok_or(USAGE)?),
                 "--token" => options.token = Some(arguments.next().ok_or(USAGE)?),
+                "--plain" => options.plain = true,
                 "--continue" => options.go_on = true,
                 _ => rest.push(argument),
             }
@@ -120,6 +123,7 @@ impl User {
     fn login(&self) -> String {
         let mut line = self.options.id.clone();
         match &self.place.epoch {
+            _ if self.options.plain => {}
             Some(epoch) => line += &format!("|{}|{epoch}", self.place.next),
             None => line += &format!("|{}", self.options.from.as_deref().unwrap_or("now")),
         }
@@ -132,7 +136,8 @@ impl User {
     /// Reads events until the connection ends, and says why it did.
     fn serve(&mut self, mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
         stream.write_all(self.login().as_bytes())?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        // A plain login is not answered.
+        stream.set_read_timeout(if self.options.plain { None } else { Some(ANSWER) })?;
         let mut input = BufReader::with_capacity(1 << 16, stream);
         let mut line = Vec::new();
         loop {
