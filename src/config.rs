@@ -3,7 +3,7 @@
 //! Nothing in here parses or prints: The options module turns flags and environment variables into a
 //! [`Config`], tests and simulations write one down.
 
-use crate::{engine::InstructionSet, stream::address::StreamAddress};
+use crate::{engine::InstructionSet, journal::SyncMode, stream::address::StreamAddress};
 use std::{net::IpAddr, path::PathBuf};
 
 /// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
@@ -85,6 +85,18 @@ pub struct Config {
     pub log_interval_ms: u64,
     /// Spin instead of sleeping while there is nothing to do.
     pub busy_poll: bool,
+    /// Folder of the journal (docs/SPEC.md section 8); `None` for no journal.
+    pub journal_directory: Option<PathBuf>,
+    /// When what was appended to it is made durable.
+    pub journal_sync: SyncMode,
+    /// How often, with [`SyncMode::Interval`], in milliseconds.
+    pub journal_sync_interval_ms: u64,
+    /// Size of one segment file.
+    pub journal_segment_bytes: u64,
+    /// How much is kept, segments and snapshots together.
+    pub journal_retention_bytes: u64,
+    /// How long it is kept, in milliseconds; `None`: as long as there is room.
+    pub journal_retention_ms: Option<u64>,
     /// Where to write a recorded trace (SPEC section 7), if anywhere.
     pub record_trace: Option<PathBuf>,
     /// How much of the processor may be used: the variable `FORTNIGHT_CPU`, for measuring and testing.
@@ -122,6 +134,12 @@ impl Default for Config {
             log_level: log::LevelFilter::Info,
             log_interval_ms: 10_000,
             busy_poll: false,
+            journal_directory: None,
+            journal_sync: SyncMode::Interval,
+            journal_sync_interval_ms: 1000,
+            journal_segment_bytes: 64 << 20,
+            journal_retention_bytes: 1 << 30,
+            journal_retention_ms: None,
             record_trace: None,
             instruction_set: InstructionSet::default(),
         }

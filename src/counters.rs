@@ -93,6 +93,8 @@ pub struct Counters {
     pub paused_slow_user: Micros,
     /// Time in which a source was not read because the ring was full.
     pub paused_ring_full: Micros,
+    /// Time in which sources were not read because the journal was not written.
+    pub paused_journal: Micros,
     /// Turns of the event loop.
     pub loop_turns: u64,
 }

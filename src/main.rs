@@ -6,9 +6,11 @@ mod top;
 use fortnight::{
     cli::{self, Invocation, replay, trace},
     config::Config,
+    disk::RealDisk,
     health, logging,
-    reactor::{Reactor, raise_open_files_limit},
+    reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
+    time::Micros,
     trace::{Recorder, Recording},
 };
 use std::{
@@ -18,7 +20,7 @@ use std::{
 
 fn main() -> ExitCode {
     match cli::from_process() {
-        Ok(Invocation::Serve(config)) => serve(config),
+        Ok(Invocation::Serve(config)) => serve(*config),
         Ok(Invocation::Health(admin)) => match health::check(&admin) {
             Ok(answer) => {
                 let _ = writeln!(stdout(), "{answer}");
@@ -48,16 +50,33 @@ fn serve(config: Config) -> ExitCode {
         }
         recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
     };
-    // Whoever reads it may have gone by now; that is no reason not to serve.
-    let _ = writeln!(stdout(), "{}", reactor.addresses());
-    let now = reactor.now();
+    let (addresses, clock) = (reactor.addresses(), reactor.clock());
     match recorder {
-        Some(recorder) => run(Server::new(config, Recording::new(reactor, recorder), now)),
-        None => run(Server::new(config, reactor, now)),
+        Some(recorder) => run(config, Recording::new(reactor, recorder), addresses, clock),
+        None => run(config, reactor, addresses, clock),
     }
 }
 
-fn run<N: Net>(mut server: Server<N>) -> ExitCode {
+/// Recovers the journal, if there is one, and serves.
+fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() -> Micros) -> ExitCode {
+    let server = match config.journal_directory.clone() {
+        None => {
+            let now = clock();
+            Ok(Server::new(config, net, now))
+        }
+        Some(folder) => RealDisk::lock(&folder)
+            .map_err(|error| error.to_string())
+            .and_then(|disk| {
+                Server::recover(config, net, Box::new(disk), clock).map_err(|error| error.to_string())
+            })
+            .map_err(|reason| format!("journalDirectory: {}: {reason}", folder.display())),
+    };
+    let mut server = match server {
+        Ok(server) => server,
+        Err(sentence) => return fail(&sentence),
+    };
+    // Whoever reads it may have gone by now; that is no reason not to serve.
+    let _ = writeln!(stdout(), "{addresses}");
     loop {
         if let Err(error) = server.turn() {
             return fail(&error.to_string());

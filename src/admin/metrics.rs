@@ -3,7 +3,7 @@
 //! Every metric of SPEC section 6. Each has all of its label values from the start. So a rate shows even the first
 //! event of its kind.
 
-use super::Snapshot;
+use super::{JournalNumbers, Snapshot};
 use crate::{
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
@@ -67,6 +67,7 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         [
             ("slow_user", Seconds(counters.paused_slow_user)),
             ("ring_full", Seconds(counters.paused_ring_full)),
+            ("journal", Seconds(counters.paused_journal)),
         ],
     );
     out.gauge("follow_edges", "Edges of the follow graph.", snapshot.follow_edges);
@@ -79,7 +80,23 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         out.line("stream_disconnected_seconds_total", away);
     }
     out.counter("loop_turns_total", "Turns of the event loop.", counters.loop_turns);
+    if let Some(journal) = &snapshot.journal {
+        journal_metrics(&mut out, journal);
+    }
     out.0
+}
+
+/// The metrics of docs/SPEC.md section 8.
+fn journal_metrics(out: &mut Metrics, journal: &JournalNumbers) {
+    out.gauge("journal_bytes", "Bytes of the journal on disk.", journal.bytes);
+    out.gauge(
+        "journal_first_sequence",
+        "Lowest sequence number that can still be resumed from.",
+        journal.first_sequence,
+    );
+    out.gauge("journal_durable_cursor", "Every number below is durable.", journal.durable_cursor);
+    out.counter("journal_appended_bytes_total", "Bytes appended to the journal.", journal.appended_bytes);
+    out.counter("journal_syncs_total", "Syncs of the journal.", journal.syncs);
 }
 
 struct Metrics(String);

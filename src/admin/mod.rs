@@ -25,6 +25,8 @@ pub enum Health {
     RingFull,
     /// The stream that it follows is away.
     StreamAway,
+    /// The disk of the journal is full.
+    JournalFull,
     /// It has been told to end.
     ShuttingDown,
 }
@@ -37,6 +39,7 @@ impl Health {
             Self::Ok => "ok",
             Self::RingFull => "waiting on a full ring",
             Self::StreamAway => "the stream is away",
+            Self::JournalFull => "the journal cannot be written: the disk is full",
             Self::ShuttingDown => "shutting down",
         }
     }
@@ -75,6 +78,8 @@ pub struct Snapshot<'a> {
     pub pauses: Vec<Pause>,
     /// The stream that it follows, if it does.
     pub stream: Option<Stream>,
+    /// The journal, if there is one.
+    pub journal: Option<JournalNumbers>,
     /// The last minutes.
     pub history: &'a History,
 }
@@ -88,6 +93,23 @@ pub struct Stream {
     pub away_for: Option<Micros>,
     /// How long ago something came from it, if it is there.
     pub lag: Option<Micros>,
+}
+
+/// The journal in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalNumbers {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Lowest number that can still be resumed from.
+    pub first_sequence: u128,
+    /// Every number below is durable.
+    pub durable_cursor: u128,
+    /// Bytes appended since the start.
+    pub appended_bytes: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// Since when it cannot be written, as a time from then to now.
+    pub stalled_for: Option<Micros>,
 }
 
 /// A missing event that others wait for. Its number is the cursor.
@@ -113,7 +135,7 @@ pub struct SlowUser {
 /// Sources that are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// `slow_user` or `ring_full`, as in `fortnight_source_paused_seconds_total`.
+    /// `slow_user`, `ring_full` or `journal`, as in `fortnight_source_paused_seconds_total`.
     pub reason: &'static str,
     /// How many.
     pub sources: usize,

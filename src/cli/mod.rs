@@ -40,7 +40,7 @@ use trace::Trace;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// Run the server: what happens without a subcommand.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Ask a running server whether it is well: `fortnight health`.
     Health(AdminUrl),
     /// Show a running server's numbers in a terminal: `fortnight top`.
@@ -137,6 +137,6 @@ where
         Some((TOP, top)) => admin::url(top, variable).map(Invocation::Top),
         Some((replay::NAME, replay)) => Replay::from_matches(replay).map(Invocation::Replay),
         Some((trace::NAME, trace)) => Trace::from_matches(trace).map(Invocation::Trace),
-        _ => serve::resolve(&matches, variable).map(Invocation::Serve),
+        _ => serve::resolve(&matches, variable).map(|config| Invocation::Serve(Box::new(config))),
     }
 }

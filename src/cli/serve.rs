@@ -80,8 +80,10 @@ pub(super) fn resolve(
         config.instruction_set =
             set.ok_or_else(|| refuse(PROCESSOR, &value, "one of portable, avx2, avx512"))?;
     }
-    check_ports(&config, |option| lookup(option, matches, &variable).0)?;
+    let origin = |option: &str| lookup(option, matches, &variable).0;
+    check_ports(&config, origin)?;
     check_role(&config)?;
+    check_journal(&mut config, origin)?;
     Ok(config)
 }
 
@@ -129,6 +131,33 @@ fn name(option: &str, origin: &Origin) -> String {
         Origin::Flag => format!("--{}", kebab_case(option)),
         Origin::Variable | Origin::Default => option.to_owned(),
     }
+}
+
+/// Largest jump of a number with a journal, where none is given (docs/SPEC.md section 2).
+const JOURNAL_JUMP: u64 = 1_000_000_000;
+
+/// What a journal means for other options.
+fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
+    if config.journal_directory.is_none() {
+        return Ok(());
+    }
+    if config.role == ServerRole::Edge {
+        return Err(Exit::refused(
+            "journalDirectory: an edge keeps no journal in this version; leave it out where role is edge",
+        ));
+    }
+    if config.reset_on_source_eof {
+        let (reset, journal) = ("resetOnSourceEof", "journalDirectory");
+        return Err(refuse(
+            &name(reset, &origin(reset)),
+            OsStr::new("true"),
+            &format!("false, because {} is set: a journal holds one run", name(journal, &origin(journal))),
+        ));
+    }
+    if matches!(origin("maxSequenceJump"), Origin::Default) {
+        config.max_sequence_jump = Some(JOURNAL_JUMP);
+    }
+    Ok(())
 }
 
 /// Two listeners cannot share a port: that is known here, and said better than by a failed bind.

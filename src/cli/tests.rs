@@ -6,6 +6,7 @@ use super::{serve::kebab_case, *};
 use crate::{
     config::{ServerRole, SlowUserPolicy},
     engine::InstructionSet,
+    journal::SyncMode,
     options::OPTIONS,
 };
 
@@ -19,7 +20,7 @@ fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, Exit> {
 
 fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
     match run(args, variables) {
-        Ok(Invocation::Serve(config)) => config,
+        Ok(Invocation::Serve(config)) => *config,
         other => panic!("{args:?} is no start of the server: {other:?}"),
     }
 }
@@ -71,6 +72,19 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("logLevel", "TRACE", changed(|c| c.log_level = log::LevelFilter::Trace)),
         ("logIntervalMs", "0", changed(|c| c.log_interval_ms = 0)),
         ("busyPoll", "TRUE", changed(|c| c.busy_poll = true)),
+        (
+            "journalDirectory",
+            "journal",
+            changed(|c| {
+                c.journal_directory = Some("journal".into());
+                c.max_sequence_jump = Some(1_000_000_000);
+            }),
+        ),
+        ("journalSync", "Always", changed(|c| c.journal_sync = SyncMode::Always)),
+        ("journalSyncIntervalMs", "5", changed(|c| c.journal_sync_interval_ms = 5)),
+        ("journalSegmentBytes", "4096", changed(|c| c.journal_segment_bytes = 4096)),
+        ("journalRetentionBytes", "8192", changed(|c| c.journal_retention_bytes = 8192)),
+        ("journalRetentionMs", "7", changed(|c| c.journal_retention_ms = Some(7))),
         ("recordTrace", "run.trace", changed(|c| c.record_trace = Some("run.trace".into()))),
     ]
 }
@@ -270,7 +284,8 @@ fn values_that_are_not_utf8_are_refused_or_taken_as_a_file_name() {
         for outcome in [by_flag, by_variable] {
             match outcome {
                 Ok(Invocation::Serve(config)) => {
-                    assert_eq!(config.record_trace, Some(bytes.into()), "{}", option.variable);
+                    let Config { record_trace, journal_directory, .. } = *config;
+                    assert_eq!(record_trace.or(journal_directory), Some(bytes.into()), "{}", option.variable);
                 }
                 Ok(other) => panic!("{other:?}"),
                 Err(exit) => assert!(exit.text.contains(r#": "\xFF\xFE" is not accepted"#), "{}", exit.text),

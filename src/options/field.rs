@@ -2,8 +2,11 @@
 
 use std::{ffi::OsStr, net::IpAddr, net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 
-use crate::config::{Config, ServerRole, SlowUserPolicy};
-use crate::stream::address::StreamAddress;
+use crate::{
+    config::{Config, ServerRole, SlowUserPolicy},
+    journal::SyncMode,
+    stream::address::StreamAddress,
+};
 
 /// One field of [`Config`] and what it accepts.
 pub(crate) enum Field {
@@ -16,6 +19,8 @@ pub(crate) enum Field {
     Policy(fn(&mut Config) -> &mut SlowUserPolicy),
     Role(fn(&mut Config) -> &mut ServerRole),
     Stream(fn(&mut Config) -> &mut Option<StreamAddress>),
+    Sync(fn(&mut Config) -> &mut SyncMode),
+    Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
 }
@@ -34,11 +39,13 @@ const POLICIES: [(&str, SlowUserPolicy); 2] =
     [("wait", SlowUserPolicy::Wait), ("disconnect", SlowUserPolicy::Disconnect)];
 
 const ROLES: [(&str, ServerRole); 2] = [("standalone", ServerRole::Standalone), ("edge", ServerRole::Edge)];
+const SYNC_MODES: [(&str, SyncMode); 3] =
+    [("always", SyncMode::Always), ("interval", SyncMode::Interval), ("never", SyncMode::Never)];
 
 impl Field {
     /// Reads `value` into the field. `None`: the value is not accepted, and the field keeps its value.
     pub(crate) fn read(&self, config: &mut Config, value: &OsStr) -> Option<()> {
-        if let Self::File(field) = self {
+        if let Self::File(field) | Self::Folder(field) = self {
             *field(config) = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
             return field(config).is_some().then_some(());
         }
@@ -65,7 +72,10 @@ impl Field {
             }
             Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
             Self::Level(field) => *field(config) = text.parse().ok()?,
-            Self::File(_) => {}
+            Self::Sync(field) => {
+                *field(config) = SYNC_MODES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
+            }
+            Self::File(_) | Self::Folder(_) => {}
         }
         Some(())
     }
@@ -92,7 +102,11 @@ impl Field {
             }
             Self::Stream(field) => field(config).as_ref()?.to_string(),
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
-            Self::File(field) => field(config).as_ref()?.display().to_string(),
+            Self::Sync(field) => {
+                let value = *field(config);
+                SYNC_MODES.iter().find(|(_, mode)| *mode == value)?.0.to_owned()
+            }
+            Self::File(field) | Self::Folder(field) => field(config).as_ref()?.display().to_string(),
         })
     }
 
@@ -108,9 +122,10 @@ impl Field {
             }
             Self::NumberOrNone(_) => format!("a whole number from 0 to {}, or none", u64::MAX),
             Self::Switch(_) | Self::Policy(_) | Self::Role(_) => self.choices().join(" or "),
-            Self::Level(_) => format!("one of {}", self.choices().join(", ")),
+            Self::Sync(_) | Self::Level(_) => format!("one of {}", self.choices().join(", ")),
             Self::Stream(_) => "tcp://HOST:PORT".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
+            Self::Folder(_) => "the name of a folder".to_owned(),
         }
     }
 
@@ -120,6 +135,7 @@ impl Field {
             Self::Switch(_) => &["true", "false"],
             Self::Policy(_) => &["wait", "disconnect"],
             Self::Role(_) => &["standalone", "edge"],
+            Self::Sync(_) => &["always", "interval", "never"],
             Self::Level(_) => &["off", "error", "warn", "info", "debug", "trace"],
             _ => &[],
         }
@@ -140,6 +156,8 @@ impl Field {
             Self::Stream(_) => "URL",
             Self::Level(_) => "LEVEL",
             Self::File(_) => "FILE",
+            Self::Folder(_) => "FOLDER",
+            Self::Sync(_) => "MODE",
         }
     }
 

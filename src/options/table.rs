@@ -39,6 +39,12 @@ const ORDER: &str = "Order";
 const USERS: &str = "Users";
 const STREAM: &str = "More than one server";
 const OPERATION: &str = "Operation";
+const JOURNAL: &str = "Journal";
+
+/// Smallest segment, and smallest retention: a few blocks.
+const JOURNAL_BYTES_MIN: i128 = 4096;
+/// Largest segment and largest retention: a pebibyte.
+const JOURNAL_BYTES_MAX: i128 = 1 << 50;
 
 /// A number that is stored as it is written. The range must fit the field's type, so that `as` never cuts.
 macro_rules! number {
@@ -228,6 +234,42 @@ pub(crate) const OPTIONS: &[Definition] = &[
         heading: OPERATION,
         help: "Spin instead of sleeping: lowest latency, one core kept busy",
         field: Field::Switch(|config| &mut config.busy_poll),
+    },
+    Definition {
+        variable: "journalDirectory",
+        heading: JOURNAL,
+        help: "Folder of the journal, made if it is not there: everything that is released is on disk before anybody is sent it, and a restart goes on from there",
+        field: Field::Folder(|config| &mut config.journal_directory),
+    },
+    Definition {
+        variable: "journalSync",
+        heading: JOURNAL,
+        help: "When what was appended is made durable: before anybody is sent it, every journalSyncIntervalMs, or when the operating system sees fit",
+        field: Field::Sync(|config| &mut config.journal_sync),
+    },
+    Definition {
+        variable: "journalSyncIntervalMs",
+        heading: JOURNAL,
+        help: "How often what was appended is made durable, with journalSync=interval",
+        field: number!(journal_sync_interval_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "journalSegmentBytes",
+        heading: JOURNAL,
+        help: "Size of one segment file",
+        field: number!(journal_segment_bytes, "bytes", JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX),
+    },
+    Definition {
+        variable: "journalRetentionBytes",
+        heading: JOURNAL,
+        help: "How much is kept for those who resume, segments and snapshots together; oldest go first",
+        field: number!(journal_retention_bytes, "bytes", JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX),
+    },
+    Definition {
+        variable: "journalRetentionMs",
+        heading: JOURNAL,
+        help: "How long it is kept; none: no limit but journalRetentionBytes",
+        field: Field::NumberOrNone(|config| &mut config.journal_retention_ms),
     },
     Definition {
         variable: "recordTrace",

@@ -132,7 +132,13 @@ impl Reactor {
     /// Microseconds since the start.
     #[must_use]
     pub fn now(&self) -> Micros {
-        self.start.elapsed().as_micros() as Micros
+        self.clock()()
+    }
+
+    /// The clock, for whoever needs it while the reactor is somebody else's.
+    pub fn clock(&self) -> impl Fn() -> Micros + use<> {
+        let start = self.start;
+        move || start.elapsed().as_micros() as Micros
     }
 
     fn listener(&mut self, port: Port) -> &mut Option<TcpListener> {

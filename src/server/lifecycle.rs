@@ -94,13 +94,15 @@ impl Lifecycle {
         Some(was_last)
     }
 
-    /// Nothing is read any more, if nothing is left to read or time is up.
-    pub(super) fn stop_reading(&mut self, drained: bool, now: Micros) {
+    /// Nothing is read any more, if nothing is left to read or time is up. Says whether that begins now.
+    pub(super) fn stop_reading(&mut self, drained: bool, now: Micros) -> bool {
         if let Phase::Draining { deadline, .. } = self.phase
             && (drained || deadline <= now)
         {
             self.phase = Phase::Flushing { deadline };
+            return true;
         }
+        false
     }
 
     /// While users are flushed: whether time is up.

@@ -8,6 +8,7 @@
 //!   [`output`] buffers, with `busyPoll` a few at a time ([`rotation`]);
 //! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
 //! - [`congestion`]: slow users, which hold up the sources;
+//! - [`journal`]: what was released is on disk before anybody is sent it;
 //! - [`lifecycle`]: the end;
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
@@ -31,6 +32,7 @@ mod admin;
 mod chunk;
 mod congestion;
 mod delivery;
+mod journal;
 mod key;
 mod lifecycle;
 pub mod net;
@@ -49,14 +51,17 @@ use crate::{
     admin::{Snapshot, answer},
     config::{Config, ServerRole},
     counters::{Counters, DisconnectReason},
+    disk::Disk,
     engine::{Engine, EngineConfig, Released},
     epoch::Epoch,
+    journal::JournalError,
     stream::follower::Follower,
     time::{MILLISECOND, Micros},
 };
 use accept::Accepting;
 use admin::Admin;
 use congestion::Congestion;
+use journal::{Journal, Opened};
 use key::{Key, StreamKey};
 use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
@@ -71,7 +76,7 @@ use stream_clients::StreamClients;
 use streaming::RECORD_BYTES;
 use upstream::Upstream;
 use users::Users;
-use watch::{View, Watch};
+use watch::{PauseReason, View, Watch};
 
 pub use lifecycle::Phase;
 
@@ -108,6 +113,8 @@ pub struct Server<N: Net> {
     released: Released,
     releasing: Releasing,
     congestion: Congestion,
+    /// `None`: nothing is kept.
+    journal: Option<Journal>,
     lifecycle: Lifecycle,
     admin: Admin<N::Socket>,
     watch: Watch,
@@ -161,6 +168,7 @@ impl<N: Net> Server<N> {
             released: Released::default(),
             releasing: Releasing::default(),
             congestion: Congestion::new(&config),
+            journal: None,
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(now),
             watch: Watch::new(&config, now),
@@ -171,17 +179,41 @@ impl<N: Net> Server<N> {
         }
     }
 
+    /// A server that goes on where the journal on this disk ends, and keeps everything there. `clock` tells the time: to say how
+    /// long that took.
+    ///
+    /// # Errors
+    ///
+    /// If the journal is damaged, is a copy, or cannot be read or written: one sentence.
+    pub fn recover(
+        config: Config,
+        net: N,
+        disk: Box<dyn Disk>,
+        clock: impl Fn() -> Micros,
+    ) -> Result<Self, JournalError> {
+        let began = clock();
+        let mut server = Self::new(config, net, began);
+        let Opened { journal, report } = Journal::open(disk, &server.config, &mut server.engine, began)?;
+        server.now = clock();
+        journal::report_recovery(&journal, &report, server.now - began);
+        server.epoch = journal.log().epoch();
+        server.journal = Some(journal);
+        Ok(server)
+    }
+
     /// One turn of the loop. [`Server::phase`] says when it was the last one.
     ///
     /// # Errors
     ///
-    /// If the server cannot go on, in a sentence: the operating system does not wait for readiness any more, or an edge's
-    /// stream is another one than before.
+    /// If the server cannot go on, in a sentence: the operating system does not wait for readiness any more, the journal cannot be
+    /// written, or an edge's stream is another one than before.
     pub fn turn(&mut self) -> io::Result<()> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
         self.collect(wait)?;
         self.heed_signals();
+        // What the disk has done may let others go on.
+        self.pass_journal();
         // Users first: who logs in now is told of what is read now.
         self.serve_users()?;
         self.keep_up_stream();
@@ -194,12 +226,13 @@ impl<N: Net> Server<N> {
         self.write_due(reads);
         self.finish_run();
         self.serve_stream_clients()?;
+        self.snapshot_graph();
         self.serve_admin();
         self.close_down();
         // Sockets are closed in this place only: their keys are free from here on.
         self.reap();
         self.reports.progress(&self.engine, self.sources.connected(), self.now);
-        Ok(())
+        self.fail_with_journal()
     }
 
     /// How long the next turn may wait for something to happen: not at all while there is work left.
@@ -212,7 +245,8 @@ impl<N: Net> Server<N> {
 
     fn has_work(&self) -> bool {
         self.lifecycle.has_signals()
-            || self.users.has_work()
+            || self.users.has_work(self.is_barred())
+            || self.journal.as_ref().is_some_and(|journal| journal.has_work(&self.engine))
             || self.accepting.may_accept(Port::User, self.now)
             || self.accepting.may_accept(Port::Stream, self.now)
             || self.stream_clients.has_work()
@@ -234,6 +268,7 @@ impl<N: Net> Server<N> {
             self.congestion.deadline(),
             self.reports.next_due(),
             self.lifecycle.deadline(),
+            self.journal.as_ref().and_then(Journal::next_deadline),
             self.admin.deadline(),
             self.accepting.retry_at(Port::Stream),
             self.stream_clients.deadline(),
@@ -284,15 +319,24 @@ impl<N: Net> Server<N> {
     }
 
     fn pass_time(&mut self, now: Micros) {
-        let (is_paused, any_blocked) = (self.is_paused(), self.sources.blocked() > 0);
+        let paused = if self.congestion.is_paused() {
+            Some(PauseReason::SlowUser)
+        } else {
+            self.is_barred().then_some(PauseReason::Journal)
+        };
+        let any_blocked = self.sources.blocked() > 0;
         let stream_away = self.stream_away();
-        self.watch.pass_time(self.now, now, is_paused, any_blocked, stream_away, &mut self.engine.counters);
+        self.watch.pass_time(self.now, now, paused, any_blocked, stream_away, &mut self.engine.counters);
         self.now = now;
     }
 
     fn heed_signals(&mut self) {
         if self.lifecycle.has_signals() && self.lifecycle.heed_signals(self.now) {
             self.accepting.close(&mut self.net);
+            if self.journal.is_some() {
+                // What waits for missing events is kept for the next start.
+                self.engine.hold_gaps(true, self.now);
+            }
         }
     }
 
@@ -333,6 +377,7 @@ impl<N: Net> Server<N> {
     fn read_sources(&mut self) -> io::Result<usize> {
         self.accept_sources()?;
         self.release();
+        self.feed_kept();
         let most = self.reads_per_turn();
         let mut reads = 0;
         while self.may_read() {
@@ -377,12 +422,16 @@ impl<N: Net> Server<N> {
             && (!self.releasing.run_over || self.sources.has_chunk())
     }
 
+    /// Slow users or the journal hold up the sources.
     fn is_paused(&self) -> bool {
-        self.congestion.is_paused()
+        self.congestion.is_paused() || self.is_barred()
     }
 
-    /// Hands out what has been released. Then, and only then, users come and go.
+    /// Hands out what has been released, once the journal has it. Then, and only then, users come and go.
     fn deliver(&mut self) {
+        if !self.pass_barrier() {
+            return;
+        }
         self.hand_out();
         let (users, mut context) = self.users();
         users.deliver(&mut context);
@@ -426,13 +475,16 @@ impl<N: Net> Server<N> {
                 && !self.sources.has_chunk()
                 && !self.releasing.interrupted
                 && !self.releasing.run_over;
-            self.lifecycle.stop_reading(drained, self.now);
+            if self.lifecycle.stop_reading(drained, self.now) {
+                self.end_journal();
+            }
         }
         if let Some(all) = self.lifecycle.flushing(self.now) {
             self.users.end_flushed(all);
             self.deliver();
             self.stream_clients.end_flushed(all);
-            if self.users.connected() == 0 && self.stream_clients.is_empty() {
+            let has_ended = all || self.journal_has_ended();
+            if self.users.connected() == 0 && self.stream_clients.is_empty() && has_ended {
                 self.sources.end_all(&mut self.engine, &mut self.reports, self.now);
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
@@ -469,7 +521,8 @@ impl<N: Net> Server<N> {
     fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
         // The numbers that were skipped last may not have been counted yet.
         self.reports.given_up(&mut self.engine, self.now);
-        let health = watch::health(self.phase(), self.waits_for_ever(), self.stream_away());
+        let is_stalled = self.journal.as_ref().is_some_and(Journal::is_stalled);
+        let health = watch::health(self.phase(), is_stalled, self.waits_for_ever(), self.stream_away());
         let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
         let view = View {
             watch: &self.watch,
@@ -477,6 +530,7 @@ impl<N: Net> Server<N> {
             sources: &self.sources,
             users: &self.users,
             congestion: &self.congestion,
+            journal: self.journal.as_ref(),
             health,
             stream: self.stream_view(),
             given_up_at,
@@ -511,6 +565,81 @@ impl<N: Net> Server<N> {
     /// The world that it runs in.
     pub fn net_mut(&mut self) -> &mut N {
         &mut self.net
+    }
+}
+
+/// The journal, where there is one.
+impl<N: Net> Server<N> {
+    /// The journal does not have yet what was released: nobody may be sent it, and nothing more may be released.
+    fn is_barred(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_closed)
+    }
+
+    /// Appends what was released. Says whether users may be sent it.
+    #[inline]
+    fn pass_barrier(&mut self) -> bool {
+        let Some(journal) = &mut self.journal else { return true };
+        let is_open = journal.pass(&mut self.engine, self.now);
+        if let Some(closed) = journal.reopened(self.now)
+            && !self.congestion.is_paused()
+        {
+            self.engine.postpone(closed);
+        }
+        is_open
+    }
+
+    /// Goes on with what the disk has done.
+    fn pass_journal(&mut self) {
+        if self.journal.is_some() {
+            self.deliver();
+        }
+        if let Some(journal) = &self.journal {
+            journal.report(&mut self.reports, self.now);
+        }
+    }
+
+    /// Hands the engine what the last graceful end has kept.
+    fn feed_kept(&mut self) {
+        while !self.is_paused()
+            && let Some(journal) = &mut self.journal
+            && journal.feed_kept(&mut self.engine, self.now)
+        {
+            self.release();
+        }
+    }
+
+    fn snapshot_graph(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.snapshot(&mut self.engine);
+        }
+    }
+
+    /// Nothing is read or released any more: what waits is kept.
+    fn end_journal(&mut self) {
+        if let Some(journal) = &mut self.journal
+            && !journal.is_closed()
+        {
+            journal.end(&self.engine, self.sources.left(), self.now);
+        }
+    }
+
+    /// Everything below is dealt with, and as durable as it gets here.
+    fn acknowledgeable(&self) -> u128 {
+        self.journal.as_ref().map_or_else(|| self.engine.cursor(), |journal| journal.log().acknowledgeable())
+    }
+
+    fn journal_has_ended(&self) -> bool {
+        self.journal.as_ref().is_none_or(Journal::has_ended)
+    }
+
+    /// A journal that cannot be written ends the server.
+    fn fail_with_journal(&mut self) -> io::Result<()> {
+        let Some(error) = self.journal.as_mut().and_then(Journal::take_failure) else { return Ok(()) };
+        let folder = self.config.journal_directory.clone().unwrap_or_default();
+        Err(io::Error::other(format!(
+            "journalDirectory: {}: {error}; the next start finds out what is on the disk",
+            folder.display()
+        )))
     }
 }
 

@@ -10,6 +10,8 @@ use crate::{
 };
 use std::{io, net::SocketAddr};
 
+/// How often the log says that the journal's disk is full.
+const STALLED_INTERVAL: Micros = 60 * SECOND;
 /// How often the log says that a full ring waits for a hole that nobody can fill.
 const STUCK_INTERVAL: Micros = 60 * SECOND;
 
@@ -61,6 +63,8 @@ pub(super) struct Reports {
     last_deliveries: u64,
     /// When the log will next say that every source waits for a full ring.
     stuck_at: Option<Micros>,
+    /// When the log will next say that the journal's disk is full.
+    stalled_at: Option<Micros>,
     /// By [`Warning`].
     limits: [RateLimit; Warning::ALL.len()],
 }
@@ -74,6 +78,7 @@ impl Reports {
             last_released: 0,
             last_deliveries: 0,
             stuck_at: None,
+            stalled_at: None,
             limits: Default::default(),
         }
     }
@@ -81,7 +86,7 @@ impl Reports {
     /// When something is to be said next.
     pub(super) fn next_due(&self) -> Option<Micros> {
         let left_out = self.limits.iter().filter_map(RateLimit::due_us);
-        self.progress_at.into_iter().chain(self.stuck_at).chain(left_out).min()
+        self.progress_at.into_iter().chain(self.stuck_at).chain(self.stalled_at).chain(left_out).min()
     }
 }
 
@@ -202,6 +207,20 @@ impl Reports {
                 "the ring is full and every event source waits for the event at the cursor; \
                  as eventTimeoutMs is negative it is not skipped, and only another source can send it"
             );
+        }
+    }
+
+    /// The journal cannot be written for want of room: says so at once, and then once a minute.
+    pub(super) fn journal_stalled(&mut self, reason: Option<&str>, now: Micros) {
+        let Some(reason) = reason else {
+            if self.stalled_at.take().is_some() {
+                log::info!("there is room for the journal again: going on");
+            }
+            return;
+        };
+        if self.stalled_at.is_none_or(|at| at <= now) {
+            self.stalled_at = Some(now + STALLED_INTERVAL);
+            log::error!(reason; "the disk of the journal is full: sources are not read until there is room, which is tried every second");
         }
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Sources<S> {
     spare: Vec<Chunk>,
     /// Sources that have come to their ends, whose sockets are to be closed.
     ended: Vec<SourceKey>,
+    /// Where there is a journal: the lines that sources were blocked with at the end of the server.
+    left: Option<Vec<u8>>,
 }
 
 /// An event source.
@@ -95,7 +97,13 @@ impl<S> Sources<S> {
             current: None,
             spare: Vec::new(),
             ended: Vec::new(),
+            left: config.journal_directory.is_some().then(Vec::new),
         }
+    }
+
+    /// The lines that blocked sources held when they were ended.
+    pub(super) fn left(&self) -> &[u8] {
+        self.left.as_deref().unwrap_or_default()
     }
 
     /// Sources that have not come to their ends.
@@ -190,6 +198,10 @@ impl<S> Sources<S> {
             return;
         };
         source.ended = true;
+        if let (Some(left), Some((_, chunk))) = (&mut self.left, source.blocked.take()) {
+            let lines = memchr::memrchr(b'\n', chunk.rest()).map_or(0, |newline| newline + 1);
+            left.extend_from_slice(&chunk.rest()[..lines]);
+        }
         if !source.carry.is_empty() {
             engine.count_rejected(Reject::Truncated, None);
             reports.rejected(engine, source.peer, now);

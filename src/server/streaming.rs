@@ -18,7 +18,14 @@ pub(super) const RECORD_BYTES: usize = 1 << 20;
 impl<N: Net> Server<N> {
     /// Hands out to the clients of the stream what has been released since the last call.
     pub(super) fn hand_out(&mut self) {
-        if self.config.stream_port.is_none() || !self.engine.take_released(&mut self.released) {
+        if self.config.stream_port.is_none() {
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            let (stream_clients, net) = (&mut self.stream_clients, &mut self.net);
+            return journal.hand_out(|lines, to| stream_clients.hand_out(lines, to, net));
+        }
+        if !self.engine.take_released(&mut self.released) {
             return;
         }
         if self.released.restarted {
@@ -34,10 +41,15 @@ impl<N: Net> Server<N> {
         }
         self.accept(Port::Stream)?;
         self.hand_out();
+        let cursor = self.engine.cursor();
+        if self.journal.as_ref().is_some_and(|journal| journal.is_behind(cursor)) {
+            // Who comes now would be told of events before the journal has them.
+            return Ok(());
+        }
         let now = Now {
             time: self.now,
             epoch: self.epoch(),
-            durable: self.engine.cursor(),
+            durable: self.acknowledgeable(),
             first_sequence: u128::from(self.config.first_sequence),
         };
         self.stream_clients.serve(&mut self.engine, &mut self.net, now);

@@ -168,10 +168,11 @@ impl<S> Users<S> {
     }
 
     /// Whether there is something to do without anything becoming ready.
-    pub(super) fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self, is_barred: bool) -> bool {
         !self.readable.is_empty()
             || !self.writable.is_empty()
-            || !self.changes.is_empty()
+            // Nobody comes or goes before the journal has what was released.
+            || (!is_barred && !self.changes.is_empty())
             || !self.rotation.is_empty()
     }
 

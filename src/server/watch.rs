@@ -1,6 +1,6 @@
 //! What operators are shown: since when what is waited for, the last minutes, health, and all numbers at one moment.
 
-use super::{congestion::Congestion, lifecycle::Phase, sources::Sources, users::Users};
+use super::{congestion::Congestion, journal::Journal, lifecycle::Phase, sources::Sources, users::Users};
 use crate::{
     admin::{
         Health, Hole, Pause, SlowUser, Snapshot, Stream,
@@ -35,15 +35,16 @@ impl Watch {
         &mut self,
         from: Micros,
         to: Micros,
-        is_paused: bool,
+        paused: Option<PauseReason>,
         any_blocked: bool,
         stream_away: bool,
         counters: &mut Counters,
     ) {
-        if is_paused {
-            counters.paused_slow_user += to - from;
-        } else if any_blocked {
-            counters.paused_ring_full += to - from;
+        match paused {
+            Some(PauseReason::SlowUser) => counters.paused_slow_user += to - from,
+            Some(PauseReason::Journal) => counters.paused_journal += to - from,
+            None if any_blocked => counters.paused_ring_full += to - from,
+            None => {}
         }
         if stream_away {
             counters.stream_away += to - from;
@@ -66,6 +67,13 @@ impl Watch {
     }
 }
 
+/// What all sources are held up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PauseReason {
+    SlowUser,
+    Journal,
+}
+
 /// What a snapshot is made of.
 pub(super) struct View<'a, S> {
     pub(super) watch: &'a Watch,
@@ -73,6 +81,7 @@ pub(super) struct View<'a, S> {
     pub(super) sources: &'a Sources<S>,
     pub(super) users: &'a Users<S>,
     pub(super) congestion: &'a Congestion,
+    pub(super) journal: Option<&'a Journal>,
     pub(super) health: Health,
     pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
@@ -99,6 +108,12 @@ impl<'a, S> View<'a, S> {
             sources: self.sources.blocked(),
             paused_for: since(began),
         });
+        let journal = self.journal.map(|journal| journal.numbers(now));
+        let stalled = journal.and_then(|journal| journal.stalled_for).map(|paused_for| Pause {
+            reason: "journal",
+            sources: self.sources.connected(),
+            paused_for,
+        });
         let slow = self.congestion.slow().iter().filter_map(|&(key, began)| {
             let (id, buffered_bytes) = self.users.waiting_of(key)?;
             Some(SlowUser { id, buffered_bytes, slow_for: since(began) })
@@ -117,17 +132,20 @@ impl<'a, S> View<'a, S> {
             follow_edges: self.engine.follow_edges(),
             slow_users: self.congestion.slow().len(),
             slow: slow.take(SLOW_NAMED).collect(),
-            pauses: slow_user.into_iter().chain(ring_full).collect(),
+            pauses: slow_user.into_iter().chain(ring_full).chain(stalled).collect(),
             stream: self.stream.clone(),
+            journal,
             history: &self.watch.history,
         }
     }
 }
 
 /// Whether the server does what it is there for.
-pub(super) fn health(phase: Phase, waits_for_ever: bool, stream_away: bool) -> Health {
+pub(super) fn health(phase: Phase, is_stalled: bool, waits_for_ever: bool, stream_away: bool) -> Health {
     if phase != Phase::Running {
         Health::ShuttingDown
+    } else if is_stalled {
+        Health::JournalFull
     } else if waits_for_ever {
         Health::RingFull
     } else if stream_away {

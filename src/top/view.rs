@@ -327,6 +327,7 @@ mod tests {
             slow: Vec::new(),
             pauses: Vec::new(),
             stream: None,
+            journal: None,
             history: &history,
         };
         change(&mut snapshot);

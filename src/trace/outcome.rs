@@ -41,6 +41,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
         users_disconnected,
         paused_slow_user,
         paused_ring_full,
+        paused_journal: _,
         admin_rejected: _,
         streams_rejected: _,
         stream_away: _,

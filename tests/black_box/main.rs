@@ -5,6 +5,7 @@ mod crowd;
 mod fault_sources;
 mod faults;
 mod garbage;
+mod journal;
 mod lifecycle;
 mod limits;
 mod logins;

@@ -36,7 +36,7 @@ const METRICS: [(&str, &str, &str, &[&str]); 19] = [
         "reason",
         &["closed", "left", "slow", "replaced", "login_timeout", "bad_login", "error", "gone", "epoch"],
     ),
-    ("source_paused_seconds_total", "counter", "reason", &["slow_user", "ring_full"]),
+    ("source_paused_seconds_total", "counter", "reason", &["slow_user", "ring_full", "journal"]),
     ("follow_edges", "gauge", "", &[]),
     ("loop_turns_total", "counter", "", &[]),
 ];

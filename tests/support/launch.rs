@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::{DEADLINE, Server};
 
 /// Every option of SPEC section 4, with its default.
-pub const OPTIONS: [(&str, &str); 25] = [
+pub const OPTIONS: [(&str, &str); 29] = [
     ("eventSourceServerPort", "9090"),
     ("userServerPort", "9099"),
     ("eventSourceBindAddress", "127.0.0.1"),
@@ -29,6 +29,10 @@ pub const OPTIONS: [(&str, &str); 25] = [
     ("streamPort", "off"),
     ("streamBindAddress", "127.0.0.1"),
     ("maxStreamClients", "16"),
+    ("journalSync", "interval"),
+    ("journalSyncIntervalMs", "1000"),
+    ("journalSegmentBytes", "67108864"),
+    ("journalRetentionBytes", "1073741824"),
     ("adminPort", "off"),
     ("adminBindAddress", "127.0.0.1"),
     ("logLevel", "info"),

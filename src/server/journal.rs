@@ -1,0 +1,347 @@
+//! The journal in the server: what was released is appended before anybody is sent it.
+//!
+//! The *barrier* stands in front of every delivery. It is closed from the moment at which something was released until the journal
+//! has it, durably where `journalSync` is `always`. While it is closed sources are not read and users neither come nor go. Users go on
+//! being written what they are owed.
+
+use super::{chunk::READ_BYTES, report::Reports};
+use crate::{
+    admin::JournalNumbers,
+    config::Config,
+    counters::Counters,
+    disk::Disk,
+    engine::{AFTER, BEFORE, Engine, Released, Replay, Stop},
+    journal::{JournalError, Log, Opening, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
+    time::{MILLISECOND, Micros},
+};
+use std::{collections::VecDeque, ops::Range};
+
+/// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events.
+const BLOCK_BYTES: usize = 512 << 10;
+/// Steps of a snapshot's walk in one turn: well below a millisecond.
+const SNAPSHOT_STEPS: usize = 20_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Journal {
+    log: Log,
+    /// The buffer that released lines are taken with.
+    released: Released,
+    /// Where the stream is handed out: what has been appended and not been handed out yet, up to this cursor.
+    copied: Option<(Vec<u8>, u128)>,
+    /// Since when the barrier is closed.
+    closed_since: Option<Micros>,
+    /// A write or a sync has failed: the server ends.
+    failed: Option<JournalError>,
+    /// Lines that were kept at the last graceful end and do not fit the ring yet.
+    kept: VecDeque<(Vec<u8>, Range<usize>)>,
+    /// The number that the first of them waits with.
+    kept_blocked: Option<u64>,
+}
+
+/// A journal and what was found in it.
+pub(super) struct Opened {
+    pub(super) journal: Journal,
+    pub(super) report: Report,
+}
+
+/// Says what was found.
+pub(super) fn report_recovery(journal: &Journal, report: &Report, took: Micros) {
+    for name in &report.damaged_snapshots {
+        log::warn!(name; "a snapshot of the journal is damaged; the state was made from an older one, exactly");
+    }
+    if report.cut_bytes > 0 {
+        log::warn!(bytes = report.cut_bytes; "the torn tail of the journal was cut: what the machine had not made durable when it ended");
+    }
+    if report.is_identity_unknown {
+        log::warn!(
+            "this file system does not tell a file from its copy: whether the journal is a copy is not checked"
+        );
+    }
+    let log = journal.log();
+    log::info!(
+        cursor = log.appended_cursor(),
+        epoch:% = log.epoch(),
+        read_bytes = report.bytes,
+        waiting = report.waiting,
+        took_ms = took / MILLISECOND,
+        disk = log.description();
+        "{}", if report.is_new { "a journal was made" } else { "the journal was recovered" }
+    );
+}
+
+/// How the journal is kept.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        sync: config.journal_sync,
+        interval: config.journal_sync_interval_ms * MILLISECOND,
+        segment_bytes: config.journal_segment_bytes,
+        retention_bytes: config.journal_retention_bytes,
+        retention_ms: config.journal_retention_ms,
+    }
+}
+
+impl Journal {
+    /// Opens the journal and brings the engine to where it ends.
+    pub(super) fn open(
+        disk: Box<dyn Disk>,
+        config: &Config,
+        engine: &mut Engine,
+        now: Micros,
+    ) -> Result<Opened, JournalError> {
+        let opening = Opening {
+            settings: settings(config),
+            first_sequence: u128::from(config.first_sequence),
+            epoch: None,
+            now,
+        };
+        let mut kept = Kept::default();
+        let recovered = open(disk, &opening, &mut |step| restore(engine, &mut kept, step))?;
+        // What was released in an earlier life is not counted in this one.
+        engine.counters = Counters::default();
+        engine.record(BLOCK_BYTES, BLOCK_HEADER);
+        for number in kept.used_up {
+            if engine.takes(number) {
+                engine.use_up(number);
+            }
+        }
+        let journal = Self {
+            log: recovered.log,
+            released: Released::default(),
+            copied: config.stream_port.map(|_| (Vec::new(), 0)),
+            closed_since: None,
+            failed: None,
+            kept: kept.chunks,
+            kept_blocked: None,
+        };
+        Ok(Opened { journal, report: recovered.report })
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What operators are shown.
+    pub(super) fn numbers(&self, now: Micros) -> JournalNumbers {
+        let stalled_for = self.closed_since.filter(|_| self.is_stalled()).map(|since| now - since);
+        JournalNumbers {
+            bytes: self.log.bytes(),
+            first_sequence: self.log.first(),
+            durable_cursor: self.log.durable_cursor(),
+            appended_bytes: self.log.appended_bytes(),
+            syncs: self.log.syncs(),
+            stalled_for,
+        }
+    }
+
+    /// The disk is full.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.log.stalled().is_some()
+    }
+
+    /// Appends what was released, and goes on with what is under way. Says whether users may be sent what the engine owes them.
+    pub(super) fn pass(&mut self, engine: &mut Engine, now: Micros) -> bool {
+        if self.failed.is_some() {
+            return false;
+        }
+        if let Err(error) = self.try_to_pass(engine, now) {
+            self.failed = Some(error);
+            return false;
+        }
+        let is_open = self.log.is_open();
+        if !is_open {
+            self.closed_since.get_or_insert(now);
+        }
+        is_open
+    }
+
+    fn try_to_pass(&mut self, engine: &mut Engine, now: Micros) -> Result<(), JournalError> {
+        self.log.proceed(now)?;
+        if self.log.is_open() && engine.take_released(&mut self.released) {
+            let Released { from, to, events, .. } = self.released;
+            if let Some((copied, end)) = &mut self.copied {
+                copied.extend_from_slice(self.released.lines());
+                *end = to;
+            }
+            let bytes = std::mem::take(self.released.with_headroom());
+            self.log.append(bytes, (from, to), events, now)?;
+            *self.released.with_headroom() = self.log.take_spare();
+        }
+        Ok(())
+    }
+
+    /// The journal does not have everything below this cursor.
+    pub(super) fn is_behind(&self, cursor: u128) -> bool {
+        self.is_closed() || self.log.appended_cursor() < cursor
+    }
+
+    /// Hands out what was appended since the last time. To be called with the barrier open.
+    pub(super) fn hand_out(&mut self, take: impl FnOnce(&[u8], u128)) {
+        if self.is_closed() {
+            return;
+        }
+        if let Some((lines, to)) = self.copied.as_mut().filter(|(_, to)| *to > 0) {
+            take(lines, *to);
+            lines.clear();
+            *to = 0;
+        }
+    }
+
+    /// The barrier has opened: how long it was closed.
+    pub(super) fn reopened(&mut self, now: Micros) -> Option<Micros> {
+        if self.is_closed() { None } else { self.closed_since.take().map(|since| now - since) }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.failed.is_some() || !self.log.is_open()
+    }
+
+    /// Why the server must end.
+    pub(super) fn take_failure(&mut self) -> Option<JournalError> {
+        self.failed.take()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Micros> {
+        self.log.next_deadline()
+    }
+
+    /// There is more to do at once.
+    pub(super) fn has_work(&self, engine: &Engine) -> bool {
+        !self.is_closed() && (self.log.is_walking() || self.can_feed(engine))
+    }
+
+    fn can_feed(&self, engine: &Engine) -> bool {
+        !self.kept.is_empty() && self.kept_blocked.is_none_or(|number| engine.takes(number))
+    }
+
+    /// Hands the engine what was kept at the last end, as far as it fits. Says whether there is something to release.
+    pub(super) fn feed_kept(&mut self, engine: &mut Engine, now: Micros) -> bool {
+        if !self.can_feed(engine) {
+            return false;
+        }
+        let Some((bytes, unread)) = self.kept.front_mut() else { return false };
+        let (at, stop) = engine.feed(bytes, unread.clone());
+        unread.start = at;
+        engine.settle(bytes, now);
+        engine.take_last_reject();
+        self.kept_blocked = None;
+        match stop {
+            Stop::TurnFull => {}
+            Stop::Blocked(number) => {
+                engine.set_deadline(number, now);
+                self.kept_blocked = Some(number);
+            }
+            Stop::Drained | Stop::Overlong => {
+                self.kept.pop_front();
+            }
+        }
+        true
+    }
+
+    /// Walks a slice of a snapshot, if there is one to be made. To be called with everything appended and delivered.
+    pub(super) fn snapshot(&mut self, engine: &mut Engine) {
+        if self.is_closed() || engine.cursor() != self.log.appended_cursor() {
+            return;
+        }
+        if let Err(error) = self.try_to_snapshot(engine) {
+            self.failed = Some(error);
+        }
+    }
+
+    fn try_to_snapshot(&mut self, engine: &mut Engine) -> Result<(), JournalError> {
+        if self.log.wants_snapshot() && self.log.begin_snapshot()? {
+            engine.begin_snapshot();
+        }
+        if self.log.is_walking() {
+            let log = &mut self.log;
+            let is_whole =
+                engine.walk_snapshot(SNAPSHOT_STEPS, |follower, followed| log.push_edge(follower, followed));
+            self.log.write_snapshot(is_whole)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what waits for the next start, and makes everything durable. `blocked` are the lines that blocked sources hold.
+    pub(super) fn end(&mut self, engine: &Engine, blocked: &[u8], now: Micros) {
+        let mut waiting = Waiting::default();
+        for (number, line) in engine.waiting_lines() {
+            waiting.push(number, line);
+        }
+        let kept = self.kept.iter().map(|(bytes, unread)| &bytes[unread.clone()]);
+        for line in kept.chain([blocked]).flat_map(|lines| lines.split_inclusive(|&byte| byte == b'\n')) {
+            // A line without its end is a truncated event.
+            if line.ends_with(b"\n") {
+                waiting.push(0, line);
+            }
+        }
+        if !waiting.is_empty() {
+            log::info!(events = waiting.len(); "events that wait for missing ones are kept for the next start");
+        }
+        self.log.end(waiting);
+        if let Err(error) = self.log.proceed(now) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// Everything is durable.
+    pub(super) fn has_ended(&self) -> bool {
+        self.log.has_ended()
+    }
+
+    /// Says that the disk is full, if it is.
+    pub(super) fn report(&self, reports: &mut Reports, now: Micros) {
+        reports.journal_stalled(self.log.stalled(), now);
+    }
+}
+
+/// What was kept at a graceful end.
+#[derive(Default)]
+struct Kept {
+    chunks: VecDeque<(Vec<u8>, Range<usize>)>,
+    /// Numbers that rejected lines have used up.
+    used_up: Vec<u64>,
+}
+
+impl Kept {
+    fn push(&mut self, number: u64, line: &[u8]) {
+        if line.is_empty() {
+            self.used_up.push(number);
+            return;
+        }
+        if self.chunks.back().is_none_or(|(_, unread)| unread.len() + line.len() > READ_BYTES) {
+            self.chunks.push_back((vec![0; BEFORE + AFTER], BEFORE..BEFORE));
+        }
+        let Some((bytes, unread)) = self.chunks.back_mut() else { return };
+        bytes.truncate(unread.end);
+        bytes.extend_from_slice(line);
+        unread.end = bytes.len();
+        bytes.resize(unread.end + AFTER, 0);
+    }
+}
+
+/// Takes one step of recovery.
+fn restore(engine: &mut Engine, kept: &mut Kept, step: Step<'_>) -> Result<(), String> {
+    match step {
+        Step::Edges(edges) => {
+            for &(follower, followed) in edges {
+                engine.add_edge(follower, followed);
+            }
+        }
+        Step::Cursor(cursor) => engine.set_cursor(cursor),
+        Step::Lines { to, lines, .. } => {
+            let mut at = 0;
+            loop {
+                let (next, replay) =
+                    engine.replay(lines, at..lines.len(), to).map_err(|damage| damage.to_string())?;
+                if replay == Replay::Done {
+                    break;
+                }
+                // Nobody is connected.
+                engine.deliver(|_, _| {});
+                at = next;
+            }
+        }
+        Step::Waiting(number, line) => kept.push(number, line),
+    }
+    Ok(())
+}
