@@ -3,6 +3,8 @@
 //! `cargo bench --bench engine` prints nanoseconds per event and per delivery, the best of several runs:
 //!
 //! - `sequence`: nobody is connected; lines are read, put in order and applied to the graph.
+//! - `record`: the same, and all that is released is recorded and taken.
+//! - `replay`: what was recorded is applied once more, without the ring.
 //! - `deliver`: everything, the bytes of each user being gathered and thrown away.
 //!
 //! `--once` runs `deliver` a single time, for instruction counters. `--once TRACE` does so with what the sources of a
@@ -12,7 +14,7 @@
 mod stream;
 
 use fortnight::{
-    engine::{Engine, EngineConfig, InstructionSet, Stop},
+    engine::{Engine, EngineConfig, InstructionSet, Released, Replay, Stop},
     server::net::Port,
     trace::{Reader, Record, What},
 };
@@ -60,18 +62,22 @@ fn recorded(path: &str) -> Result<Load, Box<dyn Error>> {
     Ok(Load { first: reader.config().first_sequence, chunks, users, passes: PASSES })
 }
 
-/// Feeds the load to a new engine; returns nanoseconds, events and deliveries.
-fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
-    let mut engine = Engine::new(&EngineConfig {
+fn engine(first: u64) -> Engine {
+    Engine::new(&EngineConfig {
         capacity: 65_536,
-        first_sequence: load.first,
+        first_sequence: first,
         timeout: Some(1_000_000),
         event_bytes_max: 1024,
         turn_bytes_max: 512 << 10,
         turn_bytes_mean: 56 << 10,
         max_sequence_jump: None,
         instruction_set: InstructionSet::default(),
-    });
+    })
+}
+
+/// Feeds the load to a new engine; returns nanoseconds, events and deliveries.
+fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
+    let mut engine = engine(load.first);
     for &id in users {
         engine.connect(id);
     }
@@ -105,6 +111,43 @@ fn drive(engine: &mut Engine, chunks: &[Vec<u8>]) {
     black_box(bytes);
 }
 
+/// Feeds the load with the record on; returns nanoseconds, and what was released: up to which number, and its lines.
+fn record(load: &Load) -> (u128, Vec<(u128, Vec<u8>)>) {
+    let mut engine = engine(load.first);
+    engine.record(256 << 10, 0);
+    let (mut block, mut blocks) = (Released::default(), Vec::new());
+    let mut ns = 0;
+    for chunk in &load.chunks {
+        let mut unread = MARGIN..chunk.len() - MARGIN;
+        loop {
+            let start = Instant::now();
+            let (at, stop) = engine.feed(chunk, unread.clone());
+            engine.settle(chunk, 0);
+            let is_any = engine.take_released(&mut block);
+            ns += start.elapsed().as_nanos();
+            unread.start = at;
+            if is_any {
+                blocks.push((block.to, block.lines().to_vec()));
+            }
+            if stop != Stop::TurnFull {
+                break;
+            }
+        }
+    }
+    (ns, blocks)
+}
+
+/// Replays what was recorded; returns nanoseconds.
+fn replay(load: &Load, blocks: &[(u128, Vec<u8>)]) -> u128 {
+    let mut engine = engine(load.first);
+    let start = Instant::now();
+    for (to, lines) in blocks {
+        let end = engine.replay(lines, 0..lines.len(), *to);
+        assert_eq!(end, Ok((lines.len(), Replay::Done)));
+    }
+    start.elapsed().as_nanos()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(once) = arguments.iter().position(|argument| argument == "--once") {
@@ -117,6 +160,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let load = generated();
+    let events = EVENTS as f64;
+    let recorded = (0..5).map(|_| record(&load).0).min().unwrap_or_default();
+    println!("{:10} {:6.1} ns/event", "record", recorded as f64 / events);
+    let (_, blocks) = record(&load);
+    let replayed = (0..5).map(|_| replay(&load, &blocks)).min().unwrap_or_default();
+    println!("{:10} {:6.1} ns/event", "replay", replayed as f64 / events);
     for (name, users) in [("sequence", &[][..]), ("deliver", &load.users)] {
         let (ns, events, deliveries) = (0..10).map(|_| run(&load, users)).min().unwrap_or_default();
         println!(
