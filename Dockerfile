@@ -1,4 +1,4 @@
-# The server and nothing else. The context is what .ci/dist leaves in dist/latest: `make image` does both.
+# The server and nothing else. The context is what packaging/dist leaves in dist/latest: `make image` does both.
 FROM scratch
 COPY LICENSE /LICENSE
 COPY fortnight /fortnight

@@ -76,12 +76,12 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	else echo "not checked for processors other than x86-64: rustup target add aarch64-unknown-linux-gnu"; fi
 
 dist: ## Pack the static binary, man pages, completions and unit into dist/
-	.ci/dist
+	packaging/dist
 
 check-dist: dist ## Check the archive, the Dockerfile and the systemd unit (as root)
-	.ci/check-dist
-	.ci/check-unit
-	.ci/check-image
+	packaging/check-dist
+	packaging/check-unit
+	packaging/check-image
 
 image: dist ## Build the container image
 	docker build --tag fortnight --file Dockerfile dist/latest

@@ -7,13 +7,17 @@ use std::{
 
 use ::time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use log::{
-    Record,
+    Level, Record,
     kv::{self, Key, Value, VisitSource},
 };
 
 /// RFC 3339 in UTC, with microseconds.
 const TIME: &[BorrowedFormatItem] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// The same with milliseconds, for people.
+const TIME_FOR_PEOPLE: &[BorrowedFormatItem] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Longest message or value in bytes, before and after escaping: with a few values a line stays below the 4096
 /// bytes that a pipe takes in one piece.
@@ -30,12 +34,29 @@ pub(super) fn key_value(time: SystemTime, record: &Record) -> String {
     line
 }
 
-/// `message key=value …`, without a line end.
-pub(super) fn for_people(record: &Record) -> String {
-    let mut line = String::new();
+/// `TIME LEVEL [target] message key=value …` and a line end.
+pub(super) fn for_people(time: SystemTime, record: &Record, colours: bool) -> String {
+    let time = OffsetDateTime::from(time).format(TIME_FOR_PEOPLE).unwrap_or_default();
+    let level = record.level();
+    let mut line = match colours {
+        true => format!("{time} \u{1b}[{}m{level:<5}\u{1b}[0m [{}] ", colour(level), record.target()),
+        false => format!("{time} {level:<5} [{}] ", record.target()),
+    };
     push_text(&mut line, &cut(record.args()), false);
     push_pairs(&mut line, record);
+    line.push('\n');
     line
+}
+
+/// The colour's number in a terminal's escape sequence.
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::Error => 31,
+        Level::Warn => 33,
+        Level::Info => 36,
+        Level::Debug => 35,
+        Level::Trace => 0,
+    }
 }
 
 fn push_pairs(line: &mut String, record: &Record) {
@@ -129,7 +150,7 @@ mod tests {
     /// 981173106 s after the epoch.
     const THEN: Duration = Duration::from_micros(981_173_106_789_012);
 
-    /// The two lines of a record: as `key=value`, and for people.
+    /// The two lines of a record: as `key=value`, and for people, from the message on.
     fn lines(message: &str, pairs: &[(&str, Value)]) -> [String; 2] {
         let pairs = pairs.to_vec();
         let line = |build: &dyn Fn(&Record) -> String| {
@@ -141,7 +162,10 @@ mod tests {
                     .build(),
             )
         };
-        [line(&|record| key_value(UNIX_EPOCH + THEN, record)), line(&for_people)]
+        let people = line(&|record| for_people(UNIX_EPOCH + THEN, record, false));
+        let people = people.strip_prefix("2001-02-03T04:05:06.789Z WARN  [] ").unwrap();
+        let people = people.strip_suffix('\n').unwrap().to_owned();
+        [line(&|record| key_value(UNIX_EPOCH + THEN, record)), people]
     }
 
     #[test]

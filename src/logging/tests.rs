@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use super::sink::Sink;
 use rustix::{
-    fs::{Mode, OFlags, fcntl_setfl, open},
+    fs::{Mode, OFlags, fcntl_setfl, fstat, open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Action, tcflow},
 };
@@ -180,6 +181,51 @@ fn a_stopped_terminal_stops_nothing() {
     let (_screen, program) = terminal();
     tcflow(&program, Action::OOff).unwrap();
     Logging::start(2000, program, &[]).finish();
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_stops_nothing() {
+    let (_screen, program) = terminal();
+    Logging::start(2000, program, &[]).finish();
+}
+
+#[test]
+fn in_the_journal_of_systemd_a_line_begins_with_its_priority() {
+    let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let place = fstat(&writer).unwrap();
+    let stream = format!("{}:{}", place.st_dev, place.st_ino);
+    Logging::start(1, OwnedFd::from(writer), &[("JOURNAL_STREAM", &stream)]).finish();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("<6>time=") && text.contains("\n<4>time="), "{text}");
+}
+
+#[test]
+fn a_socket_that_nobody_reads_stops_nothing() {
+    let (_reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    // Another stream than the variable speaks of.
+    Logging::start(20_000, OwnedFd::from(writer), &[("JOURNAL_STREAM", "1:2")]).finish();
+}
+
+/// A pipe without room stands for a disk that is full and then has room again.
+#[test]
+fn a_line_that_was_torn_is_finished_first() {
+    let mut sink = Sink::of_standard_error();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    sink.redirect(File::from(OwnedFd::from(writer)));
+    let long = format!("{}\n", "x".repeat(100_000));
+    sink.write(&long, |_| unreachable!("nothing was left out"));
+    sink.write("left out\n", |_| unreachable!("there is no room"));
+    let mut text = read_what_is_there(&mut reader);
+    assert!(text.len() < long.len());
+    for line in ["room again\n", "last\n"] {
+        sink.write(line, |count| format!("{count} left out\n"));
+        text += &read_what_is_there(&mut reader);
+    }
+    // The line that came while the long one was still being finished has gone too.
+    let told = text.strip_prefix(&long).unwrap_or_else(|| panic!("torn: {}", text.len()));
+    assert!(["2 left out\nlast\n", "1 left out\nroom again\nlast\n"].contains(&told), "{told:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use std::{
     fmt, io,
@@ -29,6 +29,11 @@ const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
+/// What ends the server: the first one in good order, the second one at once.
+const ENDING: [i32; 2] = [SIGTERM, SIGINT];
+/// What would kill the server and is no reason to: a terminal that has gone, and a file that may not grow any further,
+/// of which the write says so itself.
+const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
 const FIRST_CONNECTION: usize = 5;
 
@@ -82,7 +87,7 @@ impl Reactor {
     /// Names the option, the address and the reason if one cannot be opened.
     pub fn new(config: &Config) -> Result<Self, ListenError> {
         let poll = Poll::new().map_err(ListenError::System)?;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ListenError::System)?;
+        let mut signals = Signals::new(ENDING.into_iter().chain(HARMLESS)).map_err(ListenError::System)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(ListenError::System)?;
         let open = |option, address, port, token| -> Result<(TcpListener, SocketAddr), ListenError> {
             let (mut listener, bound) = listen::listen(option, SocketAddr::new(address, port))?;
@@ -160,7 +165,10 @@ impl Reactor {
                 USER_LISTENER => ready.push(Ready::Listener(Port::User)),
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
-                SIGNALS => ready.extend(self.signals.pending().map(|_| Ready::Signal)),
+                SIGNALS => {
+                    let ending = self.signals.pending().filter(|signal| ENDING.contains(signal));
+                    ready.extend(ending.map(|_| Ready::Signal));
+                }
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,
                     readable: event.is_readable() || event.is_error(),

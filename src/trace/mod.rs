@@ -72,6 +72,7 @@
 
 mod cut;
 mod expectation;
+mod file;
 mod outcome;
 mod player;
 mod reader;

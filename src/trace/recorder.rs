@@ -16,6 +16,7 @@
 //! bytes again: this is an input, with its own time.
 
 use super::{
+    file,
     record::{Record, What, Who, head, push_block_line},
     text::push_data,
 };
@@ -27,7 +28,6 @@ use crate::{
 use std::{
     cell::RefCell,
     fmt,
-    fs::File,
     io::{self, ErrorKind, IoSlice, Read, Write},
     net::SocketAddr,
     path::Path,
@@ -62,13 +62,13 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Begins a trace in a new file, or over an old one.
+    /// Begins a trace in a new file. A file that has something in it is kept: it is renamed to `FILE.1`, `FILE.2` and so on.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// If the file cannot be written, is no regular file, or is written by another server.
     pub fn create(path: &Path, config: &Config) -> io::Result<Self> {
-        Self::new(Box::new(File::create(path)?), config)
+        Self::new(Box::new(file::create(path)?), config)
     }
 
     /// Begins a trace.

@@ -17,6 +17,15 @@ fn sigterm_and_sigint_end_the_server_with_status_0() {
 }
 
 #[test]
+fn a_terminal_that_goes_away_ends_nothing() {
+    let server = server!();
+    server.pass();
+    server.signal(Signal::HUP);
+    server.pass();
+    server.stop();
+}
+
+#[test]
 fn a_signal_right_after_the_start_ends_the_server_with_status_0() {
     for _ in 0..20 {
         let mut server = server!();
