@@ -24,6 +24,8 @@ use std::{
 const EVENTS: usize = 1024;
 /// Batches of them taken by one poll: more than there can be connections.
 const BATCHES_MAX: usize = 1024;
+/// What is told of every connection: bytes, and urgent ones for themselves.
+const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
 const SOURCE_LISTENER: Token = Token(0);
 const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
@@ -174,6 +176,7 @@ impl Reactor {
                     readable: event.is_readable() || event.is_error(),
                     writable: event.is_writable(),
                     hung_up: event.is_read_closed() || event.is_error(),
+                    urgent: event.is_priority(),
                 }),
             }
         }
@@ -225,17 +228,21 @@ impl Net for Reactor {
     }
 
     fn register(&mut self, socket: &mut TcpStream, key: usize) -> io::Result<()> {
-        self.poll.registry().register(socket, Token(key + FIRST_CONNECTION), Interest::READABLE)
+        self.poll.registry().register(socket, Token(key + FIRST_CONNECTION), READABLE)
     }
 
     fn want_write(&mut self, socket: &mut TcpStream, key: usize, on: bool) -> io::Result<()> {
-        let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let interest = if on { READABLE.add(Interest::WRITABLE) } else { READABLE };
         self.poll.registry().reregister(socket, Token(key + FIRST_CONNECTION), interest)
     }
 
     fn finish(&mut self, socket: &mut TcpStream) {
         // An error says that the connection is over anyway.
         let _ = socket.shutdown(Shutdown::Write);
+    }
+
+    fn unread(&mut self, socket: &mut TcpStream) -> usize {
+        rustix::io::ioctl_fionread(&*socket).map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX))
     }
 
     fn close_listener(&mut self, port: Port) {

@@ -7,17 +7,22 @@ use super::{
 };
 use crate::time::{Micros, SECOND};
 use rustix::io::Errno;
-use std::{io, net::SocketAddr};
+use std::{collections::VecDeque, io, net::SocketAddr};
 
 /// Where accepting has failed, it is tried again after this.
 const RETRY: Micros = SECOND;
 
+/// Sources of the backlog that are read at the end: as many as it may hold.
+const HELD_MAX: usize = 4096;
+
 /// The listeners for sources and users.
-#[derive(Debug, Default)]
-pub(super) struct Accepting {
+#[derive(Debug)]
+pub(super) struct Accepting<S> {
     source: Listener,
     user: Listener,
     stream: Listener,
+    /// Sources that are accepted, and have to wait until one that has hung up before them is read to its end.
+    held: VecDeque<(S, SocketAddr)>,
 }
 
 /// A listener's state.
@@ -29,7 +34,16 @@ struct Listener {
     retry_at: Option<Micros>,
 }
 
-impl Accepting {
+impl<S> Accepting<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            source: Listener::default(),
+            user: Listener::default(),
+            stream: Listener::default(),
+            held: VecDeque::new(),
+        }
+    }
+
     /// Somebody waits to be accepted.
     pub(super) fn note_ready(&mut self, port: Port) {
         self.listener_mut(port).ready = true;
@@ -38,6 +52,9 @@ impl Accepting {
     /// Whether it is worth a try to accept.
     pub(super) fn may_accept(&self, port: Port, now: Micros) -> bool {
         let listener = self.listener(port);
+        if port == Port::Source && !self.held.is_empty() {
+            return true;
+        }
         listener.ready && listener.retry_at.is_none_or(|at| at <= now)
     }
 
@@ -48,13 +65,18 @@ impl Accepting {
     }
 
     /// Accepts a connection. `None`: there is none, or no way to accept it for now.
-    pub(super) fn accept<N: Net>(
+    pub(super) fn accept<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,
         port: Port,
         reports: &mut Reports,
         now: Micros,
     ) -> Option<(N::Socket, SocketAddr)> {
+        if port == Port::Source
+            && let Some(held) = self.held.pop_front()
+        {
+            return Some(held);
+        }
         if !self.may_accept(port, now) {
             return None;
         }
@@ -85,12 +107,33 @@ impl Accepting {
         self.stream.retry_at = None;
     }
 
-    /// Nobody is accepted any more.
-    pub(super) fn close<N: Net>(&mut self, net: &mut N) {
+    /// A source that has been accepted has to wait. It is the next one.
+    pub(super) fn hold(&mut self, socket: S, peer: SocketAddr) {
+        self.held.push_front((socket, peer));
+    }
+
+    /// Sources that have been accepted and have to wait.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Nobody is accepted any more but the sources that wait already: what they have sent has arrived.
+    pub(super) fn close<N: Net<Socket = S>>(&mut self, net: &mut N, reports: &mut Reports, now: Micros) {
+        let mut waiting = std::mem::take(&mut self.held);
+        while waiting.len() < HELD_MAX
+            && let Some(next) = self.accept(net, Port::Source, reports, now)
+        {
+            waiting.push_back(next);
+        }
         net.close_listener(Port::Source);
         net.close_listener(Port::User);
         net.close_listener(Port::Stream);
-        *self = Self::default();
+        *self = Self { held: waiting, ..Self::new() };
+    }
+
+    /// Those that still wait are given up. Says how many they are.
+    pub(super) fn drop_held(&mut self) -> usize {
+        std::mem::take(&mut self.held).len()
     }
 
     fn listener(&self, port: Port) -> &Listener {

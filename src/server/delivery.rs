@@ -110,12 +110,32 @@ impl<S: Read + Write> Users<S> {
     }
 }
 
+/// A stream that is cut off ends with a line, where the socket allows it.
+impl<S: Read + Write> Users<S> {
+    /// Writes the rest of a line of which a part has been written.
+    pub(super) fn finish_line<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+        let Some(Connection { socket, role: Role::User(user), .. }) = self.entries.get_mut(key.index())
+        else {
+            return;
+        };
+        if !user.output.is_empty() && user.output.is_inside_a_line() {
+            // If it fails, the user is gone anyway.
+            let written = user.output.write_line_to(socket, &mut self.pool).unwrap_or(0);
+            self.output_bytes -= written;
+            context.engine.counters.delivered_bytes += written as u64;
+        }
+    }
+}
+
 impl User {
     /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
     fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
         let mut outcome = self.drain(socket, pool).map(|()| 0);
         if outcome.is_ok() && self.output.is_empty() {
             outcome = write_once(socket, bytes);
+            if let Ok(written @ 1..) = outcome {
+                self.output.note_written(bytes[written - 1]);
+            }
         }
         self.output.push(&bytes[*outcome.as_ref().unwrap_or(&0)..], pool);
         outcome.map(|_| ())

@@ -5,9 +5,8 @@ use crate::{
     time::{MILLISECOND, Micros},
 };
 
-/// Turns in which sources are still read after the signal: what they had sent before it has arrived, but
-/// nobody who goes on sending can put off the end.
-const LAST_READS: u32 = 4;
+/// The part of `shutdownTimeoutMs` that is kept for flushing.
+const FLUSHING_SHARE: u64 = 2;
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +17,8 @@ pub enum Phase {
     Draining {
         /// When everything is closed at the latest.
         deadline: Micros,
-        /// Turns in which sources are still read.
-        reads_left: u32,
+        /// Until when it is read and released at the latest: the rest of the time is for users.
+        read_until: Micros,
     },
     /// Sources are gone; users are closed as soon as they have what they are owed.
     Flushing {
@@ -65,7 +64,10 @@ impl Lifecycle {
         for _ in 0..std::mem::take(&mut self.signals) {
             if self.phase == Phase::Running {
                 log::info!("shutting down");
-                self.phase = Phase::Draining { deadline: now + self.timeout, reads_left: LAST_READS };
+                self.phase = Phase::Draining {
+                    deadline: now + self.timeout,
+                    read_until: now + self.timeout / FLUSHING_SHARE,
+                };
                 begins = true;
             } else {
                 log::warn!("second signal: ending at once");
@@ -75,30 +77,26 @@ impl Lifecycle {
         begins
     }
 
-    /// When everything is closed at the latest, if the end has begun.
+    /// When the next step towards the end is due at the latest, if it has begun.
     pub(super) fn deadline(&self) -> Option<Micros> {
         match self.phase {
-            Phase::Draining { deadline, .. } | Phase::Flushing { deadline } => Some(deadline),
+            Phase::Draining { read_until, .. } => Some(read_until),
+            Phase::Flushing { deadline } => Some(deadline),
             Phase::Running | Phase::Done { .. } => None,
         }
     }
 
-    /// While sources are still read: notes that a turn has passed in which they could be, and says whether it was the last
-    /// one.
-    pub(super) fn spend_read(&mut self, could_read: bool) -> Option<bool> {
-        let Phase::Draining { reads_left, .. } = &mut self.phase else {
-            return None;
-        };
-        let was_last = *reads_left == 0;
-        *reads_left = reads_left.saturating_sub(u32::from(could_read));
-        Some(was_last)
+    /// While it is read what had arrived: whether the time for that is up.
+    pub(super) fn draining(&self, now: Micros) -> Option<bool> {
+        match self.phase {
+            Phase::Draining { read_until, .. } => Some(read_until <= now),
+            _ => None,
+        }
     }
 
-    /// Nothing is read any more, if nothing is left to read or time is up. Says whether that begins now.
-    pub(super) fn stop_reading(&mut self, drained: bool, now: Micros) -> bool {
-        if let Phase::Draining { deadline, .. } = self.phase
-            && (drained || deadline <= now)
-        {
+    /// Nothing is read any more. Says whether that begins now.
+    pub(super) fn stop_reading(&mut self) -> bool {
+        if let Phase::Draining { deadline, .. } = self.phase {
             self.phase = Phase::Flushing { deadline };
             return true;
         }

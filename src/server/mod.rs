@@ -67,11 +67,8 @@ use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
 use release::Releasing;
 use report::Reports;
-use sources::Sources;
-use std::{
-    io::{self, ErrorKind},
-    net::SocketAddr,
-};
+use sources::{Admission, Sources};
+use std::io::{self, ErrorKind};
 use stream_clients::StreamClients;
 use streaming::RECORD_BYTES;
 use upstream::Upstream;
@@ -91,6 +88,8 @@ const TURN_BYTES_MEAN: usize = 56 << 10;
 const READS_PER_TURN: usize = 64;
 /// Connections accepted before something else gets a turn: no backlog is longer.
 const ACCEPTS_PER_TURN: usize = 8192;
+/// Event sources that are accepted or turned away in a turn.
+const SOURCES_PER_TURN: usize = 256;
 /// How often newly accepted connections are waited on before events get their turn.
 const ACCEPT_ROUNDS: usize = 8;
 
@@ -100,7 +99,7 @@ pub struct Server<N: Net> {
     config: Config,
     net: N,
     engine: Engine,
-    accepting: Accepting,
+    accepting: Accepting<N::Socket>,
     users: Users<N::Socket>,
     sources: Sources<N::Socket>,
     /// Clients of the stream that this server hands out.
@@ -159,7 +158,7 @@ impl<N: Net> Server<N> {
         Self {
             engine,
             net,
-            accepting: Accepting::default(),
+            accepting: Accepting::new(),
             users: Users::new(&config),
             sources: Sources::new(&config),
             stream_clients: StreamClients::new(&config),
@@ -220,7 +219,7 @@ impl<N: Net> Server<N> {
         let reads = self.read_sources()? + self.read_stream()?;
         // One write per user for everything that the turn owes it.
         self.deliver();
-        self.meet_deadlines();
+        self.meet_deadlines()?;
         self.resolve_full_ring();
         self.deliver();
         self.write_due(reads);
@@ -252,14 +251,15 @@ impl<N: Net> Server<N> {
             || self.stream_clients.has_work()
             || self.may_read_stream()
             || self.may_accept_sources()
-            || (!self.is_paused() && (self.releasing.interrupted || self.releasing.run_over))
+            || (!self.is_paused() && (self.releasing.interrupted || self.run_can_end()))
             || (self.may_read() && self.sources.has_bytes(&self.engine))
     }
 
     /// When there is something to do next if nothing becomes ready.
     fn nearest_deadline(&mut self) -> Option<Micros> {
-        let gaps = if self.is_paused() { None } else { self.engine.next_deadline() };
-        let sources = self.accepting.retry_at(Port::Source).filter(|_| !self.sources.any_leaving());
+        let gaps = self.gap_deadline();
+        let may_come = self.sources.admission() != Admission::Later;
+        let sources = self.accepting.retry_at(Port::Source).filter(|_| may_come);
         [
             gaps,
             sources,
@@ -279,6 +279,12 @@ impl<N: Net> Server<N> {
         .min()
     }
 
+    /// When the next gap is given up, if one is: not while slow users hold up the sources, and not at the end.
+    fn gap_deadline(&mut self) -> Option<Micros> {
+        let may_give_up = !self.is_paused() && self.phase() == Phase::Running;
+        self.engine.next_deadline().filter(|_| may_give_up)
+    }
+
     /// Asks the net what is ready, and notes it down. Nothing is done about it.
     fn collect(&mut self, wait: Option<Micros>) -> io::Result<()> {
         self.ready.clear();
@@ -290,8 +296,8 @@ impl<N: Net> Server<N> {
                 Ready::Listener(Port::Admin) => self.admin.note_listener(now),
                 Ready::Listener(port) => self.accepting.note_ready(port),
                 Ready::Signal => self.lifecycle.note_signal(),
-                Ready::Socket { key, readable, writable, hung_up } => match Key::of(key) {
-                    Key::Source(key) => self.sources.note_ready(key, hung_up),
+                Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
+                    Key::Source(key) => self.sources.note_ready(key, hung_up, urgent),
                     Key::User(key) => self.users.note_ready(key, readable || hung_up, writable),
                     Key::Admin(key) => self.admin.note_ready(key),
                     Key::Stream(StreamKey::UPSTREAM) => {
@@ -332,7 +338,9 @@ impl<N: Net> Server<N> {
 
     fn heed_signals(&mut self) {
         if self.lifecycle.has_signals() && self.lifecycle.heed_signals(self.now) {
-            self.accepting.close(&mut self.net);
+            self.accepting.close(&mut self.net, &mut self.reports, self.now);
+            self.sources.read_only_what_has_arrived();
+            self.sources.look(&mut self.net);
             if self.journal.is_some() {
                 // What waits for missing events is kept for the next start.
                 self.engine.hold_gaps(true, self.now);
@@ -422,6 +430,11 @@ impl<N: Net> Server<N> {
             && (!self.releasing.run_over || self.sources.has_chunk())
     }
 
+    /// A run is over, and nothing keeps the next one from beginning.
+    fn run_can_end(&self) -> bool {
+        self.releasing.run_over && (self.phase() == Phase::Running || self.engine.waiting() == 0)
+    }
+
     /// Slow users or the journal hold up the sources.
     fn is_paused(&self) -> bool {
         self.congestion.is_paused() || self.is_barred()
@@ -455,37 +468,49 @@ impl<N: Net> Server<N> {
         self.deliver();
     }
 
-    /// Does what is due.
-    fn meet_deadlines(&mut self) {
-        for key in self.congestion.overdue(self.now) {
-            self.users.leaves(key, DisconnectReason::Slow);
+    /// Does what is due. What is due is judged after a look at all sockets that began after its time was up: who was stopped
+    /// itself must not blame others for being late.
+    fn meet_deadlines(&mut self) -> io::Result<()> {
+        let due = self.congestion.deadline().into_iter().chain(self.users.login_deadline()).min();
+        if due.is_some_and(|at| at <= self.now) {
+            let began = self.now;
+            self.look_again()?;
+            for key in self.congestion.overdue(began) {
+                self.users.leaves(key, DisconnectReason::Slow);
+            }
+            self.users.end_overdue_logins(began);
+            self.deliver();
         }
-        self.users.end_overdue_logins(self.now);
-        self.deliver();
-        self.give_up_gaps();
+        self.give_up_gaps()
     }
 
-    /// Takes the next step towards the end, if it has begun.
+    /// Takes the next step towards the end, if it has begun: what had arrived is read and released, then users are sent what
+    /// they are owed, each for a part of the time.
     fn close_down(&mut self) {
-        if let Some(no_more_reads) = self.lifecycle.spend_read(!self.is_paused()) {
-            let before = self.sources.connected();
-            self.sources.end_drained(no_more_reads, &mut self.engine, &mut self.reports, self.now);
-            self.note_sources_gone(before);
+        if let Some(no_more_time) = self.lifecycle.draining(self.now) {
+            let lost = self.sources.end_drained(no_more_time, &mut self.engine, &mut self.reports, self.now);
+            if self.journal.is_none() {
+                self.reports.note_lost(lost);
+            }
+            let next_run = self.accepting.held() > 0 && (!self.releasing.run_over || self.run_can_end());
             let drained = self.sources.connected() == 0
+                && !next_run
                 && !self.sources.has_chunk()
-                && !self.releasing.interrupted
-                && !self.releasing.run_over;
-            if self.lifecycle.stop_reading(drained, self.now) {
-                self.end_journal();
+                && !self.releasing.interrupted;
+            if drained || no_more_time {
+                self.reports.note_unread_sources(self.accepting.drop_held());
+                if self.lifecycle.stop_reading() {
+                    self.end_journal();
+                }
             }
         }
-        if let Some(all) = self.lifecycle.flushing(self.now) {
-            self.users.end_flushed(all);
+        if let Some(no_more_time) = self.lifecycle.flushing(self.now) {
+            let unsent = self.users.end_flushed(no_more_time);
+            self.reports.note_unsent(unsent);
             self.deliver();
-            self.stream_clients.end_flushed(all);
-            let has_ended = all || self.journal_has_ended();
+            self.stream_clients.end_flushed(no_more_time);
+            let has_ended = no_more_time || self.journal_has_ended();
             if self.users.connected() == 0 && self.stream_clients.is_empty() && has_ended {
-                self.sources.end_all(&mut self.engine, &mut self.reports, self.now);
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
             }
@@ -523,7 +548,7 @@ impl<N: Net> Server<N> {
         self.reports.given_up(&mut self.engine, self.now);
         let is_stalled = self.journal.as_ref().is_some_and(Journal::is_stalled);
         let health = watch::health(self.phase(), is_stalled, self.waits_for_ever(), self.stream_away());
-        let given_up_at = if self.is_paused() { None } else { self.engine.next_deadline() };
+        let given_up_at = self.gap_deadline();
         let view = View {
             watch: &self.watch,
             engine: &self.engine,
@@ -645,59 +670,73 @@ impl<N: Net> Server<N> {
 
 /// Letting connections in.
 impl<N: Net> Server<N> {
-    /// No source is accepted before one that has hung up is gone.
     fn may_accept_sources(&self) -> bool {
-        self.accepting.may_accept(Port::Source, self.now) && !self.sources.any_leaving()
+        self.accepting.may_accept(Port::Source, self.now) && self.sources.admission() != Admission::Later
     }
 
-    /// Accepts event sources, after those have gone that hung up before.
+    /// Accepts event sources. Who has hung up is known only to those who ask; and one that waits may have connected after
+    /// that. So the net is asked before and after accepting one.
     fn accept_sources(&mut self) -> io::Result<()> {
-        if self.accepting.may_accept(Port::Source, self.now) {
+        for _ in 0..SOURCES_PER_TURN {
+            if !self.may_accept_sources() {
+                break;
+            }
             self.collect(Some(0))?;
-            if !self.sources.any_leaving() {
-                self.accept(Port::Source)?;
+            if self.sources.admission() == Admission::Later {
+                break;
+            }
+            let accepted = self.accepting.accept(&mut self.net, Port::Source, &mut self.reports, self.now);
+            let Some((socket, peer)) = accepted else {
+                break;
+            };
+            if self.sources.admission() == Admission::Never || self.config.reset_on_source_eof {
+                self.collect(Some(0))?;
+            }
+            match self.sources.admission() {
+                Admission::Now => {
+                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net) {
+                        self.reports.not_watched(peer, &error, self.now);
+                    }
+                }
+                Admission::Later => self.accepting.hold(socket, peer),
+                Admission::Never => {
+                    let counters = &mut self.engine.counters;
+                    self.reports.turned_away(Port::Source, peer, counters, self.now);
+                }
             }
         }
         Ok(())
     }
 
-    /// Accepts what is waiting on a listener; says whether that was anything.
+    /// Accepts the users, or the clients of the stream, that wait; says whether there were any.
     fn accept(&mut self, port: Port) -> io::Result<bool> {
         for accepted in 0..ACCEPTS_PER_TURN {
             let next = self.accepting.accept(&mut self.net, port, &mut self.reports, self.now);
             let Some((socket, peer)) = next else {
                 return Ok(accepted > 0);
             };
-            self.admit(port, socket, peer)?;
+            if self.is_full(port) {
+                // Perhaps somebody has gone since the net was last asked.
+                self.collect(Some(0))?;
+                self.read_users();
+            }
+            if self.is_full(port) {
+                self.reports.turned_away(port, peer, &mut self.engine.counters, self.now);
+                continue;
+            }
+            let admitted = match port {
+                Port::Stream => self.stream_clients.admit(socket, peer, &mut self.net, self.now),
+                _ => self.users.admit(socket, peer, &mut self.net, self.now),
+            };
+            if let Err(error) = admitted {
+                self.reports.not_watched(peer, &error, self.now);
+            }
         }
         Ok(true)
     }
 
-    /// A new connection: takes it in, or closes it if it is one too many.
-    fn admit(&mut self, port: Port, socket: N::Socket, peer: SocketAddr) -> io::Result<()> {
-        if self.is_full(port) {
-            // Perhaps somebody has gone since the net was last asked.
-            self.collect(Some(0))?;
-            self.read_users();
-        }
-        if self.is_full(port) {
-            self.reports.turned_away(port, peer, &mut self.engine.counters, self.now);
-            return Ok(());
-        }
-        let admitted = match port {
-            Port::Source => self.sources.admit(socket, peer, &mut self.net),
-            Port::Stream => self.stream_clients.admit(socket, peer, &mut self.net, self.now),
-            _ => self.users.admit(socket, peer, &mut self.net, self.now),
-        };
-        if let Err(error) = admitted {
-            self.reports.not_watched(peer, &error, self.now);
-        }
-        Ok(())
-    }
-
     fn is_full(&self, port: Port) -> bool {
         match port {
-            Port::Source => self.sources.is_full(),
             Port::Stream => self.stream_clients.is_full(),
             _ => self.users.is_full(),
         }

@@ -37,6 +37,9 @@ pub enum Ready {
         writable: bool,
         /// Its peer will send nothing more.
         hung_up: bool,
+        /// Urgent data is among what can be read: a read may come short in front of it, and of what lies behind it nothing
+        /// more is told.
+        urgent: bool,
     },
     /// The process has been asked to end.
     Signal,
@@ -44,7 +47,8 @@ pub enum Ready {
 
 /// Sockets, readiness and the time.
 pub trait Net {
-    /// A non-blocking connection. Dropping it closes it.
+    /// A non-blocking connection. Dropping it closes it. A read that comes short has emptied it, unless urgent data has
+    /// been told of.
     type Socket: Read + Write;
 
     /// Waits until something is ready, at most for `wait` microseconds (0: just looks; `None`: for ever),
@@ -89,6 +93,9 @@ pub trait Net {
 
     /// Tells the other side that nothing more will be sent, as far as there is somebody to be told. It may go on sending.
     fn finish(&mut self, socket: &mut Self::Socket);
+
+    /// Bytes that have arrived on `socket` and have not been read. 0 if that cannot be known.
+    fn unread(&mut self, socket: &mut Self::Socket) -> usize;
 
     /// Stops listening.
     fn close_listener(&mut self, port: Port);

@@ -45,9 +45,39 @@ pub(crate) struct Output {
     /// Where the first block's unwritten bytes begin.
     start: usize,
     len: usize,
+    /// The last byte that was written is not the end of a line.
+    inside_a_line: bool,
 }
 
 impl Output {
+    /// Whether a part of a line has been written, and the rest of it waits.
+    pub(crate) fn is_inside_a_line(&self) -> bool {
+        self.inside_a_line
+    }
+
+    /// Bytes have been written past the buffer, which was empty. This was the last one.
+    pub(crate) fn note_written(&mut self, last: u8) {
+        self.inside_a_line = last != b'\n';
+    }
+
+    /// Writes the rest of the first line, or as much of it as the socket takes in one call; returns how much that was.
+    pub(crate) fn write_line_to(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<usize> {
+        let mut line = Vec::new();
+        for (index, block) in self.blocks.iter().enumerate() {
+            let from = if index == 0 { self.start } else { 0 };
+            let to = (self.start + self.len - index * BLOCK_BYTES).min(BLOCK_BYTES);
+            let part = &block[from..to];
+            let end = memchr::memchr(b'\n', part);
+            line.extend_from_slice(&part[..end.map_or(part.len(), |end| end + 1)]);
+            if end.is_some() {
+                break;
+            }
+        }
+        let written = socket.write(&line)?;
+        self.consume(written, pool);
+        Ok(written)
+    }
+
     /// Bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -92,6 +122,9 @@ impl Output {
     }
 
     fn consume(&mut self, written: usize, pool: &mut Pool) {
+        if let Some(last) = (self.start + written).checked_sub(1).filter(|_| written > 0) {
+            self.inside_a_line = self.blocks[last / BLOCK_BYTES][last % BLOCK_BYTES] != b'\n';
+        }
         self.start += written;
         self.len -= written;
         while self.start >= BLOCK_BYTES || (self.len == 0 && !self.blocks.is_empty()) {

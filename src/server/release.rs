@@ -3,7 +3,9 @@
 //! Nothing is released while slow users hold up the sources. What was interrupted by that is gone on with afterwards, before
 //! anything else is read.
 
-use super::{Server, net::Net, sources::Fed};
+use super::{Phase, Server, net::Net, sources::Fed};
+use crate::time::Micros;
+use std::io;
 
 /// What is left to be released without another read.
 #[derive(Debug, Default)]
@@ -12,6 +14,18 @@ pub(super) struct Releasing {
     pub(super) interrupted: bool,
     /// The last source has gone: a new run begins once everything has been released.
     pub(super) run_over: bool,
+    look: Look,
+}
+
+/// The look at all sockets that decides whether gaps are given up whose time is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Look {
+    #[default]
+    NotDue,
+    /// It began at this time. Sources that wait to be accepted come first.
+    Began(Micros),
+    /// It began at this time, and it is known what had arrived.
+    Noted(Micros),
 }
 
 impl<N: Net> Server<N> {
@@ -40,7 +54,10 @@ impl<N: Net> Server<N> {
     /// timeout) the log says what is going on.
     pub(super) fn resolve_full_ring(&mut self) {
         while self.sources.is_stuck() && !self.is_paused() && !self.sources.unblock(&self.engine) {
-            if self.config.event_timeout_ms < 0 || !self.engine.skip_hole(self.sources.lowest_blocked()) {
+            if self.config.event_timeout_ms < 0
+                || self.phase() != Phase::Running
+                || !self.engine.skip_hole(self.sources.lowest_blocked())
+            {
                 break;
             }
             self.release();
@@ -55,31 +72,55 @@ impl<N: Net> Server<N> {
         self.config.event_timeout_ms < 0 && self.sources.is_stuck()
     }
 
-    /// Gives up the gaps whose time has come. With a timeout of 0 that is when everything that could be read
-    /// has been read.
-    pub(super) fn give_up_gaps(&mut self) {
-        let unread = self.releasing.interrupted || self.sources.has_bytes(&self.engine);
-        if self.is_paused() || (self.config.event_timeout_ms == 0 && unread) {
-            return;
+    /// Gives up the gaps whose time has come; with a timeout of 0 that is at once.
+    ///
+    /// The missing event may lie unread in a socket, as long as the server was busy, or was stopped. So a gap is given up only
+    /// after a look at all sockets that began after its time was up, and when all has been taken that had arrived by then. At
+    /// the end none is given up: whoever starts the next server may have what is missing.
+    pub(super) fn give_up_gaps(&mut self) -> io::Result<()> {
+        if self.is_paused() || self.releasing.interrupted || self.phase() != Phase::Running {
+            self.releasing.look = Look::NotDue;
+            return Ok(());
         }
-        if self.engine.next_deadline().is_some_and(|at| at <= self.now) {
-            self.engine.expire(self.now);
+        if self.releasing.look == Look::NotDue {
+            if self.engine.next_deadline().is_none_or(|at| at > self.now) {
+                return Ok(());
+            }
+            self.releasing.look = Look::Began(self.now);
+            self.collect(Some(0))?;
+            if self.may_accept_sources() {
+                return Ok(());
+            }
+        }
+        if let Look::Began(at) = self.releasing.look {
+            self.sources.look(&mut self.net);
+            self.releasing.look = Look::Noted(at);
+        }
+        if let Look::Noted(began) = self.releasing.look
+            && self.sources.has_taken_what_had_arrived(&self.engine)
+        {
+            self.releasing.look = Look::NotDue;
+            self.engine.expire(began);
             self.release();
             self.deliver();
             self.reports.given_up(&mut self.engine, self.now);
         }
+        Ok(())
     }
 
-    /// Where a run ends with its last source: once everything has been released, a new one begins.
+    /// Where a run ends with its last source: once everything has been released, a new one begins. At the end no gap is
+    /// given up for that.
     pub(super) fn finish_run(&mut self) {
         if !self.releasing.run_over || self.is_paused() || self.sources.has_chunk() {
             return;
         }
-        self.engine.skip_all_holes();
+        if self.phase() == Phase::Running {
+            self.engine.skip_all_holes();
+        }
         self.release();
         self.deliver();
         self.reports.given_up(&mut self.engine, self.now);
-        if !self.releasing.interrupted && !self.is_paused() {
+        if !self.releasing.interrupted && !self.is_paused() && self.engine.waiting() == 0 {
             log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
             self.engine.restart();
             self.releasing.run_over = false;

@@ -1,6 +1,6 @@
 //! What the log says: progress while events flow, trouble (rate-limited), and a summary at the end.
 
-use super::net::Port;
+use super::{net::Port, sources::Lost};
 use crate::{
     config::Config,
     counters::{Counters, DisconnectReason},
@@ -65,6 +65,10 @@ pub(super) struct Reports {
     stuck_at: Option<Micros>,
     /// When the log will next say that the journal's disk is full.
     stalled_at: Option<Micros>,
+    /// What is lost at the end: lines and bytes of sources, sources that were not read at all, users and their bytes.
+    lost: Lost,
+    unread_sources: usize,
+    unsent: (usize, usize),
     /// By [`Warning`].
     limits: [RateLimit; Warning::ALL.len()],
 }
@@ -79,12 +83,19 @@ impl Reports {
             last_deliveries: 0,
             stuck_at: None,
             stalled_at: None,
+            lost: Lost::default(),
+            unread_sources: 0,
+            unsent: (0, 0),
             limits: Default::default(),
         }
     }
 
     /// When something is to be said next.
     pub(super) fn next_due(&self) -> Option<Micros> {
+        if !log::log_enabled!(log::Level::Warn) {
+            // Nobody reads it: a replay need not wake up once a minute until the end of time.
+            return None;
+        }
         let left_out = self.limits.iter().filter_map(RateLimit::due_us);
         self.progress_at.into_iter().chain(self.stuck_at).chain(self.stalled_at).chain(left_out).min()
     }
@@ -140,13 +151,41 @@ impl Reports {
         }
     }
 
+    /// At the end: what sources had sent is not released.
+    pub(super) fn note_lost(&mut self, lost: Lost) {
+        self.lost.lines += lost.lines;
+        self.lost.bytes += lost.bytes;
+    }
+
+    /// At the end: sources that were never read.
+    pub(super) fn note_unread_sources(&mut self, sources: usize) {
+        self.unread_sources += sources;
+    }
+
+    /// At the end: so many users are not sent so many bytes.
+    pub(super) fn note_unsent(&mut self, (users, bytes): (usize, usize)) {
+        self.unsent.0 += users;
+        self.unsent.1 += bytes;
+    }
+
     /// What happened, in numbers.
     pub(super) fn summary(&mut self, engine: &mut Engine) {
         engine.take_given_up();
         self.left_out(Micros::MAX);
         let waiting = engine.waiting();
         if waiting > 0 {
-            log::warn!(waiting, cursor = engine.cursor(); "events still waited for missing ones and were not released");
+            log::warn!(waiting, cursor = engine.cursor(); "events still waited for missing ones and are lost");
+        }
+        if self.lost != Lost::default() || self.unread_sources > 0 {
+            let (lines, bytes, sources) = (self.lost.lines, self.lost.bytes, self.unread_sources);
+            log::warn!(
+                lines, bytes, unread_sources = sources;
+                "what event sources had sent was not released and is lost: the ring was full, or shutdownTimeoutMs over"
+            );
+        }
+        if self.unsent.0 > 0 {
+            let (users, bytes) = self.unsent;
+            log::warn!(users, bytes; "users were not sent everything within shutdownTimeoutMs");
         }
         let counters = &engine.counters;
         log::info!(

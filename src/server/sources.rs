@@ -26,9 +26,17 @@ pub(super) struct Sources<S> {
     entries: Slab<Source<S>>,
     /// Those that have not come to their ends.
     connected: usize,
+    /// Of these, those that have hung up.
+    hung_up: usize,
     /// Sources connected at once, and longest event line.
     places: usize,
     event_bytes_max: usize,
+    /// The last source's end is the end of a run.
+    ends_runs: bool,
+    /// Gaps are never given up.
+    gaps_stay: bool,
+    /// Nothing is read any more but what had arrived at the last look.
+    only_what_has_arrived: bool,
     /// Sources that can be read, in the order in which they come round.
     readable: VecDeque<SourceKey>,
     /// Sources whose next event is too far ahead for the ring.
@@ -60,10 +68,43 @@ struct Source<S> {
     discarding: bool,
     /// It will send nothing more.
     hung_up: bool,
+    /// It has sent urgent data: a short read does not mean that there is no more.
+    urgent: bool,
+    /// Bytes that had arrived when the sockets were last looked at, and have not been read.
+    arrived: usize,
     /// It has come to its end, and only has to be closed.
     ended: bool,
     /// Nothing of what it sent was anything but late so far.
     late_so_far: bool,
+}
+
+/// Whether another source may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// There is a place.
+    Now,
+    /// There will be one.
+    Later,
+    /// It is one too many.
+    Never,
+}
+
+/// What sources had sent and is not released.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Whole lines that had been read.
+    pub(super) lines: usize,
+    /// Bytes that had been read, or had arrived.
+    pub(super) bytes: usize,
+}
+
+impl Lost {
+    fn add<'a>(&mut self, rests: impl Iterator<Item = &'a [u8]>) {
+        for rest in rests {
+            self.lines += memchr::memchr_iter(b'\n', rest).count();
+            self.bytes += rest.len();
+        }
+    }
 }
 
 /// What came of feeding a chunk.
@@ -90,8 +131,12 @@ impl<S> Sources<S> {
         Self {
             entries: Slab::new(),
             connected: 0,
+            hung_up: 0,
             places: config.max_event_source_clients as usize,
             event_bytes_max: config.max_event_bytes,
+            ends_runs: config.reset_on_source_eof,
+            gaps_stay: config.event_timeout_ms < 0,
+            only_what_has_arrived: false,
             readable: VecDeque::new(),
             blocked: Vec::new(),
             current: None,
@@ -131,32 +176,65 @@ impl<S> Sources<S> {
         self.current.is_some() || !self.readable.is_empty() || self.unblockable(engine).is_some()
     }
 
-    /// Whether there are as many as are allowed that can still send something. Those that have hung up and only have to be
-    /// read to their ends keep nobody out; but no more of them than there may be sources, so that they cannot pile up behind
-    /// a full ring.
-    pub(super) fn is_full(&self) -> bool {
-        let unread = self.readable.iter().chain(&self.blocked);
-        let hung_up = unread.filter(|&&key| self.has_hung_up(key)).count();
-        self.connected - hung_up.min(self.places) >= self.places
+    /// Whether another source may come. One that has hung up keeps its place until it has been read to its end: the next one
+    /// waits for that, and is neither let in before nor turned away. But where a full ring waits for ever, somebody has to
+    /// bring what is missing: those that it holds back keep nobody out, as many of them as there may be sources.
+    pub(super) fn admission(&self) -> Admission {
+        let stuck = if self.gaps_stay { self.hung_up_and_blocked().min(self.places) } else { 0 };
+        let (connected, hung_up) = (self.connected - stuck, self.hung_up - stuck);
+        let next_run = self.ends_runs && connected > 0 && hung_up == connected;
+        if next_run || (connected >= self.places && hung_up > 0) {
+            Admission::Later
+        } else if connected < self.places {
+            Admission::Now
+        } else {
+            Admission::Never
+        }
     }
 
-    /// Whether a source has hung up and only has to be read to its end. None is accepted before it is gone, unless the
-    /// ring holds it back.
-    pub(super) fn any_leaving(&self) -> bool {
-        self.readable.iter().any(|&key| self.has_hung_up(key))
+    fn hung_up_and_blocked(&self) -> usize {
+        let hung_up = |key: &&SourceKey| self.entries.get(key.index()).is_some_and(|source| source.hung_up);
+        self.blocked.iter().filter(hung_up).count()
     }
 
-    fn has_hung_up(&self, key: SourceKey) -> bool {
-        self.entries.get(key.index()).is_some_and(|source| source.hung_up)
+    /// Looks at all sockets: notes what has arrived up to now and has not been read.
+    pub(super) fn look<N: Net<Socket = S>>(&mut self, net: &mut N) {
+        for (index, source) in &mut self.entries {
+            if source.ended {
+                continue;
+            }
+            source.arrived = net.unread(&mut source.socket);
+            if source.arrived > 0 && source.blocked.is_none() && !std::mem::replace(&mut source.queued, true)
+            {
+                source.readable = true;
+                self.readable.push_back(SourceKey::new(index));
+            }
+        }
+    }
+
+    /// Whether all that had arrived at the last look has been taken, except what waits for room in the ring.
+    pub(super) fn has_taken_what_had_arrived(&self, engine: &Engine) -> bool {
+        let taken = |source: &Source<S>| source.ended || source.blocked.is_some() || source.arrived == 0;
+        self.current.is_none()
+            && self.unblockable(engine).is_none()
+            && self.entries.iter().all(|(_, source)| taken(source))
+    }
+
+    /// From now on nothing is read but what has arrived. Call [`Sources::look`] right after it.
+    pub(super) fn read_only_what_has_arrived(&mut self) {
+        self.only_what_has_arrived = true;
     }
 
     /// The net says that a source can be read.
-    pub(super) fn note_ready(&mut self, key: SourceKey, hung_up: bool) {
+    pub(super) fn note_ready(&mut self, key: SourceKey, hung_up: bool, urgent: bool) {
         let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
             return;
         };
         source.readable = true;
-        source.hung_up |= hung_up;
+        source.urgent |= urgent;
+        if hung_up && !std::mem::replace(&mut source.hung_up, true) {
+            self.hung_up += 1;
+        }
         if source.blocked.is_none() && !std::mem::replace(&mut source.queued, true) {
             self.readable.push_back(key);
         }
@@ -175,6 +253,7 @@ impl<S> Sources<S> {
     ) -> io::Result<()> {
         let entry = self.entries.vacant_entry();
         net.register(&mut socket, SourceKey::new(entry.key()).number())?;
+        let arrived = if self.only_what_has_arrived { net.unread(&mut socket) } else { 0 };
         entry.insert(Source {
             socket,
             peer,
@@ -184,6 +263,8 @@ impl<S> Sources<S> {
             blocked: None,
             discarding: false,
             hung_up: false,
+            urgent: false,
+            arrived,
             ended: false,
             late_so_far: true,
         });
@@ -208,6 +289,7 @@ impl<S> Sources<S> {
         }
         log::debug!(peer:% = source.peer; "event source gone");
         self.connected -= 1;
+        self.hung_up -= usize::from(source.hung_up);
         self.readable.retain(|&other| other != key);
         self.blocked.retain(|&other| other != key);
         self.ended.push(key);
@@ -222,36 +304,36 @@ impl<S> Sources<S> {
         any
     }
 
-    /// Ends the sources that have nothing more to be read or, if there are `no_more_reads`, may not be read any more.
-    /// What has been read of one and fits the ring is waited for.
+    /// At the end: ends the sources of which nothing more is to be read. What has been read of one and fits the ring is
+    /// waited for, unless there is `no_more_time`. Returns what is lost.
     pub(super) fn end_drained(
         &mut self,
-        no_more_reads: bool,
+        no_more_time: bool,
         engine: &mut Engine,
         reports: &mut Reports,
         now: Micros,
-    ) {
-        let current = self.current.as_ref().map(|&(key, _)| key);
+    ) -> Lost {
+        let mut lost = Lost::default();
+        let current = self.current.take_if(|_| no_more_time);
+        lost.add(current.iter().map(|(_, chunk)| chunk.rest()));
+        let kept = self.current.as_ref().map(|&(key, _)| key);
         let drained = |(index, source): (usize, &Source<S>)| {
             let key = SourceKey::new(index);
             let is_drained = match &source.blocked {
                 Some((seq, _)) => !engine.takes(*seq),
-                None => no_more_reads || !source.queued || !source.readable,
+                None => source.arrived == 0 && !source.hung_up,
             };
-            (is_drained && current != Some(key)).then_some(key)
+            (!source.ended && (is_drained || no_more_time) && kept != Some(key)).then_some(key)
         };
         let drained: Vec<SourceKey> = self.entries.iter().filter_map(drained).collect();
         for key in drained {
+            if let Some(source) = self.entries.get(key.index()) {
+                lost.add(source.blocked.iter().map(|(_, chunk)| chunk.rest()));
+                lost.bytes += source.arrived;
+            }
             self.end(key, engine, reports, now);
         }
-    }
-
-    /// Ends all sources.
-    pub(super) fn end_all(&mut self, engine: &mut Engine, reports: &mut Reports, now: Micros) {
-        let keys: Vec<SourceKey> = self.entries.iter().map(|(index, _)| SourceKey::new(index)).collect();
-        for key in keys {
-            self.end(key, engine, reports, now);
-        }
+        lost
     }
 }
 
@@ -267,14 +349,22 @@ impl<S: Read> Sources<S> {
             return true;
         };
         source.queued = false;
+        // Of one that has hung up everything has arrived.
+        let all = !self.only_what_has_arrived || source.hung_up;
+        let most = if all { READ_BYTES } else { source.arrived.min(READ_BYTES) };
+        if most == 0 {
+            return true;
+        }
         let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::new(self.event_bytes_max));
         let target = chunk.start_with(&source.carry);
-        let outcome = read_once(&mut source.socket, target);
+        let outcome = read_once(&mut source.socket, &mut target[..most]);
         if let Outcome::Read(len) = outcome {
             source.carry.clear();
             chunk.unread.end += len;
-            // A short read has emptied the socket, unless there is an end behind it that has been told already.
-            source.readable = len == READ_BYTES || source.hung_up;
+            // A short read has emptied the socket, unless there is an end behind it that has been told already, or it has
+            // stopped in front of urgent data.
+            source.readable = len == most || source.hung_up || source.urgent;
+            source.arrived = if source.readable { source.arrived.saturating_sub(len) } else { 0 };
             if source.readable {
                 source.queued = true;
                 self.readable.push_back(key);
@@ -284,6 +374,7 @@ impl<S: Read> Sources<S> {
             return true;
         }
         source.readable = false;
+        source.arrived = 0;
         self.spare.push(chunk);
         if !matches!(outcome, Outcome::NothingYet) {
             self.end(key, engine, reports, now);

@@ -229,18 +229,25 @@ impl<S> Users<S> {
         self.changes.extend(open.map(|(index, _)| Change::Leaves { key: UserKey::new(index), reason }));
     }
 
-    /// Has those closed that are owed nothing more, or all.
-    pub(super) fn end_flushed(&mut self, all: bool) {
+    /// Has those closed that are owed nothing more, or all. Returns how many of them are owed something, and how many bytes.
+    pub(super) fn end_flushed(&mut self, all: bool) -> (usize, usize) {
+        let mut unsent = (0, 0);
         let flushed = |connection: &Connection<S>| match &connection.role {
             Role::Login(_) => true,
             Role::User(user) => all || user.output.is_empty(),
         };
         for (index, connection) in &self.entries {
             if !connection.ended && flushed(connection) {
+                if let Role::User(user) = &connection.role
+                    && !user.output.is_empty()
+                {
+                    unsent = (unsent.0 + 1, unsent.1 + user.output.len());
+                }
                 let (key, reason) = (UserKey::new(index), DisconnectReason::Closed);
                 self.changes.push(Change::Leaves { key, reason });
             }
         }
+        unsent
     }
 }
 
@@ -259,7 +266,8 @@ impl<S> Users<S> {
 
     fn is_expected_to_log_in(&self, at: Micros, key: UserKey) -> bool {
         self.entries.get(key.index()).is_some_and(|connection| {
-            !connection.ended && matches!(&connection.role, Role::Login(login) if login.deadline == at)
+            !connection.ended
+                && matches!(&connection.role, Role::Login(login) if login.deadline == at && !login.complete)
         })
     }
 
@@ -279,6 +287,12 @@ impl<S> Users<S> {
         while let Some(at) = self.login_deadline()
             && at <= now
         {
+            let queued =
+                |key: UserKey| self.entries.get(key.index()).is_some_and(|connection| connection.queued);
+            if self.logins.front().is_some_and(|&(_, key)| queued(key)) {
+                // Perhaps its login has arrived: it has to be read first.
+                break;
+            }
             if let Some((_, key)) = self.logins.pop_front() {
                 self.leaves(key, DisconnectReason::LoginTimeout);
             }
@@ -385,6 +399,7 @@ impl<S: Read + Write> Users<S> {
             // Also what had been put off. If that fails, the user is gone anyway.
             let _ = self.write_waiting(key, context);
         }
+        self.finish_line(key, context);
         let Some(connection) = self.entries.get_mut(key.index()) else {
             return;
         };

@@ -35,6 +35,8 @@ pub(super) struct Connection {
     /// What the far end has sent, and how much of it has been read.
     inbound: Vec<u8>,
     read: usize,
+    /// Where urgent data was sent: a read stops there.
+    mark: Option<usize>,
     /// Unread bytes that there is room for.
     pub(super) inbound_limit: usize,
     pub(super) end: Option<End>,
@@ -68,6 +70,7 @@ impl Connection {
             server_finished: false,
             inbound: Vec::new(),
             read: 0,
+            mark: None,
             inbound_limit: usize::MAX,
             end: None,
             broken: false,
@@ -97,12 +100,22 @@ impl Connection {
         self.broken || self.away || self.written < self.limit
     }
 
+    /// The far end sends urgent data.
+    pub(super) fn mark(&mut self) {
+        self.mark = Some(self.inbound.len());
+    }
+
+    /// Urgent data lies unread.
+    pub(super) fn has_mark(&self) -> bool {
+        self.mark.is_some()
+    }
+
     /// The far end sends; returns how much there was room for.
     pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
         if self.end.is_some() || matches!(self.server, ServerSide::Closed { .. }) {
             return 0;
         }
-        if self.read == self.inbound.len() {
+        if self.read == self.inbound.len() && self.mark.is_none() {
             self.inbound.clear();
             self.read = 0;
         }
@@ -129,7 +142,14 @@ impl Connection {
     }
 
     pub(super) fn read(&mut self, target: &mut [u8], most: usize) -> io::Result<usize> {
-        let len = self.unread().min(target.len()).min(most);
+        let mut len = self.unread().min(target.len()).min(most);
+        if let Some(mark) = self.mark {
+            if mark > self.read {
+                len = len.min(mark - self.read);
+            } else {
+                self.mark = None;
+            }
+        }
         if len > 0 {
             target[..len].copy_from_slice(&self.inbound[self.read..][..len]);
             self.read += len;

@@ -117,6 +117,12 @@ pub trait Script {
         let _ = (world, operation);
     }
 
+    /// For how long the process is stopped between the end of a wait that has found nothing and the look at the clock: what
+    /// happens meanwhile is not told.
+    fn stall(&mut self) -> Micros {
+        0
+    }
+
     /// Whether something goes wrong with an operation of the server.
     fn fault(&mut self, operation: Operation) -> Option<Fault> {
         let _ = operation;
@@ -187,6 +193,15 @@ impl<S: Script> Net for SimNet<S> {
                 return Ok(world.now());
             }
             match script.next_at(world).into_iter().chain(deadline).min() {
+                Some(at) if Some(at) == deadline => {
+                    world.advance_to(at);
+                    let stall = script.stall();
+                    if stall > 0 {
+                        // The wait is over and has found nothing; before the clock is looked at, the process is stopped.
+                        world.advance_to(at + stall);
+                        return Ok(world.now());
+                    }
+                }
                 Some(at) => world.advance_to(at),
                 None => {
                     world.set_idle();
@@ -227,6 +242,10 @@ impl<S: Script> Net for SimNet<S> {
 
     fn finish(&mut self, socket: &mut Self::Socket) {
         self.shared.borrow_mut().world.server_finished(socket.peer());
+    }
+
+    fn unread(&mut self, socket: &mut Self::Socket) -> usize {
+        self.shared.borrow().world.unread(socket.peer())
     }
 
     fn close_listener(&mut self, port: Port) {

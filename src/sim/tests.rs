@@ -32,7 +32,7 @@ fn connected(net: &mut SimNet<Schedule>) -> (super::SimSocket<Schedule>, Peer) {
 }
 
 fn ready(readable: bool, writable: bool, hung_up: bool) -> Ready {
-    Ready::Socket { key: 7, readable, writable, hung_up }
+    Ready::Socket { key: 7, readable, writable, hung_up, urgent: false }
 }
 
 #[test]

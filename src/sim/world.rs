@@ -105,6 +105,14 @@ impl World {
         len
     }
 
+    /// Sends a byte of urgent data: it is not read with the others, and a read that comes to its place stops there.
+    pub fn send_urgent(&mut self, peer: Peer) {
+        if let Some(connection) = self.connection(peer) {
+            connection.mark();
+            self.edge(peer);
+        }
+    }
+
     /// Finishes sending; what the server sends is still received.
     pub fn finish(&mut self, peer: Peer) {
         if let Some(connection) = self.connection(peer) {
@@ -134,6 +142,13 @@ impl World {
     pub fn limit_outbound(&mut self, peer: Peer, total_bytes: u64) {
         if self.connection(peer).is_some_and(|connection| connection.set_limit(total_bytes)) {
             self.edge(peer);
+        }
+    }
+
+    /// As [`World::limit_outbound`], but nobody is told, as there is too little room yet to be told of.
+    pub fn limit_outbound_quietly(&mut self, peer: Peer, total_bytes: u64) {
+        if let Some(connection) = self.connection(peer) {
+            connection.set_limit(total_bytes);
         }
     }
 
@@ -289,6 +304,7 @@ impl World {
             readable,
             writable,
             hung_up: connection.end.is_some(),
+            urgent: connection.has_mark(),
         })
     }
 

@@ -251,6 +251,10 @@ impl<N: Net> Net for Recording<N> {
         self.net.finish(&mut socket.socket);
     }
 
+    fn unread(&mut self, socket: &mut Self::Socket) -> usize {
+        self.net.unread(&mut socket.socket)
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.net.close_listener(port);
     }

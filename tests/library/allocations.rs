@@ -314,7 +314,7 @@ impl Write for Socket {
 }
 
 fn readable(key: usize) -> Ready {
-    Ready::Socket { key, readable: true, writable: false, hung_up: false }
+    Ready::Socket { key, readable: true, writable: false, hung_up: false, urgent: false }
 }
 
 impl Net for Wire {
@@ -327,7 +327,8 @@ impl Net for Wire {
             world.now += 100;
             world.sent = (world.sent + CHUNK_BYTES).min(world.stream.len());
             ready.extend(world.source_key.map(readable));
-            let writable = |key| Ready::Socket { key, readable: false, writable: true, hung_up: false };
+            let writable =
+                |key| Ready::Socket { key, readable: false, writable: true, hung_up: false, urgent: false };
             ready.extend(world.full.drain(..).map(writable));
         }
         ready.extend(world.logging_in.drain(..).map(readable));
@@ -380,6 +381,10 @@ impl Net for Wire {
     }
 
     fn finish(&mut self, _: &mut Self::Socket) {}
+
+    fn unread(&mut self, _: &mut Self::Socket) -> usize {
+        0
+    }
 
     fn close_listener(&mut self, _port: Port) {}
 }

@@ -17,6 +17,10 @@ struct Unlucky {
     schedule: Schedule,
     accepts: (Micros, VecDeque<Errno>),
     writes: (Micros, VecDeque<Errno>),
+    /// For how long the process is stopped at the ends of waits.
+    stalls: VecDeque<Micros>,
+    /// The connection that sends rubbish whenever something is read of it.
+    rubbish: Option<usize>,
     now: Micros,
 }
 
@@ -28,6 +32,18 @@ impl Script for Unlucky {
     fn happen(&mut self, world: &mut World) {
         self.now = world.now();
         self.schedule.happen(world);
+    }
+
+    fn stall(&mut self) -> Micros {
+        self.stalls.pop_front().unwrap_or(0)
+    }
+
+    fn meanwhile(&mut self, world: &mut World, operation: Operation) {
+        if let (Operation::Read(peer, _), Some(index)) = (operation, self.rubbish)
+            && world.peers().nth(index) == Some(peer)
+        {
+            world.send(peer, b"rubbish\n");
+        }
     }
 
     fn fault(&mut self, operation: Operation) -> Option<Fault> {
@@ -160,7 +176,7 @@ fn a_slow_user_that_is_gone_does_not_hold_the_others_up_any_longer_whenever_that
 }
 
 #[test]
-fn at_the_end_everything_that_has_arrived_is_released_also_behind_holes_and_a_pause() {
+fn at_the_end_what_has_arrived_is_released_also_behind_a_pause_but_no_hole_is_given_up() {
     let config = Config {
         max_event_source_clients: 2,
         event_timeout_ms: 0,
@@ -177,18 +193,14 @@ fn at_the_end_everything_that_has_arrived_is_released_also_behind_holes_and_a_pa
     });
     script.at(MILLISECOND, |world| {
         world.send(find(world, 1), b"5|B\n10|B\n11|B\n20|B\n21|B\n30|B\n31|B\n40|B\n50|B\n");
-        // The other one is read, and has its turn, before it becomes clear that nobody else can fill the hole.
         world.finish(find(world, 2));
         world.signal();
     });
     script.at(2 * MILLISECOND, |world| world.limit_outbound(find(world, 0), u64::MAX));
     let mut run = Run::new(config, script);
     run.until(Micros::MAX);
-    let lines: Vec<String> = [1, 2, 3, 4, 5, 10, 11, 20, 21, 30, 31, 40, 50]
-        .iter()
-        .map(|number| format!("{number}|B\n"))
-        .collect();
-    assert_eq!(run.received(run.peer(0)), lines.concat());
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n3|B\n4|B\n5|B\n");
+    assert_eq!(run.server.counters().sequence_skipped, 0);
     assert_eq!(run.server.phase(), Phase::Done { forced: false });
 }
 
@@ -231,4 +243,140 @@ fn the_last_answer_of_the_admin_interface_is_finished_also_while_a_trace_is_reco
     server.turn().unwrap();
     let client = find(&net.shared().world, 0);
     assert_eq!(net.shared().world.server_end(client), ServerEnd::Closed);
+}
+
+#[test]
+fn a_hole_is_not_given_up_for_time_in_which_the_process_was_stopped() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        connect(world, Port::User, b"7\n");
+        connect(world, Port::Source, b"2|B\n");
+    });
+    // The wait for the hole is over after a second. Then the process is stopped, and meanwhile the event comes.
+    script.stalls = [SECOND].into();
+    script.at(SECOND + MILLISECOND, |world| _ = world.send(find(world, 1), b"1|B\n"));
+    let mut run = Run::new(Config::default(), script);
+    run.until(5 * SECOND);
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
+    assert_eq!(run.server.counters().sequence_skipped, 0);
+}
+
+#[test]
+fn nobody_is_late_to_log_in_because_the_process_was_stopped() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| _ = connect(world, Port::User, b"7"));
+    script.stalls = [SECOND].into();
+    script.at(10 * SECOND + MILLISECOND, |world| _ = world.send(find(world, 0), b"\n"));
+    let mut run = Run::new(Config::default(), script);
+    run.until(15 * SECOND);
+    assert_eq!(run.end_of(run.peer(0)), ServerEnd::Open);
+}
+
+#[test]
+fn with_a_timeout_of_0_rubbish_of_another_source_does_not_put_off_a_hole() {
+    let config = Config { event_timeout_ms: 0, max_event_source_clients: 2, ..Config::default() };
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        connect(world, Port::User, b"7\n");
+        connect(world, Port::Source, b"");
+        connect(world, Port::Source, b"");
+    });
+    script.at(MILLISECOND, |world| {
+        world.send(find(world, 1), b"2|B\n");
+        world.send(find(world, 2), b"rubbish\n");
+    });
+    // As soon as it has been read, there is more.
+    script.rubbish = Some(2);
+    let mut run = Run::new(config, script);
+    for _ in 0..20 {
+        run.server.turn().unwrap();
+    }
+    assert_eq!(run.received(run.peer(0)), "2|B\n");
+}
+
+#[test]
+fn what_comes_after_urgent_data_is_read() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        connect(world, Port::User, b"7\n");
+        connect(world, Port::Source, b"");
+    });
+    script.at(MILLISECOND, |world| {
+        let source = find(world, 1);
+        world.send(source, b"1|B\n");
+        world.send_urgent(source);
+        world.send(source, b"2|B\n");
+    });
+    let mut run = Run::new(Config::default(), script);
+    run.until(Micros::MAX);
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
+}
+
+#[test]
+fn sources_that_come_one_after_the_other_all_have_their_turn() {
+    for (places, stays, resets) in [(1, 0, false), (2, 1, false), (10, 0, false), (10, 0, true)] {
+        let config = Config {
+            max_event_source_clients: places,
+            reset_on_source_eof: resets,
+            max_user_clients: 1,
+            ..Config::default()
+        };
+        let mut script = Unlucky::default();
+        script.at(0, move |world| {
+            connect(world, Port::User, b"7\n");
+            (0..stays).for_each(|_| _ = connect(world, Port::Source, b""));
+        });
+        script.at(MILLISECOND, move |world| {
+            for number in 1..=100 {
+                let number = if resets { 1 } else { number };
+                let source = connect(world, Port::Source, format!("{number}|B\n").as_bytes());
+                world.close(source);
+            }
+        });
+        let mut run = Run::new(config, script);
+        run.until(Micros::MAX);
+        let counters = run.server.counters();
+        assert_eq!(counters.sources_rejected, 0, "{places} places");
+        assert_eq!(counters.events_released_total(), 100, "{places} places");
+    }
+}
+
+#[test]
+fn at_the_end_all_that_has_arrived_is_read_and_no_more() {
+    let config = Config { max_event_source_clients: 1, ..Config::default() };
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        connect(world, Port::User, b"7\n");
+    });
+    script.at(MILLISECOND, |world| {
+        let first = connect(world, Port::Source, b"1|B\n");
+        world.close(first);
+        connect(world, Port::Source, b"2|B\n");
+        world.signal();
+    });
+    // There is always more of the second source.
+    script.rubbish = Some(2);
+    let mut run = Run::new(config, script);
+    for _ in 0..20 {
+        run.server.turn().unwrap();
+    }
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
+    assert_eq!(run.server.phase(), Phase::Done { forced: false });
+}
+
+#[test]
+fn a_stream_that_is_cut_off_ends_with_a_line() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        let user = connect(world, Port::User, b"7\n");
+        world.limit_outbound(user, 6);
+        connect(world, Port::Source, b"1|B\n2|B\n3|B\n");
+    });
+    script.at(MILLISECOND, World::signal);
+    // There is room again, and nobody is told of it.
+    script.at(5 * SECOND, |world| world.limit_outbound_quietly(find(world, 0), 11));
+    let mut run = Run::new(Config::default(), script);
+    run.until(Micros::MAX);
+    assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
+    assert_eq!(run.server.phase(), Phase::Done { forced: false });
 }

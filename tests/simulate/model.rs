@@ -188,9 +188,7 @@ impl Model {
 
     /// A source is closed. Says whether it had lines that could have been taken.
     fn close_source(&mut self, peer: usize) -> bool {
-        let fits = self.ring.close(peer, self.now);
-        self.reset_due |= self.config.reset_on_source_eof && self.ring.open().next().is_none();
-        fits
+        self.ring.close(peer, self.now)
     }
 
     fn accepting_again(&mut self, port: Port, coverage: &mut Coverage) {
@@ -229,7 +227,7 @@ impl Model {
         }
         self.ring.take(None, self.now, &mut self.people)?;
         match outcome {
-            Ok(bytes) if bytes.is_empty() => self.ring.end(peer),
+            Ok(bytes) if bytes.is_empty() => self.source_ends(peer),
             Ok(bytes) => {
                 if bytes.len() == READ_BYTES {
                     coverage.count("sources: budget used up");
@@ -237,9 +235,15 @@ impl Model {
                 self.ring.read(peer, bytes, arrivals.sources.get(&peer).map_or(&[], Vec::as_slice))?;
             }
             Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => self.ring.end(peer),
+            Err(_) => self.source_ends(peer),
         }
         Ok(())
+    }
+
+    /// A source has been read to its end. With the last one its run is over.
+    fn source_ends(&mut self, peer: usize) {
+        self.ring.end(peer);
+        self.reset_due |= self.config.reset_on_source_eof && self.ring.live().next().is_none();
     }
 
     /// Sources are read again after a pause: nobody may be above half of its buffer.
@@ -284,6 +288,11 @@ impl Model {
             return Ok(());
         };
         let (port, _) = self.fresh.swap_remove(at);
+        if port == Port::Source && report.phase != Phase::Running {
+            // It waited for one that had hung up, and either the time is over or it is one too many.
+            self.rejected[0] = self.rejected[0].max(report.counters.sources_rejected);
+            return Ok(());
+        }
         let (connected, most) = if port == Port::Source {
             coverage.count("connections: source too many");
             (self.ring.open().count(), self.config.max_event_source_clients)
@@ -303,14 +312,9 @@ impl Model {
 
     /// Finds out what the server has given up and released, and checks the turn for each possibility.
     fn decide(self, report: &Report, coverage: &mut Coverage) -> Result<Vec<Model>, String> {
-        let all_read = !self.ring.has_lines()
-            && !report
-                .unread
-                .iter()
-                .any(|&peer| self.ring.sources.contains_key(&peer) && !self.ring.holds(peer));
         let mut models = Vec::new();
         let mut wrong = None;
-        let mut options = self.ring.options(self.now, all_read);
+        let mut options = self.ring.options(self.now);
         if self.reset_due
             && let Some(highest) = self.ring.highest().filter(|&highest| highest > self.ring.skip_before)
         {
@@ -363,7 +367,7 @@ impl Model {
                     report.cursor,
                     report.waiting,
                     self.ring
-                        .options(self.now, all_read)
+                        .options(self.now)
                         .iter()
                         .map(|&(skip_before, _)| {
                             let reach = self.ring.reach(skip_before);
@@ -392,7 +396,10 @@ impl Model {
     fn settle(&mut self, report: &Report, coverage: &mut Coverage) -> Result<(), String> {
         let now = self.now;
         for peer in std::mem::take(&mut self.closing) {
-            if self.close_source(peer) && !matches!(report.phase, Phase::Done { .. }) {
+            // Half of the time is kept for flushing.
+            let half = self.config.shutdown_timeout_ms * MILLISECOND / 2;
+            let is_time_up = self.shutdown_at.map_or(half == 0, |at| now.now + half >= at);
+            if self.close_source(peer) && !is_time_up && !matches!(report.phase, Phase::Done { .. }) {
                 return Err(format!("source {peer} was closed before everything was taken that fits"));
             }
         }
@@ -554,6 +561,11 @@ impl Model {
     /// Sources that are connected, and how many connections on the user port.
     pub(crate) fn connected(&self) -> (impl Iterator<Item = usize>, usize) {
         (self.ring.open(), self.people.clients.len())
+    }
+
+    /// Whether some source is held back by a ring whose holes are never given up.
+    pub(crate) fn waits_for_ever(&self) -> bool {
+        self.config.event_timeout_ms < 0 && self.ring.open().any(|peer| self.ring.holds(peer))
     }
 
     /// Whether the ring holds a source back.

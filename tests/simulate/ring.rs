@@ -340,7 +340,7 @@ impl Ring {
     }
 
     /// Sources that have not been read to their ends. The others are closed at the end of the turn.
-    fn live(&self) -> impl Iterator<Item = &Source> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Source> {
         self.sources.values().filter(|source| !source.over)
     }
 
@@ -361,11 +361,11 @@ impl Ring {
     }
 
     /// Numbers below which holes may be given up by now, and why: first, below which they have been already.
-    pub(crate) fn options(&self, now: Moment, all_read: bool) -> Vec<(u128, &'static str)> {
+    pub(crate) fn options(&self, now: Moment) -> Vec<(u128, &'static str)> {
         let mut options = vec![(self.skip_before, "")];
         let due = self.due(now).filter(|&due| due > self.skip_before && due >= self.cursor);
         if let Some(due) = due
-            && (self.timeout != Some(0) || all_read)
+            && (self.timeout != Some(0) || !self.has_lines())
         {
             options.push((
                 due,

@@ -13,7 +13,10 @@ use fortnight::{
     config::Config,
     counters::{Counters, DisconnectReason},
     engine::event::Reject,
-    server::{Phase, Server, net::Net},
+    server::{
+        Phase, Server,
+        net::{Net, Port},
+    },
     sim::{Peer, Script, ServerEnd, Shared, SimNet},
     time::{Micros, SECOND},
     trace::{Recorder, Recording},
@@ -247,7 +250,7 @@ fn check_limits(model: &Model, net: &SimNet<Chaos>, config: &Config) -> Result<(
 /// Everybody who reads has everything, everybody who has gone is gone, and nobody waits to be accepted.
 fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Result<(), String> {
     let shared = net.shared();
-    for (peer, _, over, slow) in shared.script.ends() {
+    for (peer, port, over, slow) in shared.script.ends() {
         let found = open.iter().find(|&&(other, _)| other == peer);
         let end = shared
             .world
@@ -255,6 +258,8 @@ fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Re
             .find(|other| other.index() == peer)
             .map(|peer| shared.world.server_end(peer));
         match found {
+            // Where a ring is full for ever, sources that have hung up keep their places.
+            None if port == Port::Source && model.waits_for_ever() => {}
             None if end == Some(ServerEnd::Open) => {
                 return Err(format!("connection {peer} was never accepted"));
             }

@@ -173,10 +173,12 @@ impl Model {
         let client = self.people.clients.get_mut(&peer).expect("it has been looked up");
         let level = client.owed.len();
         let (half, most) = (self.config.user_buffer_bytes / 2, self.config.user_buffer_bytes);
-        if level <= half {
-            client.above_half_since = None;
-        } else {
+        // What is closed may have been sent the rest of a line before.
+        let rest = if client.closed { self.config.max_event_bytes } else { 0 };
+        if level + rest > half {
             client.above_half_since.get_or_insert(now);
+        } else {
+            client.above_half_since = None;
         }
         if level <= most {
             client.behind_since = None;
@@ -203,7 +205,7 @@ impl Model {
             coverage.count("deadline: login");
         }
         match self.config.slow_user_policy {
-            SlowUserPolicy::Disconnect if level > most => {
+            SlowUserPolicy::Disconnect if level + self.config.max_event_bytes > most => {
                 client.cause(DisconnectReason::Slow);
                 coverage.count("users: cut off by policy");
             }
