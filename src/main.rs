@@ -4,7 +4,7 @@
 mod top;
 
 use fortnight::{
-    cli::{self, Invocation, replay, trace},
+    cli::{self, Invocation, journal, replay, trace},
     config::Config,
     disk::RealDisk,
     health, logging,
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "top")]
         Ok(Invocation::Top(admin)) => top::run(&admin),
         Ok(Invocation::Replay(options)) => replay::run(&options).into(),
+        Ok(Invocation::Journal(options)) => journal::run(&options).into(),
         Ok(Invocation::Trace(options)) => trace::run(&options).into(),
         Err(exit) => exit.report(),
     }

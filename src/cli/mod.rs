@@ -18,6 +18,7 @@
 
 mod admin;
 mod exit;
+pub mod journal;
 mod output;
 mod refusal;
 pub mod replay;
@@ -33,6 +34,7 @@ use clap::{Command, error::ErrorKind};
 
 use crate::{config::Config, http_client::AdminUrl};
 pub use exit::Exit;
+use journal::Journal;
 use replay::Replay;
 use trace::Trace;
 
@@ -48,6 +50,8 @@ pub enum Invocation {
     Top(AdminUrl),
     /// Replay traces: `fortnight replay`.
     Replay(Replay),
+    /// Look into a journal, copy it, and mend it: `fortnight journal`.
+    Journal(Journal),
     /// Look into a trace: `fortnight trace`.
     Trace(Trace),
 }
@@ -90,6 +94,7 @@ fn subcommands() -> Vec<Command> {
         health,
         #[cfg(feature = "top")]
         top,
+        journal::command(),
         replay::command(),
         trace::command(),
     ]
@@ -136,6 +141,7 @@ where
         #[cfg(feature = "top")]
         Some((TOP, top)) => admin::url(top, variable).map(Invocation::Top),
         Some((replay::NAME, replay)) => Replay::from_matches(replay).map(Invocation::Replay),
+        Some((journal::NAME, matches)) => Journal::from_matches(matches).map(Invocation::Journal),
         Some((trace::NAME, trace)) => Trace::from_matches(trace).map(Invocation::Trace),
         _ => serve::resolve(&matches, variable).map(|config| Invocation::Serve(Box::new(config))),
     }

@@ -64,6 +64,7 @@ mod segment;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 mod waiting;
 mod walk;
 

@@ -97,3 +97,79 @@ fn copy_files(from: &Path, to: &Path) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
+
+fn tool(folder: &Folder, verb: &str, more: &[&str]) -> (i32, String, String) {
+    let output = process::Command::new(env!("CARGO_BIN_EXE_fortnight"))
+        .args(["journal", verb, &folder.show()])
+        .args(more)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_journal_can_be_checked_dumped_copied_and_forked_beside_its_server() {
+    let folder = Folder::new("tools");
+    let server = server!(journalDirectory = folder.show(), eventTimeoutMs = 0);
+    let mut user = server.user(1);
+    let mut source = server.source();
+    source.send("1|B\n2|F|3|1\n3|U|3|1\n007|B\r\n");
+    user.expect("1|B\n2|F|3|1\n007|B\r\n");
+    let (status, text, _) = tool(&folder, "check", &[]);
+    assert_eq!(status, 0);
+    assert!(text.contains("events 1-3\ngap 4-6\nevents 7-7\ncursor 8\n"), "{text}");
+    assert_eq!(tool(&folder, "dump", &[]).1, "1|B\n2|F|3|1\n3|U|3|1\n007|B\r\n");
+    assert_eq!(tool(&folder, "dump", &["--from", "3", "--to", "7"]).1, "3|U|3|1\n007|B\r\n");
+    let copy = Folder::new("tools-copy");
+    assert_eq!(tool(&folder, "copy", &[&copy.show()]).0, 0);
+    assert_eq!(tool(&copy, "dump", &[]).1, tool(&folder, "dump", &[]).1);
+    assert_eq!(tool(&folder, "fork", &[]).0, 1, "a server is using it");
+    let second = server!(journalDirectory = copy.show());
+    let mut user = second.user(1);
+    second.source().send("8|B\n");
+    user.expect("8|B\n");
+}
+
+#[test]
+fn a_copied_folder_can_be_forked_and_numbers_can_be_skipped() {
+    let folder = Folder::new("skip");
+    let mut first = server!(journalDirectory = folder.show(), eventTimeoutMs = -1);
+    let mut user = first.user(1);
+    first.source().send("1|B\n3|B\n6|B\n");
+    user.expect("1|B\n");
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_status(), 0);
+    let copy = Folder::new("skip-copy");
+    copy_files(&folder.0, &copy.0);
+    assert_eq!(tool(&copy, "fork", &[]).0, 0);
+    assert_eq!(tool(&copy, "skip", &["--to", "5"]).0, 0);
+    assert_eq!(tool(&copy, "dump", &[]).1, "1|B\n", "without --yes nothing is done");
+    assert_eq!(tool(&copy, "skip", &["--to", "5", "--yes"]).0, 0);
+    assert_eq!(tool(&copy, "dump", &[]).1, "1|B\n3|B\n");
+    let second = server!(journalDirectory = copy.show(), eventTimeoutMs = -1);
+    let mut user = second.user(1);
+    second.source().send("5|B\n");
+    user.expect("5|B\n6|B\n");
+}
+
+#[test]
+fn damage_is_named_by_check_and_refused_by_the_server() {
+    let folder = Folder::new("damage");
+    let mut first = server!(journalDirectory = folder.show());
+    let mut user = first.user(1);
+    first.source().send("1|B\n");
+    user.expect("1|B\n");
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_status(), 0);
+    let segment = folder.0.join("00000000000000000001.fnj");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[88 + 80] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (status, _, sentence) = tool(&folder, "check", &[]);
+    assert_eq!(status, 1);
+    assert!(sentence.contains("00000000000000000001.fnj, offset 88"), "{sentence}");
+    let finished = launch!(journalDirectory = folder.show()).run();
+    assert_eq!(finished.status, 1);
+    assert!(finished.stderr.contains("offset 88"), "{}", finished.stderr);
+}

@@ -1,0 +1,289 @@
+//! What can be done with the journal of a folder without serving it (docs/SPEC.md section 8).
+
+#![forbid(unsafe_code)]
+
+use super::{
+    JournalError, Opening, Step, Waiting,
+    block::{BLOCK_HEADER, Kind},
+    catalog::Catalog,
+    meta::{META, Meta},
+    open,
+    recover::{self, Report},
+    walk::{WalkEnd, walk},
+};
+use crate::{disk::Disk, epoch::Epoch};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+/// Ranges of numbers that are printed.
+const RANGES_MAX: usize = 1000;
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Adjacent numbers.
+#[derive(Debug, Default)]
+struct Ranges {
+    ranges: Vec<(u64, u64)>,
+    left_out: u64,
+}
+
+impl Ranges {
+    fn push(&mut self, number: u64) {
+        if let Some((_, last)) = self.ranges.last_mut()
+            && last.checked_add(1) == Some(number)
+        {
+            *last = number;
+        } else if self.ranges.len() < RANGES_MAX {
+            self.ranges.push((number, number));
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
+/// The number that a released line begins with.
+fn number_of(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|&byte| byte == b'|').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn load(disk: &mut dyn Disk) -> Result<(Meta, Catalog), JournalError> {
+    let meta = Meta::load(disk)?
+        .ok_or_else(|| JournalError::new(format!("there is no journal ({META} is missing)")))?;
+    let mut catalog = Catalog::list(disk)?;
+    catalog.has_origin = recover::is_origin(disk, &meta, &catalog)?;
+    Ok((meta, catalog))
+}
+
+/// Verifies every byte, and says what there is.
+///
+/// # Errors
+///
+/// The place of the damage.
+pub fn check(disk: &mut dyn Disk) -> Result<String, JournalError> {
+    let (meta, mut catalog) = load(disk)?;
+    let mut text = format!("epoch {}\n", meta.epoch);
+    for ancestor in &meta.ancestors {
+        let _ = writeln!(text, "forked from epoch {} at {}", ancestor.epoch, ancestor.cursor);
+    }
+    let mut mark = 0;
+    for info in &catalog.snapshots {
+        let trailer = recover::verify(disk, &meta, *info)?;
+        mark = mark.max(trailer.position);
+        let _ =
+            writeln!(text, "snapshot {}: {} edges, exact from {} on", info.name(), trailer.edges, trailer.to);
+    }
+    let mut ranges = Ranges::default();
+    let mut waiting = 0;
+    let segments = catalog.segments.make_contiguous();
+    let end = walk(disk, meta.id, segments, 0, mark, &mut |header, payload, _| {
+        match header.kind {
+            Kind::Events => {
+                waiting = 0;
+                let lines = payload.split_inclusive(|&byte| byte == b'\n');
+                lines.filter_map(number_of).for_each(|number| ranges.push(number));
+            }
+            Kind::WaitingFirst => waiting = header.events,
+            Kind::Waiting => waiting += header.events,
+            Kind::Mark => {}
+        }
+        Ok(())
+    })?;
+    if end.is_damaged() {
+        return Err(recover::damage(&catalog, &end));
+    }
+    describe(&mut text, &catalog, &end, &ranges, waiting);
+    Ok(text)
+}
+
+fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges, waiting: u32) {
+    let _ = writeln!(text, "{} segments, {} bytes", catalog.segments.len(), catalog.bytes());
+    let mut expected = catalog.segments.front().map(|segment| segment.first);
+    for &(first, last) in &ranges.ranges {
+        if let Some(gap) = expected.filter(|&gap| gap < u128::from(first)) {
+            let _ = writeln!(text, "gap {gap}-{}", first - 1);
+        }
+        let _ = writeln!(text, "events {first}-{last}");
+        expected = Some(u128::from(last) + 1);
+    }
+    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    if ranges.left_out > 0 {
+        let _ = writeln!(text, "and {} events in more ranges", ranges.left_out);
+    } else if let Some(gap) = expected.filter(|&gap| gap < cursor) {
+        let _ = writeln!(text, "gap {gap}-{}", cursor - 1);
+    }
+    let _ = writeln!(text, "cursor {cursor}");
+    if waiting > 0 {
+        let _ = writeln!(text, "{waiting} events wait for missing ones");
+    }
+    if let Some(bad) = &end.bad {
+        let name = catalog.segments[bad.segment].name();
+        let bytes: u64 = catalog.segments.iter().skip(bad.segment).map(|segment| segment.len).sum();
+        let _ = writeln!(text, "torn tail of {} bytes: {name}, offset {}", bytes - bad.offset, bad.offset);
+    }
+}
+
+/// Writes the events of these numbers, both included, as they were released.
+///
+/// # Errors
+///
+/// The place of damage, or that `out` cannot be written.
+pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Result<(), JournalError> {
+    let (meta, mut catalog) = load(disk)?;
+    let start = catalog.segment_of(u128::from(from)).unwrap_or(0);
+    let segments = catalog.segments.make_contiguous();
+    let mut written = Ok(());
+    let end = walk(disk, meta.id, segments, start, 0, &mut |header, payload, _| {
+        if header.kind == Kind::Events && header.to > u128::from(from) && header.from <= u128::from(to) {
+            for line in payload.split_inclusive(|&byte| byte == b'\n') {
+                if number_of(line).is_some_and(|number| (from..=to).contains(&number)) && written.is_ok() {
+                    written = out.write_all(line);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    match written.and_then(|()| out.flush()) {
+        // Whoever reads it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) => return Err(JournalError::io("cannot write to", "standard output", &error)),
+        Ok(()) => {}
+    }
+    if end.is_damaged() { Err(recover::damage(&catalog, &end)) } else { Ok(()) }
+}
+
+fn draw(disk: &mut dyn Disk) -> Result<Epoch, JournalError> {
+    disk.random().map(Epoch::new).map_err(|error| JournalError::io("cannot draw", "an epoch", &error))
+}
+
+/// Begins a new epoch at the cursor. Returns it and the cursor.
+///
+/// # Errors
+///
+/// If the journal is damaged, or cannot be written.
+pub fn fork(disk: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
+    let (mut meta, mut catalog) = load(disk)?;
+    let end = recover::recover(disk, &meta, &mut catalog, &mut |_| Ok(()), &mut Report::default())?;
+    if end.is_damaged() {
+        return Err(recover::damage(&catalog, &end));
+    }
+    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    meta.fork(draw(disk)?, cursor);
+    meta.lock =
+        disk.identity().map_err(|error| JournalError::io("cannot look at", "journal.lock", &error))?;
+    meta.store(disk)?;
+    Ok((meta.epoch, cursor))
+}
+
+/// Copies a journal, which a server may be writing to, into an empty folder, and forks the copy. Returns its epoch and cursor.
+///
+/// # Errors
+///
+/// If the journal is damaged, or a file cannot be read or written.
+pub fn copy(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
+    if Meta::load(to)?.is_some() {
+        return Err(JournalError::new("there is a journal already where the copy should go".to_owned()));
+    }
+    let (mut meta, mut catalog) = load(from)?;
+    let mut mark = 0;
+    for info in &catalog.snapshots {
+        mark = mark.max(recover::verify(from, &meta, *info)?.position);
+    }
+    let segments = catalog.segments.make_contiguous();
+    let end = walk(from, meta.id, segments, 0, mark, &mut |_, _, _| Ok(()))?;
+    if end.is_damaged() {
+        return Err(recover::damage(&catalog, &end));
+    }
+    if let Some(bad) = &end.bad {
+        catalog.segments.truncate(bad.segment + usize::from(bad.offset > 0));
+        if bad.offset > 0
+            && let Some(segment) = catalog.segments.back_mut()
+        {
+            segment.len = bad.offset;
+        }
+    }
+    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    catalog.snapshots.retain(|info| info.to <= cursor);
+    let snapshots = catalog.snapshots.iter().map(|info| (info.name(), info.len));
+    for (name, len) in catalog.segments.iter().map(|segment| (segment.name(), segment.len)).chain(snapshots) {
+        copy_file(from, to, &name, len).map_err(|error| JournalError::io("cannot copy", &name, &error))?;
+    }
+    meta.fork(draw(to)?, cursor);
+    meta.lock = to.identity().map_err(|error| JournalError::io("cannot look at", "journal.lock", &error))?;
+    meta.store(to)?;
+    Ok((meta.epoch, cursor))
+}
+
+fn copy_file(from: &mut dyn Disk, to: &mut dyn Disk, name: &str, len: u64) -> io::Result<()> {
+    let source = from.open(name)?;
+    let target = to.create(name)?;
+    let mut bytes = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < len {
+        let wanted = (len - at).min(COPY_BYTES as u64) as usize;
+        let read = from.read_at(source, at, &mut bytes[..wanted])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_at(target, at, &bytes[..read])?;
+        at += read as u64;
+    }
+    let synced = to.sync_at_once(target);
+    from.close(source);
+    to.close(target);
+    synced
+}
+
+/// What giving up numbers does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The cursor before.
+    pub from: u128,
+    /// Numbers that are given up.
+    pub numbers: u128,
+    /// Events below the number that waited, and are released.
+    pub released: usize,
+}
+
+/// Gives up all numbers below `to` that have not come. Events that wait below it are released. `opening`: how to open it.
+///
+/// # Errors
+///
+/// If the journal is damaged, a copy, or cannot be written.
+pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped, JournalError> {
+    let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut later = Waiting::default();
+    let recovered = open(disk, opening, &mut |step| {
+        if let Step::Waiting(number, line) = step {
+            waiting.entry(number_of(line).unwrap_or(number)).or_insert_with(|| line.to_vec());
+        }
+        Ok(())
+    })?;
+    let mut log = recovered.log;
+    let from = log.appended_cursor();
+    let mut block = vec![0; BLOCK_HEADER];
+    let (mut released, mut used) = (0, 0);
+    for (&number, line) in waiting.range(u64::try_from(from).unwrap_or(u64::MAX)..) {
+        if u128::from(number) >= to {
+            later.push(number, line);
+        } else {
+            block.extend_from_slice(line);
+            used += 1;
+            released += usize::from(!line.is_empty());
+        }
+    }
+    let numbers = to.saturating_sub(from).saturating_sub(used);
+    if to > from {
+        log.append(block, (from, to), released as u64, opening.now)?;
+        log.end(later);
+        log.proceed(opening.now)?;
+        if !log.has_ended() {
+            let reason = log.stalled().unwrap_or("the disk did not finish").to_owned();
+            return Err(JournalError::new(reason));
+        }
+    }
+    Ok(Skipped { from, numbers, released })
+}
