@@ -2,6 +2,7 @@
 
 mod allocations;
 pub mod corpus;
+mod edge;
 mod habits;
 mod property;
 mod rotation;
