@@ -121,6 +121,11 @@ impl Journal {
         &self.log
     }
 
+    /// The journal itself, to be read.
+    pub(super) fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
     /// What operators are shown.
     pub(super) fn numbers(&self, now: Micros) -> JournalNumbers {
         let stalled_for = self.closed_since.filter(|_| self.is_stalled()).map(|since| now - since);

@@ -1,8 +1,8 @@
 //! Connections on the stream port: who is handed the whole released stream (`docs/SPEC.md` section 11).
 //!
 //! A client asks for a place with one line and is sent every released line from there on, or the follow graph first. What
-//! it is sent waits in an output buffer like a user's. It holds up nobody: one that is more than `userBufferBytes` behind is cut
-//! off.
+//! it is sent waits in an output buffer like a user's. It holds up nobody: one that is more than `userBufferBytes` behind is
+//! served from the journal from there on, until it has caught up; without a journal it is cut off.
 //!
 //! Once a turn [`StreamClients::hand_out`] is given what has been released and may be handed out, and
 //! [`StreamClients::serve`] does the rest, at a moment at which nothing has been released beyond that. So the cursor is the
@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     engine::Engine,
     epoch::Epoch,
+    journal::{Block, Log, Read as Step, Reader},
     stream::{
         MARK_EVERY, first_line_from,
         graph::{GraphCopy, GraphLines},
@@ -41,6 +42,8 @@ const SCRATCH_BYTES: usize = 4096;
 const READS_PER_TURN: usize = 16;
 /// Steps of the walk over the follow graph in one turn: some tenths of a millisecond.
 const WALK_STEPS: usize = 16 << 10;
+/// Blocks of the journal that a client is sent in one turn.
+const BLOCKS_PER_TURN: usize = 4;
 /// Bytes of graph lines that are made at once.
 const GRAPH_BYTES: usize = 64 << 10;
 
@@ -51,6 +54,10 @@ pub(super) struct StreamClients<S> {
     places: usize,
     request_timeout: Micros,
     buffer_bytes: usize,
+    /// There is a journal: whoever is behind is served from it.
+    has_journal: bool,
+    /// What was read of the journal last.
+    block: Block,
     readable: VecDeque<StreamKey>,
     writable: VecDeque<StreamKey>,
     /// The copy of the follow graph that is being taken.
@@ -72,6 +79,8 @@ struct Client<S> {
     line_end: &'static str,
     /// Events below this number are not for it.
     next: u128,
+    /// Where it is in the journal.
+    reader: Option<Reader>,
     /// The follow graph, and what follows on it, before everything else.
     graph: Option<GraphLines>,
     graph_text: Output,
@@ -95,6 +104,8 @@ enum Stage {
     AwaitsGraph,
     /// It is sent everything from its place on.
     Following,
+    /// It is served from the journal until it has caught up.
+    CatchingUp,
     /// It has been told that it cannot be served.
     Refused,
 }
@@ -117,6 +128,8 @@ impl<S: Read + Write> StreamClients<S> {
             places: config.max_stream_clients as usize,
             request_timeout: config.login_timeout_ms * MILLISECOND,
             buffer_bytes: config.user_buffer_bytes,
+            has_journal: config.journal_directory.is_some(),
+            block: Block::default(),
             readable: VecDeque::new(),
             writable: VecDeque::new(),
             copy: None,
@@ -140,6 +153,7 @@ impl<S: Read + Write> StreamClients<S> {
             || !self.writable.is_empty()
             || !self.ended.is_empty()
             || self.copy.is_some()
+            || self.entries.iter().any(|(_, client)| client.stage == Stage::CatchingUp && client.is_flushed())
     }
 
     /// When there is something to do if nothing becomes ready.
@@ -182,6 +196,7 @@ impl<S: Read + Write> StreamClients<S> {
             epoch: Epoch::new(0),
             line_end: "\n",
             next: 0,
+            reader: None,
             graph: None,
             graph_text: Output::default(),
             output: Output::default(),
@@ -208,6 +223,8 @@ impl<S: Read + Write> StreamClients<S> {
             let outcome = client.send(&lines[from..], &mut self.pool).and_then(|()| client.watch(key, net));
             if outcome.is_err() {
                 self.ended.push((key, "left"));
+            } else if client.output.len() > self.buffer_bytes && self.has_journal {
+                client.stage = Stage::CatchingUp;
             } else if client.output.len() > self.buffer_bytes {
                 self.ended.push((key, "slow"));
             }
@@ -216,13 +233,22 @@ impl<S: Read + Write> StreamClients<S> {
 
     /// Reads requests, answers them, sends marks and what waits, and closes what has come to its end. Everything that was
     /// released has been handed out.
-    pub(super) fn serve<N: Net<Socket = S>>(&mut self, engine: &mut Engine, net: &mut N, now: Now) {
+    pub(super) fn serve<N: Net<Socket = S>>(
+        &mut self,
+        engine: &mut Engine,
+        net: &mut N,
+        mut log: Option<&mut Log>,
+        now: Now,
+    ) {
         for _ in 0..self.readable.len() {
             if let Some(key) = self.readable.pop_front() {
                 self.read(key);
             }
         }
-        self.answer(engine, now);
+        self.answer(engine, log.as_deref(), now);
+        if let Some(log) = &mut log {
+            self.catch_up(log, net, engine.cursor());
+        }
         self.copy_graph(engine, now);
         self.meet_deadlines(engine.cursor(), now);
         for _ in 0..self.writable.len() {
@@ -230,7 +256,7 @@ impl<S: Read + Write> StreamClients<S> {
                 self.flush(key, net);
             }
         }
-        self.reap();
+        self.reap(log);
     }
 
     /// Has every client closed that is owed nothing more, or all.
@@ -271,9 +297,11 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Answers requests. Those for the graph wait for a copy of it.
-    fn answer(&mut self, engine: &mut Engine, now: Now) {
+    fn answer(&mut self, engine: &mut Engine, log: Option<&Log>, now: Now) {
         let Some(epoch) = now.epoch else { return };
         let cursor = engine.cursor();
+        // The lowest number that is kept.
+        let first = log.map_or(cursor, Log::first);
         let mut wants_graph = false;
         for (index, client) in &mut self.entries {
             let Stage::Asked(request) = &client.stage else { continue };
@@ -284,14 +312,15 @@ impl<S: Read + Write> StreamClients<S> {
                     wants_graph = true;
                     continue;
                 }
-                Request::Now | Request::Oldest => cursor,
-                Request::From(_, other) if other != epoch => {
+                Request::Now => cursor,
+                Request::Oldest => first,
+                Request::From(next, other) if !log.map_or(other == epoch, |log| log.shares(other, next)) => {
                     client.refuse(epoch, cursor, "epoch", &mut self.pool);
                     self.ended.push((StreamKey::new(index), "epoch"));
                     continue;
                 }
-                Request::From(next, _) if next.max(now.first_sequence) < cursor => {
-                    client.refuse(epoch, cursor, "gone", &mut self.pool);
+                Request::From(next, _) if next.max(now.first_sequence) < first => {
+                    client.refuse(epoch, first, "gone", &mut self.pool);
                     self.ended.push((StreamKey::new(index), "gone"));
                     continue;
                 }
@@ -299,6 +328,9 @@ impl<S: Read + Write> StreamClients<S> {
             };
             log::info!(peer:% = client.peer, next; "a stream client follows");
             client.begin(epoch, next, now.time, &mut self.pool);
+            if next < cursor {
+                client.stage = Stage::CatchingUp;
+            }
             if !std::mem::replace(&mut client.is_writable, true) {
                 self.writable.push_back(StreamKey::new(index));
             }
@@ -306,6 +338,44 @@ impl<S: Read + Write> StreamClients<S> {
         if wants_graph {
             self.copy = Some(GraphCopy::default());
             engine.begin_snapshot();
+        }
+    }
+
+    /// Sends those who are behind more of the journal, which has everything below the cursor.
+    fn catch_up<N: Net<Socket = S>>(&mut self, log: &mut Log, net: &mut N, cursor: u128) {
+        for (index, client) in &mut self.entries {
+            for _ in 0..BLOCKS_PER_TURN {
+                if client.stage != Stage::CatchingUp || !client.is_flushed() {
+                    break;
+                }
+                let key = StreamKey::new(index);
+                let reader = client.reader.get_or_insert_with(|| log.reader(client.next));
+                match reader.next(log, &mut self.block) {
+                    Ok(Step::Later) => break,
+                    Ok(Step::Block) => {
+                        let lines = self.block.lines();
+                        let from = first_line_from(lines, client.next);
+                        client.next = client.next.max(self.block.to);
+                        let sent = client.send(&lines[from..], &mut self.pool);
+                        if sent.and_then(|()| client.watch(key, net)).is_err() {
+                            self.ended.push((key, "left"));
+                            break;
+                        }
+                    }
+                    Ok(Step::End) => {
+                        client.next = client.next.max(cursor);
+                        client.stage = Stage::Following;
+                        if let Some(reader) = client.reader.take() {
+                            reader.close(log);
+                        }
+                    }
+                    Err(error) => {
+                        log::warn!(peer:% = client.peer, error:%; "a stream client cannot be served from the journal");
+                        self.ended.push((key, "gone"));
+                        break;
+                    }
+                }
+            }
         }
     }
 
@@ -368,17 +438,20 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Closes the connections that have come to their ends, and says why if the socket takes it.
-    fn reap(&mut self) {
+    fn reap(&mut self, mut log: Option<&mut Log>) {
         for (key, reason) in std::mem::take(&mut self.ended) {
             let Some(client) = self.entries.get_mut(key.index()) else { continue };
             let next = client.next;
-            if client.stage == Stage::Following && reason != "left" {
+            if matches!(client.stage, Stage::Following | Stage::CatchingUp) && reason != "left" {
                 let epoch = client.epoch;
                 client.say(format_args!("-|{epoch}|{next}|{reason}"), &mut self.pool);
             }
             // If that fails, the client is gone anyway.
             let _ = client.drain(&mut self.pool);
             let mut client = self.entries.remove(key.index());
+            if let (Some(reader), Some(log)) = (client.reader.take(), &mut log) {
+                reader.close(log);
+            }
             log::info!(peer:% = client.peer, reason, next; "a stream client has gone");
             client.output.clear(&mut self.pool);
             client.graph_text.clear(&mut self.pool);

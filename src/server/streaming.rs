@@ -5,6 +5,7 @@
 
 use super::{
     Phase, Server,
+    journal::Journal,
     net::{Net, Port},
     stream_clients::Now,
     upstream::{Applied, READS_PER_TURN, Upstream},
@@ -52,7 +53,8 @@ impl<N: Net> Server<N> {
             durable: self.acknowledgeable(),
             first_sequence: u128::from(self.config.first_sequence),
         };
-        self.stream_clients.serve(&mut self.engine, &mut self.net, now);
+        let log = self.journal.as_mut().map(Journal::log_mut);
+        self.stream_clients.serve(&mut self.engine, &mut self.net, log, now);
         Ok(())
     }
 

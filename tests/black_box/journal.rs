@@ -9,16 +9,16 @@ use std::{
 use support::{Signal, launch, server};
 
 /// A folder that goes with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("fortnight-journal-{name}-{}", process::id()));
         let _ = fs::remove_dir_all(&path);
         Self(path)
     }
 
-    fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         self.0.display().to_string()
     }
 }

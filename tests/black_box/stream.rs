@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::journal::Folder;
 use support::stream::{each, long_broadcasts};
 use support::{Server, Signal, User, launch, private_address, server};
 
@@ -251,4 +252,57 @@ fn options_that_do_not_go_together_are_refused() {
 /// A port that nobody listens on.
 fn free_port(address: std::net::Ipv4Addr) -> u16 {
     std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn with_a_journal_clients_are_served_from_where_they_want() {
+    let folder = Folder::new("stream-clients");
+    let server = server!(streamPort = 0, journalDirectory = folder.show(), userBufferBytes = 100_000);
+    let stream = String::from_utf8(long_broadcasts(1..=20_000, 1000)).unwrap();
+    let (mut user, mut slow) = (server.user(1), server.narrow_stream_client("*|now"));
+    let epoch = place(&slow.read_through("\n")).0;
+    let writer = server.source().send_in_background(stream.clone().into_bytes());
+    user.expect(&stream);
+    writer.join().unwrap().unwrap();
+    // It has been far behind, and nothing is missing.
+    expect_events(&mut slow, &stream);
+    let (mut all, _, next) = follow_all(&server, "*|oldest");
+    assert_eq!(next, 1);
+    expect_events(&mut all, &stream);
+    let (mut end, _, next) = follow_all(&server, &format!("*|20000|{epoch}"));
+    assert_eq!(next, 20_000);
+    expect_events(&mut end, &stream[19_999 * 1000..]);
+}
+
+#[test]
+fn an_edge_goes_on_where_it_was_when_its_server_comes_back_with_its_journal() {
+    let folder = Folder::new("stream-edge");
+    let address = private_address();
+    let port = free_port(address);
+    let start = || {
+        let launch = launch!(streamPort = port, streamBindAddress = address, restartGraceMs = 0);
+        launch.set("journalDirectory", &folder.show()).start()
+    };
+    let mut server = start();
+    let edge = edge_at(SocketAddr::from((address, port)));
+    edge.wait_for_log("has been reached");
+    let [mut user, mut other] = users(&edge, [7, 8]);
+    server.source().send("1|F|8|7\n2|P|1|7\n");
+    user.expect("1|F|8|7\n2|P|1|7\n");
+    server.signal(Signal::KILL);
+    while server.is_running() {
+        std::thread::yield_now();
+    }
+    let server = start();
+    server.source().send("3|S|7\n4|P|1|7\n");
+    user.expect("4|P|1|7\n");
+    other.expect("3|S|7\n");
+}
+
+/// As [`follow`], where events may come along with the answer: it is read alone.
+fn follow_all(server: &Server, request: &str) -> (User, String, u64) {
+    let mut client = server.stream_client(request);
+    let answer = client.read_line();
+    let (epoch, next) = place(&answer);
+    (client, epoch, next)
 }

@@ -101,6 +101,17 @@ impl User {
         got
     }
 
+    /// Reads one line, and nothing of what comes behind it.
+    #[track_caller]
+    pub fn read_line(&mut self) -> Vec<u8> {
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while !line.ends_with(b"\n") {
+            self.stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            line.extend(byte);
+        }
+        line
+    }
+
     /// Expects that the server ends the connection in an orderly way, and nothing before.
     #[track_caller]
     pub fn expect_eof(&mut self) {
