@@ -75,6 +75,8 @@ pub struct Config {
     pub stream_bind_address: IpAddr,
     /// Clients of the stream connected at once; one more is accepted and closed.
     pub max_stream_clients: u32,
+    /// How long no gap is given up after a source that asks for acknowledgements has gone, in milliseconds.
+    pub restart_grace_ms: u64,
     /// Port of the admin interface, 0 for a free one; `None` for no admin interface.
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
@@ -129,6 +131,7 @@ impl Default for Config {
             stream_port: None,
             stream_bind_address: localhost,
             max_stream_clients: 16,
+            restart_grace_ms: 10_000,
             admin_port: None,
             admin_bind_address: localhost,
             log_level: log::LevelFilter::Info,

@@ -67,6 +67,7 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("streamBindAddress", "::1", changed(|c| c.stream_bind_address = "::1".parse().unwrap())),
         ("maxStreamClients", "17", changed(|c| c.max_stream_clients = 17)),
         ("shutdownTimeoutMs", "1000000000000", changed(|c| c.shutdown_timeout_ms = 1_000_000_000_000)),
+        ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
         ("logLevel", "TRACE", changed(|c| c.log_level = log::LevelFilter::Trace)),
@@ -226,7 +227,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 22] = [
+    let bad: [(&str, &[&str]); 23] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -247,6 +248,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("slowUserPolicy", &["drop", "wait "]),
         ("slowUserTimeoutMs", &["-1", beyond_time, "18446744073709551616"]),
         ("shutdownTimeoutMs", &["-1", beyond_time]),
+        ("restartGraceMs", &["-1", beyond_time]),
         ("adminPort", &["-1", "65536", "on", "none"]),
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
         ("logLevel", &["loud", "2", "information"]),

@@ -206,6 +206,12 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: number!(shutdown_timeout_ms, "milliseconds", 0..=MS_MAX),
     },
     Definition {
+        variable: "restartGraceMs",
+        heading: OPERATION,
+        help: "How long no missing event is given up after a source that asks for acknowledgements has gone",
+        field: number!(restart_grace_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
         variable: "adminPort",
         heading: OPERATION,
         help: "Port of the admin interface: metrics, health, status page; 0 picks a free one",

@@ -9,6 +9,7 @@
 //! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
 //! - [`congestion`]: slow users, which hold up the sources;
 //! - [`journal`]: what was released is on disk before anybody is sent it;
+//! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
@@ -32,6 +33,7 @@ mod admin;
 mod chunk;
 mod congestion;
 mod delivery;
+mod grace;
 mod journal;
 mod key;
 mod lifecycle;
@@ -61,8 +63,9 @@ use crate::{
 use accept::Accepting;
 use admin::Admin;
 use congestion::Congestion;
+use grace::Grace;
 use journal::{Journal, Opened};
-use key::{Key, StreamKey};
+use key::{Key, SourceKey, StreamKey};
 use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
 use release::Releasing;
@@ -114,6 +117,7 @@ pub struct Server<N: Net> {
     congestion: Congestion,
     /// `None`: nothing is kept.
     journal: Option<Journal>,
+    grace: Grace,
     lifecycle: Lifecycle,
     admin: Admin<N::Socket>,
     watch: Watch,
@@ -157,6 +161,7 @@ impl<N: Net> Server<N> {
         let epoch = Epoch::new(net.random());
         Self {
             engine,
+            grace: Grace::new(&config),
             net,
             accepting: Accepting::new(),
             users: Users::new(&config),
@@ -196,6 +201,10 @@ impl<N: Net> Server<N> {
         server.now = clock();
         journal::report_recovery(&journal, &report, server.now - began);
         server.epoch = journal.log().epoch();
+        if server.engine.cursor() != u128::from(server.config.first_sequence) {
+            // Sources that were connected before are expected back.
+            server.grace.begin(&mut server.engine, server.now);
+        }
         server.journal = Some(journal);
         Ok(server)
     }
@@ -226,8 +235,10 @@ impl<N: Net> Server<N> {
         self.finish_run();
         self.serve_stream_clients()?;
         self.snapshot_graph();
+        self.keep_grace();
         self.serve_admin();
         self.close_down();
+        self.acknowledge();
         // Sockets are closed in this place only: their keys are free from here on.
         self.reap();
         self.reports.progress(&self.engine, self.sources.connected(), self.now);
@@ -269,6 +280,8 @@ impl<N: Net> Server<N> {
             self.reports.next_due(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
+            self.grace.deadline(),
+            self.sources.acknowledgement_deadline(),
             self.admin.deadline(),
             self.accepting.retry_at(Port::Stream),
             self.stream_clients.deadline(),
@@ -509,12 +522,43 @@ impl<N: Net> Server<N> {
             self.reports.note_unsent(unsent);
             self.deliver();
             self.stream_clients.end_flushed(no_more_time);
-            let has_ended = no_more_time || self.journal_has_ended();
+            let has_ended =
+                no_more_time || (self.journal_has_ended() && !self.sources.wait_for_acknowledgements());
             if self.users.connected() == 0 && self.stream_clients.is_empty() && has_ended {
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
             }
         }
+    }
+
+    /// Tells the sources that asked what is dealt with.
+    fn acknowledge(&mut self) {
+        self.sources.retire_replaced(&mut self.net);
+        while let Some(key) = self.sources.overdue_trial(self.now) {
+            self.turn_source_away(key);
+        }
+        let Some(epoch) = self.epoch() else { return };
+        let is_last = matches!(self.phase(), Phase::Flushing { .. }) && self.journal_has_ended();
+        let place = (epoch, self.acknowledgeable());
+        self.sources.acknowledge(place, is_last, &mut self.net, self.now);
+    }
+
+    /// A source that has not given the name of one that is connected is one too many.
+    fn turn_source_away(&mut self, key: SourceKey) {
+        if let Some(peer) = self.sources.turn_away(key) {
+            self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
+        }
+    }
+
+    /// While a source that resumes is expected back, no gap is given up.
+    fn keep_grace(&mut self) {
+        if self.phase() != Phase::Running {
+            return;
+        }
+        if self.sources.take_asker_gone() {
+            self.grace.begin(&mut self.engine, self.now);
+        }
+        self.grace.end_if_over(self.sources.heard(), &mut self.engine, self.now);
     }
 
     /// Closes the sockets of all connections that have come to their ends.
@@ -693,8 +737,8 @@ impl<N: Net> Server<N> {
                 self.collect(Some(0))?;
             }
             match self.sources.admission() {
-                Admission::Now => {
-                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net) {
+                Admission::Now | Admission::OnTrial => {
+                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net, self.now) {
                         self.reports.not_watched(peer, &error, self.now);
                     }
                 }

@@ -4,7 +4,7 @@
 //! anything else is read.
 
 use super::{Phase, Server, net::Net, sources::Fed};
-use crate::time::Micros;
+use crate::{epoch::Epoch, time::Micros};
 use std::io;
 
 /// What is left to be released without another read.
@@ -36,6 +36,7 @@ impl<N: Net> Server<N> {
             Fed::TurnFull => return true,
             Fed::Blocked => {}
             Fed::Whole => self.release(),
+            Fed::TurnedAway(key) => self.turn_source_away(key),
         }
         self.resolve_full_ring();
         false
@@ -123,6 +124,7 @@ impl<N: Net> Server<N> {
         if !self.releasing.interrupted && !self.is_paused() && self.engine.waiting() == 0 {
             log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
             self.engine.restart();
+            self.epoch = Epoch::new(self.net.random());
             self.releasing.run_over = false;
         }
     }

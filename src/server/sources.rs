@@ -1,5 +1,7 @@
 //! Event sources: their sockets, the lines that they are in the middle of, and those that wait for room in the ring.
 
+mod acknowledge;
+
 use super::{
     chunk::{Chunk, READ_BYTES},
     is_interrupted,
@@ -11,8 +13,9 @@ use super::{
 use crate::{
     config::Config,
     engine::{Engine, Stop, event::Reject},
-    time::Micros,
+    time::{MILLISECOND, Micros},
 };
+use acknowledge::{Acknowledgements, HalfClosed, Verdict};
 use slab::Slab;
 use std::{
     collections::VecDeque,
@@ -31,6 +34,14 @@ pub(super) struct Sources<S> {
     /// Sources connected at once, and longest event line.
     places: usize,
     event_bytes_max: usize,
+    /// How long a source is told what becomes of what it sent after it has closed its side.
+    half_closed_max: Micros,
+    /// How long a source may be on trial.
+    trial_max: Micros,
+    /// A name was given that an older connection has.
+    any_replaced: bool,
+    /// A source that asked for acknowledgements has gone.
+    any_asker_gone: bool,
     /// The last source's end is the end of a run.
     ends_runs: bool,
     /// Gaps are never given up.
@@ -76,6 +87,22 @@ struct Source<S> {
     ended: bool,
     /// Nothing of what it sent was anything but late so far.
     late_so_far: bool,
+    /// Its first line has not been seen whole.
+    is_new: bool,
+    /// It has sent a whole line that is not the question.
+    has_sent_a_line: bool,
+    /// It counts as connected.
+    is_counted: bool,
+    /// Every place is taken: it is let in if it gives the name of a source that is connected, until then at the latest.
+    trial_until: Option<Micros>,
+    /// It has asked for acknowledgements.
+    asked: Option<Acknowledgements>,
+    /// Another connection has given its name.
+    is_replaced: bool,
+    /// Nothing of it is read any more but what had arrived.
+    is_retired: bool,
+    /// It is not read any more, and waits for its last acknowledgement.
+    half_closed: Option<HalfClosed>,
 }
 
 /// Whether another source may come.
@@ -83,6 +110,8 @@ struct Source<S> {
 pub(super) enum Admission {
     /// There is a place.
     Now,
+    /// There is none, unless it takes over from a source whose name it gives.
+    OnTrial,
     /// There will be one.
     Later,
     /// It is one too many.
@@ -116,6 +145,8 @@ pub(super) enum Fed {
     Blocked,
     /// All of it.
     Whole,
+    /// The source was on trial, and is one too many.
+    TurnedAway(SourceKey),
 }
 
 /// What came of reading a socket.
@@ -134,6 +165,10 @@ impl<S> Sources<S> {
             hung_up: 0,
             places: config.max_event_source_clients as usize,
             event_bytes_max: config.max_event_bytes,
+            half_closed_max: config.shutdown_timeout_ms * MILLISECOND,
+            trial_max: config.login_timeout_ms * MILLISECOND,
+            any_replaced: false,
+            any_asker_gone: false,
             ends_runs: config.reset_on_source_eof,
             gaps_stay: config.event_timeout_ms < 0,
             only_what_has_arrived: false,
@@ -187,6 +222,8 @@ impl<S> Sources<S> {
             Admission::Later
         } else if connected < self.places {
             Admission::Now
+        } else if self.may_try() {
+            Admission::OnTrial
         } else {
             Admission::Never
         }
@@ -195,6 +232,11 @@ impl<S> Sources<S> {
     fn hung_up_and_blocked(&self) -> usize {
         let hung_up = |key: &&SourceKey| self.entries.get(key.index()).is_some_and(|source| source.hung_up);
         self.blocked.iter().filter(hung_up).count()
+    }
+
+    /// Whether a source that asked for acknowledgements has gone since the last call.
+    pub(super) fn take_asker_gone(&mut self) -> bool {
+        std::mem::take(&mut self.any_asker_gone)
     }
 
     /// Looks at all sockets: notes what has arrived up to now and has not been read.
@@ -227,13 +269,14 @@ impl<S> Sources<S> {
 
     /// The net says that a source can be read.
     pub(super) fn note_ready(&mut self, key: SourceKey, hung_up: bool, urgent: bool) {
-        let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
+        let is_read = |source: &&mut Source<S>| !source.ended && source.half_closed.is_none();
+        let Some(source) = self.entries.get_mut(key.index()).filter(is_read) else {
             return;
         };
         source.readable = true;
         source.urgent |= urgent;
         if hung_up && !std::mem::replace(&mut source.hung_up, true) {
-            self.hung_up += 1;
+            self.hung_up += usize::from(source.is_counted);
         }
         if source.blocked.is_none() && !std::mem::replace(&mut source.queued, true) {
             self.readable.push_back(key);
@@ -250,7 +293,9 @@ impl<S> Sources<S> {
         mut socket: S,
         peer: SocketAddr,
         net: &mut N,
+        now: Micros,
     ) -> io::Result<()> {
+        let on_trial = self.admission() == Admission::OnTrial;
         let entry = self.entries.vacant_entry();
         net.register(&mut socket, SourceKey::new(entry.key()).number())?;
         let arrived = if self.only_what_has_arrived { net.unread(&mut socket) } else { 0 };
@@ -267,8 +312,16 @@ impl<S> Sources<S> {
             arrived,
             ended: false,
             late_so_far: true,
+            is_new: true,
+            has_sent_a_line: false,
+            is_counted: !on_trial,
+            trial_until: on_trial.then(|| now.saturating_add(self.trial_max)),
+            asked: None,
+            is_replaced: false,
+            is_retired: false,
+            half_closed: None,
         });
-        self.connected += 1;
+        self.connected += usize::from(!on_trial);
         log::debug!(peer:%; "event source connected");
         Ok(())
     }
@@ -278,21 +331,63 @@ impl<S> Sources<S> {
         let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
             return;
         };
-        source.ended = true;
-        if let (Some(left), Some((_, chunk))) = (&mut self.left, source.blocked.take()) {
-            let lines = memchr::memrchr(b'\n', chunk.rest()).map_or(0, |newline| newline + 1);
-            left.extend_from_slice(&chunk.rest()[..lines]);
-        }
         if !source.carry.is_empty() {
             engine.count_rejected(Reject::Truncated, None);
             reports.rejected(engine, source.peer, now);
         }
         log::debug!(peer:% = source.peer; "event source gone");
-        self.connected -= 1;
-        self.hung_up -= usize::from(source.hung_up);
+        self.close(key);
+    }
+
+    /// It is not read any more, and does not count as connected.
+    fn uncount(&mut self, key: SourceKey) {
+        let Some(source) = self.entries.get_mut(key.index()) else { return };
+        if std::mem::take(&mut source.is_counted) {
+            self.connected -= 1;
+            self.hung_up -= usize::from(source.hung_up);
+            self.any_asker_gone |= source.asked.is_some();
+        }
+        (source.readable, source.queued) = (false, false);
+        if let (Some(left), Some((_, chunk))) = (&mut self.left, source.blocked.take()) {
+            let lines = memchr::memrchr(b'\n', chunk.rest()).map_or(0, |newline| newline + 1);
+            left.extend_from_slice(&chunk.rest()[..lines]);
+        }
         self.readable.retain(|&other| other != key);
         self.blocked.retain(|&other| other != key);
-        self.ended.push(key);
+    }
+
+    /// Its socket is closed when all are.
+    fn close(&mut self, key: SourceKey) {
+        self.uncount(key);
+        if let Some(source) = self.entries.get_mut(key.index())
+            && !std::mem::replace(&mut source.ended, true)
+        {
+            self.ended.push(key);
+        }
+    }
+
+    /// A source has sent its last byte. One that asked goes on being told.
+    fn finish(&mut self, key: SourceKey, engine: &mut Engine, reports: &mut Reports, now: Micros) {
+        let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) else {
+            return;
+        };
+        if source.asked.is_none() || source.is_replaced {
+            return self.end(key, engine, reports, now);
+        }
+        if !std::mem::take(&mut source.carry).is_empty() {
+            engine.count_rejected(Reject::Truncated, None);
+            reports.rejected(engine, source.peer, now);
+        }
+        log::debug!(peer:% = source.peer; "event source has closed its side");
+        self.uncount(key);
+        self.half_close(key, engine, now);
+    }
+
+    /// Turns away a source that was let in on trial, and says who it was.
+    pub(super) fn turn_away(&mut self, key: SourceKey) -> Option<SocketAddr> {
+        let peer = self.entries.get(key.index()).map(|source| source.peer);
+        self.close(key);
+        peer
     }
 
     /// Closes the sockets of those that have come to their ends. Says whether there were any.
@@ -323,7 +418,8 @@ impl<S> Sources<S> {
                 Some((seq, _)) => !engine.takes(*seq),
                 None => source.arrived == 0 && !source.hung_up,
             };
-            (!source.ended && (is_drained || no_more_time) && kept != Some(key)).then_some(key)
+            let is_read = !source.ended && source.half_closed.is_none();
+            (is_read && (is_drained || no_more_time) && kept != Some(key)).then_some(key)
         };
         let drained: Vec<SourceKey> = self.entries.iter().filter_map(drained).collect();
         for key in drained {
@@ -331,7 +427,7 @@ impl<S> Sources<S> {
                 lost.add(source.blocked.iter().map(|(_, chunk)| chunk.rest()));
                 lost.bytes += source.arrived;
             }
-            self.end(key, engine, reports, now);
+            self.finish(key, engine, reports, now);
         }
         lost
     }
@@ -350,9 +446,12 @@ impl<S: Read> Sources<S> {
         };
         source.queued = false;
         // Of one that has hung up everything has arrived.
-        let all = !self.only_what_has_arrived || source.hung_up;
+        let all = (!self.only_what_has_arrived && !source.is_retired) || source.hung_up;
         let most = if all { READ_BYTES } else { source.arrived.min(READ_BYTES) };
         if most == 0 {
+            if source.is_retired {
+                self.end(key, engine, reports, now);
+            }
             return true;
         }
         let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::new(self.event_bytes_max));
@@ -365,6 +464,8 @@ impl<S: Read> Sources<S> {
             // stopped in front of urgent data.
             source.readable = len == most || source.hung_up || source.urgent;
             source.arrived = if source.readable { source.arrived.saturating_sub(len) } else { 0 };
+            // Once more: then it is found that all has been read.
+            source.readable |= source.is_retired;
             if source.readable {
                 source.queued = true;
                 self.readable.push_back(key);
@@ -375,9 +476,12 @@ impl<S: Read> Sources<S> {
         }
         source.readable = false;
         source.arrived = 0;
+        let source_is_retired = source.is_retired;
         self.spare.push(chunk);
-        if !matches!(outcome, Outcome::NothingYet) {
-            self.end(key, engine, reports, now);
+        match outcome {
+            Outcome::Ended => self.finish(key, engine, reports, now),
+            Outcome::NothingYet if !source_is_retired => {}
+            _ => self.end(key, engine, reports, now),
         }
         true
     }
@@ -391,12 +495,36 @@ impl<S: Read> Sources<S> {
             self.spare.push(chunk);
             return Fed::Whole;
         };
+        let (question, verdict) = source.hear(chunk.rest());
+        chunk.unread.start += question;
+        match verdict {
+            Verdict::Feed if question > 0 => {
+                if !self.take_in(key) {
+                    self.spare.push(chunk);
+                    return Fed::TurnedAway(key);
+                }
+            }
+            Verdict::Feed => {}
+            Verdict::Wait => {
+                source.carry.extend_from_slice(chunk.rest());
+                self.spare.push(chunk);
+                return Fed::Whole;
+            }
+            Verdict::TurnAway => {
+                self.spare.push(chunk);
+                return Fed::TurnedAway(key);
+            }
+        }
+        let Some(source) = self.entries.get_mut(key.index()) else {
+            return Fed::Whole;
+        };
         let (received, late) = (engine.counters.events_received, engine.counters.events_late);
         let (at, stop) = engine.feed(&chunk.bytes, chunk.unread.clone());
         chunk.unread.start = at;
         engine.settle(&chunk.bytes, now);
         reports.rejected(engine, source.peer, now);
         let received = engine.counters.events_received - received;
+        source.has_sent_a_line |= received > 0;
         if received > 0 && std::mem::take(&mut source.late_so_far) {
             let all_late = engine.counters.events_late - late >= received;
             if all_late {
@@ -425,6 +553,22 @@ impl<S: Read> Sources<S> {
 
 /// Full rings.
 impl<S> Sources<S> {
+    /// A source has asked. It takes over from those of its name, and ends its own trial by that. False: it is one too many.
+    fn take_in(&mut self, key: SourceKey) -> bool {
+        let takes_over = self.take_over(key);
+        let Some(source) = self.entries.get_mut(key.index()) else { return false };
+        if source.trial_until.is_none() {
+            return true;
+        }
+        if takes_over {
+            source.trial_until = None;
+            source.is_counted = true;
+            self.connected += 1;
+            self.hung_up += usize::from(source.hung_up);
+        }
+        takes_over
+    }
+
     /// The source's next event does not fit the ring: it is not read any further until it does.
     fn block(&mut self, key: SourceKey, seq: u64, chunk: Chunk) {
         if let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) {
@@ -461,7 +605,7 @@ impl<S> Sources<S> {
 
     /// Whether every connected source waits for room in the ring: the hole cannot be filled by any of them.
     pub(super) fn is_stuck(&self) -> bool {
-        self.connected > 0 && self.blocked.len() == self.connected
+        self.connected > 0 && self.blocked.len() >= self.connected
     }
 
     /// The lowest number that a source waits with.

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 pub(super) const HEADER: &str = "fortnight trace 1";
 
 /// The options that make a difference to a replay, by the names of their variables.
-pub const OPTIONS: [&str; 13] = [
+pub const OPTIONS: [&str; 14] = [
     "maxEventSourceClients",
     "maxUserClients",
     "eventTimeoutMs",
@@ -21,6 +21,7 @@ pub const OPTIONS: [&str; 13] = [
     "slowUserPolicy",
     "slowUserTimeoutMs",
     "shutdownTimeoutMs",
+    "restartGraceMs",
 ];
 
 /// A connection of a trace.

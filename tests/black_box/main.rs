@@ -1,5 +1,6 @@
 //! The real program over real sockets: one test binary, because linking one is much faster than linking twenty.
 
+mod acknowledgements;
 mod admin;
 mod crowd;
 mod fault_sources;

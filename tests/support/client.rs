@@ -215,6 +215,56 @@ impl Source {
         std::thread::spawn(move || stream.write_all(&bytes))
     }
 
+    /// Reads one acknowledgement, ended by `end`: the epoch and the number (docs/SPEC.md section 9).
+    #[track_caller]
+    pub fn acknowledgement(&mut self, end: &str) -> (String, u128) {
+        let line = self.line().expect("an acknowledgement, not the end of the connection");
+        let words: Vec<&str> =
+            line.strip_suffix(end).unwrap_or_else(|| panic!("end of {line:?}")).split('|').collect();
+        let ["+", epoch, number] = words[..] else { panic!("{line:?} is no acknowledgement") };
+        assert!(
+            epoch.len() == 16 && epoch.bytes().all(|byte| b"0123456789abcdef".contains(&byte)),
+            "{line:?}"
+        );
+        (epoch.to_owned(), number.parse().unwrap_or_else(|_| panic!("{line:?} has no number")))
+    }
+
+    /// Reads acknowledgements, each ended by LF, until one names `number`; they must grow. Gives the epoch.
+    #[track_caller]
+    pub fn acknowledged(&mut self, number: u128) -> String {
+        let mut last = None;
+        loop {
+            let (epoch, at) = self.acknowledgement("\n");
+            assert!(last.replace(at).is_none_or(|last| last < at) && at <= number, "{at} after {last:?}");
+            if at == number {
+                return epoch;
+            }
+        }
+    }
+
+    /// Reads one line, its end included; `None` where the connection ends instead.
+    #[track_caller]
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            match self.stream.read(&mut byte) {
+                Ok(0) => return None,
+                Ok(_) => line.push(byte[0]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_closed(error.kind()) => return None,
+                Err(error) => panic!("a source: {error} after {:?}", String::from_utf8_lossy(&line)),
+            }
+        }
+        Some(String::from_utf8(line).expect("a line of text"))
+    }
+
+    /// Closes this side for writing, and leaves the other open.
+    #[track_caller]
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+    }
+
     /// Disconnects, and returns when the server has closed its side too. It must have sent nothing ever.
     #[track_caller]
     pub fn finish(self) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::{DEADLINE, Server};
 
 /// Every option of SPEC section 4, with its default.
-pub const OPTIONS: [(&str, &str); 29] = [
+pub const OPTIONS: [(&str, &str); 30] = [
     ("eventSourceServerPort", "9090"),
     ("userServerPort", "9099"),
     ("eventSourceBindAddress", "127.0.0.1"),
@@ -33,6 +33,7 @@ pub const OPTIONS: [(&str, &str); 29] = [
     ("journalSyncIntervalMs", "1000"),
     ("journalSegmentBytes", "67108864"),
     ("journalRetentionBytes", "1073741824"),
+    ("restartGraceMs", "10000"),
     ("adminPort", "off"),
     ("adminBindAddress", "127.0.0.1"),
     ("logLevel", "info"),

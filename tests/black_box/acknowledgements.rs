@@ -1,0 +1,233 @@
+//! docs/SPEC.md section 9: sources that resume, and the grace of section 2 that waits for them.
+
+use support::server;
+
+#[test]
+fn the_answer_names_an_epoch_and_the_cursor() {
+    let server = server!(firstSequence = 7);
+    let mut source = server.source();
+    source.send("?|ack\n");
+    let (epoch, number) = source.acknowledgement("\n");
+    assert_eq!(number, 7);
+    source.send("7|B\n8|B\n");
+    assert_eq!(source.acknowledged(9), epoch);
+}
+
+#[test]
+fn the_answer_has_the_terminator_of_the_question() {
+    let server = server!();
+    let mut source = server.source();
+    source.send("?|ack|feed-1\r\n1|B\n");
+    let (_, number) = source.acknowledgement("\r\n");
+    // The answer and the first event may meet in one turn.
+    if number == 1 {
+        assert_eq!(source.acknowledgement("\r\n").1, 2);
+    }
+}
+
+#[test]
+fn a_question_in_pieces_is_a_question() {
+    let server = server!();
+    let mut source = server.source();
+    for piece in ["?", "|a", "ck|A.b_c", "-9", "\r", "\n1|", "B\n"] {
+        source.send(piece);
+        server.pass();
+    }
+    assert_eq!(source.acknowledgement("\r\n").1, 1);
+    assert_eq!(source.acknowledgement("\r\n").1, 2);
+}
+
+#[test]
+fn a_source_that_does_not_ask_is_sent_nothing() {
+    let server = server!();
+    let (mut source, mut user) = (server.source(), server.user(1));
+    source.send("1|B\n");
+    user.expect("1|B\n");
+    source.finish();
+}
+
+#[test]
+fn anywhere_but_in_the_first_line_it_is_no_event() {
+    let server = server!(eventTimeoutMs = -1);
+    let (mut source, mut user) = (server.source(), server.user(1));
+    source.send("1|B\n?|ack\n2|B\n");
+    user.expect("1|B\n2|B\n");
+    source.finish();
+}
+
+#[test]
+fn what_only_looks_like_a_question_is_no_event_and_no_question() {
+    let long = "n".repeat(65);
+    for line in [
+        "?",
+        "?|",
+        "?|ack|",
+        "?|ack|a b",
+        "?|ack|ä",
+        "?|nack",
+        "?|ack|a|b",
+        "??|ack",
+        &format!("?|ack|{long}"),
+    ] {
+        let server = server!();
+        let (mut source, mut user) = (server.source(), server.user(1));
+        source.send(format!("{line}\n1|B\n"));
+        user.expect("1|B\n");
+        source.finish();
+    }
+}
+
+#[test]
+fn a_name_of_64_characters_is_a_name() {
+    let server = server!();
+    let mut source = server.source();
+    source.send(format!("?|ack|{}\n", "n".repeat(64)));
+    assert_eq!(source.acknowledgement("\n").1, 1);
+}
+
+#[test]
+fn only_what_is_dealt_with_is_acknowledged() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2);
+    let (mut asker, mut other) = (server.source(), server.source());
+    asker.send("?|ack\n");
+    assert_eq!(asker.acknowledgement("\n").1, 1);
+    asker.send("2|B\n3|B\n");
+    server.pass();
+    other.send("1|B\n");
+    assert_eq!(asker.acknowledgement("\n").1, 4);
+}
+
+#[test]
+fn numbers_given_up_are_dealt_with() {
+    let server = server!(eventTimeoutMs = 1);
+    let mut source = server.source();
+    source.send("?|ack\n5|B\n");
+    source.acknowledged(6);
+}
+
+#[test]
+fn a_name_takes_over_its_old_connection_also_where_no_place_is_left() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 1);
+    let mut user = server.user(1);
+    let mut old = server.source();
+    old.send("?|ack|feed\n1|B\n");
+    old.acknowledged(2);
+    // The old connection's last bytes are read before it is closed.
+    old.send("2|B\n");
+    let mut new = server.source();
+    new.send("?|ack|feed\n3|B\n");
+    new.acknowledged(4);
+    user.expect("1|B\n2|B\n3|B\n");
+    while old.line().is_some() {}
+}
+
+#[test]
+fn another_name_is_one_too_many() {
+    let server = server!(maxEventSourceClients = 1);
+    let mut first = server.source();
+    first.send("?|ack|feed\n");
+    first.acknowledged(1);
+    let mut second = server.source();
+    second.send("?|ack|other\n");
+    assert_eq!(second.line(), None);
+    first.send("1|B\n");
+    first.acknowledged(2);
+}
+
+#[test]
+fn a_source_that_has_closed_its_side_is_told_until_all_is_dealt_with() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2);
+    let mut half = server.source();
+    half.send("?|ack\n2|B\n");
+    assert_eq!(half.acknowledgement("\n").1, 1);
+    half.half_close();
+    server.pass();
+    let mut other = server.source();
+    other.send("1|B\n");
+    half.acknowledged(3);
+    assert_eq!(half.line(), None);
+}
+
+#[test]
+fn a_source_that_has_closed_its_side_holds_no_place() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 1);
+    let mut half = server.source();
+    half.send("?|ack\n2|B\n");
+    assert_eq!(half.acknowledgement("\n").1, 1);
+    half.half_close();
+    server.pass();
+    let mut next = server.source();
+    next.send("?|ack\n1|B\n");
+    next.acknowledged(3);
+    half.acknowledged(3);
+}
+
+#[test]
+fn a_source_that_has_closed_its_side_is_closed_in_time() {
+    let server = server!(eventTimeoutMs = -1, shutdownTimeoutMs = 50);
+    let mut half = server.source();
+    half.send("?|ack\n2|B\n");
+    assert_eq!(half.acknowledgement("\n").1, 1);
+    half.half_close();
+    assert_eq!(half.line(), None);
+}
+
+#[test]
+fn the_last_acknowledgement_comes_before_the_end() {
+    let server = server!(eventTimeoutMs = -1);
+    let mut source = server.source();
+    source.send("?|ack\n");
+    assert_eq!(source.acknowledgement("\n").1, 1);
+    server.while_frozen(|| {
+        source.send("1|B\n2|B\n");
+        server.signal(support::Signal::TERM);
+    });
+    source.acknowledged(3);
+    assert_eq!(source.line(), None);
+}
+
+#[test]
+fn after_a_source_that_asked_has_gone_nothing_is_given_up_until_it_is_back() {
+    let server = server!(eventTimeoutMs = 1, maxEventSourceClients = 2);
+    let (mut asker, mut other, mut user) = (server.source(), server.source(), server.user(1));
+    asker.send("?|ack|feed\n1|B\n");
+    asker.acknowledged(2);
+    user.expect("1|B\n");
+    asker.vanish();
+    server.pass();
+    other.send("3|B\n");
+    server.pass();
+    let mut asker = server.source();
+    asker.send("?|ack|feed\n");
+    assert_eq!(asker.acknowledgement("\n").1, 2);
+    asker.send("2|B\n");
+    user.expect("2|B\n3|B\n");
+}
+
+#[test]
+fn the_grace_ends_in_time() {
+    let server = server!(eventTimeoutMs = 1, restartGraceMs = 100, maxEventSourceClients = 2);
+    let (mut asker, mut other, mut user) = (server.source(), server.source(), server.user(1));
+    asker.send("?|ack\n1|B\n");
+    asker.acknowledged(2);
+    asker.vanish();
+    server.pass();
+    other.send("3|B\n");
+    user.expect("1|B\n3|B\n");
+}
+
+#[test]
+fn a_source_that_never_reads_its_acknowledgements_is_not_cut_off() {
+    let server = server!(maxUserClients = 2);
+    let (mut source, mut user) = (server.source(), server.user(1));
+    source.send("?|ack\n");
+    // Each event is a turn of its own: some thousand acknowledgements, more than the connection holds in small buffers.
+    for number in 1..=3000 {
+        let event = format!("{number}|P|2|1\n");
+        source.send(&event);
+        user.expect(&event);
+    }
+    let memory = server.status("VmRSS");
+    assert!(memory < 64 * 1024, "{memory} KiB");
+    source.acknowledged(3001);
+}
