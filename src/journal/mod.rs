@@ -57,6 +57,7 @@ mod catalog;
 mod error;
 mod log;
 pub mod meta;
+mod number;
 mod reader;
 pub mod recover;
 mod scan;
@@ -71,15 +72,7 @@ mod walk;
 pub use catalog::Start;
 pub use error::JournalError;
 pub use log::{Log, Settings, SyncMode};
+pub(crate) use number::END;
 pub use reader::{Block, Read, Reader};
 pub use recover::{Opening, Recovered, Report, Step, open};
 pub use waiting::{Waiting, WaitingLines};
-
-/// The cursor behind the highest number.
-pub(crate) const END: u128 = 1 << 64;
-
-/// Reads a cursor of exactly 20 digits.
-fn parse_number(digits: &str) -> Option<u128> {
-    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|&number| is_number && number <= END)
-}

@@ -85,5 +85,5 @@ pub(crate) fn segment_name(first: u128) -> String {
 /// The cursor at which the segment of this name begins.
 pub(crate) fn parse_segment_name(name: &str) -> Option<u128> {
     let digits = name.strip_suffix(SUFFIX)?;
-    super::parse_number(digits)
+    super::number::parse_number(digits)
 }

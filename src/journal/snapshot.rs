@@ -49,7 +49,7 @@ impl SnapshotInfo {
     /// Reads a file's name.
     pub(crate) fn parse(name: &str, len: u64) -> Option<Self> {
         let (from, to) = name.strip_suffix(SUFFIX)?.split_once('-')?;
-        let (from, to) = (super::parse_number(from)?, super::parse_number(to)?);
+        let (from, to) = (super::number::parse_number(from)?, super::number::parse_number(to)?);
         (from <= to).then_some(Self { from, to, len })
     }
 }

@@ -12,10 +12,9 @@
 pub mod line;
 pub mod login;
 pub mod place;
+mod position;
 
 pub use line::{Line, Terminator, end_line, place_line};
 pub use login::{Login, Start, parse_start};
 pub use place::{Answer, History};
-
-/// The position behind the last number.
-pub const POSITION_MAX: u128 = 1 << 64;
+pub use position::POSITION_MAX;

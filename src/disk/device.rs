@@ -1,0 +1,141 @@
+//! What the journal needs of a disk, as one trait: the operating system's has a simulated twin.
+
+use super::identity::Identity;
+use std::io;
+
+/// An open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub usize);
+
+/// Names a submitted operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What a submitted operation came to.
+#[derive(Debug)]
+pub struct Completion {
+    /// The operation.
+    pub ticket: Ticket,
+    /// For a write: how many bytes were written, perhaps fewer than there are. For a sync: 0.
+    pub result: io::Result<usize>,
+    /// The buffer of a write.
+    pub bytes: Vec<u8>,
+}
+
+/// Files in one folder.
+pub trait Disk {
+    /// The files of the folder, with their lengths in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read.
+    fn names(&mut self) -> io::Result<Vec<(String, u64)>>;
+
+    /// Makes a file, or empties it, and opens it for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// As `open(2)`.
+    fn create(&mut self, name: &str) -> io::Result<FileId>;
+
+    /// Opens a file that is there, for reading and writing where the folder may be written.
+    ///
+    /// # Errors
+    ///
+    /// As `open(2)`.
+    fn open(&mut self, name: &str) -> io::Result<FileId>;
+
+    /// Closes a file.
+    fn close(&mut self, file: FileId);
+
+    /// Gives a file another name; what had that name is gone.
+    ///
+    /// # Errors
+    ///
+    /// As `rename(2)`.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// As `unlink(2)`.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// Sets a file's length.
+    ///
+    /// # Errors
+    ///
+    /// As `ftruncate(2)`.
+    fn truncate(&mut self, file: FileId, len: u64) -> io::Result<()>;
+
+    /// Makes new, changed and removed names durable.
+    ///
+    /// # Errors
+    ///
+    /// As `fsync(2)`.
+    fn sync_folder(&mut self) -> io::Result<()>;
+
+    /// Reads into `bytes`; fewer only at the end of the file. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As `pread(2)`.
+    fn read_at(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
+
+    /// Reads what is in memory, and has the rest fetched.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing of it is in memory yet; else as `pread(2)`.
+    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all bytes, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As `pwrite(2)`. Some may have been written.
+    fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes what was written to a file durable, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As `fdatasync(2)`. What is on the disk is unknown then.
+    fn sync_at_once(&mut self, file: FileId) -> io::Result<()>;
+
+    /// Submits a write. Only one at a time is in flight in a file.
+    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket;
+
+    /// Submits that what has been written to a file is made durable.
+    fn sync(&mut self, file: FileId) -> Ticket;
+
+    /// The next operation that is complete.
+    fn completion(&mut self) -> Option<Completion>;
+
+    /// Milliseconds since 1970: what the age of a block is measured by.
+    fn clock_ms(&mut self) -> u64;
+
+    /// Random bits.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system has none.
+    fn random(&mut self) -> io::Result<u64>;
+
+    /// What tells the lock file from a copy of it.
+    ///
+    /// # Errors
+    ///
+    /// As `statx(2)`.
+    fn identity(&mut self) -> io::Result<Identity>;
+
+    /// How it writes and syncs, for the log.
+    fn description(&self) -> &'static str;
+}
+
+/// The error says that there is no room: `ENOSPC` or `EDQUOT`.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
