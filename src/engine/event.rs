@@ -1,7 +1,7 @@
 //! One event line: its grammar (SPEC section 1.1), and the parser that every line can take.
 //!
 //! [`parse_line`] walks a line byte by byte and says exactly what is wrong with a bad one.
-//! [`scan`](super::scan) recognises ordinary lines many bytes at a time and leaves the rest to it.
+//! `scan` recognises ordinary lines many bytes at a time and leaves the rest to it.
 
 #![forbid(unsafe_code)]
 

@@ -299,7 +299,7 @@ impl Engine {
         self.sequencer.skip_all_holes();
     }
 
-    /// Whether the line that [`Stop::Blocked`] named can be fed by now.
+    /// Whether the line that `Stop::Blocked` named can be fed by now.
     #[must_use]
     pub fn takes(&self, seq: u64) -> bool {
         self.sequencer.takes(seq)
