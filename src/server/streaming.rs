@@ -29,7 +29,8 @@ impl<N: Net> Server<N> {
         if !self.engine.take_released(&mut self.released) {
             return;
         }
-        if self.released.restarted {
+        // An edge has ended them already: whoever has come since has begun with the new stream.
+        if self.released.restarted && self.upstream.is_none() {
             self.stream_clients.end_all("epoch");
         }
         self.stream_clients.hand_out(self.released.lines(), self.released.to, &mut self.net);
@@ -130,6 +131,7 @@ impl<N: Net> Server<N> {
             Some(Loss::Epoch) => Some(DisconnectReason::Epoch),
         };
         if let Some(reason) = reason {
+            self.stream_clients.end_all(reason.name());
             log::warn!(reason = reason.name(), cursor = self.engine.cursor(); "this edge begins anew: its users are disconnected");
             self.users.end_all(reason);
             self.stream_clients.end_all(reason.name());
