@@ -326,11 +326,13 @@ impl Model {
             let possible = if report.cursor == reach {
                 true
             } else {
-                // Releasing stops before the end only where a turn is full or a pause begins, which may be over again.
+                // Releasing stops before the end only where a turn is full or a pause begins. The pause may be over again: a user
+                // has gone, or one whose time was up at once was looked at once more and took what it was owed.
                 report.cursor < reach
                     && self.ring.is_resting_place(report.cursor)
                     && (report.paused
                         || self.people.clients.values().any(|client| client.closed)
+                        || self.config.slow_user_timeout_ms == 0
                         || (why.is_empty() && self.ring.has_lines())
                         || skip_before == self.ring.skip_before)
             };
