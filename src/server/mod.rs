@@ -3,12 +3,12 @@
 //! It owns every connection and the [`Engine`], and runs on whatever implements [`Net`]: sockets of the operating
 //! system or simulated ones. It is made of parts that keep their state to themselves:
 //!
-//! - [`accept`]: the listeners;
+//! - [`accept`]: the listeners; [`admit`]: who is let in;
 //! - [`users`]: connections on the user port, who logs in and who leaves; [`delivery`]: what they are sent, through
 //!   [`output`] buffers, with `busyPoll` a few at a time ([`rotation`]);
 //! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
 //! - [`congestion`]: slow users, which hold up the sources;
-//! - [`journal`]: what was released is on disk before anybody is sent it;
+//! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
@@ -30,6 +30,8 @@
 
 mod accept;
 mod admin;
+mod admit;
+mod barrier;
 mod chunk;
 mod congestion;
 mod delivery;
@@ -37,6 +39,7 @@ mod grace;
 mod journal;
 mod key;
 mod lifecycle;
+mod lost;
 pub mod net;
 mod output;
 mod release;
@@ -89,10 +92,6 @@ const TURN_BYTES_MEAN: usize = 56 << 10;
 /// Reads before the turn is delivered, whatever is owed. So nobody waits for longer, however small the pieces are in
 /// which sources send.
 const READS_PER_TURN: usize = 64;
-/// Connections accepted before something else gets a turn: no backlog is longer.
-const ACCEPTS_PER_TURN: usize = 8192;
-/// Event sources that are accepted or turned away in a turn.
-const SOURCES_PER_TURN: usize = 256;
 /// How often newly accepted connections are waited on before events get their turn.
 const ACCEPT_ROUNDS: usize = 8;
 
@@ -634,156 +633,6 @@ impl<N: Net> Server<N> {
     /// The world that it runs in.
     pub fn net_mut(&mut self) -> &mut N {
         &mut self.net
-    }
-}
-
-/// The journal, where there is one.
-impl<N: Net> Server<N> {
-    /// The journal does not have yet what was released: nobody may be sent it, and nothing more may be released.
-    fn is_barred(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::is_closed)
-    }
-
-    /// Appends what was released. Says whether users may be sent it.
-    #[inline]
-    fn pass_barrier(&mut self) -> bool {
-        let Some(journal) = &mut self.journal else { return true };
-        let is_open = journal.pass(&mut self.engine, self.now);
-        if let Some(closed) = journal.reopened(self.now)
-            && !self.congestion.is_paused()
-        {
-            self.engine.postpone(closed);
-        }
-        is_open
-    }
-
-    /// Goes on with what the disk has done.
-    fn pass_journal(&mut self) {
-        if self.journal.is_some() {
-            self.deliver();
-        }
-        if let Some(journal) = &self.journal {
-            journal.report(&mut self.reports, self.now);
-        }
-    }
-
-    /// Hands the engine what the last graceful end has kept.
-    fn feed_kept(&mut self) {
-        while !self.is_paused()
-            && let Some(journal) = &mut self.journal
-            && journal.feed_kept(&mut self.engine, self.now)
-        {
-            self.release();
-        }
-    }
-
-    fn snapshot_graph(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            journal.snapshot(&mut self.engine);
-        }
-    }
-
-    /// Nothing is read or released any more: what waits is kept.
-    fn end_journal(&mut self) {
-        if let Some(journal) = &mut self.journal
-            && !journal.is_closed()
-        {
-            journal.end(&self.engine, self.sources.left(), self.now);
-        }
-    }
-
-    /// Everything below is dealt with, and as durable as it gets here.
-    fn acknowledgeable(&self) -> u128 {
-        self.journal.as_ref().map_or_else(|| self.engine.cursor(), |journal| journal.log().acknowledgeable())
-    }
-
-    fn journal_has_ended(&self) -> bool {
-        self.journal.as_ref().is_none_or(Journal::has_ended)
-    }
-
-    /// A journal that cannot be written ends the server.
-    fn fail_with_journal(&mut self) -> io::Result<()> {
-        let Some(error) = self.journal.as_mut().and_then(Journal::take_failure) else { return Ok(()) };
-        let folder = self.config.journal_directory.clone().unwrap_or_default();
-        Err(io::Error::other(format!(
-            "journalDirectory: {}: {error}; the next start finds out what is on the disk",
-            folder.display()
-        )))
-    }
-}
-
-/// Letting connections in.
-impl<N: Net> Server<N> {
-    fn may_accept_sources(&self) -> bool {
-        self.accepting.may_accept(Port::Source, self.now) && self.sources.admission() != Admission::Later
-    }
-
-    /// Accepts event sources. Who has hung up is known only to those who ask; and one that waits may have connected after
-    /// that. So the net is asked before and after accepting one.
-    fn accept_sources(&mut self) -> io::Result<()> {
-        for _ in 0..SOURCES_PER_TURN {
-            if !self.may_accept_sources() {
-                break;
-            }
-            self.collect(Some(0))?;
-            if self.sources.admission() == Admission::Later {
-                break;
-            }
-            let accepted = self.accepting.accept(&mut self.net, Port::Source, &mut self.reports, self.now);
-            let Some((socket, peer)) = accepted else {
-                break;
-            };
-            if self.sources.admission() == Admission::Never || self.config.reset_on_source_eof {
-                self.collect(Some(0))?;
-            }
-            match self.sources.admission() {
-                Admission::Now | Admission::OnTrial => {
-                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net, self.now) {
-                        self.reports.not_watched(peer, &error, self.now);
-                    }
-                }
-                Admission::Later => self.accepting.hold(socket, peer),
-                Admission::Never => {
-                    let counters = &mut self.engine.counters;
-                    self.reports.turned_away(Port::Source, peer, counters, self.now);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Accepts the users, or the clients of the stream, that wait; says whether there were any.
-    fn accept(&mut self, port: Port) -> io::Result<bool> {
-        for accepted in 0..ACCEPTS_PER_TURN {
-            let next = self.accepting.accept(&mut self.net, port, &mut self.reports, self.now);
-            let Some((socket, peer)) = next else {
-                return Ok(accepted > 0);
-            };
-            if self.is_full(port) {
-                // Perhaps somebody has gone since the net was last asked.
-                self.collect(Some(0))?;
-                self.read_users();
-            }
-            if self.is_full(port) {
-                self.reports.turned_away(port, peer, &mut self.engine.counters, self.now);
-                continue;
-            }
-            let admitted = match port {
-                Port::Stream => self.stream_clients.admit(socket, peer, &mut self.net, self.now),
-                _ => self.users.admit(socket, peer, &mut self.net, self.now),
-            };
-            if let Err(error) = admitted {
-                self.reports.not_watched(peer, &error, self.now);
-            }
-        }
-        Ok(true)
-    }
-
-    fn is_full(&self, port: Port) -> bool {
-        match port {
-            Port::Stream => self.stream_clients.is_full(),
-            _ => self.users.is_full(),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the log says: progress while events flow, trouble (rate-limited), and a summary at the end.
 
-use super::{net::Port, sources::Lost};
+use super::{lost::Lost, net::Port};
 use crate::{
     config::Config,
     counters::{Counters, DisconnectReason},

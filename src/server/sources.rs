@@ -6,6 +6,7 @@ use super::{
     chunk::{Chunk, READ_BYTES},
     is_interrupted,
     key::SourceKey,
+    lost::Lost,
     net::Net,
     report::Reports,
     would_block,
@@ -116,24 +117,6 @@ pub(super) enum Admission {
     Later,
     /// It is one too many.
     Never,
-}
-
-/// What sources had sent and is not released.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lost {
-    /// Whole lines that had been read.
-    pub(super) lines: usize,
-    /// Bytes that had been read, or had arrived.
-    pub(super) bytes: usize,
-}
-
-impl Lost {
-    fn add<'a>(&mut self, rests: impl Iterator<Item = &'a [u8]>) {
-        for rest in rests {
-            self.lines += memchr::memchr_iter(b'\n', rest).count();
-            self.bytes += rest.len();
-        }
-    }
 }
 
 /// What came of feeding a chunk.
