@@ -194,6 +194,13 @@ fn a_snapshot_replaces_what_came_before_it() {
     assert!(recovered.report.snapshot.is_some());
 }
 
+fn snapshot_now_and_then(log: &mut Log, number: u64) -> Result<(), JournalError> {
+    if number.is_multiple_of(17) && log.is_open() && log.begin_snapshot()? {
+        log.write_snapshot(true)?;
+    }
+    Ok(())
+}
+
 /// Runs a journal on a faulty disk until something ends it. Returns all lines, and how many events were durable.
 fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec<u8>>, u128) {
     let mut lines = Vec::new();
@@ -214,10 +221,10 @@ fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec
         if append(&mut log, number, now).is_err() {
             return (lines, log.durable_cursor());
         }
-        if number % 17 == 0 && log.is_open() && log.begin_snapshot().unwrap_or(false) {
-            let _ = log.write_snapshot(true);
+        // The server ends at the first error, whatever it was doing.
+        if snapshot_now_and_then(&mut log, number).and_then(|()| log.proceed(now)).is_err() {
+            return (lines, log.durable_cursor());
         }
-        let _ = log.proceed(now);
     }
     (lines, log.durable_cursor())
 }
