@@ -25,6 +25,7 @@ const FOLDER: &str = "DIR";
 const TARGET: &str = "TO";
 const FROM: &str = "from";
 const TO: &str = "to";
+const AT: &str = "at";
 const YES: &str = "yes";
 const NUMBER: &str = "a whole number from 0 to 18446744073709551615";
 /// The exit status where something is damaged, or cannot be done.
@@ -52,13 +53,18 @@ pub(super) fn command() -> Command {
         .arg(folder())
         .arg(flag(TO).value_name("N").help("The number to go on with"))
         .arg(Arg::new(YES).long(YES).action(ArgAction::SetTrue).help("Do it"));
+    let repair = Command::new("repair")
+        .about("Cut a journal at the first damage or before a number, and fork it; without --yes, say what would be lost")
+        .arg(folder())
+        .arg(flag(AT).value_name("N").help("The lowest number that is cut off; without, at the first damage"))
+        .arg(Arg::new(YES).long(YES).action(ArgAction::SetTrue).help("Do it"));
     Command::new(NAME)
         .about("Look into a journal, copy it, and mend it")
         .after_help(
             "Exit status: 0, 1 if it is damaged or cannot be used, 2 if the command line is not accepted.",
         )
         .disable_help_subcommand(true)
-        .subcommands([check, dump, copy, fork, skip])
+        .subcommands([check, dump, copy, fork, repair, skip])
 }
 
 /// What `fortnight journal` is told.
@@ -72,6 +78,8 @@ pub enum Journal {
     Copy(PathBuf, PathBuf),
     /// Begin a new epoch.
     Fork(PathBuf),
+    /// Cut at the first damage or before a number, and fork. False: only say what would be lost.
+    Repair(PathBuf, Option<u64>, bool),
     /// Give up all numbers below this one that have not come. False: only say so.
     Skip(PathBuf, u64, bool),
 }
@@ -80,7 +88,7 @@ impl Journal {
     /// What the command line says.
     pub(super) fn from_matches(matches: &ArgMatches) -> Result<Self, Exit> {
         let Some((name, matches)) = matches.subcommand() else {
-            return Err(missing("journal", "fortnight journal check, dump, copy, fork or skip"));
+            return Err(missing("journal", "fortnight journal check, dump, copy, fork, repair or skip"));
         };
         let path = |name: &str, what: &str| {
             let path = matches.get_one::<OsString>(name).filter(|path| !path.is_empty());
@@ -95,6 +103,7 @@ impl Journal {
             }
             "copy" => Self::Copy(folder, path(TARGET, "the folder of the copy")?),
             "fork" => Self::Fork(folder),
+            "repair" => Self::Repair(folder, number(matches, AT)?, matches.get_flag(YES)),
             _ => {
                 let to = number(matches, TO)?.ok_or_else(|| missing("--to", NUMBER))?;
                 Self::Skip(folder, to, matches.get_flag(YES))
@@ -117,6 +126,7 @@ pub fn run(journal: &Journal) -> u8 {
         Journal::Dump(folder, from, to) => (folder, dump(folder, *from, *to)),
         Journal::Copy(folder, to) => (folder, copy(folder, to)),
         Journal::Fork(folder) => (folder, fork(folder)),
+        Journal::Repair(folder, at, yes) => (folder, repair(folder, *at, *yes)),
         Journal::Skip(folder, to, yes) => (folder, skip(folder, *to, *yes)),
     };
     match done {
@@ -161,13 +171,23 @@ fn lock(folder: &Path) -> Result<RealDisk, String> {
     RealDisk::lock(folder).map_err(|error| error.to_string())
 }
 
-fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
+fn repair(folder: &Path, at: Option<u64>, yes: bool) -> Result<String, String> {
+    let mut disk = lock(folder)?;
+    let cut = tools::find_cut(&mut disk, at.map(u128::from)).map_err(|error| error.to_string())?;
+    let Some(cut) = cut else { return Ok("there is nothing to cut off\n".to_owned()) };
+    let lost = match cut.snapshots() {
+        snapshots @ 1.. if cut.bytes == 0 => format!("{snapshots} damaged snapshots"),
+        _ => format!("{} bytes with every number from {} on", cut.bytes, cut.cursor),
+    };
     if !yes {
-        return Ok(format!("would give up all numbers below {to} that have not come; add --yes to do it\n"));
+        return Ok(format!("would remove {lost}, and fork; add --yes to do it\n"));
     }
-    let disk = lock(folder)?;
-    tools::check(&mut RealDisk::read_only(folder).map_err(|error| error.to_string())?)
-        .map_err(|error| error.to_string())?;
+    tools::repair(Box::new(disk), &cut, &opening()).map_err(|error| error.to_string())?;
+    Ok(format!("removed {lost}; the cursor is {}, under a new epoch\n", cut.cursor))
+}
+
+/// How a journal is opened to append a block or two.
+fn opening() -> Opening {
     let config = Config::default();
     let settings = Settings {
         sync: config.journal_sync,
@@ -176,8 +196,18 @@ fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
         retention_bytes: u64::MAX,
         retention_ms: None,
     };
-    let opening = Opening { settings, first_sequence: 0, epoch: None, now: 0 };
-    let skipped = tools::skip(Box::new(disk), &opening, u128::from(to)).map_err(|error| error.to_string())?;
+    Opening { settings, first_sequence: 0, epoch: None, now: 0 }
+}
+
+fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
+    if !yes {
+        return Ok(format!("would give up all numbers below {to} that have not come; add --yes to do it\n"));
+    }
+    let disk = lock(folder)?;
+    tools::check(&mut RealDisk::read_only(folder).map_err(|error| error.to_string())?)
+        .map_err(|error| error.to_string())?;
+    let skipped =
+        tools::skip(Box::new(disk), &opening(), u128::from(to)).map_err(|error| error.to_string())?;
     if skipped.from >= u128::from(to) {
         return Ok(format!("nothing to give up: the cursor is {} already\n", skipped.from));
     }

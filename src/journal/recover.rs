@@ -340,15 +340,19 @@ pub(crate) fn cut(
     if keeps_part && let Some(segment) = catalog.segments.back_mut() {
         report.cut_bytes += segment.len - bad.offset;
         segment.len = bad.offset;
-        let name = segment.name();
-        let truncated = disk.open(&name).and_then(|file| {
-            let truncated = disk.truncate(file, bad.offset).and_then(|()| disk.sync_at_once(file));
-            disk.close(file);
-            truncated
-        });
-        truncated.map_err(|error| JournalError::io("cannot cut", &name, &error))?;
+        truncate(disk, &segment.name(), bad.offset)?;
     }
     disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))
+}
+
+/// Cuts a file off at an offset, durably.
+pub(crate) fn truncate(disk: &mut dyn Disk, name: &str, len: u64) -> Result<(), JournalError> {
+    let truncated = disk.open(name).and_then(|file| {
+        let truncated = disk.truncate(file, len).and_then(|()| disk.sync_at_once(file));
+        disk.close(file);
+        truncated
+    });
+    truncated.map_err(|error| JournalError::io("cannot cut", name, &error))
 }
 
 /// Makes what was recovered durable: all segments that end above the highest mark.

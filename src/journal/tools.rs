@@ -2,8 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod repair;
+
+pub use repair::{Cut, find_cut, repair};
+
 use super::{
-    JournalError, Opening, Step, Waiting,
+    JournalError, Log, Opening, Step, Waiting,
     block::{BLOCK_HEADER, Kind},
     catalog::Catalog,
     meta::{META, Meta},
@@ -278,12 +282,17 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped,
     let numbers = to.saturating_sub(from).saturating_sub(used);
     if to > from {
         log.append(block, (from, to), released as u64, opening.now)?;
-        log.end(later);
-        log.proceed(opening.now)?;
-        if !log.has_ended() {
-            let reason = log.stalled().unwrap_or("the disk did not finish").to_owned();
-            return Err(JournalError::new(reason));
-        }
+        finish(log, later, opening)?;
     }
     Ok(Skipped { from, numbers, released })
+}
+
+/// Makes everything durable, with the events that wait.
+fn finish(mut log: Log, waiting: Waiting, opening: &Opening) -> Result<(), JournalError> {
+    log.end(waiting);
+    log.proceed(opening.now)?;
+    if log.has_ended() {
+        return Ok(());
+    }
+    Err(JournalError::new(log.stalled().unwrap_or("the disk did not finish").to_owned()))
 }

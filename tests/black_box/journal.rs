@@ -173,3 +173,40 @@ fn damage_is_named_by_check_and_refused_by_the_server() {
     assert_eq!(finished.status, 1);
     assert!(finished.stderr.contains("offset 88"), "{}", finished.stderr);
 }
+
+#[test]
+fn a_repair_cuts_at_the_damage_or_at_a_number() {
+    let folder = Folder::new("repair");
+    let mut first = server!(journalDirectory = folder.show());
+    let mut user = first.user(1);
+    first.source().send("1|B\n2|B\n3|B\n4|B\n");
+    user.expect("1|B\n2|B\n3|B\n4|B\n");
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_status(), 0);
+    assert_eq!(tool(&folder, "repair", &["--yes"]).1, "there is nothing to cut off\n");
+    let (status, text, _) = tool(&folder, "repair", &["--at", "3"]);
+    assert_eq!(status, 0);
+    assert!(text.contains("with every number from 3 on") && text.contains("add --yes"), "{text}");
+    assert_eq!(tool(&folder, "dump", &[]).1, "1|B\n2|B\n3|B\n4|B\n", "without --yes nothing is done");
+    assert_eq!(tool(&folder, "repair", &["--at", "3", "--yes"]).0, 0);
+    assert_eq!(tool(&folder, "dump", &[]).1, "1|B\n2|B\n");
+    let segment = folder.0.join("00000000000000000001.fnj");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[88 + 80] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    assert_eq!(tool(&folder, "check", &[]).0, 1);
+    assert_eq!(launch!(journalDirectory = folder.show()).run().status, 1);
+    let (status, text, _) = tool(&folder, "repair", &[]);
+    assert_eq!(status, 0);
+    assert!(text.contains("with every number from 1 on"), "{text}");
+    assert_eq!(tool(&folder, "check", &[]).0, 1, "without --yes nothing is done");
+    assert_eq!(tool(&folder, "repair", &["--yes"]).0, 0);
+    let (status, text, _) = tool(&folder, "check", &[]);
+    assert_eq!(status, 0);
+    assert_eq!(text.matches("forked from epoch").count(), 2, "{text}");
+    let second = server!(journalDirectory = folder.show());
+    let mut user = second.user(1);
+    second.source().send("1|B\n");
+    user.expect("1|B\n");
+    assert_eq!(tool(&folder, "repair", &["--yes"]).0, 1, "a server is using it");
+}
