@@ -23,7 +23,7 @@ run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
 	$(CARGO) run --release --quiet -- $(ARGS)
 
 traces: ## Replay the recorded traces and compare (tests/traces)
-	$(CARGO) run --release --quiet -- replay --expect tests/traces tests/traces/*.trace
+	$(CARGO) run --release --quiet -- replay --quiet --expect tests/traces tests/traces/*.trace
 
 bless: ## Store what the traces do now as what is expected of them
 	$(CARGO) run --release --quiet -- replay --expect tests/traces --bless tests/traces/*.trace

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write, stderr, stdin, stdout},
+    io::{ErrorKind, Read, Write, stderr, stdin, stdout},
     path::Path,
 };
 
@@ -24,9 +24,32 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, String> {
     }
 }
 
-pub(super) fn print(text: &str) {
-    // Whoever reads it may have gone by now; the exit status still counts.
-    let _ = stdout().write_all(text.as_bytes());
+/// Prints to standard output. Returns the exit status: 1 if that cannot be written.
+pub(super) fn print(text: &str) -> u8 {
+    match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
+        Ok(()) => OK,
+        // Whoever reads it has read enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => OK,
+        Err(error) => complain(DIFFERENT, &format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// The name of a file as text that commands no terminal and reorders nothing.
+pub(super) fn printable(path: &Path) -> String {
+    let is_harmful = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let name = path.to_string_lossy();
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if is_harmful(character) {
+            text.extend(character.escape_unicode());
+        } else {
+            text.push(character);
+        }
+    }
+    text
 }
 
 pub(super) fn complain(status: u8, sentence: &str) -> u8 {

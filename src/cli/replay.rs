@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::{
     exit::{Exit, missing, refuse},
-    output::{DAMAGED, DIFFERENT, OK, complain, open, print},
+    output::{DAMAGED, DIFFERENT, OK, complain, open, print, printable},
     value::{file_argument, flag},
 };
 use crate::trace::{Expectation, Replayed, Report, replay};
@@ -19,6 +19,7 @@ pub(super) const NAME: &str = "replay";
 const TRACES: &str = "TRACE";
 const EXPECT: &str = "expect";
 const BLESS: &str = "bless";
+const QUIET: &str = "quiet";
 
 /// What [`EXPECT`] accepts.
 const EXPECTED_FOLDER: &str = "the name of a folder";
@@ -46,6 +47,12 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Store what comes out in the folder of --expect rather than compare with it"),
         )
+        .arg(
+            Arg::new(QUIET)
+                .long(QUIET)
+                .action(ArgAction::SetTrue)
+                .help("Print differences and the verdict only, not what came of each trace"),
+        )
 }
 
 /// What a flag of this subcommand accepts. `None`: it has no such flag.
@@ -62,6 +69,8 @@ pub struct Replay {
     pub expect: Option<PathBuf>,
     /// Write the expectations rather than compare with them.
     pub bless: bool,
+    /// Print differences and the verdict only.
+    pub quiet: bool,
 }
 
 impl Replay {
@@ -80,52 +89,73 @@ impl Replay {
         if bless && expect.is_none() {
             return Err(Exit::refused("--bless: not accepted alone; expected --expect DIR as well"));
         }
-        Ok(Self { traces, expect, bless })
+        Ok(Self { traces, expect, bless, quiet: matches.get_flag(QUIET) })
     }
 }
 
-/// Replays traces. Outcomes go to standard output, errors to standard error.
+/// Replays traces. Outcomes go to standard output, then the verdict and the differences; errors go to standard error.
 ///
-/// Returns the exit status: 0; 1 if something is not as expected; 2 if a file is no trace, or is damaged.
+/// Returns the exit status: 0; 1 if something is not as expected, or cannot be written; 2 if a file is no trace, or is
+/// damaged.
 pub fn run(options: &Replay) -> u8 {
-    options.traces.iter().map(|path| replay_one(path, options)).max().unwrap_or(OK)
+    let mut status = OK;
+    let mut differing = 0;
+    let mut differences = String::new();
+    for path in &options.traces {
+        let outcome = replay_one(path, options, &mut differences);
+        differing += u32::from(outcome == DIFFERENT);
+        status = status.max(outcome);
+    }
+    if options.expect.is_some() && !options.bless {
+        let count = options.traces.len();
+        let traces = if count == 1 { "trace" } else { "traces" };
+        differences.insert_str(0, &format!("{count} {traces}, {differing} differ\n"));
+    }
+    status.max(print(&differences))
 }
 
-fn replay_one(path: &Path, options: &Replay) -> u8 {
-    let name = path.display().to_string();
+fn replay_one(path: &Path, options: &Replay, differences: &mut String) -> u8 {
+    let name = printable(path);
     let replayed = open(path)
         .and_then(|input| replay(input, options.expect.is_some()).map_err(|damage| damage.to_string()));
     let Replayed { outcome, time, damage } = match replayed {
         Ok(replayed) => replayed,
         Err(reason) => return complain(DAMAGED, &format!("{name}: {reason}")),
     };
-    if damage.as_ref().is_none_or(|damage| damage.cut) {
-        print(&Report { name: &name, outcome: &outcome, time }.to_string());
+    let mut status = OK;
+    if !options.quiet && damage.as_ref().is_none_or(|damage| damage.cut) {
+        status = print(&Report { name: &name, outcome: &outcome, time }.to_string());
     }
     if let Some(damage) = damage {
         return complain(DAMAGED, &format!("{name}: {damage}"));
     }
     let Some(folder) = &options.expect else {
-        return OK;
+        return status;
     };
     let file = expectation_of(folder, path);
     if options.bless {
-        return match fs::write(&file, Expectation::from(outcome).to_text()) {
-            Ok(()) => OK,
-            Err(error) => complain(DIFFERENT, &format!("--bless: cannot write {}: {error}", file.display())),
+        let stored =
+            fs::create_dir_all(folder).and_then(|()| fs::write(&file, Expectation::from(outcome).to_text()));
+        return match stored {
+            Ok(()) => status,
+            Err(error) => {
+                complain(DIFFERENT, &format!("--bless: cannot write {}: {error}", printable(&file)))
+            }
         };
     }
     let expectation = fs::read_to_string(&file)
-        .map_err(|error| format!("--expect: cannot read {}: {error}; --bless would store it", file.display()))
-        .and_then(|text| Expectation::parse(&text).map_err(|error| format!("{}: {error}", file.display())));
+        .map_err(|error| {
+            format!("--expect: cannot read {}: {error}; --bless would store it", printable(&file))
+        })
+        .and_then(|text| Expectation::parse(&text).map_err(|error| format!("{}: {error}", printable(&file))));
     match expectation {
         Err(reason) => complain(DIFFERENT, &reason),
         Ok(expectation) => {
-            let differences = expectation.compare(&outcome);
-            for difference in &differences {
-                print(&format!("{name}: {difference}\n"));
+            for difference in expectation.compare(&outcome) {
+                differences.push_str(&format!("{name}: {difference}\n"));
+                status = DIFFERENT;
             }
-            if differences.is_empty() { OK } else { DIFFERENT }
+            status
         }
     }
 }

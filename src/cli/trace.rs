@@ -11,7 +11,7 @@ use clap::{ArgMatches, Command};
 
 use super::{
     exit::{Exit, missing, refuse},
-    output::{DAMAGED, DIFFERENT, OK, complain, open},
+    output::{DAMAGED, DIFFERENT, OK, complain, open, printable},
     value::{file_argument, flag},
 };
 use crate::{
@@ -113,8 +113,8 @@ pub fn run(options: &Trace) -> u8 {
         Trace::Cut { range, .. } => cut(input, range.clone(), &mut output),
     });
     match printed {
-        Err(reason) => complain(DAMAGED, &format!("{}: {reason}", file.display())),
-        Ok(Ok(Err(damage))) => complain(DAMAGED, &format!("{}: {damage}", file.display())),
+        Err(reason) => complain(DAMAGED, &format!("{}: {reason}", printable(file))),
+        Ok(Ok(Err(damage))) => complain(DAMAGED, &format!("{}: {damage}", printable(file))),
         // Whoever reads it has read enough.
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => OK,
         Ok(Err(error)) => complain(DIFFERENT, &format!("cannot write to standard output: {error}")),

@@ -29,6 +29,9 @@ use std::fmt::{self, Write};
 
 const HEADER: &str = "fortnight expectation 1";
 
+/// Events of one user that are compared by their numbers: a gigabyte of them.
+const NUMBERS_MAX: u64 = 1 << 27;
+
 /// An outcome to compare another one with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation(Outcome);
@@ -270,7 +273,10 @@ impl Parser {
             let Content::Numbers(numbers) = &mut stream.content else { return None };
             for item in rows.split(' ') {
                 let (first, last) = item.split_once('-').unwrap_or((item, item));
-                numbers.extend(first.parse::<u64>().ok()?..=last.parse().ok()?);
+                let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+                let room = NUMBERS_MAX.min(stream.lines).saturating_sub(numbers.len() as u64);
+                last.checked_sub(first).filter(|&further| further < room)?;
+                numbers.extend(first..=last);
             }
             return Some(());
         }

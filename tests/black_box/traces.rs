@@ -299,6 +299,36 @@ fn a_killed_server_leaves_a_whole_trace() {
 }
 
 #[test]
+fn a_replay_has_a_verdict_and_says_when_it_cannot_be_written() {
+    let folder = Folder::new("verdict");
+    let trace = folder.write("a.trace", "fortnight trace 1\n");
+    let expect = folder.path("made/when/needed");
+    printed(&["replay", &trace, "--expect", &expect, "--bless"]);
+    assert_eq!(printed(&["replay", "--quiet", &trace, "--expect", &expect]), "1 trace, 0 differ\n");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_fortnight")).args(["replay", &trace]).stdout(full).status();
+    assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[test]
+fn an_expectation_without_end_and_a_name_that_commands_the_terminal_do_no_harm() {
+    let folder = Folder::new("harm");
+    let trace = folder.write("\u{1b}[2J\u{202e}.trace", "fortnight trace 1\n");
+    let lines = u64::MAX;
+    folder.write(
+        "\u{1b}[2J\u{202e}.expected",
+        format!(
+            "fortnight expectation 1\nuser 1 id 1 open lines {lines} bytes 1 digest 0\nevents 0-{lines}\ncounters\n"
+        ),
+    );
+    let folder = folder.path("");
+    let output = fortnight(&["replay", &trace, "--expect", &folder]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("line 3") && !said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_any_further_is_no_reason_not_to_serve() {
     let folder = Folder::new("broken");
     let trace = folder.path("recorded.trace");

@@ -377,7 +377,7 @@ fn check_invocation(invocation: &Invocation) {
     if let Invocation::Health(admin) = invocation {
         assert_eq!(admin.to_string().parse::<AdminUrl>().as_ref(), Ok(admin));
     }
-    if let Invocation::Replay(Replay { traces, expect, bless }) = invocation {
+    if let Invocation::Replay(Replay { traces, expect, bless, quiet: _ }) = invocation {
         assert!(!traces.is_empty() && (expect.is_some() || !bless), "{invocation:?}");
     }
     if let Invocation::Trace(Trace::Cut { range, .. }) = invocation {
