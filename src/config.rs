@@ -81,6 +81,8 @@ pub struct Config {
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
     pub admin_bind_address: IpAddr,
+    /// Names under which the admin interface may be asked for while it listens on a loopback address.
+    pub admin_hosts: Vec<String>,
     /// Most verbose level that is logged.
     pub log_level: log::LevelFilter,
     /// How often a progress line is logged while events flow, in milliseconds; 0: never.
@@ -134,6 +136,7 @@ impl Default for Config {
             restart_grace_ms: 10_000,
             admin_port: None,
             admin_bind_address: localhost,
+            admin_hosts: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_interval_ms: 10_000,
             busy_poll: false,

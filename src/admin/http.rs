@@ -1,5 +1,6 @@
 //! The part of HTTP/1.1 (RFC 9112) that is needed to answer GET and HEAD.
 
+use super::hosts::Hosts;
 use httparse::Error;
 
 /// Longest request head. The input buffer of a connection is never longer.
@@ -44,6 +45,7 @@ pub enum Status {
     NotFound = 404,
     MethodNotAllowed = 405,
     ContentTooLarge = 413,
+    MisdirectedRequest = 421,
     RequestHeaderFieldsTooLarge = 431,
     ServiceUnavailable = 503,
     HttpVersionNotSupported = 505,
@@ -57,6 +59,7 @@ impl Status {
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::ContentTooLarge => "Content Too Large",
+            Self::MisdirectedRequest => "Misdirected Request",
             Self::RequestHeaderFieldsTooLarge => "Request Header Fields Too Large",
             Self::ServiceUnavailable => "Service Unavailable",
             Self::HttpVersionNotSupported => "HTTP Version Not Supported",
@@ -72,6 +75,9 @@ impl Status {
             Self::NotFound => "expected /, /metrics, /healthz, /status.json or /history.json",
             Self::MethodNotAllowed => "expected GET or HEAD",
             Self::ContentTooLarge => "expected a request without a body",
+            Self::MisdirectedRequest => {
+                "expected an address, localhost or one of adminHosts as the host that is asked"
+            }
             Self::RequestHeaderFieldsTooLarge => "expected at most 8192 bytes and 64 headers",
             Self::ServiceUnavailable => "too many connections; try again",
             Self::HttpVersionNotSupported => "expected HTTP/1.1 or HTTP/1.0",
@@ -100,13 +106,13 @@ impl Request {
         Self { len: 0, resource: Err(status), head_only: false, close: true }
     }
 
-    /// Reads the head at the start of `input`; `None` if its end has not arrived yet.
+    /// Reads the head at the start of `input`, and judges which host it asks; `None` if its end has not arrived yet.
     #[must_use]
-    pub fn read(input: &[u8]) -> Option<Self> {
+    pub fn read(input: &[u8], accepted: &Hosts) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Request::new(&mut headers);
         match head.parse(&input[..input.len().min(HEAD_BYTES_MAX)]) {
-            Ok(httparse::Status::Complete(len)) => Some(Self::of(&head, len)),
+            Ok(httparse::Status::Complete(len)) => Some(Self::of(&head, len, accepted)),
             Ok(httparse::Status::Partial) if input.len() < HEAD_BYTES_MAX => None,
             Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => {
                 Some(Self::refused(Status::RequestHeaderFieldsTooLarge))
@@ -118,13 +124,17 @@ impl Request {
         }
     }
 
-    fn of(head: &httparse::Request<'_, '_>, len: usize) -> Self {
+    fn of(head: &httparse::Request<'_, '_>, len: usize, accepted: &Hosts) -> Self {
         let values = |name: &'static str| {
             let named = head.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
             named.map(|header| header.value.trim_ascii())
         };
         let old = head.version == Some(0);
         let hosts = values("host").count();
+        let (authority, path) = parts_of(head.path.unwrap_or_default());
+        // No browser leaves the header out. Of a target in absolute form, both must be right.
+        let misdirected =
+            !values("host").chain(authority.map(str::as_bytes)).all(|host| accepted.accept(host));
         // GET and HEAD have no use for a body, so none is ever read.
         let body = values("transfer-encoding").next().is_some()
             || values("content-length").any(|value| value.iter().any(|&byte| byte != b'0'));
@@ -136,32 +146,33 @@ impl Request {
             values("content-length").any(|value| value.is_empty() || !value.iter().all(u8::is_ascii_digit));
         let resource = if hosts > 1 || (hosts == 0 && !old) || bad_length {
             Err(Status::BadRequest)
+        } else if misdirected {
+            Err(Status::MisdirectedRequest)
         } else if !["GET", "HEAD"].contains(&method) {
             Err(Status::MethodNotAllowed)
         } else if body {
             Err(Status::ContentTooLarge)
         } else {
-            Resource::at(path_of(head.path.unwrap_or_default())).ok_or(Status::NotFound)
+            Resource::at(path).ok_or(Status::NotFound)
         };
         let close = old || asks_to_close || body || resource == Err(Status::BadRequest);
         Self { len, resource, head_only: method == "HEAD", close }
     }
 }
 
-/// The path of a request target in origin form, or in absolute form as a proxy gets it (RFC 9112, 3.2).
-fn path_of(target: &str) -> &str {
+/// The path of a request target in origin form, or host and path in absolute form as a proxy gets it (RFC 9112, 3.2).
+fn parts_of(target: &str) -> (Option<&str>, &str) {
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"));
-    let target = match scheme {
-        None => target,
+    let (authority, target) = match scheme {
+        None => (None, target),
         Some(_) => {
             let after = &target[7..];
-            after.find(['/', '?']).map_or("/", |start| &after[start..])
+            let end = after.find(['/', '?']).unwrap_or(after.len());
+            (Some(&after[..end]), &after[end..])
         }
     };
-    match target.split('?').next() {
-        Some("") => "/",
-        path => path.unwrap_or_default(),
-    }
+    let path = target.split('?').next().unwrap_or_default();
+    (authority, if path.is_empty() && (authority.is_some() || target.starts_with('?')) { "/" } else { path })
 }
 
 /// Whether the request line ends in the name of some version of HTTP, and the request is not just garbage.
@@ -198,10 +209,10 @@ mod tests {
     fn read(lines: &[&str]) -> Request {
         let head = lines.join("\r\n") + "\r\n\r\n";
         for end in 0..head.len() - 1 {
-            let early = Request::read(&head.as_bytes()[..end]);
+            let early = Request::read(&head.as_bytes()[..end], &Hosts::any());
             assert!(early.is_none_or(|request| request.resource.is_err()), "{end} of {head}");
         }
-        Request::read(head.as_bytes()).unwrap()
+        Request::read(head.as_bytes(), &Hosts::any()).unwrap()
     }
 
     #[test]
@@ -267,9 +278,9 @@ mod tests {
     #[test]
     fn a_head_ends_where_the_next_begins() {
         let one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(Request::read(one.repeat(2).as_bytes()).unwrap().len, one.len());
+        assert_eq!(Request::read(one.repeat(2).as_bytes(), &Hosts::any()).unwrap().len, one.len());
         let bare = "\nHEAD / HTTP/1.1\nHost: a\n\n";
-        let request = Request::read(bare.as_bytes()).unwrap();
+        let request = Request::read(bare.as_bytes(), &Hosts::any()).unwrap();
         assert_eq!((request.len, request.head_only), (bare.len(), true));
     }
 
@@ -278,13 +289,16 @@ mod tests {
         let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.resize(HEAD_BYTES_MAX - 4, b'x');
         head.extend_from_slice(b"\r\n\r\n");
-        assert_eq!(Request::read(&head).unwrap().resource, Ok(Resource::Page));
+        assert_eq!(Request::read(&head, &Hosts::any()).unwrap().resource, Ok(Resource::Page));
         head.insert(40, b'x');
         let refused = Some(Request::refused(Status::RequestHeaderFieldsTooLarge));
-        assert_eq!(Request::read(&head), refused);
+        assert_eq!(Request::read(&head, &Hosts::any()), refused);
         let many = "A: b\r\n".repeat(HEADERS_MAX);
-        assert_eq!(Request::read(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes()), refused);
-        assert_eq!(Request::read(&[b'\n'; HEAD_BYTES_MAX]), refused);
+        assert_eq!(
+            Request::read(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes(), &Hosts::any()),
+            refused
+        );
+        assert_eq!(Request::read(&[b'\n'; HEAD_BYTES_MAX], &Hosts::any()), refused);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! page and for `fortnight top`, as one word for health checks. The connections themselves are the server's.
 
 pub mod history;
+pub mod hosts;
 pub mod http;
 pub mod metrics;
 pub mod status;

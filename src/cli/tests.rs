@@ -70,6 +70,7 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
+        ("adminHosts", "a.example, b", changed(|c| c.admin_hosts = vec!["a.example".into(), "b".into()])),
         ("logLevel", "TRACE", changed(|c| c.log_level = log::LevelFilter::Trace)),
         ("logIntervalMs", "0", changed(|c| c.log_interval_ms = 0)),
         ("busyPoll", "TRUE", changed(|c| c.busy_poll = true)),
@@ -227,7 +228,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 23] = [
+    let bad: [(&str, &[&str]); 24] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -251,6 +252,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("restartGraceMs", &["-1", beyond_time]),
         ("adminPort", &["-1", "65536", "on", "none"]),
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
+        ("adminHosts", &["a,", ",", "a b", "a:80", "[::1]", "*.example"]),
         ("logLevel", &["loud", "2", "information"]),
         ("logIntervalMs", &["-1", beyond_time, "never"]),
         ("busyPoll", &["2", "maybe"]),

@@ -23,6 +23,7 @@ pub(crate) enum Field {
     Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
+    Hosts(fn(&mut Config) -> &mut Vec<String>),
 }
 
 /// A whole number. `i128` holds every value of every integer field.
@@ -71,6 +72,7 @@ impl Field {
                 *field(config) = ROLES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
             }
             Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
+            Self::Hosts(field) => *field(config) = hosts(text)?,
             Self::Level(field) => *field(config) = text.parse().ok()?,
             Self::Sync(field) => {
                 *field(config) = SYNC_MODES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
@@ -101,6 +103,7 @@ impl Field {
                 ROLES.iter().find(|(_, role)| *role == value)?.0.to_owned()
             }
             Self::Stream(field) => field(config).as_ref()?.to_string(),
+            Self::Hosts(field) => Some(field(config).join(",")).filter(|names| !names.is_empty())?,
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
             Self::Sync(field) => {
                 let value = *field(config);
@@ -124,6 +127,7 @@ impl Field {
             Self::Switch(_) | Self::Policy(_) | Self::Role(_) => self.choices().join(" or "),
             Self::Sync(_) | Self::Level(_) => format!("one of {}", self.choices().join(", ")),
             Self::Stream(_) => "tcp://HOST:PORT".to_owned(),
+            Self::Hosts(_) => "names of hosts, separated by commas".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
             Self::Folder(_) => "the name of a folder".to_owned(),
         }
@@ -154,6 +158,7 @@ impl Field {
             Self::Policy(_) => "POLICY",
             Self::Role(_) => "ROLE",
             Self::Stream(_) => "URL",
+            Self::Hosts(_) => "NAME,…",
             Self::Level(_) => "LEVEL",
             Self::File(_) => "FILE",
             Self::Folder(_) => "FOLDER",
@@ -168,6 +173,15 @@ impl Field {
     pub(crate) fn is_switch(&self) -> bool {
         matches!(self, Self::Switch(_))
     }
+}
+
+/// Names of hosts, without ports.
+fn hosts(text: &str) -> Option<Vec<String>> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+    };
+    text.split(',').map(str::trim).map(|name| is_name(name).then(|| name.to_owned())).collect()
 }
 
 /// `localhost` is spelled out, not looked up: the address of a listener must not depend on a resolver.

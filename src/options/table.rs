@@ -224,6 +224,13 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: Field::Address(|config| &mut config.admin_bind_address),
     },
     Definition {
+        variable: "adminHosts",
+        heading: OPERATION,
+        help: "Names, separated by commas, under which the admin interface may be asked for while it listens on a \
+               loopback address; addresses and localhost always are",
+        field: Field::Hosts(|config| &mut config.admin_hosts),
+    },
+    Definition {
         variable: "logLevel",
         heading: OPERATION,
         help: "Most verbose level that is logged",

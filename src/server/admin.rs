@@ -14,7 +14,11 @@ use super::{
     would_block,
 };
 use crate::{
-    admin::http::{HEAD_BYTES_MAX, Request, Status},
+    admin::{
+        hosts::Hosts,
+        http::{HEAD_BYTES_MAX, Request, Status},
+    },
+    config::Config,
     time::{MILLISECOND, Micros, SECOND},
 };
 use slab::Slab;
@@ -57,6 +61,8 @@ pub(super) struct Admin<S> {
     /// When the next step may be taken.
     next_at: Micros,
     scratch: Vec<u8>,
+    /// The hosts that may be asked.
+    hosts: Hosts,
 }
 
 /// A connection to the admin interface.
@@ -99,7 +105,7 @@ enum Progress {
 }
 
 impl<S> Admin<S> {
-    pub(super) fn new(now: Micros) -> Self {
+    pub(super) fn new(config: &Config, now: Micros) -> Self {
         Self {
             clients: Slab::new(),
             keys: Vec::new(),
@@ -110,6 +116,7 @@ impl<S> Admin<S> {
             accept_at: None,
             next_at: now,
             scratch: vec![0; SCRATCH_BYTES],
+            hosts: Hosts::on(config.admin_bind_address, &config.admin_hosts),
         }
     }
 
@@ -214,7 +221,7 @@ impl<S: Read + Write> Admin<S> {
             *answers += 1;
             answer(request)
         };
-        match client.step(key, net, now, &mut self.scratch, &mut count) {
+        match client.step(key, net, now, &mut self.scratch, &self.hosts, &mut count) {
             Ok(Progress::More) => self.note_ready(key),
             Ok(Progress::Waits) => {}
             Err(error) if would_block(&error) => {}
@@ -289,6 +296,7 @@ impl<S: Read + Write> AdminClient<S> {
         net: &mut N,
         now: Micros,
         scratch: &mut [u8],
+        hosts: &Hosts,
         answer: &mut impl FnMut(&Request) -> Vec<u8>,
     ) -> io::Result<Progress> {
         if self.lingers {
@@ -300,7 +308,7 @@ impl<S: Read + Write> AdminClient<S> {
         if !self.output.is_empty() {
             return self.write_answer(key, net, now);
         }
-        let mut request = Request::read(&self.input);
+        let mut request = Request::read(&self.input, hosts);
         if request.is_none() {
             let room = HEAD_BYTES_MAX - self.input.len();
             let limit = room.min(scratch.len());
@@ -309,7 +317,7 @@ impl<S: Read + Write> AdminClient<S> {
                 return Ok(Progress::Over);
             }
             self.input.extend_from_slice(&scratch[..len]);
-            request = Request::read(&self.input);
+            request = Request::read(&self.input, hosts);
         }
         let Some(request) = request else {
             return Ok(Progress::More);

@@ -173,7 +173,7 @@ impl<N: Net> Server<N> {
             congestion: Congestion::new(&config),
             journal: None,
             lifecycle: Lifecycle::new(&config),
-            admin: Admin::new(now),
+            admin: Admin::new(&config, now),
             watch: Watch::new(&config, now),
             reports: Reports::new(&config, now),
             config,

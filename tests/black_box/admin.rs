@@ -19,7 +19,7 @@ const PATHS: [(&str, &str); 5] = [
 const ASKERS_MAX: usize = 8;
 
 fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 /// Sends a request on a connection of its own, which the server must end with the answer.
@@ -42,7 +42,7 @@ fn without_admin_port_there_is_no_admin_interface() {
 fn every_path_answers_with_its_type() {
     let server = server!(adminPort = 0);
     for (path, media_type) in PATHS {
-        for target in [path.to_owned(), format!("{path}?a=b&c"), format!("http://example:1{path}")] {
+        for target in [path.to_owned(), format!("{path}?a=b&c"), format!("http://localhost:1{path}")] {
             let answer = server.get(&target);
             assert_eq!(answer.status, 200, "{target}");
             assert_eq!(answer.header("Content-Type"), Some(media_type));
@@ -60,7 +60,7 @@ fn head_is_get_without_the_body() {
     let mut asker = Asker::connect(server.admin());
     // What the others say changes its length with the numbers in it.
     for path in ["/", "/healthz", "/nothing"] {
-        asker.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        asker.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let head = asker.head();
         asker.send(get(path));
         let full = asker.answer();
@@ -77,15 +77,57 @@ fn what_is_not_there_is_404() {
 }
 
 #[test]
+fn on_a_loopback_address_no_web_page_reaches_it_by_a_name_of_its_own() {
+    let server = server!(adminPort = 0, adminHosts = "fortnight.example, other");
+    let mut asker = Asker::connect(server.admin());
+    let mut ask = |target: &str, host: &str| {
+        asker.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        asker.answer()
+    };
+    let port = server.admin().port();
+    for host in
+        [&format!("127.0.0.1:{port}"), "LOCALHOST", "[::1]:80", "192.0.2.1", "fortnight.example", "OTHER:1"]
+    {
+        assert_eq!(ask("/healthz", host).status, 200, "{host}");
+    }
+    for host in
+        ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "evil.localhost", "x@localhost", ""]
+    {
+        let answer = ask("/metrics", host);
+        assert_eq!(answer.status, 421, "{host}");
+        assert_eq!(
+            answer.body,
+            "421 Misdirected Request: expected an address, localhost or one of adminHosts as the host that is asked\n"
+        );
+    }
+    // Of a target in absolute form, the host in it counts as well.
+    assert_eq!(ask("http://evil.example/metrics", "localhost").status, 421);
+    assert_eq!(ask("http://localhost/healthz", "localhost").status, 200);
+    // What has no host at all is no browser.
+    let mut old = Asker::connect(server.admin());
+    old.send("GET /healthz HTTP/1.0\r\n\r\n");
+    assert_eq!(old.answer().status, 200);
+}
+
+#[test]
+fn on_any_other_address_it_is_asked_by_whatever_name() {
+    let server = server!(adminPort = 0, adminBindAddress = "0.0.0.0");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.admin().port()));
+    let mut asker = Asker::connect(address);
+    asker.send("GET /healthz HTTP/1.1\r\nHost: scraped.example\r\n\r\n");
+    assert_eq!(asker.answer().status, 200);
+}
+
+#[test]
 fn other_methods_are_405_and_told_what_is_allowed() {
     let server = server!(adminPort = 0);
     let mut asker = Asker::connect(server.admin());
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "SUBSCRIBE"] {
-        asker.send(format!("{method} /metrics HTTP/1.1\r\nHost: a\r\n\r\n"));
+        asker.send(format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let answer = asker.answer();
         assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD")), "{method}");
     }
-    let with_body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let with_body = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(last_answer(&server, with_body).status, 405);
 }
 
@@ -99,9 +141,9 @@ fn garbage_is_400() {
         "GET /\r\n\r\n",
         "GET / HTTP/x\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
         "1|B\n2|B\n",
     ] {
         assert_eq!(last_answer(&server, garbage).status, 400, "{garbage:?}");
@@ -115,11 +157,13 @@ fn a_request_with_a_body_is_refused() {
     for length in
         ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 5\r\nExpect: 100-continue"]
     {
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\nhello");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\nhello");
         assert_eq!(last_answer(&server, request).status, 413, "{length}");
     }
     let mut asker = Asker::connect(server.admin());
-    asker.send("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n");
+    asker.send(
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(asker.answer().status, 200);
 }
 
@@ -127,12 +171,12 @@ fn a_request_with_a_body_is_refused() {
 fn a_long_head_is_431_even_to_a_client_that_goes_on_sending() {
     let server = server!(adminPort = 0);
     let many = "A: b\r\n".repeat(65);
-    assert_eq!(last_answer(&server, format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")).status, 431);
+    assert_eq!(last_answer(&server, format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n")).status, 431);
     // The rest of what was sent must not reset the connection before the answer has been read.
-    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(last_answer(&server, long).status, 431);
     // The longest that is accepted.
-    let mut longest = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(8192));
+    let mut longest = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(8192));
     longest.truncate(8188);
     let mut asker = Asker::connect(server.admin());
     asker.send(longest + "\r\n\r\n");
@@ -157,7 +201,8 @@ fn a_connection_serves_many_requests_one_after_the_other_or_all_at_once() {
         asker.send([byte]);
     }
     assert_eq!(asker.answer().status, 200);
-    asker.send("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned() + &get("/"));
+    asker
+        .send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned() + &get("/"));
     assert_eq!(asker.answer().status, 200);
     asker.expect_eof();
 }
@@ -237,7 +282,7 @@ fn one_more_than_a_handful_is_told_so() {
     assert_eq!((answer.status, answer.header("Connection")), (503, Some("close")));
     more.expect_eof();
     for asker in &mut askers {
-        asker.send("thz HTTP/1.1\r\nHost: a\r\n\r\n");
+        asker.send("thz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(asker.answer().status, 200);
     }
     // Now they are idle, and make room.

@@ -137,7 +137,7 @@ impl Server {
     #[track_caller]
     pub fn get(&self, target: &str) -> Answer {
         let mut asker = Asker::connect(self.admin());
-        asker.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+        asker.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         let answer = asker.answer();
         asker.expect_eof();
         answer
