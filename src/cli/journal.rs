@@ -63,7 +63,6 @@ pub(super) fn command() -> Command {
         .after_help(
             "Exit status: 0, 1 if it is damaged or cannot be used, 2 if the command line is not accepted.",
         )
-        .disable_help_subcommand(true)
         .subcommands([check, dump, copy, fork, repair, skip])
 }
 

@@ -19,6 +19,7 @@
 mod admin;
 mod exit;
 pub mod journal;
+mod junit;
 mod output;
 mod refusal;
 pub mod replay;
@@ -77,7 +78,6 @@ pub fn command() -> Command {
         .args_override_self(true)
         .next_line_help(true)
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
         .subcommands(subcommands())
 }
 
@@ -132,7 +132,8 @@ where
             Exit { status: 0, text: error.render().to_string() }
         }
         _ => {
-            let is_subcommand = |word: &str| subcommands().iter().any(|known| known.get_name() == word);
+            let is_subcommand =
+                |word: &str| word == "help" || subcommands().iter().any(|known| known.get_name() == word);
             Exit::refused(refusal::sentence(&error, expected, is_subcommand))
         }
     })?;

@@ -10,19 +10,27 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::{
     exit::{Exit, missing, refuse},
+    junit::{self, Case, Verdict},
     output::{DAMAGED, DIFFERENT, OK, complain, open, print, printable},
     value::{file_argument, flag},
 };
-use crate::trace::{Expectation, Replayed, Report, replay};
+use crate::{
+    engine::event::parse_number,
+    trace::{Expectation, Keep, Outcome, Replayed, Report, Shown, replay},
+};
 
 pub(super) const NAME: &str = "replay";
 const TRACES: &str = "TRACE";
 const EXPECT: &str = "expect";
 const BLESS: &str = "bless";
 const QUIET: &str = "quiet";
+const SHOW: &str = "show";
+const JUNIT: &str = "junit";
 
-/// What [`EXPECT`] accepts.
+/// What [`EXPECT`], [`SHOW`] and [`JUNIT`] accept.
 const EXPECTED_FOLDER: &str = "the name of a folder";
+const EXPECTED_USER: &str = "a user's id, its number in the trace, or all";
+const EXPECTED_FILE: &str = "the name of a file";
 
 pub(super) fn command() -> Command {
     Command::new(NAME)
@@ -53,11 +61,26 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print differences and the verdict only, not what came of each trace"),
         )
+        .arg(flag(SHOW).value_name("USER").help(
+            "Print what a user received, line by line, with the time of each: the user who has this id, or this \
+             number in the trace; all: every user",
+        ))
+        .arg(
+            flag(JUNIT)
+                .value_name("FILE")
+                .value_hint(ValueHint::FilePath)
+                .help("Write the verdict of each trace to this file, as JUnit XML"),
+        )
 }
 
 /// What a flag of this subcommand accepts. `None`: it has no such flag.
 pub(super) fn expected(flag: &str) -> Option<&'static str> {
-    (flag == "--expect").then_some(EXPECTED_FOLDER)
+    match flag {
+        "--expect" => Some(EXPECTED_FOLDER),
+        "--show" => Some(EXPECTED_USER),
+        "--junit" => Some(EXPECTED_FILE),
+        _ => None,
+    }
 }
 
 /// What `fortnight replay` is told.
@@ -71,6 +94,10 @@ pub struct Replay {
     pub bless: bool,
     /// Print differences and the verdict only.
     pub quiet: bool,
+    /// Print what these users received.
+    pub show: Option<Shown>,
+    /// Write the verdicts to this file as well.
+    pub junit: Option<PathBuf>,
 }
 
 impl Replay {
@@ -89,7 +116,22 @@ impl Replay {
         if bless && expect.is_none() {
             return Err(Exit::refused("--bless: not accepted alone; expected --expect DIR as well"));
         }
-        Ok(Self { traces, expect, bless, quiet: matches.get_flag(QUIET) })
+        let show = match matches.get_one::<OsString>(SHOW) {
+            None => None,
+            Some(_) if bless => {
+                return Err(Exit::refused("--bless: not accepted with --show; expected one of them"));
+            }
+            Some(user) if user == "all" => Some(Shown::All),
+            Some(user) => {
+                let number = user.to_str().and_then(|user| parse_number(user.as_bytes()));
+                Some(Shown::One(number.ok_or_else(|| refuse("--show", user, EXPECTED_USER))?))
+            }
+        };
+        let junit = match matches.get_one::<OsString>(JUNIT) {
+            Some(file) if file.is_empty() => return Err(refuse("--junit", file, EXPECTED_FILE)),
+            file => file.map(PathBuf::from),
+        };
+        Ok(Self { traces, expect, bless, quiet: matches.get_flag(QUIET), show, junit })
     }
 }
 
@@ -98,66 +140,100 @@ impl Replay {
 /// Returns the exit status: 0; 1 if something is not as expected, or cannot be written; 2 if a file is no trace, or is
 /// damaged.
 pub fn run(options: &Replay) -> u8 {
+    let mut cases = Vec::with_capacity(options.traces.len());
     let mut status = OK;
-    let mut differing = 0;
-    let mut differences = String::new();
     for path in &options.traces {
-        let outcome = replay_one(path, options, &mut differences);
-        differing += u32::from(outcome == DIFFERENT);
-        status = status.max(outcome);
+        let name = printable(path);
+        let (verdict, printed) = replay_one(path, &name, options);
+        status = status.max(verdict.status()).max(printed);
+        cases.push(Case { name, verdict });
     }
     if options.expect.is_some() && !options.bless {
-        let count = options.traces.len();
-        let traces = if count == 1 { "trace" } else { "traces" };
-        differences.insert_str(0, &format!("{count} {traces}, {differing} differ\n"));
+        status = status.max(print(&verdict_of(&cases)));
     }
-    status.max(print(&differences))
+    if let Some(file) = &options.junit
+        && let Err(error) = fs::write(file, junit::report(&cases))
+    {
+        let sentence = format!("--junit: cannot write {}: {error}", printable(file));
+        status = status.max(complain(DIFFERENT, &sentence));
+    }
+    status
 }
 
-fn replay_one(path: &Path, options: &Replay, differences: &mut String) -> u8 {
-    let name = printable(path);
-    let replayed = open(path)
-        .and_then(|input| replay(input, options.expect.is_some()).map_err(|damage| damage.to_string()));
-    let Replayed { outcome, time, damage } = match replayed {
-        Ok(replayed) => replayed,
-        Err(reason) => return complain(DAMAGED, &format!("{name}: {reason}")),
-    };
-    let mut status = OK;
-    if !options.quiet && damage.as_ref().is_none_or(|damage| damage.cut) {
-        status = print(&Report { name: &name, outcome: &outcome, time }.to_string());
+/// How many traces differ, and how.
+fn verdict_of(cases: &[Case]) -> String {
+    let count = |verdict: fn(&Verdict) -> bool| cases.iter().filter(|case| verdict(&case.verdict)).count();
+    let differ = count(|verdict| matches!(verdict, Verdict::Different(_)));
+    let damaged = count(|verdict| matches!(verdict, Verdict::Damaged(_)));
+    let traces = if cases.len() == 1 { "trace" } else { "traces" };
+    let mut text = format!("{} {traces}, {differ} differ", cases.len());
+    if damaged > 0 {
+        text.push_str(&format!(", {damaged} damaged"));
     }
-    if let Some(damage) = damage {
-        return complain(DAMAGED, &format!("{name}: {damage}"));
-    }
-    let Some(folder) = &options.expect else {
-        return status;
-    };
-    let file = expectation_of(folder, path);
-    if options.bless {
-        let stored =
-            fs::create_dir_all(folder).and_then(|()| fs::write(&file, Expectation::from(outcome).to_text()));
-        return match stored {
-            Ok(()) => status,
-            Err(error) => {
-                complain(DIFFERENT, &format!("--bless: cannot write {}: {error}", printable(&file)))
-            }
-        };
-    }
-    let expectation = fs::read_to_string(&file)
-        .map_err(|error| {
-            format!("--expect: cannot read {}: {error}; --bless would store it", printable(&file))
-        })
-        .and_then(|text| Expectation::parse(&text).map_err(|error| format!("{}: {error}", printable(&file))));
-    match expectation {
-        Err(reason) => complain(DIFFERENT, &reason),
-        Ok(expectation) => {
-            for difference in expectation.compare(&outcome) {
-                differences.push_str(&format!("{name}: {difference}\n"));
-                status = DIFFERENT;
-            }
-            status
+    text.push('\n');
+    for Case { name, verdict } in cases {
+        if let Verdict::Different(differences) = verdict {
+            differences.iter().for_each(|difference| text.push_str(&format!("{name}: {difference}\n")));
         }
     }
+    text
+}
+
+/// Gives the verdict, and the exit status of printing.
+fn replay_one(path: &Path, name: &str, options: &Replay) -> (Verdict, u8) {
+    let damaged = |reason: String| {
+        complain(DAMAGED, &format!("{name}: {reason}"));
+        Verdict::Damaged(reason)
+    };
+    let keep = match (options.show, &options.expect) {
+        (Some(shown), _) => Keep::Lines(shown),
+        (None, Some(_)) => Keep::Numbers,
+        (None, None) => Keep::Digests,
+    };
+    let replayed = open(path).and_then(|input| replay(input, keep).map_err(|damage| damage.to_string()));
+    let Replayed { outcome, time, damage } = match replayed {
+        Ok(replayed) => replayed,
+        Err(reason) => return (damaged(reason), OK),
+    };
+    let mut printed = OK;
+    let is_wanted = !options.quiet || options.show.is_some();
+    if is_wanted && damage.as_ref().is_none_or(|damage| damage.cut) {
+        printed = print(&Report { name, outcome: &outcome, time, shown: options.show }.to_string());
+    }
+    if let Some(damage) = damage {
+        return (damaged(damage.to_string()), printed);
+    }
+    if let Some(shown) = options.show
+        && !outcome.streams.iter().any(|stream| shown.includes(stream.user, stream.id))
+    {
+        printed = complain(DIFFERENT, &format!("--show: there is no such user in {name}"));
+    }
+    let Some(folder) = &options.expect else {
+        return (Verdict::Same, printed);
+    };
+    let file = expectation_of(folder, path);
+    let compared = if options.bless { bless(folder, &file, outcome) } else { compare(&file, &outcome) };
+    let verdict = compared.unwrap_or_else(|sentence| {
+        complain(DIFFERENT, &sentence);
+        Verdict::Different(vec![sentence])
+    });
+    (verdict, printed)
+}
+
+fn bless(folder: &Path, file: &Path, outcome: Outcome) -> Result<Verdict, String> {
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(file, Expectation::from(outcome).to_text()))
+        .map(|()| Verdict::Same)
+        .map_err(|error| format!("--bless: cannot write {}: {error}", printable(file)))
+}
+
+fn compare(file: &Path, outcome: &Outcome) -> Result<Verdict, String> {
+    let text = fs::read_to_string(file).map_err(|error| {
+        format!("--expect: cannot read {}: {error}; --bless would store it", printable(file))
+    })?;
+    let expectation = Expectation::parse(&text).map_err(|error| format!("{}: {error}", printable(file)))?;
+    let differences: Vec<String> = expectation.compare(outcome).iter().map(ToString::to_string).collect();
+    Ok(if differences.is_empty() { Verdict::Same } else { Verdict::Different(differences) })
 }
 
 /// Where the expectation of a trace is stored.

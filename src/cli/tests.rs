@@ -368,6 +368,41 @@ fn help_documents_every_option_with_variable_and_default() {
 }
 
 #[test]
+fn help_can_be_asked_for_as_a_subcommand() {
+    let help = |args: &[&str]| run(args, &[]).expect_err("ends here");
+    assert_eq!(help(&["help"]), help(&["--help"]));
+    for subcommand in ["health", "journal", "replay", "trace"] {
+        let exit = help(&["help", subcommand]);
+        assert_eq!((exit.status, &exit), (0, &help(&[subcommand, "--help"])), "{subcommand}");
+    }
+    assert_eq!(help(&["help", "trace", "cut"]).status, 0);
+    assert_eq!(
+        refusal(&["help", "nonsense"], &[]),
+        "\"nonsense\": not known; expected what fortnight --help lists"
+    );
+}
+
+#[test]
+fn replay_refuses_what_it_cannot_do() {
+    let expected = "expected a user's id, its number in the trace, or all";
+    for bad in ["", "ALL", "-1", "18446744073709551616"] {
+        let user = format!("--show={bad}");
+        assert_eq!(
+            refusal(&["replay", "a.trace", &user], &[]),
+            format!("--show: {bad:?} is not accepted; {expected}")
+        );
+    }
+    assert_eq!(
+        refusal(&["replay", "a.trace", "--expect", "a", "--bless", "--show=all"], &[]),
+        "--bless: not accepted with --show; expected one of them"
+    );
+    assert_eq!(
+        refusal(&["replay", "a.trace", "--junit="], &[]),
+        "--junit: \"\" is not accepted; expected the name of a file"
+    );
+}
+
+#[test]
 fn version_prints_the_version() {
     let exit = run(&["--version"], &[]).expect_err("ends here");
     assert_eq!(

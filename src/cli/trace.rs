@@ -47,7 +47,6 @@ pub(super) fn command() -> Command {
         .after_help(
             "Exit status: 0, 1 if the output cannot be written, 2 if the file is no trace or is damaged.",
         )
-        .disable_help_subcommand(true)
         .subcommands([show, cut])
 }
 

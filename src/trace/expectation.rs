@@ -22,7 +22,7 @@ use super::{
     outcome::{Outcome, StreamHead},
     reader::TraceError,
     stream::{Content, Stream},
-    text::{push_data, push_escaped, read_data},
+    text::{escaped, push_data, read_data},
 };
 use crate::time::Micros;
 use std::fmt::{self, Write};
@@ -199,9 +199,7 @@ fn first_difference<T: PartialEq>(
 }
 
 fn tell_line((at, line): &(Micros, Vec<u8>)) -> String {
-    let mut text = Vec::new();
-    push_escaped(line, &mut text);
-    format!("{} at {at}", String::from_utf8_lossy(&text))
+    format!("{} at {at}", escaped(line))
 }
 
 impl Content {

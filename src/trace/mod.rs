@@ -95,4 +95,4 @@ pub use record::{OPTIONS, Record, What, Who};
 pub use recorder::{RecordedSocket, Recorder, Recording};
 pub use replay::{Replayed, replay};
 pub use show::show;
-pub use stream::{Content, Stream};
+pub use stream::{Content, Keep, Shown, Stream};

@@ -1,6 +1,9 @@
 //! The outcome of a replay.
 
-use super::stream::{Content, Stream};
+use super::{
+    stream::{Content, Shown, Stream},
+    text::escaped,
+};
 use crate::{
     counters::{Counters, DisconnectReason},
     engine::event::{Kind, Reject},
@@ -75,11 +78,13 @@ pub(crate) struct Report<'a> {
     pub(crate) name: &'a str,
     pub(crate) outcome: &'a Outcome,
     pub(crate) time: Micros,
+    /// Whose lines are printed, in place of digests and counters.
+    pub(crate) shown: Option<Shown>,
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, outcome, time } = self;
+        let Self { name, outcome, time, shown } = self;
         writeln!(
             f,
             "{name}: {} events, {} deliveries to {} users in {}.{:06} s of virtual time",
@@ -90,7 +95,19 @@ impl fmt::Display for Report<'_> {
             time % 1_000_000,
         )?;
         for stream in &outcome.streams {
+            if !shown.is_none_or(|shown| shown.includes(stream.user, stream.id)) {
+                continue;
+            }
             writeln!(f, "  {}", StreamHead(stream))?;
+            if let (Some(_), Content::Lines(lines)) = (shown, &stream.content) {
+                for (at, line) in lines {
+                    let time = format!("{}.{:06}", at / 1_000_000, at % 1_000_000);
+                    writeln!(f, "{time:>16}  {}", escaped(line))?;
+                }
+            }
+        }
+        if shown.is_some() {
+            return Ok(());
         }
         write!(f, "  counters")?;
         for (name, value) in &outcome.counters {

@@ -3,7 +3,7 @@
 use super::{
     reader::{Reader, TraceError},
     record::{Record, What, Who},
-    stream::Received,
+    stream::{Keep, Received},
 };
 use crate::{
     engine::event::parse_number,
@@ -29,7 +29,7 @@ pub struct Player<R> {
     users: Vec<User>,
     /// The user, by its place in `users`, behind each connection.
     user_of_peer: Vec<usize>,
-    keep_numbers: bool,
+    keep: Keep,
     ended: Option<Result<(), TraceError>>,
     last_at: Micros,
 }
@@ -70,8 +70,8 @@ impl User {
 }
 
 impl<R: Read> Player<R> {
-    /// A player of the records of `reader`. It must keep sequence numbers if long streams are to be compared by them.
-    pub fn new(reader: Reader<R>, keep_numbers: bool) -> Self {
+    /// A player of the records of `reader`.
+    pub fn new(reader: Reader<R>, keep: Keep) -> Self {
         Self {
             reader,
             next: None,
@@ -79,7 +79,7 @@ impl<R: Read> Player<R> {
             known: HashMap::new(),
             users: Vec::new(),
             user_of_peer: Vec::new(),
-            keep_numbers,
+            keep,
             ended: None,
             last_at: 0,
         }
@@ -95,6 +95,13 @@ impl<R: Read> Player<R> {
         let now = world.now();
         while let Some(peer) = world.next_written_to() {
             let user = &mut self.users[self.user_of_peer[peer.index()]];
+            // Whoever is sent something has logged in: its id is known.
+            if let Keep::Lines(shown) = self.keep
+                && user.received.is_empty()
+                && shown.includes(user.number, user.id())
+            {
+                user.received.keep_all_lines();
+            }
             world.take_received(peer, |bytes| user.received.push(now, bytes));
         }
     }
@@ -172,7 +179,7 @@ impl<R: Read> Player<R> {
             number,
             peer,
             login: Vec::new(),
-            received: Received::new(self.keep_numbers),
+            received: Received::new(self.keep),
             end: ServerEnd::Closed,
         });
     }

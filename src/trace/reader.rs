@@ -2,7 +2,7 @@
 
 use super::{
     record::{HEADER, OPTIONS, Record, What, Who},
-    text::{CRLF, LF, OPEN, push_escaped, read_data},
+    text::{CRLF, LF, OPEN, escaped, read_data},
 };
 use crate::{config::Config, engine::event::parse_number, options, time::Micros};
 use std::{error, fmt, io::Read};
@@ -359,9 +359,7 @@ fn unknown(line: &[u8]) -> String {
 
 /// A piece of the trace in quotes, escaped and shortened.
 fn quoted(bytes: &[u8]) -> String {
-    let mut text = vec![b'"'];
-    push_escaped(&bytes[..bytes.len().min(QUOTED_BYTES)], &mut text);
-    let mut text = String::from_utf8_lossy(&text).into_owned();
+    let mut text = format!("\"{}", escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]));
     text.push_str(if bytes.len() > QUOTED_BYTES { "…\"" } else { "\"" });
     text
 }

@@ -4,6 +4,7 @@ use super::{
     outcome::{Outcome, named},
     player::Player,
     reader::{Reader, TraceError},
+    stream::Keep,
 };
 use crate::{
     server::{Phase, Server},
@@ -26,18 +27,17 @@ pub struct Replayed {
     pub damage: Option<TraceError>,
 }
 
-/// Replays a trace. The same trace gives the same outcome, always and everywhere. `keep_numbers` lets long streams be
-/// compared event by event, at the price of eight bytes of memory per delivery.
+/// Replays a trace. The same trace gives the same outcome, always and everywhere.
 ///
 /// # Errors
 ///
 /// If `input` is no trace at all.
-pub fn replay(input: impl Read, keep_numbers: bool) -> Result<Replayed, TraceError> {
+pub fn replay(input: impl Read, keep: Keep) -> Result<Replayed, TraceError> {
     let reader = Reader::new(input)?;
     let mut config = reader.config().clone();
     // Nobody reads the log, and a deadline less is a turn less.
     config.log_interval_ms = 0;
-    let net = SimNet::new(Player::new(reader, keep_numbers));
+    let net = SimNet::new(Player::new(reader, keep));
     let mut server = Server::new(config, net.clone(), 0);
     while !is_over(&net, server.phase()) {
         // On simulated sockets waiting never fails.

@@ -3,7 +3,7 @@
 use super::{
     reader::{Reader, TraceError},
     record::{OPTIONS, Record, What, Who},
-    text::push_escaped,
+    text::escaped,
 };
 use crate::{
     config::Config,
@@ -132,9 +132,7 @@ fn seconds(time: Micros) -> String {
 }
 
 fn printable(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    push_escaped(&bytes[..bytes.len().min(LINE_BYTES)], &mut text);
-    let mut text = String::from_utf8_lossy(&text).into_owned();
+    let mut text = escaped(&bytes[..bytes.len().min(LINE_BYTES)]);
     if bytes.len() > LINE_BYTES {
         text.push('…');
     }

@@ -35,13 +35,46 @@ pub enum Content {
     Numbers(Vec<u64>),
 }
 
+/// What a replay keeps of the streams, beside digests and the first lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Digests,
+    /// The sequence number of every line: a long stream can be compared event by event, at the price of eight bytes of
+    /// memory per delivery.
+    Numbers,
+    /// Every line that these users received, to be shown, and the numbers of all.
+    Lines(Shown),
+}
+
+/// Which users are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Every user.
+    All,
+    /// Those who have this id, or this number in the trace.
+    One(u64),
+}
+
+impl Shown {
+    /// Whether a user is one of them.
+    #[must_use]
+    pub fn includes(self, number: u64, id: Option<u64>) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(wanted) => wanted == number || Some(wanted) == id,
+        }
+    }
+}
+
 /// Collects what is received.
 pub(super) struct Received {
     digest: Box<Xxh3Default>,
     bytes: u64,
     lines: u64,
-    /// The first lines.
+    /// The first lines, so many at most.
     told: Vec<(Micros, Vec<u8>)>,
+    told_max: usize,
     numbers: Option<Vec<u64>>,
     /// The beginning of a line without its end, and the time at which it came.
     rest: Vec<u8>,
@@ -58,16 +91,27 @@ impl fmt::Debug for Received {
 }
 
 impl Received {
-    pub(super) fn new(keep_numbers: bool) -> Self {
+    pub(super) fn new(keep: Keep) -> Self {
         Self {
             digest: Box::default(),
             bytes: 0,
             lines: 0,
             told: Vec::new(),
-            numbers: keep_numbers.then(Vec::new),
+            told_max: LINES_TOLD,
+            numbers: (keep != Keep::Digests).then(Vec::new),
             rest: Vec::new(),
             rest_at: 0,
         }
+    }
+
+    /// Whether nothing has been received so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Keeps every line from now on.
+    pub(super) fn keep_all_lines(&mut self) {
+        self.told_max = usize::MAX - 1;
     }
 
     pub(super) fn push(&mut self, now: Micros, bytes: &[u8]) {
@@ -79,7 +123,7 @@ impl Received {
             return;
         };
         let (whole, rest) = bytes.split_at(last + 1);
-        if self.told.len() <= LINES_TOLD || self.numbers.is_some() {
+        if self.told.len() <= self.told_max || self.numbers.is_some() {
             for line in whole.split_inclusive(|&byte| byte == b'\n') {
                 self.push_line(now, line);
             }
@@ -97,14 +141,14 @@ impl Received {
         if let Some(numbers) = &mut self.numbers {
             numbers.push(leading_number(&self.rest).unwrap_or(u64::MAX));
         }
-        if self.told.len() <= LINES_TOLD {
+        if self.told.len() <= self.told_max {
             self.told.push((now, self.rest.clone()));
         }
         self.rest.clear();
     }
 
     pub(super) fn finish(mut self, user: u64, id: Option<u64>, end: &str) -> Stream {
-        let content = if self.told.len() <= LINES_TOLD {
+        let content = if self.told.len() <= self.told_max {
             if !self.rest.is_empty() {
                 self.told.push((self.rest_at, self.rest));
             }

@@ -1,5 +1,6 @@
 use super::{
-    Content, Expectation, Outcome, Player, Reader, Recorder, Recording, Stream, cut, replay, replay::Replayed,
+    Content, Expectation, Keep, Outcome, Player, Reader, Recorder, Recording, Stream, cut, replay,
+    replay::Replayed,
 };
 use crate::{
     server::{Phase, Server},
@@ -34,13 +35,13 @@ option eventTimeoutMs 500
 ";
 
 fn played(trace: impl AsRef<[u8]>) -> Outcome {
-    let Replayed { outcome, damage, .. } = replay(trace.as_ref(), true).unwrap();
+    let Replayed { outcome, damage, .. } = replay(trace.as_ref(), Keep::Numbers).unwrap();
     assert_eq!(damage, None);
     outcome
 }
 
 fn damage(trace: &[u8]) -> String {
-    let damage = match replay(trace, false) {
+    let damage = match replay(trace, Keep::Digests) {
         Ok(replayed) => replayed.damage.expect("nothing is wrong with it"),
         Err(damage) => damage,
     };
@@ -67,7 +68,7 @@ fn the_example_plays() {
         vec![line(1200, "1|F|60|2932\r\n"), line(1200, "2|P|60|2932\n"), line(1900, "3|P|60|2932\r\n")];
     assert_eq!(stream.content, Content::Lines(lines));
     assert_eq!(outcome.counter("events_received"), 3);
-    assert_eq!(replay(Dribble(EXAMPLE.as_bytes()), true).unwrap().outcome, outcome);
+    assert_eq!(replay(Dribble(EXAMPLE.as_bytes()), Keep::Numbers).unwrap().outcome, outcome);
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn a_block_says_the_same_as_lines() {
     assert_ne!(block, EXAMPLE);
     let outcome = played(&block);
     assert_eq!(outcome, played(EXAMPLE));
-    assert_eq!(replay(Dribble(block.as_bytes()), true).unwrap().outcome, outcome);
+    assert_eq!(replay(Dribble(block.as_bytes()), Keep::Numbers).unwrap().outcome, outcome);
     let mut lines = Vec::new();
     cut(block.as_bytes(), 0..u64::MAX, &mut lines).unwrap().unwrap();
     let lines = String::from_utf8(lines).unwrap();
@@ -99,7 +100,7 @@ fn wherever_it_is_cut_it_plays_up_to_there_and_says_so() {
         let head = trace.find("0 user").unwrap();
         for end in head..trace.len() {
             let part = &trace.as_bytes()[..end];
-            let (events_received, damage) = match replay(part, true) {
+            let (events_received, damage) = match replay(part, Keep::Numbers) {
                 Ok(Replayed { outcome, damage, .. }) => (outcome.counter("events_received"), damage),
                 Err(damage) => (0, Some(damage)),
             };
@@ -128,7 +129,7 @@ fn at_the_latest_time_everything_still_happens() {
     let mut piece = Vec::new();
     cut(at_the_end.as_bytes(), 0..u64::MAX, &mut piece).unwrap().unwrap();
     assert!(piece.ends_with(b"\n9223372036854775807 user 2 connects\n"), "{}", piece.escape_ascii());
-    let ends = replay(at_the_end.replace("user 2 connects", "signal").as_bytes(), true).unwrap();
+    let ends = replay(at_the_end.replace("user 2 connects", "signal").as_bytes(), Keep::Numbers).unwrap();
     assert_eq!((ends.time, ends.outcome.streams[0].end.as_str()), (i64::MAX as u64, "closed"));
 }
 
@@ -281,7 +282,7 @@ fn recording_a_replay_gives_a_trace_that_replays_the_same() {
         let reader = Reader::new(trace.as_bytes()).unwrap();
         let config = reader.config().clone();
         let recorder = Recorder::new(Box::new(paper.clone()), &config).unwrap();
-        let net = SimNet::new(Player::new(reader, false));
+        let net = SimNet::new(Player::new(reader, Keep::Digests));
         let mut server = Server::new(config, Recording::new(net.clone(), recorder), 0);
         while !net.shared().world.is_idle() && server.phase() == Phase::Running {
             server.turn().unwrap();

@@ -62,7 +62,7 @@ fn is_plain(bytes: &[u8]) -> bool {
 }
 
 #[cold]
-pub(super) fn push_escaped(bytes: &[u8], text: &mut Vec<u8>) {
+fn push_escaped(bytes: &[u8], text: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     for &byte in bytes {
         match byte {
@@ -79,6 +79,13 @@ pub(super) fn push_escaped(bytes: &[u8], text: &mut Vec<u8>) {
             ]),
         }
     }
+}
+
+/// `bytes` as text that can be printed.
+pub(super) fn escaped(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    push_escaped(bytes, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Reads a data line, without its LF, and appends the bytes that it stands for.

@@ -311,6 +311,74 @@ fn a_replay_has_a_verdict_and_says_when_it_cannot_be_written() {
 }
 
 #[test]
+fn verdict_and_differences_stand_at_the_end_and_in_a_file_for_build_servers() {
+    let folder = Folder::new("junit");
+    let text = fs::read_to_string(collection().join("order.trace")).unwrap();
+    let (good, bad) = (folder.write("good.trace", &text), folder.write("bad.trace", &text));
+    let damaged = folder.write("damaged.trace", "fortnight trace 1\nnonsense\n");
+    let (expect, junit) = (folder.path(""), folder.path("junit.xml"));
+    printed(&["replay", &good, &bad, "--expect", &expect, "--bless"]);
+    folder.write("bad.trace", text.replace("=7|P|2|1", "=7|P|3|1"));
+    let arguments = ["replay", &good, &bad, &damaged, "--expect", &expect, "--junit", &junit];
+    let output = fortnight(&arguments);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let difference =
+        "user 1 (id 1), line 7\n    expected 7|P|2|1\\r\\n at 1110\n    got      7|P|3|1\\r\\n at 1110\n";
+    assert!(said.ends_with(&format!("3 traces, 1 differ, 1 damaged\n{bad}: {difference}")), "{said}");
+    let xml = fs::read_to_string(&junit).unwrap();
+    for part in [
+        "<testsuite name=\"fortnight replay\" tests=\"3\" failures=\"1\" errors=\"1\" skipped=\"0\">\n"
+            .to_owned(),
+        format!("<testcase classname=\"fortnight replay\" name=\"{good}\"/>\n"),
+        format!("<failure message=\"user 1 (id 1), line 7\">{}</failure>", difference.trim_end()),
+        "<error message=\"line 2: ".to_owned(),
+    ] {
+        assert!(xml.contains(&part), "{part} is missing in:\n{xml}");
+    }
+    let nowhere = fortnight(&["replay", &good, "--junit", "/nowhere/at/all.xml"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    let sentence = String::from_utf8(nowhere.stderr).unwrap();
+    assert!(sentence.starts_with("fortnight: --junit: cannot write /nowhere/at/all.xml: "), "{sentence}");
+}
+
+#[test]
+fn a_replay_prints_what_users_received() {
+    let folder = Folder::new("shown");
+    let mut text = String::from(
+        "fortnight trace 1\n0 user 1 connects\n0 user 1 sends\n=60\n0 user 2 connects\n0 user 2 sends\n=7\n\
+         1000 source 1 connects\n1000 source 1 sends\n-1|P|7|60\n=2|P|60|7\n1500000 source 1 sends\n",
+    );
+    let many = each(3..=302, |seq| format!("-{seq}|P|7|60\n"));
+    text.push_str(&many);
+    let trace = folder.write("a.trace", &text);
+    let all = printed(&["replay", &trace, "--show", "all"]);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(
+        lines[0],
+        format!("{trace}: 302 events, 302 deliveries to 2 users in 1.500000 s of virtual time")
+    );
+    assert!(lines[1].starts_with("  user 1 id 60 open lines 301 "), "{all}");
+    assert_eq!(lines[2..4], ["        0.001000  1|P|7|60\\n", "        1.500000  3|P|7|60\\n"]);
+    assert_eq!(lines[302], "        1.500000  302|P|7|60\\n");
+    assert_eq!(lines.len(), 305);
+    // By the id, and by the number in the trace.
+    for user in ["7", "2"] {
+        let one = printed(&["replay", "--quiet", &trace, "--show", user]);
+        let lines: Vec<&str> = one.lines().collect();
+        assert_eq!(lines.len(), 3, "{one}");
+        assert!(lines[1].starts_with("  user 2 id 7 open lines 1 "), "{one}");
+        assert_eq!(lines[2], "        0.001000  2|P|60|7\\r\\n");
+    }
+    let nobody = fortnight(&["replay", &trace, "--show", "8"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(nobody.stderr).unwrap(),
+        format!("fortnight: --show: there is no such user in {trace}\n")
+    );
+}
+
+#[test]
 fn an_expectation_without_end_and_a_name_that_commands_the_terminal_do_no_harm() {
     let folder = Folder::new("harm");
     let trace = folder.write("\u{1b}[2J\u{202e}.trace", "fortnight trace 1\n");

@@ -6,7 +6,10 @@
 
 use std::{fs::File, path::PathBuf};
 
-use fortnight::{counters::Counters, trace::replay};
+use fortnight::{
+    counters::Counters,
+    trace::{Keep, replay},
+};
 
 use crate::{coverage::Coverage, run};
 
@@ -23,7 +26,7 @@ fn nearly_every_run_that_a_trace_can_tell_is_the_same_when_it_is_replayed() {
             continue;
         }
         let path = run::record(seed, &traces).unwrap();
-        let replayed = replay(File::open(path).unwrap(), false).unwrap();
+        let replayed = replay(File::open(path).unwrap(), Keep::Digests).unwrap();
         assert_eq!(replayed.damage, None, "seed {seed}");
         let counter = |name| replayed.outcome.counter(name);
         let Counters { events_received, deliveries, delivered_bytes, .. } = counters;

@@ -76,7 +76,7 @@ const OPTIONS: [(&str, &str, Kind); 26] = [
 ];
 
 /// What else a refusal may be about.
-const OTHER_SUBJECTS: [&str; 18] = [
+const OTHER_SUBJECTS: [&str; 21] = [
     "role",
     "--role",
     "stream",
@@ -84,12 +84,15 @@ const OTHER_SUBJECTS: [&str; 18] = [
     "--admin",
     "--expect",
     "--bless",
+    "--show",
+    "--junit",
     "--from",
     "--to",
     "--help",
     "--version",
     "TRACE",
     "FILE",
+    "help",
     "health",
     "top",
     "replay",
@@ -377,8 +380,8 @@ fn check_invocation(invocation: &Invocation) {
     if let Invocation::Health(admin) = invocation {
         assert_eq!(admin.to_string().parse::<AdminUrl>().as_ref(), Ok(admin));
     }
-    if let Invocation::Replay(Replay { traces, expect, bless, quiet: _ }) = invocation {
-        assert!(!traces.is_empty() && (expect.is_some() || !bless), "{invocation:?}");
+    if let Invocation::Replay(Replay { traces, expect, bless, quiet: _, show, junit: _ }) = invocation {
+        assert!(!traces.is_empty() && (expect.is_some() && show.is_none() || !bless), "{invocation:?}");
     }
     if let Invocation::Trace(Trace::Cut { range, .. }) = invocation {
         assert!(range.start <= range.end, "{invocation:?}");

@@ -15,7 +15,9 @@ use fortnight::{
     config::Config,
     options,
     time::Micros,
-    trace::{Expectation, OPTIONS, Reader, Record, TraceError, What, cut, replay, replay::Replayed, show},
+    trace::{
+        Expectation, Keep, OPTIONS, Reader, Record, TraceError, What, cut, replay, replay::Replayed, show,
+    },
 };
 
 /// Longest message about a damaged file.
@@ -176,17 +178,17 @@ fn check_piece(piece: &[u8], range: std::ops::Range<Micros>, read: &ReadTrace) {
 }
 
 fn check_replay(small: Pieces<'_>, whole: &[u8], piece: &[u8], read: &ReadTrace) {
-    let replayed = replay(small, true).expect("a trace");
+    let replayed = replay(small, Keep::Numbers).expect("a trace");
     let Replayed { outcome, damage, .. } = &replayed;
     if damage.is_none() {
         assert_eq!(read.damage, None);
     }
-    let again = replay(whole, true).expect("a trace");
+    let again = replay(whole, Keep::Numbers).expect("a trace");
     assert_eq!((&again.outcome, again.time), (outcome, replayed.time), "{}", whole.escape_ascii());
     let expectation = Expectation::from(outcome.clone());
     let stored = expectation.to_text();
     let parsed = Expectation::parse(&stored).expect("it has just been stored");
     assert_eq!((parsed.to_text(), parsed.compare(outcome)), (stored, Vec::new()));
-    let of_piece = replay(piece, false).expect("a trace");
+    let of_piece = replay(piece, Keep::Digests).expect("a trace");
     assert!(of_piece.damage.is_none() || damage.is_some(), "{:?}: {}", of_piece.damage, piece.escape_ascii());
 }
