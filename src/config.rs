@@ -3,7 +3,7 @@
 //! Nothing in here parses or prints: The options module turns flags and environment variables into a
 //! [`Config`], tests and simulations write one down.
 
-use crate::{engine::InstructionSet, journal::SyncMode, stream::address::StreamAddress};
+use crate::{engine::InstructionSet, journal::SyncMode, proxy::Network, stream::address::StreamAddress};
 use std::{net::IpAddr, path::PathBuf};
 
 /// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
@@ -81,6 +81,8 @@ pub struct Config {
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
     pub admin_bind_address: IpAddr,
+    /// Where connections on the user and source port begin with a PROXY header.
+    pub proxy_protocol_from: Vec<Network>,
     /// Names under which the admin interface may be asked for while it listens on a loopback address.
     pub admin_hosts: Vec<String>,
     /// Most verbose level that is logged.
@@ -137,6 +139,7 @@ impl Default for Config {
             admin_port: None,
             admin_bind_address: localhost,
             admin_hosts: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_interval_ms: 10_000,
             busy_poll: false,

@@ -112,3 +112,36 @@ impl Counters {
         self.events_rejected.iter().sum()
     }
 }
+
+/// Why a connection was refused before the server heard of it: the `reason` of `fortnight_connections_refused_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It comes from a proxy, and has no PROXY header or a bad one.
+    Proxy,
+    /// It has not shown in time what is asked for.
+    Timeout,
+    /// The socket failed.
+    Error,
+}
+
+impl Refusal {
+    /// Every reason, in the order in which they are numbered.
+    pub const ALL: [Self; 3] = [Self::Proxy, Self::Timeout, Self::Error];
+
+    /// The reason as it appears in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What is counted in front of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoorCounters {
+    /// Connections refused, by [`Refusal`] as a number.
+    pub refused: [u64; Refusal::ALL.len()],
+}

@@ -7,6 +7,7 @@ use fortnight::{
     cli::{self, Invocation, journal, replay, trace},
     config::Config,
     disk::RealDisk,
+    door::{Door, Rules},
     health, logging,
     reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
@@ -52,9 +53,27 @@ fn serve(config: Config) -> ExitCode {
         recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
     };
     let (addresses, clock) = (reactor.addresses(), reactor.clock());
+    match Rules::new(&config) {
+        // Where nobody has to show anything, there is no door, and it costs nothing.
+        None => record_and_run(config, reactor, recorder, addresses, clock),
+        Some(rules) => {
+            let door = Door::new(reactor, rules, clock());
+            record_and_run(config, door, recorder, addresses, clock)
+        }
+    }
+}
+
+/// Runs the server, with everything recorded that reaches it if there is a recorder.
+fn record_and_run<N: Net>(
+    config: Config,
+    net: N,
+    recorder: Option<Recorder>,
+    addresses: Addresses,
+    clock: impl Fn() -> Micros,
+) -> ExitCode {
     match recorder {
-        Some(recorder) => run(config, Recording::new(reactor, recorder), addresses, clock),
-        None => run(config, reactor, addresses, clock),
+        Some(recorder) => run(config, Recording::new(net, recorder), addresses, clock),
+        None => run(config, net, addresses, clock),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{JournalNumbers, Snapshot};
 use crate::{
-    counters::DisconnectReason,
+    counters::{DisconnectReason, Refusal},
     engine::event::{Kind, Reject},
     time::{Micros, SECOND},
 };
@@ -43,23 +43,7 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
     out.gauge("output_buffered_bytes", "Bytes waiting for users.", snapshot.buffered_bytes);
     out.gauge("users_connected", "Logged-in users.", snapshot.users);
     out.gauge("sources_connected", "Event sources.", snapshot.sources);
-    out.counters(
-        "connections_rejected_total",
-        "Connections closed for being one too many, by listener.",
-        "listener",
-        [
-            ("source", counters.sources_rejected),
-            ("user", counters.users_rejected),
-            ("admin", counters.admin_rejected),
-            ("stream", counters.streams_rejected),
-        ],
-    );
-    out.counters(
-        "users_disconnected_total",
-        "Connections on the user port that have ended, by reason.",
-        "reason",
-        DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
-    );
+    connection_metrics(&mut out, snapshot);
     out.counters(
         "source_paused_seconds_total",
         "Time that sources were not read, by reason.",
@@ -84,6 +68,34 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         journal_metrics(&mut out, journal);
     }
     out.0
+}
+
+/// How connections were turned away and ended.
+fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
+    let counters = snapshot.counters;
+    out.counters(
+        "connections_rejected_total",
+        "Connections closed for being one too many, by listener.",
+        "listener",
+        [
+            ("source", counters.sources_rejected),
+            ("user", counters.users_rejected),
+            ("admin", counters.admin_rejected),
+            ("stream", counters.streams_rejected),
+        ],
+    );
+    out.counters(
+        "connections_refused_total",
+        "Connections closed before they were let in, by reason.",
+        "reason",
+        Refusal::ALL.map(|reason| (reason.name(), snapshot.door.refused[reason as usize])),
+    );
+    out.counters(
+        "users_disconnected_total",
+        "Connections on the user port that have ended, by reason.",
+        "reason",
+        DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
+    );
 }
 
 /// The metrics of docs/SPEC.md section 8.

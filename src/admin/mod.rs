@@ -10,7 +10,10 @@ pub mod http;
 pub mod metrics;
 pub mod status;
 
-use crate::{counters::Counters, time::Micros};
+use crate::{
+    counters::{Counters, DoorCounters},
+    time::Micros,
+};
 use history::History;
 use http::{Request, Resource, Status, respond};
 
@@ -79,6 +82,8 @@ pub struct Snapshot<'a> {
     pub pauses: Vec<Pause>,
     /// The stream that it follows, if it does.
     pub stream: Option<Stream>,
+    /// What is counted in front of the server.
+    pub door: DoorCounters,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,
     /// The last minutes.

@@ -70,6 +70,11 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
+        (
+            "proxyProtocolFrom",
+            "10.0.0.0/8, ::1",
+            changed(|c| c.proxy_protocol_from = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
+        ),
         ("adminHosts", "a.example, b", changed(|c| c.admin_hosts = vec!["a.example".into(), "b".into()])),
         ("logLevel", "TRACE", changed(|c| c.log_level = log::LevelFilter::Trace)),
         ("logIntervalMs", "0", changed(|c| c.log_interval_ms = 0)),
@@ -228,7 +233,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 24] = [
+    let bad: [(&str, &[&str]); 25] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -252,6 +257,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("restartGraceMs", &["-1", beyond_time]),
         ("adminPort", &["-1", "65536", "on", "none"]),
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
+        ("proxyProtocolFrom", &["", "10.0.0.0/33", "any", "10.0.0.1:80", "10.0.0.1,"]),
         ("adminHosts", &["a,", ",", "a b", "a:80", "[::1]", "*.example"]),
         ("logLevel", &["loud", "2", "information"]),
         ("logIntervalMs", &["-1", beyond_time, "never"]),

@@ -5,6 +5,7 @@ use std::{ffi::OsStr, net::IpAddr, net::Ipv4Addr, ops::RangeInclusive, path::Pat
 use crate::{
     config::{Config, ServerRole, SlowUserPolicy},
     journal::SyncMode,
+    proxy::Network,
     stream::address::StreamAddress,
 };
 
@@ -24,6 +25,7 @@ pub(crate) enum Field {
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
     Hosts(fn(&mut Config) -> &mut Vec<String>),
+    Networks(fn(&mut Config) -> &mut Vec<Network>),
 }
 
 /// A whole number. `i128` holds every value of every integer field.
@@ -73,6 +75,10 @@ impl Field {
             }
             Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
             Self::Hosts(field) => *field(config) = hosts(text)?,
+            Self::Networks(field) => {
+                let networks = text.split(',').map(|network| network.trim().parse().ok());
+                *field(config) = networks.collect::<Option<_>>()?;
+            }
             Self::Level(field) => *field(config) = text.parse().ok()?,
             Self::Sync(field) => {
                 *field(config) = SYNC_MODES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
@@ -103,6 +109,10 @@ impl Field {
                 ROLES.iter().find(|(_, role)| *role == value)?.0.to_owned()
             }
             Self::Stream(field) => field(config).as_ref()?.to_string(),
+            Self::Networks(field) => {
+                let networks: Vec<String> = field(config).iter().map(ToString::to_string).collect();
+                Some(networks.join(",")).filter(|networks| !networks.is_empty())?
+            }
             Self::Hosts(field) => Some(field(config).join(",")).filter(|names| !names.is_empty())?,
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
             Self::Sync(field) => {
@@ -127,6 +137,7 @@ impl Field {
             Self::Switch(_) | Self::Policy(_) | Self::Role(_) => self.choices().join(" or "),
             Self::Sync(_) | Self::Level(_) => format!("one of {}", self.choices().join(", ")),
             Self::Stream(_) => "tcp://HOST:PORT".to_owned(),
+            Self::Networks(_) => "addresses or networks such as 10.0.0.0/8, separated by commas".to_owned(),
             Self::Hosts(_) => "names of hosts, separated by commas".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
             Self::Folder(_) => "the name of a folder".to_owned(),
@@ -159,6 +170,7 @@ impl Field {
             Self::Role(_) => "ROLE",
             Self::Stream(_) => "URL",
             Self::Hosts(_) => "NAME,…",
+            Self::Networks(_) => "NETWORK,…",
             Self::Level(_) => "LEVEL",
             Self::File(_) => "FILE",
             Self::Folder(_) => "FOLDER",

@@ -38,6 +38,7 @@ const LISTENERS: &str = "Listeners";
 const ORDER: &str = "Order";
 const USERS: &str = "Users";
 const STREAM: &str = "More than one server";
+const ACCESS: &str = "Who may connect";
 const OPERATION: &str = "Operation";
 const JOURNAL: &str = "Journal";
 
@@ -224,8 +225,15 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: Field::Address(|config| &mut config.admin_bind_address),
     },
     Definition {
+        variable: "proxyProtocolFrom",
+        heading: ACCESS,
+        help: "Addresses or networks, separated by commas, from which every connection on the user or source port begins \
+               with a PROXY protocol header, version 1 or 2, that names the real peer",
+        field: Field::Networks(|config| &mut config.proxy_protocol_from),
+    },
+    Definition {
         variable: "adminHosts",
-        heading: OPERATION,
+        heading: ACCESS,
         help: "Names, separated by commas, under which the admin interface may be asked for while it listens on a \
                loopback address; addresses and localhost always are",
         field: Field::Hosts(|config| &mut config.admin_hosts),

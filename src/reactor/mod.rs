@@ -4,6 +4,7 @@ mod listen;
 
 use crate::{
     config::{Config, ServerRole},
+    counters::DoorCounters,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -219,6 +220,10 @@ impl Net for Reactor {
         let got = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
         let time = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         if got == Ok(bits.len()) { u64::from_le_bytes(bits) } else { time() }
+    }
+
+    fn door(&self) -> DoorCounters {
+        DoorCounters::default()
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {

@@ -599,6 +599,7 @@ impl<N: Net> Server<N> {
             users: &self.users,
             congestion: &self.congestion,
             journal: self.journal.as_ref(),
+            door: self.net.door(),
             health,
             stream: self.stream_view(),
             given_up_at,

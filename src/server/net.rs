@@ -2,7 +2,7 @@
 //!
 //! [`reactor`](crate::reactor) implements it on mio, the simulator on virtual sockets and virtual time.
 
-use crate::time::Micros;
+use crate::{counters::DoorCounters, time::Micros};
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
@@ -69,6 +69,9 @@ pub trait Net {
     /// Sixty-four random bits.
     fn random(&mut self) -> u64;
 
+    /// Connections that were refused before the server heard of them.
+    fn door(&self) -> DoorCounters;
+
     /// Opens a connection. It is up, or has failed, when being writable is told for the first time; reading and writing say
     /// which.
     ///
@@ -84,7 +87,7 @@ pub trait Net {
     /// As `epoll_ctl(2)` does.
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()>;
 
-    /// Whether being writable is told as well.
+    /// Whether being writable is told as well. From now on everything is told under this key.
     ///
     /// # Errors
     ///

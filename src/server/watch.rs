@@ -7,7 +7,7 @@ use crate::{
         history::{History, Sample},
     },
     config::Config,
-    counters::Counters,
+    counters::{Counters, DoorCounters},
     engine::Engine,
     time::Micros,
 };
@@ -82,6 +82,7 @@ pub(super) struct View<'a, S> {
     pub(super) users: &'a Users<S>,
     pub(super) congestion: &'a Congestion,
     pub(super) journal: Option<&'a Journal>,
+    pub(super) door: DoorCounters,
     pub(super) health: Health,
     pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
@@ -135,6 +136,7 @@ impl<'a, S> View<'a, S> {
             pauses: slow_user.into_iter().chain(ring_full).chain(stalled).collect(),
             stream: self.stream.clone(),
             journal,
+            door: self.door,
             history: &self.watch.history,
         }
     }

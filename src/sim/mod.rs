@@ -44,6 +44,7 @@ mod tests;
 mod world;
 
 use crate::{
+    counters::DoorCounters,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -223,6 +224,10 @@ impl<S: Script> Net for SimNet<S> {
     /// The same on every run.
     fn random(&mut self) -> u64 {
         0x0123_4567_89ab_cdef
+    }
+
+    fn door(&self) -> DoorCounters {
+        DoorCounters::default()
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {

@@ -327,6 +327,7 @@ mod tests {
             slow: Vec::new(),
             pauses: Vec::new(),
             stream: None,
+            door: Default::default(),
             journal: None,
             history: &history,
         };

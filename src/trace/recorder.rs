@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    counters::DoorCounters,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -231,6 +232,10 @@ impl<N: Net> Net for Recording<N> {
 
     fn random(&mut self) -> u64 {
         self.net.random()
+    }
+
+    fn door(&self) -> DoorCounters {
+        self.net.door()
     }
 
     /// What an edge is sent by its stream is not recorded: options see to it that no edge records.

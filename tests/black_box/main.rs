@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod order;
 mod protocol;
+mod proxy;
 mod ring;
 mod slow_users;
 mod sources;

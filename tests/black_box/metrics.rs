@@ -9,7 +9,7 @@ use support::stream::{each, long_broadcasts};
 use support::{Server, Signal, server};
 
 /// Every metric with its type, every label with its values.
-const METRICS: [(&str, &str, &str, &[&str]); 19] = [
+const METRICS: [(&str, &str, &str, &[&str]); 20] = [
     ("events_received_total", "counter", "", &[]),
     ("events_released_total", "counter", "type", &["F", "U", "B", "P", "S"]),
     ("events_late_total", "counter", "", &[]),
@@ -30,6 +30,7 @@ const METRICS: [(&str, &str, &str, &[&str]); 19] = [
     ("users_connected", "gauge", "", &[]),
     ("sources_connected", "gauge", "", &[]),
     ("connections_rejected_total", "counter", "listener", &["source", "user", "admin", "stream"]),
+    ("connections_refused_total", "counter", "reason", &["proxy", "timeout", "error"]),
     (
         "users_disconnected_total",
         "counter",

@@ -360,6 +360,10 @@ impl Net for Wire {
         0
     }
 
+    fn door(&self) -> fortnight::counters::DoorCounters {
+        fortnight::counters::DoorCounters::default()
+    }
+
     fn connect(&mut self, _: SocketAddr) -> io::Result<Socket> {
         Err(ErrorKind::ConnectionRefused.into())
     }

@@ -87,6 +87,10 @@ impl<N: Net> Net for Watch<N> {
         self.net.random()
     }
 
+    fn door(&self) -> fortnight::counters::DoorCounters {
+        self.net.door()
+    }
+
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
         let (socket, log) = (self.net.connect(to)?, Rc::clone(&self.log));
         Ok(WatchedSocket { socket, peer: usize::MAX, log })
