@@ -15,6 +15,8 @@ pub enum SlowUserPolicy {
     Wait,
     /// Disconnect the user there and then; the sources are never held up.
     Disconnect,
+    /// Serve the user from the journal, at its own pace; the sources are never held up.
+    Journal,
 }
 
 /// What a server is for (`docs/SPEC.md` section 11).
@@ -63,6 +65,8 @@ pub struct Config {
     pub slow_user_policy: SlowUserPolicy,
     /// How long a user may stay behind without a break, in milliseconds.
     pub slow_user_timeout_ms: u64,
+    /// A user that resumes and has been sent nothing for so long is told its place, in milliseconds; 0: never.
+    pub user_mark_ms: u64,
     /// How long output buffers are flushed for at shutdown, in milliseconds.
     pub shutdown_timeout_ms: u64,
     /// What the server is for.
@@ -129,6 +133,7 @@ impl Default for Config {
             user_buffer_bytes: 4_194_304,
             slow_user_policy: SlowUserPolicy::Wait,
             slow_user_timeout_ms: 5000,
+            user_mark_ms: 30_000,
             shutdown_timeout_ms: 5000,
             role: ServerRole::Standalone,
             stream: None,

@@ -89,6 +89,12 @@ pub struct Counters {
     pub admin_rejected: u64,
     /// Users gone, by [`DisconnectReason`] as a number.
     pub users_disconnected: [u64; DisconnectReason::ALL.len()],
+    /// Logins with a place that were answered with one.
+    pub resumed_ok: u64,
+    /// Logins with a place that is not kept any more.
+    pub resumed_gone: u64,
+    /// Logins with a place in another sequence of events.
+    pub resumed_epoch: u64,
     /// Time in which sources were not read because of a slow user.
     pub paused_slow_user: Micros,
     /// Time in which a source was not read because the ring was full.

@@ -44,6 +44,7 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
     out.gauge("users_connected", "Logged-in users.", snapshot.users);
     out.gauge("sources_connected", "Event sources.", snapshot.sources);
     connection_metrics(&mut out, snapshot);
+    resume_metrics(&mut out, snapshot);
     out.counters(
         "source_paused_seconds_total",
         "Time that sources were not read, by reason.",
@@ -95,6 +96,18 @@ fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
         "Connections on the user port that have ended, by reason.",
         "reason",
         DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize])),
+    );
+}
+
+/// Users that resume (docs/SPEC.md section 8).
+fn resume_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
+    let counters = snapshot.counters;
+    out.gauge("users_catching_up", "Users that are served from the journal.", snapshot.catching_up);
+    out.counters(
+        "resumed_total",
+        "Logins of users that resume, by result.",
+        "result",
+        [("ok", counters.resumed_ok), ("gone", counters.resumed_gone), ("epoch", counters.resumed_epoch)],
     );
 }
 

@@ -70,6 +70,10 @@ pub struct Snapshot<'a> {
     pub buffered_bytes: usize,
     /// Logged-in users.
     pub users: usize,
+    /// Those of them that are served from the journal.
+    pub catching_up: usize,
+    /// The lowest number that one of these waits for.
+    pub farthest: Option<u128>,
     /// Event sources.
     pub sources: usize,
     /// Edges of the follow graph.

@@ -13,7 +13,7 @@ pub const PAGE: &str = include_str!("status.html");
 pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "snnR36s0wDyLEcnPFbe3uAOJ9oVQTgGSm8TpziuTONE=";
+const SCRIPT_SHA256: &str = "WL1ppHFvjM4jsxcBxDf0HH7ikrcDgPA7IMr5OAesjMA=";
 const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 
 /// Headers of the page: what it may do.
@@ -53,6 +53,9 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("delivered_bytes", counters.delivered_bytes);
     json.field("buffered_bytes", snapshot.buffered_bytes);
     json.field("users", snapshot.users);
+    json.field("catching_up", snapshot.catching_up);
+    let behind = snapshot.farthest.map_or(0, |place| snapshot.cursor.saturating_sub(place));
+    json.text("farthest_behind", behind);
     json.field("sources", snapshot.sources);
     json.field("slow_users", snapshot.slow_users);
     json.field("slow", list(&snapshot.slow, slow_user));

@@ -12,7 +12,7 @@ use super::{
     value::AnyValue,
 };
 use crate::{
-    config::{Config, ServerRole},
+    config::{Config, ServerRole, SlowUserPolicy},
     options::{Definition, OPTIONS},
 };
 
@@ -136,10 +136,18 @@ fn name(option: &str, origin: &Origin) -> String {
 /// Largest jump of a number with a journal, where none is given (docs/SPEC.md section 2).
 const JOURNAL_JUMP: u64 = 1_000_000_000;
 
+/// How long the socket of a user may take nothing that is served from the journal, where no time is given (docs/SPEC.md section 4).
+const JOURNAL_SLOW_MS: u64 = 120_000;
+
 /// What a journal means for other options.
 fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
     if config.journal_directory.is_none() {
-        return Ok(());
+        return if config.slow_user_policy == SlowUserPolicy::Journal {
+            let expected = "wait or disconnect, or journal together with journalDirectory";
+            Err(refuse(&name("slowUserPolicy", &origin("slowUserPolicy")), OsStr::new("journal"), expected))
+        } else {
+            Ok(())
+        };
     }
     if config.role == ServerRole::Edge {
         return Err(Exit::refused(
@@ -156,6 +164,14 @@ fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result
     }
     if matches!(origin("maxSequenceJump"), Origin::Default) {
         config.max_sequence_jump = Some(JOURNAL_JUMP);
+    }
+    if matches!(origin("slowUserPolicy"), Origin::Default) {
+        config.slow_user_policy = SlowUserPolicy::Journal;
+    }
+    if config.slow_user_policy == SlowUserPolicy::Journal
+        && matches!(origin("slowUserTimeoutMs"), Origin::Default)
+    {
+        config.slow_user_timeout_ms = JOURNAL_SLOW_MS;
     }
     Ok(())
 }

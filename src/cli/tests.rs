@@ -61,6 +61,7 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("userBufferBytes", "4294967296", changed(|c| c.user_buffer_bytes = 1 << 32)),
         ("slowUserPolicy", "Disconnect", changed(|c| c.slow_user_policy = SlowUserPolicy::Disconnect)),
         ("slowUserTimeoutMs", "0", changed(|c| c.slow_user_timeout_ms = 0)),
+        ("userMarkMs", "0", changed(|c| c.user_mark_ms = 0)),
         ("role", "edge", changed(|c| c.role = ServerRole::Edge)),
         ("stream", "tcp://a:1", changed(|c| c.stream = Some("tcp://a:1".parse().unwrap()))),
         ("streamPort", "9097", changed(|c| c.stream_port = Some(9097))),
@@ -85,6 +86,8 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
             changed(|c| {
                 c.journal_directory = Some("journal".into());
                 c.max_sequence_jump = Some(1_000_000_000);
+                c.slow_user_policy = SlowUserPolicy::Journal;
+                c.slow_user_timeout_ms = 120_000;
             }),
         ),
         ("journalSync", "Always", changed(|c| c.journal_sync = SyncMode::Always)),
@@ -213,7 +216,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
     );
     assert_eq!(
         refusal(&["--slow-user-policy=drop"], &[]),
-        "--slow-user-policy: \"drop\" is not accepted; expected wait or disconnect"
+        "--slow-user-policy: \"drop\" is not accepted; expected wait or disconnect or journal"
     );
     assert_eq!(
         refusal(&[], &[("logLevel", "loud")]),

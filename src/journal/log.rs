@@ -237,6 +237,15 @@ impl Log {
         }
     }
 
+    /// Everything below may be sent to users: it is appended or, with [`SyncMode::Always`], durable.
+    #[must_use]
+    pub fn servable_cursor(&self) -> u128 {
+        match self.settings.sync {
+            SyncMode::Always => self.durable_cursor,
+            SyncMode::Interval | SyncMode::Never => self.chain.cursor,
+        }
+    }
+
     /// The lowest place that can be resumed from.
     #[must_use]
     pub fn first(&self) -> u128 {

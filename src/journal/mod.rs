@@ -75,4 +75,5 @@ pub use log::{Log, Settings, SyncMode};
 pub(crate) use number::END;
 pub use reader::{Block, Read, Reader};
 pub use recover::{Opening, Recovered, Report, Step, open};
+pub(crate) use snapshot::{SnapshotRead, SnapshotReader};
 pub use waiting::{Waiting, WaitingLines};

@@ -38,8 +38,11 @@ pub(crate) struct Number {
     pub(crate) set: fn(&mut Config, i128),
 }
 
-const POLICIES: [(&str, SlowUserPolicy); 2] =
-    [("wait", SlowUserPolicy::Wait), ("disconnect", SlowUserPolicy::Disconnect)];
+const POLICIES: [(&str, SlowUserPolicy); 3] = [
+    ("wait", SlowUserPolicy::Wait),
+    ("disconnect", SlowUserPolicy::Disconnect),
+    ("journal", SlowUserPolicy::Journal),
+];
 
 const ROLES: [(&str, ServerRole); 2] = [("standalone", ServerRole::Standalone), ("edge", ServerRole::Edge)];
 const SYNC_MODES: [(&str, SyncMode); 3] =
@@ -148,7 +151,7 @@ impl Field {
     pub(crate) fn choices(&self) -> &'static [&'static str] {
         match self {
             Self::Switch(_) => &["true", "false"],
-            Self::Policy(_) => &["wait", "disconnect"],
+            Self::Policy(_) => &["wait", "disconnect", "journal"],
             Self::Role(_) => &["standalone", "edge"],
             Self::Sync(_) => &["always", "interval", "never"],
             Self::Level(_) => &["off", "error", "warn", "info", "debug", "trace"],

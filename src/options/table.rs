@@ -160,14 +160,22 @@ pub(crate) const OPTIONS: &[Definition] = &[
     Definition {
         variable: "slowUserPolicy",
         heading: USERS,
-        help: "What a user that is behind brings about: sources wait for it, or it is disconnected at once",
+        help: "What a user that is behind brings about: sources wait for it; it is disconnected at once; or (journal) it \
+               is served from the journal, which is the default where there is one",
         field: Field::Policy(|config| &mut config.slow_user_policy),
     },
     Definition {
         variable: "slowUserTimeoutMs",
         heading: USERS,
-        help: "How long a user may stay behind without a break before it is disconnected",
+        help: "How long a user may stay behind without a break before it is disconnected; with policy journal, how long its \
+               socket may take nothing (then 120000)",
         field: number!(slow_user_timeout_ms, "milliseconds", 0..=MS_MAX),
+    },
+    Definition {
+        variable: "userMarkMs",
+        heading: USERS,
+        help: "A user that resumes and has been sent nothing for so long is told its place; 0: never",
+        field: number!(user_mark_ms, "milliseconds", 0..=MS_MAX),
     },
     Definition {
         variable: "role",

@@ -34,6 +34,17 @@ pub(super) struct Pace {
     behind: bool,
 }
 
+/// What is to be done about a user whose output buffer has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grown {
+    /// Nothing.
+    Stays,
+    /// It is disconnected.
+    IsCutOff,
+    /// From now on it is served from the journal.
+    FallsBehind,
+}
+
 impl Congestion {
     pub(super) fn new(config: &Config) -> Self {
         Self {
@@ -60,14 +71,21 @@ impl Congestion {
         &self.slow
     }
 
-    /// A user's output buffer has grown to `len` bytes. Says whether the user is to be disconnected for it.
+    /// Bytes that may wait for one user before it is behind.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// A user's output buffer has grown to `len` bytes.
     #[inline]
-    pub(super) fn grew(&mut self, key: UserKey, pace: &mut Pace, len: usize, now: Micros) -> bool {
+    pub(super) fn grew(&mut self, key: UserKey, pace: &mut Pace, len: usize, now: Micros) -> Grown {
         if len <= self.limit || pace.behind {
-            return false;
+            return Grown::Stays;
         }
-        if self.policy == SlowUserPolicy::Disconnect {
-            return true;
+        match self.policy {
+            SlowUserPolicy::Wait => {}
+            SlowUserPolicy::Disconnect => return Grown::IsCutOff,
+            SlowUserPolicy::Journal => return Grown::FallsBehind,
         }
         pace.behind = true;
         if std::mem::replace(&mut pace.slow, true) {
@@ -75,7 +93,7 @@ impl Congestion {
         } else {
             self.slow.push((key, now));
         }
-        false
+        Grown::Stays
     }
 
     /// A user's output buffer has shrunk to `len` bytes.

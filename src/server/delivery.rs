@@ -1,10 +1,13 @@
 //! From the engine to the users' sockets or, where those take no more, to their output buffers.
 
 use super::{
-    Context, is_interrupted,
+    Context,
+    congestion::Grown,
+    is_interrupted,
     key::UserKey,
     net::Net,
     output::Pool,
+    resuming::lines_of,
     rotation::WRITES_PER_READ,
     users::{Connection, Role, User, Users, reason_of},
     would_block,
@@ -22,11 +25,24 @@ impl<S: Read + Write> Users<S> {
         }
         let Self { entries, slot_keys, pool, rotation, output_bytes, .. } = self;
         let mut failed: Vec<(UserKey, DisconnectReason)> = Vec::new();
-        let mut delivered = 0;
+        let mut fallen: Vec<(UserKey, u128)> = Vec::new();
+        let (mut delivered, mut withheld) = (0, 0);
+        let (cursor, limit) = (engine.cursor(), congestion.limit());
         engine.deliver(|slot, bytes| {
             let key = slot_keys[slot as usize];
             let Some(Connection { socket, role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
                 return;
+            };
+            let bytes = match &mut user.resume {
+                None => bytes,
+                Some(resume) => {
+                    let rest = resume.receive(bytes, *now);
+                    withheld += lines_of(&bytes[..bytes.len() - rest.len()]);
+                    if rest.is_empty() {
+                        return;
+                    }
+                    rest
+                }
             };
             let waiting = user.output.len();
             let mut outcome = Ok(());
@@ -36,16 +52,26 @@ impl<S: Read + Write> Users<S> {
                 outcome = user.write(socket, bytes, pool).and_then(|()| user.watch::<N>(socket, key, net));
                 delivered += (waiting + bytes.len() - user.output.len()) as u64;
             }
+            let grown = congestion.grew(key, &mut user.pace, user.output.len(), *now);
+            if let (Ok(()), Grown::FallsBehind) = (&outcome, &grown) {
+                let taken_back = user.take_back(bytes, limit, pool);
+                withheld += taken_back.map_or(0, |(_, lines)| lines);
+                fallen.push((key, taken_back.map_or(cursor, |(next, _)| next)));
+            }
             *output_bytes = *output_bytes - waiting + user.output.len();
-            if let Err(error) = outcome {
-                failed.push((key, reason_of(&error)));
-            } else if congestion.grew(key, &mut user.pace, user.output.len(), *now) {
-                failed.push((key, DisconnectReason::Slow));
+            match (outcome, grown) {
+                (Err(error), _) => failed.push((key, reason_of(&error))),
+                (Ok(()), Grown::IsCutOff) => failed.push((key, DisconnectReason::Slow)),
+                (Ok(()), Grown::Stays | Grown::FallsBehind) => {}
             }
         });
         engine.counters.delivered_bytes += delivered;
+        engine.counters.deliveries -= withheld;
         for (key, reason) in failed {
             self.leaves(key, reason);
+        }
+        for (key, next) in fallen {
+            self.falls_behind(key, next);
         }
     }
 
@@ -80,11 +106,15 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Writes what waits for a user.
-    fn flush<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+    pub(super) fn flush<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+        let before = self.output_bytes;
         match self.write_waiting(key, context) {
             Ok(()) => {
                 if let Some(Connection { role: Role::User(user), .. }) = self.entries.get_mut(key.index()) {
                     context.congestion.shrank(key, &mut user.pace, user.output.len(), context.now);
+                }
+                if self.output_bytes < before {
+                    self.note_taken(key, context);
                 }
             }
             Err(error) => self.leaves(key, reason_of(&error)),

@@ -5,8 +5,13 @@
 pub(super) struct SourceKey(u32);
 
 /// A connection on the user port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UserKey(u32);
+
+impl UserKey {
+    /// No key is above this one.
+    pub(super) const LAST: Self = Self(u32::MAX);
+}
 
 /// A connection to the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

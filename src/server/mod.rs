@@ -6,6 +6,7 @@
 //! - [`accept`]: the listeners; [`admit`]: who is let in;
 //! - [`users`]: connections on the user port, who logs in and who leaves; [`delivery`]: what they are sent, through
 //!   [`output`] buffers, with `busyPoll` a few at a time ([`rotation`]);
+//! - [`resuming`]: users that log in with a place; [`catch_up`]: users that are served from the journal, by a [`pass`] over it;
 //! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
 //! - [`congestion`]: slow users, which hold up the sources;
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
@@ -32,6 +33,7 @@ mod accept;
 mod admin;
 mod admit;
 mod barrier;
+mod catch_up;
 mod chunk;
 mod congestion;
 mod delivery;
@@ -42,8 +44,10 @@ mod lifecycle;
 mod lost;
 pub mod net;
 mod output;
+mod pass;
 mod release;
 mod report;
+mod resuming;
 mod rotation;
 mod sources;
 mod stream_clients;
@@ -59,12 +63,13 @@ use crate::{
     disk::Disk,
     engine::{Engine, EngineConfig, Released},
     epoch::Epoch,
-    journal::JournalError,
+    journal::{JournalError, Log},
     stream::follower::Follower,
     time::{MILLISECOND, Micros},
 };
 use accept::Accepting;
 use admin::Admin;
+use catch_up::CatchUp;
 use congestion::Congestion;
 use grace::Grace;
 use journal::{Journal, Opened};
@@ -114,6 +119,7 @@ pub struct Server<N: Net> {
     released: Released,
     releasing: Releasing,
     congestion: Congestion,
+    catch_up: CatchUp,
     /// `None`: nothing is kept.
     journal: Option<Journal>,
     grace: Grace,
@@ -131,7 +137,12 @@ struct Context<'a, N> {
     engine: &'a mut Engine,
     net: &'a mut N,
     congestion: &'a mut Congestion,
+    catch_up: &'a mut CatchUp,
     reports: &'a mut Reports,
+    log: Option<&'a mut Log>,
+    /// `None`: this server has not reached its stream yet.
+    epoch: Option<Epoch>,
+    first_sequence: u64,
     now: Micros,
 }
 
@@ -171,6 +182,7 @@ impl<N: Net> Server<N> {
             released: Released::default(),
             releasing: Releasing::default(),
             congestion: Congestion::new(&config),
+            catch_up: CatchUp::new(&config),
             journal: None,
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(&config, now),
@@ -231,6 +243,8 @@ impl<N: Net> Server<N> {
         self.resolve_full_ring();
         self.deliver();
         self.write_due(reads);
+        self.catch_up(reads > 0);
+        self.send_marks();
         self.finish_run();
         self.serve_stream_clients()?;
         self.snapshot_graph();
@@ -255,6 +269,7 @@ impl<N: Net> Server<N> {
     fn has_work(&self) -> bool {
         self.lifecycle.has_signals()
             || self.users.has_work(self.is_barred())
+            || (self.phase() == Phase::Running && self.catch_up.has_work(self.now))
             || self.journal.as_ref().is_some_and(|journal| journal.has_work(&self.engine))
             || self.accepting.may_accept(Port::User, self.now)
             || self.accepting.may_accept(Port::Stream, self.now)
@@ -275,7 +290,10 @@ impl<N: Net> Server<N> {
             sources,
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
+            self.users.marks.deadline(),
             self.congestion.deadline(),
+            self.catch_up.deadline(),
+            self.catch_up.check_deadline(),
             self.reports.next_due(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
@@ -483,14 +501,17 @@ impl<N: Net> Server<N> {
     /// Does what is due. What is due is judged after a look at all sockets that began after its time was up: who was stopped
     /// itself must not blame others for being late.
     fn meet_deadlines(&mut self) -> io::Result<()> {
-        let due = self.congestion.deadline().into_iter().chain(self.users.login_deadline()).min();
+        let slow = self.congestion.deadline().into_iter().chain(self.catch_up.check_deadline());
+        let due = slow.chain(self.users.login_deadline()).min();
         if due.is_some_and(|at| at <= self.now) {
             let began = self.now;
             self.look_again()?;
             for key in self.congestion.overdue(began) {
                 self.users.leaves(key, DisconnectReason::Slow);
             }
-            self.users.end_overdue_logins(began);
+            let (users, mut context) = self.users();
+            users.end_stalled(began, &mut context);
+            users.end_overdue_logins(began);
             self.deliver();
         }
         self.give_up_gaps()
@@ -598,6 +619,7 @@ impl<N: Net> Server<N> {
             sources: &self.sources,
             users: &self.users,
             congestion: &self.congestion,
+            catch_up: &self.catch_up,
             journal: self.journal.as_ref(),
             door: self.net.door(),
             health,
@@ -609,11 +631,16 @@ impl<N: Net> Server<N> {
     }
 
     fn users(&mut self) -> (&mut Users<N::Socket>, Context<'_, N>) {
+        let epoch = self.epoch();
         let context = Context {
             engine: &mut self.engine,
             net: &mut self.net,
             congestion: &mut self.congestion,
+            catch_up: &mut self.catch_up,
             reports: &mut self.reports,
+            log: self.journal.as_mut().map(Journal::log_mut),
+            epoch,
+            first_sequence: if self.upstream.is_some() { 0 } else { self.config.first_sequence },
             now: self.now,
         };
         (&mut self.users, context)

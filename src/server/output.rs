@@ -139,6 +139,18 @@ impl Output {
         }
     }
 
+    /// Drops what was pushed last, so that `len` bytes are left.
+    pub(crate) fn truncate(&mut self, len: usize, pool: &mut Pool) {
+        self.len = self.len.min(len);
+        let blocks = (self.start + self.len).div_ceil(BLOCK_BYTES);
+        while self.blocks.len() > blocks {
+            if let Some(block) = self.blocks.pop_back() {
+                pool.give(block);
+            }
+        }
+        self.consume(0, pool);
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         self.consume(self.len, pool);

@@ -4,7 +4,7 @@
 //! anything else is read.
 
 use super::{Phase, Server, net::Net, sources::Fed};
-use crate::{epoch::Epoch, time::Micros};
+use crate::time::Micros;
 use std::io;
 
 /// What is left to be released without another read.
@@ -124,7 +124,7 @@ impl<N: Net> Server<N> {
         if !self.releasing.interrupted && !self.is_paused() && self.engine.waiting() == 0 {
             log::info!(cursor = self.engine.cursor(); "the last event source has gone: a new run begins");
             self.engine.restart();
-            self.epoch = Epoch::new(self.net.random());
+            self.begin_epoch();
             self.releasing.run_over = false;
         }
     }

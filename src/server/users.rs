@@ -6,18 +6,21 @@
 
 use super::{
     Context,
+    catch_up::Behind,
     congestion::Pace,
     is_interrupted,
     key::UserKey,
     net::Net,
     output::{Output, Pool},
+    resuming::{Marks, Resume},
     rotation::Rotation,
     would_block,
 };
 use crate::{
     config::Config,
     counters::DisconnectReason,
-    engine::{Engine, event::parse_number},
+    engine::Engine,
+    resume::{self, Start, Terminator},
     time::{MILLISECOND, Micros},
 };
 use slab::Slab;
@@ -56,6 +59,7 @@ pub(super) struct Users<S> {
     ended: Vec<UserKey>,
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
+    pub(super) marks: Marks,
     pub(super) output_bytes: usize,
     scratch: Vec<u8>,
 }
@@ -91,14 +95,23 @@ pub(super) struct Login {
     deadline: Micros,
     /// The line is complete, and is worked on.
     complete: bool,
+    /// It cannot be answered yet: this server has not reached its stream.
+    held: bool,
+}
+
+/// A login that is complete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) id: u64,
+    pub(super) start: Start,
+    pub(super) terminator: Terminator,
 }
 
 /// A logged-in user.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) id: u64,
-    /// Its slot in the engine.
-    slot: u32,
+    pub(super) stage: Stage,
     /// What its socket has not taken, or has not been offered yet because it was put off.
     pub(super) output: Output,
     /// Its socket has not taken everything, and tells when it takes more.
@@ -106,13 +119,35 @@ pub(super) struct User {
     /// It is on the list of those to be written to.
     pub(super) due: bool,
     pub(super) pace: Pace,
+    /// It has logged in with a place.
+    pub(super) resume: Option<Box<Resume>>,
+}
+
+/// What a user is served from.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The engine, where this is its slot.
+    Live(u32),
+    /// The journal.
+    Behind(Behind),
 }
 
 /// Somebody comes or goes.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    LogsIn { key: UserKey, id: u64 },
-    Leaves { key: UserKey, reason: DisconnectReason },
+    LogsIn {
+        key: UserKey,
+        arrival: Arrival,
+    },
+    Leaves {
+        key: UserKey,
+        reason: DisconnectReason,
+    },
+    /// Its output buffer is full. It has been handed everything below this number.
+    FallsBehind {
+        key: UserKey,
+        next: u128,
+    },
 }
 
 impl<S> Users<S> {
@@ -130,6 +165,7 @@ impl<S> Users<S> {
             ended: Vec::new(),
             pool: Pool::default(),
             rotation: Rotation::new(config),
+            marks: Marks::new(config.user_mark_ms),
             output_bytes: 0,
             scratch: vec![0; SCRATCH_BYTES],
         }
@@ -211,7 +247,8 @@ impl<S> Users<S> {
         let key = UserKey::new(entry.key());
         net.register(&mut socket, key.number())?;
         let deadline = now + self.login_timeout;
-        let role = Role::Login(Login { line: Vec::new(), deadline, complete: false });
+        let login = Login { line: Vec::new(), deadline, complete: false, held: false };
+        let role = Role::Login(login);
         entry.insert(Connection { socket, peer, queued: false, writable: false, ended: false, role });
         self.connected += 1;
         self.note_login_deadline(deadline, key);
@@ -227,6 +264,11 @@ impl<S> Users<S> {
     pub(super) fn end_all(&mut self, reason: DisconnectReason) {
         let open = self.entries.iter().filter(|(_, connection)| !connection.ended);
         self.changes.extend(open.map(|(index, _)| Change::Leaves { key: UserKey::new(index), reason }));
+    }
+
+    /// A user's output buffer is full: it has been handed everything below `next`.
+    pub(super) fn falls_behind(&mut self, key: UserKey, next: u128) {
+        self.changes.push(Change::FallsBehind { key, next });
     }
 
     /// Has those closed that are owed nothing more, or all. Returns how many of them are owed something, and how many bytes.
@@ -267,7 +309,8 @@ impl<S> Users<S> {
     fn is_expected_to_log_in(&self, at: Micros, key: UserKey) -> bool {
         self.entries.get(key.index()).is_some_and(|connection| {
             !connection.ended
-                && matches!(&connection.role, Role::Login(login) if login.deadline == at && !login.complete)
+                && matches!(&connection.role, Role::Login(login)
+                    if login.deadline == at && (!login.complete || login.held))
         })
     }
 
@@ -323,9 +366,9 @@ impl<S: Read + Write> Users<S> {
                 Ok(0) => return Err(DisconnectReason::Left),
                 Ok(len) => {
                     if let Role::Login(login) = &mut connection.role
-                        && let Some(id) = login.read(&self.scratch[..len])?
+                        && let Some(arrival) = login.read(&self.scratch[..len])?
                     {
-                        self.changes.push(Change::LogsIn { key, id });
+                        self.changes.push(Change::LogsIn { key, arrival });
                     }
                 }
                 Err(error) if is_interrupted(&error) => {}
@@ -341,19 +384,19 @@ impl<S: Read + Write> Users<S> {
     /// Those who have logged in come, and those who leave go, in the order in which it was noted. The engine must have
     /// delivered everything: what was released before is not for those who come, and is for those who go.
     pub(super) fn come_and_go<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        if context.epoch.is_some() && self.marks.has_held() {
+            for (key, arrival) in self.marks.take_held() {
+                self.arrive(key, arrival, context);
+            }
+        }
         let mut changes = std::mem::take(&mut self.changes);
         for change in changes.drain(..) {
             match change {
                 Change::Leaves { key, reason } => {
                     self.end(key, reason, context);
                 }
-                Change::LogsIn { key, id } => {
-                    if let Some(slot) = context.engine.slot(id) {
-                        let replaced = self.slot_keys[slot as usize];
-                        self.end(replaced, DisconnectReason::Replaced, context);
-                    }
-                    self.log_in(key, id, context.engine);
-                }
+                Change::LogsIn { key, arrival } => self.arrive(key, arrival, context),
+                Change::FallsBehind { key, next } => self.fall_behind(key, next, context),
             }
         }
         self.changes = changes;
@@ -364,29 +407,69 @@ impl<S: Read + Write> Users<S> {
         matches!(role, Some(Role::User(user)) if user.blocked)
     }
 
-    fn log_in(&mut self, key: UserKey, id: u64, engine: &mut Engine) {
-        let Some(connection) = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)
-        else {
-            return;
+    /// A connection that has not come to its end.
+    pub(super) fn is_open(&self, key: UserKey) -> bool {
+        self.entries.get(key.index()).is_some_and(|connection| !connection.ended)
+    }
+
+    /// A user's login cannot be answered yet.
+    pub(super) fn hold_login(&mut self, key: UserKey) {
+        if let Some(Connection { role: Role::Login(login), .. }) = self.entries.get_mut(key.index()) {
+            login.held = true;
+            let deadline = login.deadline;
+            self.logins.push_front((deadline, key));
+        }
+    }
+
+    /// A logged-in user whose connection has not come to its end.
+    pub(super) fn user_mut(&mut self, key: UserKey) -> Option<&mut User> {
+        let connection = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)?;
+        match &mut connection.role {
+            Role::User(user) => Some(user),
+            Role::Login(_) => None,
+        }
+    }
+
+    /// Lets a user in: live, or `behind`.
+    pub(super) fn log_in<N: Net<Socket = S>>(
+        &mut self,
+        key: UserKey,
+        id: u64,
+        (resume, behind): (Option<Box<Resume>>, Option<Behind>),
+        context: &mut Context<'_, N>,
+    ) {
+        let stage = match behind {
+            None => Stage::Live(self.connect(key, id, context.engine)),
+            Some(mut behind) => {
+                context.catch_up.enter(key, id, &mut behind, true, context.now);
+                Stage::Behind(behind)
+            }
         };
+        let Some(connection) = self.entries.get_mut(key.index()) else { return };
+        log::debug!(user = id, peer:% = connection.peer; "user logged in");
+        connection.role = Role::User(User {
+            id,
+            stage,
+            output: Output::default(),
+            blocked: false,
+            due: false,
+            pace: Pace::default(),
+            resume,
+        });
+    }
+
+    /// Makes a user part of the audience. Returns its slot.
+    pub(super) fn connect(&mut self, key: UserKey, id: u64, engine: &mut Engine) -> u32 {
         let slot = engine.connect(id);
         if self.slot_keys.len() <= slot as usize {
             self.slot_keys.resize(slot as usize + 1, key);
         }
         self.slot_keys[slot as usize] = key;
-        log::debug!(user = id, peer:% = connection.peer; "user logged in");
-        connection.role = Role::User(User {
-            id,
-            slot,
-            output: Output::default(),
-            blocked: false,
-            due: false,
-            pace: Pace::default(),
-        });
+        slot
     }
 
     /// The one way in which a connection ends: what is owed is offered once more, then it is out of the audience.
-    fn end<N: Net<Socket = S>>(
+    pub(super) fn end<N: Net<Socket = S>>(
         &mut self,
         key: UserKey,
         reason: DisconnectReason,
@@ -400,6 +483,7 @@ impl<S: Read + Write> Users<S> {
             let _ = self.write_waiting(key, context);
         }
         self.finish_line(key, context);
+        self.say_last_words(key, reason, context);
         let Some(connection) = self.entries.get_mut(key.index()) else {
             return;
         };
@@ -409,9 +493,12 @@ impl<S: Read + Write> Users<S> {
         context.engine.counters.users_disconnected[reason as usize] += 1;
         let Role::User(user) = &mut connection.role else {
             log::debug!(peer:% = connection.peer, reason = reason.name(); "connection closed before its login");
-            return;
+            return self.marks.forget(key);
         };
-        context.engine.disconnect(user.id, user.slot);
+        match &user.stage {
+            Stage::Live(slot) => context.engine.disconnect(user.id, *slot),
+            Stage::Behind(behind) => context.catch_up.forget(key, user.id, behind),
+        }
         self.output_bytes -= user.output.len();
         context.reports.user_ended(user.id, connection.peer, reason, user.output.len(), context.now);
         user.output.clear(&mut self.pool);
@@ -440,8 +527,8 @@ impl<S: Read + Write> Users<S> {
 }
 
 impl Login {
-    /// Adds bytes to the login line. Gives the user's id once it is complete.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<u64>, DisconnectReason> {
+    /// Adds bytes to the login line. Gives what it says once it is complete.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<Arrival>, DisconnectReason> {
         if self.complete {
             return Ok(None);
         }
@@ -455,8 +542,11 @@ impl Login {
             };
         };
         self.complete = true;
+        let terminator = Terminator::of(&self.line[..=end]);
         let line = &self.line[..end];
-        parse_number(line.strip_suffix(b"\r").unwrap_or(line)).map(Some).ok_or(DisconnectReason::BadLogin)
+        let login = resume::Login::parse(line.strip_suffix(b"\r").unwrap_or(line), false);
+        let resume::Login { id, start, .. } = login.ok_or(DisconnectReason::BadLogin)?;
+        Ok(Some(Arrival { id, start, terminator }))
     }
 }
 

@@ -1,6 +1,9 @@
 //! What operators are shown: since when what is waited for, the last minutes, health, and all numbers at one moment.
 
-use super::{congestion::Congestion, journal::Journal, lifecycle::Phase, sources::Sources, users::Users};
+use super::{
+    catch_up::CatchUp, congestion::Congestion, journal::Journal, lifecycle::Phase, sources::Sources,
+    users::Users,
+};
 use crate::{
     admin::{
         Health, Hole, Pause, SlowUser, Snapshot, Stream,
@@ -81,6 +84,7 @@ pub(super) struct View<'a, S> {
     pub(super) sources: &'a Sources<S>,
     pub(super) users: &'a Users<S>,
     pub(super) congestion: &'a Congestion,
+    pub(super) catch_up: &'a CatchUp,
     pub(super) journal: Option<&'a Journal>,
     pub(super) door: DoorCounters,
     pub(super) health: Health,
@@ -128,7 +132,9 @@ impl<'a, S> View<'a, S> {
             capacity: self.engine.capacity(),
             hole,
             buffered_bytes: self.users.output_bytes(),
-            users: self.engine.users(),
+            users: self.engine.users() + self.catch_up.users(),
+            catching_up: self.catch_up.users(),
+            farthest: self.catch_up.lowest(),
             sources: self.sources.connected(),
             follow_edges: self.engine.follow_edges(),
             slow_users: self.congestion.slow().len(),

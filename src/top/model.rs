@@ -35,6 +35,8 @@ pub(super) struct Status {
     pub(super) delivered_bytes: u64,
     pub(super) buffered_bytes: u64,
     pub(super) users: u64,
+    pub(super) catching_up: u64,
+    pub(super) farthest_behind: String,
     pub(super) sources: u64,
     pub(super) slow_users: u64,
     pub(super) slow: Vec<SlowUser>,

@@ -224,10 +224,12 @@ fn users(status: &Status) -> (&'static str, Vec<Row>) {
             (format!("User {}", user.id), what, true)
         },
     );
+    let farthest = format!("farthest {}", grouped(&status.farthest_behind));
+    let catching_up = (format!("{} catch up", grouped(&status.catching_up)), farthest, false);
     let rows = vec![
         row("Connected", &status.users),
         ("Slow".to_owned(), grouped(&status.slow_users), status.slow_users > 0),
-        slow,
+        if status.catching_up > 0 { catching_up } else { slow },
         ("Bytes waiting".to_owned(), bytes(status.buffered_bytes), false),
         row("Deliveries", &status.deliveries),
         ("Bytes delivered".to_owned(), bytes(status.delivered_bytes), false),
@@ -321,6 +323,8 @@ mod tests {
             hole: None,
             buffered_bytes: 0,
             users: 250,
+            catching_up: 0,
+            farthest: None,
             sources: 1,
             follow_edges: 777,
             slow_users: 0,
@@ -344,6 +348,20 @@ mod tests {
         for part in parts {
             assert!(screen.contains(part), "no {part:?} in\n{screen}");
         }
+    }
+
+    #[test]
+    fn it_shows_who_catches_up() {
+        let screen = screen(
+            &model(|snapshot| {
+                snapshot.catching_up = 1200;
+                snapshot.farthest = Some(34_568);
+            }),
+            Instant::now(),
+            110,
+            30,
+        );
+        expect(&screen, &["1,200 catch up", "farthest 1,200,000"]);
     }
 
     #[test]

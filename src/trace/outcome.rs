@@ -42,6 +42,9 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
         sources_rejected,
         users_rejected,
         users_disconnected,
+        resumed_ok,
+        resumed_gone,
+        resumed_epoch,
         paused_slow_user,
         paused_ring_full,
         paused_journal: _,
@@ -67,6 +70,9 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
     for reason in DisconnectReason::ALL {
         named.push((format!("users_disconnected_{}", reason.name()), users_disconnected[reason as usize]));
     }
+    named.push(("resumed_ok".to_owned(), *resumed_ok));
+    named.push(("resumed_gone".to_owned(), *resumed_gone));
+    named.push(("resumed_epoch".to_owned(), *resumed_epoch));
     named.push(("paused_us_slow_user".to_owned(), *paused_slow_user));
     named.push(("paused_us_ring_full".to_owned(), *paused_ring_full));
     named.retain(|(_, value)| *value != 0);

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 pub(super) const HEADER: &str = "fortnight trace 1";
 
 /// The options that make a difference to a replay, by the names of their variables.
-pub const OPTIONS: [&str; 14] = [
+pub const OPTIONS: [&str; 15] = [
     "maxEventSourceClients",
     "maxUserClients",
     "eventTimeoutMs",
@@ -20,6 +20,7 @@ pub const OPTIONS: [&str; 14] = [
     "userBufferBytes",
     "slowUserPolicy",
     "slowUserTimeoutMs",
+    "userMarkMs",
     "shutdownTimeoutMs",
     "restartGraceMs",
 ];

@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod protocol;
 mod proxy;
+mod resume;
 mod ring;
 mod slow_users;
 mod sources;

@@ -9,7 +9,7 @@ use support::stream::{each, long_broadcasts};
 use support::{Server, Signal, server};
 
 /// Every metric with its type, every label with its values.
-const METRICS: [(&str, &str, &str, &[&str]); 20] = [
+const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("events_received_total", "counter", "", &[]),
     ("events_released_total", "counter", "type", &["F", "U", "B", "P", "S"]),
     ("events_late_total", "counter", "", &[]),
@@ -37,6 +37,8 @@ const METRICS: [(&str, &str, &str, &[&str]); 20] = [
         "reason",
         &["closed", "left", "slow", "replaced", "login_timeout", "bad_login", "error", "gone", "epoch"],
     ),
+    ("users_catching_up", "gauge", "", &[]),
+    ("resumed_total", "counter", "result", &["ok", "gone", "epoch"]),
     ("source_paused_seconds_total", "counter", "reason", &["slow_user", "ring_full", "journal"]),
     ("follow_edges", "gauge", "", &[]),
     ("loop_turns_total", "counter", "", &[]),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::{DEADLINE, Server};
 
 /// Every option of SPEC section 4, with its default.
-pub const OPTIONS: [(&str, &str); 30] = [
+pub const OPTIONS: [(&str, &str); 31] = [
     ("eventSourceServerPort", "9090"),
     ("userServerPort", "9099"),
     ("eventSourceBindAddress", "127.0.0.1"),
@@ -24,6 +24,7 @@ pub const OPTIONS: [(&str, &str); 30] = [
     ("userBufferBytes", "4194304"),
     ("slowUserPolicy", "wait"),
     ("slowUserTimeoutMs", "5000"),
+    ("userMarkMs", "30000"),
     ("shutdownTimeoutMs", "5000"),
     ("role", "standalone"),
     ("streamPort", "off"),

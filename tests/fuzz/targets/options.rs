@@ -46,7 +46,7 @@ enum Kind {
 const MS_MAX: i128 = 1_000_000_000_000;
 
 /// Every option, its default and what it accepts: SPEC section 4, and the ranges as `--help` and the refusals tell them.
-const OPTIONS: [(&str, &str, Kind); 26] = [
+const OPTIONS: [(&str, &str, Kind); 27] = [
     ("eventSourceServerPort", "9090", Kind::Port),
     ("userServerPort", "9099", Kind::Port),
     ("eventSourceBindAddress", "127.0.0.1", Kind::Address),
@@ -60,8 +60,9 @@ const OPTIONS: [(&str, &str, Kind); 26] = [
     ("maxEventBytes", "1024", Kind::Number(4, 1_048_576)),
     ("loginTimeoutMs", "10000", Kind::Number(1, MS_MAX)),
     ("userBufferBytes", "4194304", Kind::Number(1, 4_294_967_296)),
-    ("slowUserPolicy", "wait", Kind::Word(&["wait", "disconnect"])),
+    ("slowUserPolicy", "wait", Kind::Word(&["wait", "disconnect", "journal"])),
     ("slowUserTimeoutMs", "5000", Kind::Number(0, MS_MAX)),
+    ("userMarkMs", "30000", Kind::Number(0, MS_MAX)),
     ("shutdownTimeoutMs", "5000", Kind::Number(0, MS_MAX)),
     ("streamPort", "off", Kind::PortOrOff),
     ("streamBindAddress", "127.0.0.1", Kind::Address),

@@ -1,0 +1,174 @@
+//! A pass over the journal: an engine of its own, which goes through the past with those who catch up connected to it.
+//!
+//! The pass begins with the newest snapshot of the follow graph that is old enough, and applies block after block on top. So
+//! whoever is connected is handed what concerns it by the graph at each event's place. It knows nothing of sockets.
+
+use crate::{
+    config::Config,
+    counters::Counters,
+    engine::{Engine, EngineConfig, Replay, event::leading_number},
+    journal::{Block, JournalError, Log, Read, Reader, SnapshotRead, SnapshotReader, Start},
+};
+
+/// Bytes of lines that are applied at once: some tenths of a millisecond.
+const PIECE_BYTES: usize = 128 << 10;
+/// Bytes that all users together may be owed by one piece, give or take an event for each.
+const TURN_BYTES_ALL: usize = 64 << 20;
+/// Bytes per user that are worth a write, and fewer that are still worth it.
+const TURN_BYTES_MEAN: std::ops::RangeInclusive<usize> = 2 << 10..=56 << 10;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Pass {
+    engine: Engine,
+    /// The snapshot that is being read.
+    snapshot: Option<SnapshotReader>,
+    edges: Vec<(u64, u64)>,
+    reader: Reader,
+    block: Block,
+    /// The block is being applied: where its next piece begins.
+    at: Option<usize>,
+}
+
+/// What a step has done.
+pub(super) enum Stepped {
+    /// It has added so many edges of the snapshot.
+    Edges(u64),
+    /// It has read a block. Those whose places are in it can be connected now.
+    Block,
+    /// What comes next is not in memory yet.
+    Later,
+    /// It has come to the end of the journal.
+    End,
+}
+
+impl Pass {
+    /// A pass that begins there, for so many users.
+    ///
+    /// # Errors
+    ///
+    /// If the snapshot cannot be opened.
+    pub(super) fn new(
+        start: Start,
+        users: usize,
+        config: &Config,
+        log: &mut Log,
+    ) -> Result<Self, JournalError> {
+        let turn_bytes_max = (config.user_buffer_bytes / 2).clamp(4096, 256 << 10);
+        let mean = (TURN_BYTES_ALL / users.max(1)).clamp(*TURN_BYTES_MEAN.start(), *TURN_BYTES_MEAN.end());
+        let mut engine = Engine::new(&EngineConfig {
+            // Nothing waits.
+            capacity: 1,
+            first_sequence: 0,
+            timeout: None,
+            event_bytes_max: config.max_event_bytes,
+            turn_bytes_max,
+            turn_bytes_mean: mean.min(turn_bytes_max),
+            max_sequence_jump: None,
+            instruction_set: config.instruction_set,
+        });
+        engine.set_cursor(start.from);
+        let snapshot = start.snapshot.map(|info| log.snapshot_reader(info)).transpose()?;
+        let reader = log.reader(start.from);
+        Ok(Self { engine, snapshot, edges: Vec::new(), reader, block: Block::default(), at: None })
+    }
+
+    /// Everything below has been applied and handed out.
+    pub(super) fn cursor(&self) -> u128 {
+        self.engine.cursor()
+    }
+
+    /// The place behind the block that is being applied.
+    pub(super) fn block_end(&self) -> u128 {
+        self.block.to.max(self.engine.cursor())
+    }
+
+    /// The snapshot has not been read to its end.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// A block has been read and not been applied to its end.
+    pub(super) fn is_in_a_block(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Goes on with the snapshot, or reads the next block. Not to be called in a block. Nothing is read at `limit` or above.
+    ///
+    /// # Errors
+    ///
+    /// If what comes next is not kept any more, cannot be read, or is damaged.
+    pub(super) fn read(&mut self, log: &mut Log, limit: u128) -> Result<Stepped, JournalError> {
+        if let Some(snapshot) = &mut self.snapshot {
+            return match snapshot.next(log.disk(), false, &mut self.edges)? {
+                SnapshotRead::Later => Ok(Stepped::Later),
+                SnapshotRead::Edges => {
+                    for &(follower, followed) in &self.edges {
+                        self.engine.add_edge(follower, followed);
+                    }
+                    Ok(Stepped::Edges(self.edges.len() as u64))
+                }
+                SnapshotRead::Done(_) => {
+                    if let Some(snapshot) = self.snapshot.take() {
+                        snapshot.close(log.disk());
+                    }
+                    Ok(Stepped::Edges(0))
+                }
+            };
+        }
+        if self.engine.cursor() >= limit {
+            return Ok(Stepped::End);
+        }
+        match self.reader.next(log, &mut self.block)? {
+            Read::Block => {
+                self.at = Some(0);
+                Ok(Stepped::Block)
+            }
+            Read::Later => Ok(Stepped::Later),
+            Read::End => Ok(Stepped::End),
+        }
+    }
+
+    /// Connects a user. To be called between pieces.
+    pub(super) fn connect(&mut self, id: u64) -> u32 {
+        self.engine.connect(id)
+    }
+
+    pub(super) fn disconnect(&mut self, id: u64, slot: u32) {
+        self.engine.disconnect(id, slot);
+    }
+
+    /// Applies the next piece of the block. Says how many bytes that was. [`Pass::deliver`] must follow.
+    ///
+    /// # Errors
+    ///
+    /// If the block has something that is no event.
+    pub(super) fn apply(&mut self) -> Result<u64, JournalError> {
+        let lines = self.block.lines();
+        let start = self.at.unwrap_or(lines.len());
+        let mut end = lines.len().min(start + PIECE_BYTES);
+        end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
+        // The cursor is not to be behind lines that are still to come.
+        let to = leading_number(&lines[end..]).map_or(self.block.to, u128::from);
+        let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
+            JournalError::new(format!("a block of the journal cannot be applied: {damage}"))
+        })?;
+        let at = if replay == Replay::Done { end } else { at };
+        self.at = Some(at).filter(|_| replay == Replay::TurnFull || at < lines.len());
+        Ok((at - start) as u64)
+    }
+
+    /// Hands everybody what is owed. What was counted in the engine's `deliveries` is added to `counters`.
+    pub(super) fn deliver(&mut self, counters: &mut Counters, write: impl FnMut(u32, &[u8])) {
+        self.engine.deliver(write);
+        counters.deliveries += std::mem::take(&mut self.engine.counters.deliveries);
+    }
+
+    /// Closes what it reads from.
+    pub(super) fn close(self, log: &mut Log) {
+        self.reader.close(log);
+        if let Some(snapshot) = self.snapshot {
+            snapshot.close(log.disk());
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! docs/SPEC.md section 10: users that resume, and slow users that are served from the journal.
+
+use crate::journal::Folder;
+use support::model::{Model, number_of};
+use support::stream::{Random, each, long_broadcasts};
+use support::{Server, Signal, User, launch, server};
+
+/// A connection that has sent a login line, which ends with LF.
+#[track_caller]
+fn login(server: &Server, line: &str) -> User {
+    let mut user = server.stranger();
+    user.send(format!("{line}\n"));
+    user
+}
+
+/// A line without an event, taken apart.
+#[track_caller]
+fn fields(line: &[u8]) -> Vec<String> {
+    let line = std::str::from_utf8(line).unwrap();
+    assert!(line.starts_with(['+', '-']), "{line:?}");
+    line.trim_end().split('|').map(str::to_owned).collect()
+}
+
+/// A user that has logged in with a place and been answered: its epoch and its place.
+#[track_caller]
+fn resumed(server: &Server, line: &str) -> (User, String, u128) {
+    let mut user = login(server, line);
+    let answer = fields(&user.read_line());
+    assert_eq!((answer[0].as_str(), answer.len()), ("+", 3), "{answer:?}");
+    (user, answer[1].clone(), answer[2].parse().unwrap())
+}
+
+/// What a login is refused with: number and reason. The connection is closed then.
+#[track_caller]
+fn refused(server: &Server, line: &str) -> (String, u128, String) {
+    let mut user = login(server, line);
+    let answer = fields(&user.read_line());
+    assert_eq!((answer[0].as_str(), answer.len()), ("-", 4), "{answer:?}");
+    user.expect_eof();
+    (answer[1].clone(), answer[2].parse().unwrap(), answer[3].clone())
+}
+
+#[test]
+fn without_a_journal_a_place_is_the_cursor_or_above() {
+    let server = server!(adminPort = 0);
+    let (mut user, epoch, next) = resumed(&server, "7|now");
+    assert_eq!(next, 1);
+    let mut source = server.source();
+    source.send("1|B\n2|P|1|7\n");
+    user.expect("1|B\n2|P|1|7\n");
+    assert_eq!(refused(&server, &format!("8|2|{epoch}")), (epoch.clone(), 3, "gone".to_owned()));
+    assert_eq!(refused(&server, "8|3|0123456789abcdef"), (epoch.clone(), 3, "epoch".to_owned()));
+    assert_eq!(resumed(&server, "8|oldest").2, 3);
+    // Events below its place are not for it.
+    let (mut ahead, _, next) = resumed(&server, &format!("9|5|{epoch}"));
+    assert_eq!(next, 5);
+    source.send("3|B\n4|P|1|9\n5|P|1|9\n6|B\n");
+    ahead.expect("5|P|1|9\n6|B\n");
+    user.expect("3|B\n6|B\n");
+    let metrics = server.metrics();
+    assert_eq!(metrics["fortnight_resumed_total{result=\"ok\"}"], 3.0);
+    assert_eq!(metrics["fortnight_resumed_total{result=\"gone\"}"], 1.0);
+    assert_eq!(metrics["fortnight_resumed_total{result=\"epoch\"}"], 1.0);
+    assert_eq!(metrics["fortnight_users_disconnected_total{reason=\"gone\"}"], 1.0);
+    assert_eq!(metrics["fortnight_users_disconnected_total{reason=\"epoch\"}"], 1.0);
+}
+
+#[test]
+fn a_place_is_at_least_the_first_number() {
+    let folder = Folder::new("resume-first");
+    let server = server!(firstSequence = 10, journalDirectory = folder.show());
+    let (_, epoch, next) = resumed(&server, "7|now");
+    assert_eq!(next, 10);
+    assert_eq!(resumed(&server, &format!("7|0|{epoch}")).2, 10);
+    assert_eq!(resumed(&server, &format!("7|18446744073709551616|{epoch}")).2, 1 << 64);
+}
+
+#[test]
+fn answers_end_as_the_login_does_and_anything_else_is_a_bad_login() {
+    let server = server!(adminPort = 0);
+    let mut user = login(&server, "7|now\r");
+    let answer = user.read_line();
+    assert!(answer.ends_with(b"|1\r\n"), "{answer:?}");
+    let bad = [
+        "7|",
+        "7|Now",
+        "7|now|",
+        "7|1",
+        "7|1|",
+        "7|-1|0123456789abcdef",
+        "7|1|0123456789ABCDEF",
+        "*|now",
+        "|now",
+    ];
+    for line in bad {
+        login(&server, line).expect_closed();
+    }
+    server.wait_for_metric("fortnight_users_disconnected_total{reason=\"bad_login\"}", |n| {
+        n == bad.len() as f64
+    });
+}
+
+#[test]
+fn a_user_gets_what_it_missed_by_the_graph_of_then_and_goes_on_live() {
+    let folder = Folder::new("resume-missed");
+    let server = server!(journalDirectory = folder.show(), adminPort = 0);
+    let (mut first, epoch, _) = resumed(&server, "7|now");
+    let mut source = server.source();
+    source.send("1|F|7|50\n2|S|50\n3|B\n");
+    first.expect("2|S|50\n3|B\n");
+    drop(first);
+    server.wait_for_metric("fortnight_users_connected", |users| users == 0.0);
+    // It follows 51 for a while, and 50 no more in the end.
+    source.send(
+        "4|S|50\n5|F|7|51\n6|S|51\n7|U|7|51\n8|S|51\n9|P|1|7\n10|P|1|8\n11|U|7|50\n12|S|50\n13|F|9|7\n",
+    );
+    source.send("14|B\n");
+    server.wait_for_metric("fortnight_cursor", |cursor| cursor == 15.0);
+    let (mut user, again, next) = resumed(&server, &format!("7|4|{epoch}"));
+    assert_eq!((again, next), (epoch, 4));
+    user.expect("4|S|50\n6|S|51\n9|P|1|7\n13|F|9|7\n14|B\n");
+    source.send("15|S|50\n16|S|51\n17|B\n");
+    user.expect("17|B\n");
+    server.wait_for_metric("fortnight_users_catching_up", |users| users == 0.0);
+}
+
+#[test]
+fn the_oldest_is_the_first_number_that_is_kept_and_a_plain_login_begins_at_the_cursor() {
+    let folder = Folder::new("resume-oldest");
+    let server = server!(journalDirectory = folder.show());
+    let mut witness = server.user(1);
+    server.source().send(each(1..=5, |number| format!("{number}|B\n")));
+    witness.expect(each(1..=5, |number| format!("{number}|B\n")));
+    let (mut user, _, next) = resumed(&server, "7|oldest");
+    assert_eq!(next, 1);
+    user.expect(each(1..=5, |number| format!("{number}|B\n")));
+    let mut plain = server.user(8);
+    server.pass();
+    server.source().send("6|B\n");
+    plain.expect("6|B\n");
+    user.expect("6|B\n");
+}
+
+#[test]
+fn places_hold_over_restarts_of_every_kind() {
+    let folder = Folder::new("resume-restart");
+    let options = || launch!(journalDirectory = folder.show(), restartGraceMs = 0);
+    let mut first = options().start();
+    let (mut user, epoch, _) = resumed(&first, "7|now");
+    first.source().send("1|F|7|50\n2|S|50\n3|S|50\n");
+    user.expect("2|S|50\n3|S|50\n");
+    first.signal(Signal::TERM);
+    assert_eq!(fields(&user.read_line()), ["-", &epoch, "4", "closed"]);
+    user.expect_eof();
+    assert_eq!(first.exit_status(), 0);
+    let second = options().start();
+    let (mut user, again, next) = resumed(&second, &format!("7|3|{epoch}"));
+    assert_eq!((again, next), (epoch.clone(), 3));
+    user.expect("3|S|50\n");
+    second.source().send("4|S|50\n5|B\n");
+    user.expect("4|S|50\n5|B\n");
+    // With SIGKILL.
+    drop(second);
+    let third = options().start();
+    let (mut user, _, next) = resumed(&third, &format!("7|2|{epoch}"));
+    assert_eq!(next, 2);
+    user.expect("2|S|50\n3|S|50\n4|S|50\n5|B\n");
+}
+
+#[test]
+fn a_takeover_is_told_to_the_older_one_and_a_refused_login_takes_over_nothing() {
+    let folder = Folder::new("resume-takeover");
+    let server = server!(journalDirectory = folder.show());
+    let (mut older, epoch, _) = resumed(&server, "7|now");
+    let mut source = server.source();
+    source.send("1|B\n2|B\n");
+    older.expect("1|B\n2|B\n");
+    assert_eq!(refused(&server, "7|1|0123456789abcdef").2, "epoch");
+    let (mut newer, _, _) = resumed(&server, &format!("7|2|{epoch}"));
+    assert_eq!(fields(&older.read_line()), ["-", &epoch, "3", "replaced"]);
+    older.expect_eof();
+    newer.expect("2|B\n");
+    // A plain login takes over, too, and is told nothing.
+    let mut plain = server.user(7);
+    assert_eq!(fields(&newer.read_line()), ["-", &epoch, "3", "replaced"]);
+    source.send("3|B\n");
+    plain.expect("3|B\n");
+    let (_newest, _, _) = resumed(&server, "7|now");
+    plain.expect_eof();
+}
+
+#[test]
+fn a_mark_names_a_durable_place_when_nothing_else_is_sent() {
+    let folder = Folder::new("resume-marks");
+    let server = server!(journalDirectory = folder.show(), journalSync = "always", userMarkMs = 50);
+    let (mut user, epoch, _) = resumed(&server, "7|now");
+    let mut other = server.user(8);
+    server.source().send("1|P|1|8\n2|P|1|8\n");
+    other.expect("1|P|1|8\n2|P|1|8\n");
+    loop {
+        let mark = fields(&user.read_line());
+        assert_eq!(mark[..2], ["+".to_owned(), epoch.clone()]);
+        if mark[2] == "3" {
+            break;
+        }
+        assert_eq!(mark[2], "1");
+    }
+    let never = server!(userMarkMs = 0);
+    let (mut user, _, _) = resumed(&never, "7|now");
+    never.source().send("1|B\n");
+    user.expect("1|B\n");
+}
+
+#[test]
+fn a_new_run_is_told_before_its_first_event() {
+    let server = server!(resetOnSourceEof = true);
+    let (mut user, epoch, _) = resumed(&server, "7|now");
+    let mut plain = server.user(8);
+    server.pass();
+    let mut source = server.source();
+    source.send("1|B\n2|B\n");
+    source.finish();
+    user.expect("1|B\n2|B\n");
+    let told = fields(&user.read_line());
+    assert_eq!((told[0].as_str(), told[2].as_str()), ("+", "1"));
+    assert_ne!(told[1], epoch);
+    server.source().send("1|B\n");
+    user.expect("1|B\n");
+    plain.expect("1|B\n2|B\n1|B\n");
+    assert_eq!(refused(&server, &format!("9|2|{epoch}")).2, "epoch");
+}
+
+#[test]
+fn what_is_not_kept_any_more_is_gone() {
+    let folder = Folder::new("resume-gone");
+    let server = server!(
+        journalDirectory = folder.show(),
+        journalSegmentBytes = 4096,
+        journalRetentionBytes = 262_144,
+        adminPort = 0
+    );
+    let (user, epoch, _) = resumed(&server, "7|now");
+    drop(user);
+    let mut source = server.source();
+    let mut number = 0;
+    while server.metric("fortnight_journal_first_sequence") < 100.0 {
+        source.send(long_broadcasts(number + 1..=number + 100, 500));
+        number += 100;
+        server.wait_for_metric("fortnight_cursor", |cursor| cursor > number as f64);
+    }
+    let (again, first, reason) = refused(&server, &format!("7|1|{epoch}"));
+    assert_eq!((again, reason.as_str()), (epoch.clone(), "gone"));
+    let (mut user, _, next) = resumed(&server, &format!("7|{first}|{epoch}"));
+    assert_eq!(next, first);
+    user.expect(long_broadcasts(first as u64..=number, 500));
+    let (mut user, _, next) = resumed(&server, "8|oldest");
+    user.expect(long_broadcasts(next as u64..=number, 500));
+}
+
+#[test]
+fn a_slow_user_holds_up_nobody_misses_nothing_and_joins_the_others_again() {
+    let folder = Folder::new("resume-slow");
+    let server = server!(journalDirectory = folder.show(), userBufferBytes = 65_536, adminPort = 0);
+    let mut slow = server.narrow_user(7);
+    let (mut resuming, _, _) = resumed(&server, "8|now");
+    let mut quick = server.user(9);
+    server.pass();
+    let stream = long_broadcasts(1..=20_000, 500);
+    let sending = server.source().send_in_background(stream.clone());
+    quick.expect(&stream);
+    sending.join().unwrap().unwrap();
+    resuming.expect(&stream);
+    assert_eq!(server.metric("fortnight_users_catching_up"), 1.0);
+    assert_eq!(server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}"), 0.0);
+    assert!(server.metric("fortnight_output_buffered_bytes") <= 66_100.0);
+    slow.expect(&stream);
+    server.wait_for_metric("fortnight_users_catching_up", |users| users == 0.0);
+    server.source().send("20001|B\n");
+    for user in [&mut slow, &mut resuming, &mut quick] {
+        user.expect("20001|B\n");
+    }
+    assert_eq!(server.metric("fortnight_deliveries_total"), 3.0 * 20_001.0);
+}
+
+#[test]
+fn whoever_takes_nothing_is_cut_off_and_misses_nothing_when_it_comes_back() {
+    let folder = Folder::new("resume-cut-off");
+    let server = server!(
+        journalDirectory = folder.show(),
+        userBufferBytes = 65_536,
+        slowUserTimeoutMs = 200,
+        adminPort = 0
+    );
+    let mut slow = server.narrow_user(7);
+    let mut quick = server.user(9);
+    server.pass();
+    let stream = long_broadcasts(1..=20_000, 500);
+    let sending = server.source().send_in_background(stream.clone());
+    quick.expect(&stream);
+    sending.join().unwrap().unwrap();
+    server.wait_for_metric("fortnight_users_disconnected_total{reason=\"slow\"}", |users| users == 1.0);
+    let (got, _) = slow.read_to_close();
+    let whole = got.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    assert_eq!(got[..whole], stream[..whole]);
+    let next = whole / 500 + 1;
+    let (_, epoch, _) = resumed(&server, "1|now");
+    let (mut again, _, _) = resumed(&server, &format!("7|{next}|{epoch}"));
+    again.expect(&stream[whole..]);
+}
+
+#[test]
+fn the_policy_journal_needs_a_journal() {
+    let finished = launch!(slowUserPolicy = "journal").run();
+    assert_eq!(finished.status, 2);
+    assert!(finished.stderr.contains("slowUserPolicy") && finished.stderr.contains("journalDirectory"));
+}
+
+#[test]
+fn many_come_back_at_once_at_any_place() {
+    const USERS: u64 = 300;
+    const EVENTS: u64 = 30_000;
+    let folder = Folder::new("resume-many");
+    let server = server!(journalDirectory = folder.show(), journalSegmentBytes = 65_536, adminPort = 0);
+    let mut random = Random::new(11);
+    let mut line = |number: u64| {
+        let (one, other) = (random.below(USERS), random.below(USERS));
+        match random.below(10) {
+            0..=3 => format!("{number}|F|{one}|{other}\n"),
+            4 => format!("{number}|U|{one}|{other}\n"),
+            5..=7 => format!("{number}|S|{one}\n"),
+            8 => format!("{number}|P|{one}|{other}\n"),
+            _ if number.is_multiple_of(100) => format!("{number}|B\n"),
+            _ => format!("{number}|S|{other}\n"),
+        }
+    };
+    let stream: String = (1..=EVENTS).map(&mut line).collect();
+    let (_, epoch, _) = resumed(&server, "1|now");
+    server.source().send(&stream);
+    server.wait_for_metric("fortnight_cursor", |cursor| cursor == (EVENTS + 1) as f64);
+    // What somebody who has been there all the time is told.
+    let mut model = Model::new();
+    (0..USERS).for_each(|id| drop(model.login(id)));
+    support::stream::lines(stream.as_bytes()).for_each(|line| model.release(line));
+    let mut users: Vec<_> = (0..USERS)
+        .map(|id| {
+            let next = 1 + random.below(EVENTS);
+            (login(&server, &format!("{id}|{next}|{epoch}")), id, next)
+        })
+        .collect();
+    for (user, id, next) in &mut users {
+        user.expect(format!("+|{epoch}|{next}\n"));
+        let missed = support::stream::lines(model.told(*id).unwrap());
+        let missed: Vec<_> = missed.filter(|line| number_of(line).unwrap() >= *next).collect();
+        user.expect(missed.concat());
+    }
+    server.source().send(format!("{}|B\n", EVENTS + 1));
+    for (user, ..) in &mut users {
+        user.expect(format!("{}|B\n", EVENTS + 1));
+    }
+}
