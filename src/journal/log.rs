@@ -109,8 +109,9 @@ pub struct Log {
     syncing: Option<Syncing>,
     /// Segments that are complete, and not durable yet: the position and the cursor behind them.
     unsynced: VecDeque<(FileId, u64, u128)>,
-    /// Names of the folder are not durable yet.
+    /// Names of the folder are not durable yet; a segment's removal is among them.
     is_folder_dirty: bool,
+    has_removed: bool,
     durable: u64,
     durable_cursor: u128,
     /// Syncs go on until this position is durable.
@@ -176,6 +177,7 @@ impl Log {
             syncing: None,
             unsynced: VecDeque::new(),
             is_folder_dirty: false,
+            has_removed: false,
             durable: chain.position,
             durable_cursor: chain.cursor,
             sync_goal: 0,
@@ -191,11 +193,20 @@ impl Log {
             now: opening.now,
         };
         if log.active.is_none() {
-            log.catalog.has_origin = true;
-            log.make_segment()
-                .map_err(|error| JournalError::io("cannot make", "the first segment", &error))?;
+            log.begin().map_err(|error| JournalError::io("cannot make", "the first segment", &error))?;
         }
         Ok(log)
+    }
+
+    /// Makes the first segment, durably: without it the others would be worth nothing.
+    fn begin(&mut self) -> io::Result<()> {
+        self.catalog.has_origin = true;
+        let file = self.make_segment()?;
+        self.disk.sync_at_once(file)?;
+        self.disk.sync_folder()?;
+        self.is_folder_dirty = false;
+        self.durable = self.chain.position;
+        Ok(())
     }
 
     /// The name of this sequence of events.
@@ -309,7 +320,7 @@ impl Log {
     ) -> Result<(), JournalError> {
         assert!(self.pending.is_none(), "one block at a time is appended");
         assert_eq!(from, self.chain.cursor, "blocks are contiguous");
-        self.begin(Kind::Events, bytes, to, events as u32);
+        self.begin_block(Kind::Events, bytes, to, events as u32);
         self.proceed(now)
     }
 
@@ -345,8 +356,9 @@ impl Log {
     /// When [`Log::proceed`] has something to do even if nothing completes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
-        let retry = self.stall.as_ref().map(|stall| stall.retry_at);
-        let mark = self.mark_due.filter(|_| self.stall.is_none());
+        let is_under_way = self.pending.as_ref().is_some_and(|pending| pending.ticket.is_some());
+        let retry = self.stall.as_ref().filter(|_| !is_under_way).map(|stall| stall.retry_at);
+        let mark = self.mark_due.filter(|_| self.stall.is_none() && self.can_mark());
         let sync = self.sync_due.filter(|_| self.syncing.is_none());
         [retry, mark, sync, self.retention_due].into_iter().flatten().min()
     }
@@ -359,6 +371,12 @@ impl Log {
             let kind = if index == 0 { Kind::WaitingFirst } else { Kind::Waiting };
             self.queue.push_back((kind, block, lines));
         }
+    }
+
+    /// [`Log::end`] has been called.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     /// After [`Log::end`]: all of it is durable, and a mark says so.
@@ -418,7 +436,7 @@ impl Log {
         self.meta.id
     }
 
-    fn begin(&mut self, kind: Kind, bytes: Vec<u8>, to: u128, events: u32) {
+    fn begin_block(&mut self, kind: Kind, bytes: Vec<u8>, to: u128, events: u32) {
         self.clock_ms = self.disk.clock_ms();
         let header = Header {
             kind,
@@ -440,16 +458,20 @@ impl Log {
             return false;
         }
         if let Some((kind, block, lines)) = self.queue.pop_front() {
-            self.begin(kind, block, self.chain.cursor, lines);
+            self.begin_block(kind, block, self.chain.cursor, lines);
             return true;
         }
-        let is_all_durable = self.durable == self.chain.position && self.syncing.is_none();
         let is_due = self.is_ending || self.mark_due.is_some_and(|at| at <= self.now);
-        if is_due && is_all_durable && !self.is_marked {
-            self.begin(Kind::Mark, vec![0; BLOCK_HEADER], self.chain.cursor, 0);
+        if is_due && self.can_mark() {
+            self.begin_block(Kind::Mark, vec![0; BLOCK_HEADER], self.chain.cursor, 0);
             return true;
         }
         false
+    }
+
+    /// Everything is durable, and no mark says so.
+    fn can_mark(&self) -> bool {
+        self.durable == self.chain.position && self.syncing.is_none() && !self.is_marked
     }
 
     /// Submits what is left of the pending block.
@@ -635,6 +657,7 @@ impl Log {
 
     fn sync_folder(&mut self) -> Result<(), JournalError> {
         if std::mem::take(&mut self.is_folder_dirty) {
+            self.has_removed = false;
             self.disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))?;
         }
         Ok(())

@@ -194,6 +194,47 @@ fn a_snapshot_replaces_what_came_before_it() {
     assert!(recovered.report.snapshot.is_some());
 }
 
+#[test]
+fn a_snapshot_that_replaces_one_of_the_same_cursors_stays() {
+    let folder = SimFolder::new(6);
+    let small = Settings { retention_bytes: 0, ..settings(SyncMode::Interval) };
+    let (recovered, _) = reopen(&folder, small).unwrap();
+    let mut log = recovered.log;
+    for number in 1..50 {
+        append(&mut log, number, number * SECOND).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(log.begin_snapshot().unwrap());
+        log.write_snapshot(true).unwrap();
+        log.proceed(100 * SECOND).unwrap();
+    }
+    append(&mut log, 50, 200 * SECOND).unwrap();
+    log.proceed(300 * SECOND).unwrap();
+    drop(log);
+    folder.end_process();
+    let (recovered, state) = reopen(&folder, small).unwrap();
+    assert!(recovered.report.snapshot.is_some());
+    assert_eq!(state.cursor, 51);
+}
+
+#[test]
+fn a_journal_that_has_nothing_to_do_wants_no_turn() {
+    let folder = SimFolder::new(7);
+    let (recovered, _) = reopen(&folder, settings(SyncMode::Never)).unwrap();
+    let mut log = recovered.log;
+    for now in [0, SECOND, 2 * SECOND] {
+        log.proceed(now).unwrap();
+        assert!(log.next_deadline().is_none_or(|at| at > now), "at {now}");
+    }
+    // While a write that had found no room is tried again, there is nothing to do either.
+    folder.set_faults(DiskFaults { room: Some(10), ..DiskFaults::default() });
+    append(&mut log, 1, 3 * SECOND).unwrap();
+    folder.set_faults(DiskFaults { delay_max: SECOND, ..DiskFaults::default() });
+    log.proceed(5 * SECOND).unwrap();
+    assert!(!log.is_open());
+    assert!(log.next_deadline().is_none_or(|at| at > 5 * SECOND));
+}
+
 fn snapshot_now_and_then(log: &mut Log, number: u64) -> Result<(), JournalError> {
     if number.is_multiple_of(17) && log.is_open() && log.begin_snapshot()? {
         log.write_snapshot(true)?;

@@ -53,7 +53,8 @@ impl WalkEnd {
 /// Is shown every block: its header, its payload, and where it stands.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Header, &[u8], Place<'_>) -> Result<(), JournalError>;
 
-/// Walks over the blocks of `segments[start..]`. `mark`: a position that is known to have been durable.
+/// Walks over the blocks of `segments[start..]`, and of one or more before it where its header cannot be read: only what comes before
+/// says whether it should be there. `mark`: a position that is known to have been durable.
 pub(crate) fn walk(
     disk: &mut dyn Disk,
     id: JournalId,
@@ -63,6 +64,10 @@ pub(crate) fn walk(
     visit: Visit<'_>,
 ) -> Result<WalkEnd, JournalError> {
     let mut end = WalkEnd { chain: None, mark, bad: None, bytes: 0 };
+    let mut start = start;
+    while start > 0 && !has_header(disk, id, &segments[start])? {
+        start -= 1;
+    }
     for (index, segment) in segments.iter_mut().enumerate().skip(start) {
         let name = segment.name();
         let scan = SegmentScan::open(disk, id, &name, segment.len)?;
@@ -92,6 +97,11 @@ pub(crate) fn walk(
         }
     }
     Ok(end)
+}
+
+fn has_header(disk: &mut dyn Disk, id: JournalId, segment: &Segment) -> Result<bool, JournalError> {
+    let scan = SegmentScan::open(disk, id, &segment.name(), segment.len)?;
+    Ok(scan.map(|scan| scan.close(disk)).is_some())
 }
 
 fn continues(scan: &SegmentScan, first: u128, chain: Option<Chain>) -> bool {

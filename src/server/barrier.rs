@@ -50,10 +50,11 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Nothing is read or released any more: what waits is kept.
+    /// Nothing is read or released any more: what waits is kept, once everything that was released has been appended.
     pub(super) fn end_journal(&mut self) {
         if let Some(journal) = &mut self.journal
-            && !journal.is_closed()
+            && !journal.is_ending()
+            && !journal.is_behind(self.engine.cursor())
         {
             journal.end(&self.engine, self.sources.left(), self.now);
         }

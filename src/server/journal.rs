@@ -288,6 +288,11 @@ impl Journal {
         }
     }
 
+    /// What waits has been handed over.
+    pub(super) fn is_ending(&self) -> bool {
+        self.log.is_ending()
+    }
+
     /// Everything is durable.
     pub(super) fn has_ended(&self) -> bool {
         self.log.has_ended()

@@ -94,13 +94,11 @@ impl Lifecycle {
         }
     }
 
-    /// Nothing is read any more. Says whether that begins now.
-    pub(super) fn stop_reading(&mut self) -> bool {
+    /// Nothing is read any more.
+    pub(super) fn stop_reading(&mut self) {
         if let Phase::Draining { deadline, .. } = self.phase {
             self.phase = Phase::Flushing { deadline };
-            return true;
         }
-        false
     }
 
     /// While users are flushed: whether time is up.

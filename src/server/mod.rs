@@ -297,7 +297,7 @@ impl<N: Net> Server<N> {
             self.reports.next_due(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
-            self.grace.deadline(),
+            self.grace.deadline().filter(|_| self.phase() == Phase::Running),
             self.sources.acknowledgement_deadline(),
             self.admin.deadline(),
             self.accepting.retry_at(Port::Stream),
@@ -326,6 +326,8 @@ impl<N: Net> Server<N> {
                 Ready::Listener(Port::Admin) => self.admin.note_listener(now),
                 Ready::Listener(port) => self.accepting.note_ready(port),
                 Ready::Signal => self.lifecycle.note_signal(),
+                // The next turn of the journal looks at what that is.
+                Ready::Disk => {}
                 Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
                     Key::Source(key) => self.sources.note_ready(key, hung_up, urgent),
                     Key::User(key) => self.users.note_ready(key, readable || hung_up, writable),
@@ -532,19 +534,20 @@ impl<N: Net> Server<N> {
                 && !self.releasing.interrupted;
             if drained || no_more_time {
                 self.reports.note_unread_sources(self.accepting.drop_held());
-                if self.lifecycle.stop_reading() {
-                    self.end_journal();
-                }
+                self.lifecycle.stop_reading();
             }
         }
         if let Some(no_more_time) = self.lifecycle.flushing(self.now) {
+            self.end_journal();
             let unsent = self.users.end_flushed(no_more_time);
             self.reports.note_unsent(unsent);
             self.deliver();
             self.stream_clients.end_flushed(no_more_time);
             let has_ended =
                 no_more_time || (self.journal_has_ended() && !self.sources.wait_for_acknowledgements());
-            if self.users.connected() == 0 && self.stream_clients.is_empty() && has_ended {
+            // Users go once they have what they are owed; nobody is sent what a stalled journal does not have.
+            let have_gone = self.users.connected() == 0 && self.stream_clients.is_empty();
+            if has_ended && (have_gone || (no_more_time && self.is_barred())) {
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
             }

@@ -3,6 +3,8 @@
 //! A [`SimFolder`] is what is left when a server ends: [`SimFolder::end_process`] keeps everything that was written,
 //! [`SimFolder::end_machine`] only what was synced, and of the rest any part: writes that were not synced reach the disk whole, in sectors, or
 //! not at all, in any order, and so do names that the folder was not synced with. A [`SimDisk`] is one server's view of it.
+//!
+//! A submitted write or sync takes effect when it is complete. What is under way when the process ends has happened, or not, or in part.
 
 use crate::{
     disk::{Completion, Disk, FileId, Identity, Ticket},
@@ -13,6 +15,7 @@ use std::{
     cell::{RefCell, RefMut},
     collections::{BTreeMap, VecDeque},
     io,
+    panic::resume_unwind,
     rc::Rc,
 };
 
@@ -36,7 +39,13 @@ pub struct DiskFaults {
     pub rename_error: u16,
     /// How long a submitted operation takes at most, in microseconds. 0: it is complete at once.
     pub delay_max: Micros,
+    /// After so many operations that change something the process ends in the middle of the next one.
+    pub ends_after: Option<u64>,
 }
+
+/// What a thread is unwound with where [`DiskFaults::ends_after`] ends the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessEnd;
 
 /// How often what has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +54,16 @@ pub struct DiskCounts {
     pub short_writes: u64,
     /// Writes that found no room.
     pub full: u64,
-    /// Writes, syncs, openings and renames that failed.
-    pub errors: u64,
+    /// Writes that failed.
+    pub write_errors: u64,
+    /// Syncs that failed.
+    pub sync_errors: u64,
+    /// Files that could not be opened or made.
+    pub open_errors: u64,
+    /// Renames that failed.
+    pub rename_errors: u64,
+    /// Processes that ended in the middle of an operation.
+    pub ends: u64,
     /// Operations that were complete later.
     pub slow: u64,
     /// Writes that a machine lost, or kept in parts.
@@ -63,14 +80,61 @@ struct Node {
     bytes: Vec<u8>,
     /// What a machine that ends keeps for certain.
     durable: Vec<u8>,
-    /// What happened since the last sync: a write at an offset, or a new length.
-    unsynced: Vec<Change>,
+    /// What happened since the last sync, each with its number.
+    unsynced: Vec<(u64, Change)>,
+    changes: u64,
+}
+
+impl Node {
+    fn change(&mut self, change: Change) {
+        change.clone().apply(&mut self.bytes);
+        self.unsynced.push((self.changes, change));
+        self.changes += 1;
+    }
+
+    /// Makes the first so many changes durable.
+    fn sync(&mut self, changes: u64) {
+        let later = self.unsynced.partition_point(|&(number, _)| number < changes);
+        for (_, change) in self.unsynced.drain(..later) {
+            change.apply(&mut self.durable);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
+}
+
+impl Change {
+    fn apply(self, file: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, bytes) => write_into(file, offset, &bytes),
+            Self::Length(len) => file.resize(len, 0),
+        }
+    }
+}
+
+/// A submitted operation.
+#[derive(Debug)]
+struct Submitted {
+    at: Micros,
+    ticket: Ticket,
+    node: usize,
+    /// Whether somebody was told that it is complete.
+    is_told: bool,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// The first `len` of these bytes are written at an offset.
+    Write { offset: u64, len: usize, bytes: Vec<u8> },
+    /// The first so many changes are made durable.
+    Sync(u64),
+    /// It fails, and gives a buffer back.
+    Fail(Vec<u8>),
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +156,7 @@ struct Inner {
     unsynced_names: Vec<NameChange>,
     faults: DiskFaults,
     counts: DiskCounts,
+    submitted: VecDeque<Submitted>,
     dice: u64,
     now: Micros,
 }
@@ -109,13 +174,26 @@ impl Inner {
         probability > 0 && self.roll() as u16 <= probability
     }
 
-    /// An error, with this probability.
-    fn fail(&mut self, probability: u16) -> io::Result<()> {
-        if self.happens(probability) {
-            self.counts.errors += 1;
-            return Err(io::Error::other("simulated input/output error"));
+    /// An error, with the probability of its kind.
+    fn fail(&mut self, kind: ErrorOf) -> io::Result<()> {
+        let faults = self.faults;
+        let probability = match kind {
+            ErrorOf::Write => faults.write_error,
+            ErrorOf::Sync => faults.sync_error,
+            ErrorOf::Open => faults.open_error,
+            ErrorOf::Rename => faults.rename_error,
+        };
+        if !self.happens(probability) {
+            return Ok(());
         }
-        Ok(())
+        let count = match kind {
+            ErrorOf::Write => &mut self.counts.write_errors,
+            ErrorOf::Sync => &mut self.counts.sync_errors,
+            ErrorOf::Open => &mut self.counts.open_errors,
+            ErrorOf::Rename => &mut self.counts.rename_errors,
+        };
+        *count += 1;
+        Err(io::Error::other("simulated input/output error"))
     }
 
     fn write(&mut self, node: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -126,16 +204,29 @@ impl Inner {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.faults.room = self.faults.room.map(|room| room - grows);
-        let node = &mut self.nodes[node];
-        write_into(&mut node.bytes, offset, bytes);
-        node.unsynced.push(Change::Write(offset, bytes.to_vec()));
+        self.nodes[node].change(Change::Write(offset, bytes.to_vec()));
         Ok(())
     }
 
     fn sync(&mut self, node: usize) {
         let node = &mut self.nodes[node];
-        node.durable.clone_from(&node.bytes);
-        node.unsynced.clear();
+        node.sync(node.changes);
+    }
+
+    /// Does what a submitted operation is for.
+    fn work(&mut self, submitted: Submitted) -> Completion {
+        let Submitted { ticket, node, work, .. } = submitted;
+        let (result, bytes) = match work {
+            Work::Write { offset, len, bytes } => {
+                (self.write(node, offset, &bytes[..len]).map(|()| len), bytes)
+            }
+            Work::Sync(changes) => {
+                self.nodes[node].sync(changes);
+                (Ok(0), Vec::new())
+            }
+            Work::Fail(bytes) => (Err(io::Error::other("simulated input/output error")), bytes),
+        };
+        Completion { ticket, result, bytes }
     }
 
     fn lose(&mut self) {
@@ -143,7 +234,7 @@ impl Inner {
             let changes = std::mem::take(&mut self.nodes[index].unsynced);
             let mut kept = std::mem::take(&mut self.nodes[index].durable);
             // Any order: the pages of one write may come before those of an older one.
-            for change in changes {
+            for (_, change) in changes {
                 match (change, self.roll() % 4) {
                     (Change::Length(len), 0 | 1) => kept.resize(len, 0),
                     (Change::Write(offset, bytes), 0) => write_into(&mut kept, offset, &bytes),
@@ -221,7 +312,27 @@ impl SimFolder {
     /// A server's view of it.
     #[must_use]
     pub fn disk(&self) -> SimDisk {
-        SimDisk { folder: self.clone(), files: Slab::new(), submitted: VecDeque::new(), tickets: 0 }
+        SimDisk { folder: self.clone(), files: Slab::new(), tickets: 0, is_observer: false }
+    }
+
+    /// A view of it for whoever looks on: nothing goes wrong there.
+    #[must_use]
+    pub fn observer(&self) -> SimDisk {
+        SimDisk { is_observer: true, ..self.disk() }
+    }
+
+    /// A folder of its own, with what is in this one for whoever reads it now. All of that is durable there.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.inner();
+        let mut nodes = inner.nodes.clone();
+        for node in &mut nodes {
+            node.durable.clone_from(&node.bytes);
+            node.unsynced.clear();
+        }
+        let names = inner.names.clone();
+        let copy = Inner { nodes, durable_names: names.clone(), names, dice: inner.dice, ..Inner::default() };
+        Self(Rc::new(RefCell::new(copy)))
     }
 
     /// What goes wrong from now on.
@@ -240,9 +351,34 @@ impl SimFolder {
         self.inner().counts
     }
 
-    /// The process has ended: what was written is there.
+    /// When the next submitted operation is complete that nobody has been told of.
+    #[must_use]
+    pub fn next_completion(&self) -> Option<Micros> {
+        let inner = self.inner();
+        inner.submitted.iter().find(|submitted| !submitted.is_told).map(|submitted| submitted.at)
+    }
+
+    /// Whether something is complete by now that nobody has been told of.
+    pub fn tell(&self) -> bool {
+        let mut inner = self.inner();
+        let now = inner.now;
+        let due = |submitted: &&mut Submitted| submitted.at <= now && !submitted.is_told;
+        let news = inner.submitted.iter_mut().filter(due).map(|submitted| submitted.is_told = true);
+        news.count() > 0
+    }
+
+    /// The process has ended: what was written is there, and any part of what was being written.
     pub fn end_process(&self) {
-        self.inner().faults = DiskFaults::default();
+        let mut inner = self.inner();
+        inner.faults = DiskFaults::default();
+        for mut submitted in std::mem::take(&mut inner.submitted) {
+            if let Work::Write { len, .. } = &mut submitted.work {
+                *len = inner.roll() as usize % (*len + 1);
+            }
+            if inner.roll() & 1 == 0 {
+                inner.work(submitted);
+            }
+        }
     }
 
     /// The machine has ended: of what was not synced any part is there.
@@ -268,29 +404,55 @@ impl SimFolder {
     }
 }
 
+/// What may fail.
+#[derive(Clone, Copy, Debug)]
+enum ErrorOf {
+    Write,
+    Sync,
+    Open,
+    Rename,
+}
+
 /// One server's view of a [`SimFolder`].
 #[derive(Debug)]
 pub struct SimDisk {
     folder: SimFolder,
     /// The node of each open file.
     files: Slab<usize>,
-    /// Operations and when they are complete.
-    submitted: VecDeque<(Micros, Completion)>,
     tickets: u64,
+    /// Nothing goes wrong.
+    is_observer: bool,
 }
 
 impl SimDisk {
-    /// When the next operation is complete.
-    #[must_use]
-    pub fn next_completion(&self) -> Option<Micros> {
-        self.submitted.front().map(|&(at, _)| at)
-    }
-
     fn add(&mut self, node: usize) -> FileId {
         FileId(self.files.insert(node))
     }
 
-    fn submit(&mut self, result: io::Result<usize>, bytes: Vec<u8>) -> Ticket {
+    fn fail(&self, kind: ErrorOf) -> io::Result<()> {
+        if self.is_observer { Ok(()) } else { self.folder.inner().fail(kind) }
+    }
+
+    /// Something is about to be changed. Says how many of `len` bytes are changed before the process ends, if it does.
+    fn ends_now(&self, len: usize) -> Option<usize> {
+        let mut inner = self.folder.inner();
+        let left = inner.faults.ends_after.as_mut()?;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        inner.counts.ends += 1;
+        Some(inner.roll() as usize % (len + 1))
+    }
+
+    /// An operation that happens whole or not at all.
+    fn may_end(&self) {
+        if self.ends_now(0).is_some() {
+            resume_unwind(Box::new(ProcessEnd));
+        }
+    }
+
+    fn submit(&mut self, node: usize, work: Work) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let mut inner = self.folder.inner();
@@ -300,8 +462,8 @@ impl SimDisk {
             inner.counts.slow += 1;
         }
         // They complete in their order.
-        at = at.max(self.submitted.back().map_or(0, |&(at, _)| at));
-        self.submitted.push_back((at, Completion { ticket, result, bytes }));
+        at = at.max(inner.submitted.back().map_or(0, |submitted| submitted.at));
+        inner.submitted.push_back(Submitted { at, ticket, node, is_told: false, work });
         ticket
     }
 }
@@ -312,10 +474,10 @@ impl Disk for SimDisk {
     }
 
     fn create(&mut self, name: &str) -> io::Result<FileId> {
+        self.may_end();
+        self.fail(ErrorOf::Open)?;
         let node = {
             let mut inner = self.folder.inner();
-            let probability = inner.faults.open_error;
-            inner.fail(probability)?;
             inner.nodes.push(Node::default());
             let node = inner.nodes.len() - 1;
             inner.names.insert(name.to_owned(), node);
@@ -326,12 +488,8 @@ impl Disk for SimDisk {
     }
 
     fn open(&mut self, name: &str) -> io::Result<FileId> {
-        let node = {
-            let mut inner = self.folder.inner();
-            let probability = inner.faults.open_error;
-            inner.fail(probability)?;
-            *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?
-        };
+        self.fail(ErrorOf::Open)?;
+        let node = *self.folder.inner().names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.add(node))
     }
 
@@ -340,9 +498,9 @@ impl Disk for SimDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.may_end();
+        self.fail(ErrorOf::Rename)?;
         let mut inner = self.folder.inner();
-        let probability = inner.faults.rename_error;
-        inner.fail(probability)?;
         let change = NameChange::Rename(from.to_owned(), to.to_owned());
         apply(&mut inner.names, change.clone());
         inner.unsynced_names.push(change);
@@ -350,6 +508,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.may_end();
         let mut inner = self.folder.inner();
         inner.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         inner.unsynced_names.push(NameChange::Remove(name.to_owned()));
@@ -357,17 +516,15 @@ impl Disk for SimDisk {
     }
 
     fn truncate(&mut self, file: FileId, len: u64) -> io::Result<()> {
-        let mut inner = self.folder.inner();
-        let node = &mut inner.nodes[self.files[file.0]];
-        node.bytes.resize(len as usize, 0);
-        node.unsynced.push(Change::Length(len as usize));
+        self.may_end();
+        self.folder.inner().nodes[self.files[file.0]].change(Change::Length(len as usize));
         Ok(())
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
+        self.may_end();
+        self.fail(ErrorOf::Sync)?;
         let mut inner = self.folder.inner();
-        let probability = inner.faults.sync_error;
-        inner.fail(probability)?;
         inner.durable_names = inner.names.clone();
         inner.unsynced_names.clear();
         Ok(())
@@ -386,43 +543,58 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = self.folder.inner();
-        let probability = inner.faults.write_error;
-        inner.fail(probability)?;
-        inner.write(self.files[file.0], offset, bytes)
+        let node = self.files[file.0];
+        if let Some(len) = self.ends_now(bytes.len()) {
+            let _ = self.folder.inner().write(node, offset, &bytes[..len]);
+            resume_unwind(Box::new(ProcessEnd));
+        }
+        self.fail(ErrorOf::Write)?;
+        self.folder.inner().write(node, offset, bytes)
     }
 
     fn sync_at_once(&mut self, file: FileId) -> io::Result<()> {
-        let mut inner = self.folder.inner();
-        let probability = inner.faults.sync_error;
-        inner.fail(probability)?;
-        inner.sync(self.files[file.0]);
+        self.may_end();
+        self.fail(ErrorOf::Sync)?;
+        self.folder.inner().sync(self.files[file.0]);
         Ok(())
     }
 
     fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket {
         let node = self.files[file.0];
-        let result = {
+        if let Some(len) = self.ends_now(bytes.len()) {
+            let _ = self.folder.inner().write(node, offset, &bytes[..len]);
+            resume_unwind(Box::new(ProcessEnd));
+        }
+        if self.fail(ErrorOf::Write).is_err() {
+            return self.submit(node, Work::Fail(bytes));
+        }
+        let len = {
             let mut inner = self.folder.inner();
-            let (error, short) = (inner.faults.write_error, inner.faults.short_write);
-            let mut len = bytes.len();
+            let (mut len, short) = (bytes.len(), inner.faults.short_write);
             if len > 1 && inner.happens(short) {
                 inner.counts.short_writes += 1;
                 len = 1 + (inner.roll() as usize) % (len - 1);
             }
-            inner.fail(error).and_then(|()| inner.write(node, offset, &bytes[..len])).map(|()| len)
+            len
         };
-        self.submit(result, bytes)
+        self.submit(node, Work::Write { offset, len, bytes })
     }
 
     fn sync(&mut self, file: FileId) -> Ticket {
-        let result = self.sync_at_once(file).map(|()| 0);
-        self.submit(result, Vec::new())
+        self.may_end();
+        let node = self.files[file.0];
+        if self.fail(ErrorOf::Sync).is_err() {
+            return self.submit(node, Work::Fail(Vec::new()));
+        }
+        let changes = self.folder.inner().nodes[node].changes;
+        self.submit(node, Work::Sync(changes))
     }
 
     fn completion(&mut self) -> Option<Completion> {
-        let now = self.folder.inner().now;
-        self.submitted.pop_front_if(|(at, _)| *at <= now).map(|(_, completion)| completion)
+        let mut inner = self.folder.inner();
+        let now = inner.now;
+        let submitted = inner.submitted.pop_front_if(|submitted| submitted.at <= now)?;
+        Some(inner.work(submitted))
     }
 
     fn clock_ms(&mut self) -> u64 {

@@ -48,7 +48,7 @@ use crate::{
     server::net::{Net, Port, Ready},
     time::Micros,
 };
-pub use disk::{DiskFaults, SimDisk, SimFolder};
+pub use disk::{DiskCounts, DiskFaults, ProcessEnd, SimDisk, SimFolder};
 pub use schedule::Schedule;
 pub use socket::SimSocket;
 use std::{
@@ -138,6 +138,8 @@ pub struct Shared<S> {
     pub world: World,
     /// What decides what happens.
     pub script: S,
+    /// Whose completions wake the server.
+    folder: Option<SimFolder>,
 }
 
 /// See the [module](self). A clone is another handle to the same network.
@@ -156,7 +158,15 @@ impl<S: Script> SimNet<S> {
     /// A network with its listeners up, at time 0.
     #[must_use]
     pub fn new(script: S) -> Self {
-        Self { shared: Rc::new(RefCell::new(Shared { world: World::default(), script })) }
+        Self { shared: Rc::new(RefCell::new(Shared { world: World::default(), script, folder: None })) }
+    }
+
+    /// The same, for a server that keeps a journal there: what its disk has done wakes it.
+    #[must_use]
+    pub fn with_disk(script: S, folder: SimFolder) -> Self {
+        let net = Self::new(script);
+        net.shared().folder = Some(folder);
+        net
     }
 
     /// The world and the script, between the server's turns.
@@ -172,7 +182,7 @@ impl<S: Script> SimNet<S> {
     /// The world and the fault that befalls an operation.
     fn fault(&self, operation: Operation) -> (RefMut<'_, Shared<S>>, Option<Fault>) {
         let mut shared = self.shared.borrow_mut();
-        let Shared { world, script } = &mut *shared;
+        let Shared { world, script, .. } = &mut *shared;
         script.meanwhile(world, operation);
         let fault = script.fault(operation);
         (shared, fault)
@@ -183,17 +193,22 @@ impl<S: Script> Net for SimNet<S> {
     type Socket = SimSocket<S>;
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
-        let Shared { world, script } = &mut *self.shared.borrow_mut();
+        let Shared { world, script, folder } = &mut *self.shared.borrow_mut();
         let deadline = wait.map(|wait| world.now().saturating_add(wait));
         loop {
             while script.next_at(world).is_some_and(|at| at <= world.now()) {
                 script.happen(world);
             }
             world.tell(ready);
+            if let Some(folder) = folder {
+                folder.set_now(world.now());
+                ready.extend(folder.tell().then_some(Ready::Disk));
+            }
+            let completion = folder.as_ref().and_then(SimFolder::next_completion);
             if !ready.is_empty() || deadline.is_some_and(|at| at <= world.now()) {
                 return Ok(world.now());
             }
-            match script.next_at(world).into_iter().chain(deadline).min() {
+            match script.next_at(world).into_iter().chain(completion).chain(deadline).min() {
                 Some(at) if Some(at) == deadline => {
                     world.advance_to(at);
                     let stall = script.stall();

@@ -44,11 +44,11 @@ pub fn replay(input: impl Read, keep: Keep) -> Result<Replayed, TraceError> {
         if server.turn().is_err() {
             break;
         }
-        let Shared { world, script } = &mut *net.shared();
+        let Shared { world, script, .. } = &mut *net.shared();
         script.receive(world);
     }
     let counters = named(server.counters());
-    let Shared { world, script } = &mut *net.shared();
+    let Shared { world, script, .. } = &mut *net.shared();
     let (users, checked) = script.finish(world);
     let streams = users
         .into_iter()

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use fortnight::{counters::DisconnectReason, engine::event::Reject};
 
-use crate::chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS};
+use crate::{
+    chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS},
+    lives,
+};
 
 /// How often what happened.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +82,8 @@ impl Coverage {
         let ends = DisconnectReason::ALL.iter().map(|end| format!("users: {}", end.name()));
         let rejects = Reject::ALL.iter().map(|reason| format!("lines: {}", reason.name()));
         let faults = [READ_BREAKS.as_slice(), &WRITE_BREAKS, &ACCEPT_FAILURES].concat();
-        let others = REQUIRED.iter().copied().chain(faults).map(str::to_owned);
+        let required = REQUIRED.iter().chain(&lives::REQUIRED).copied();
+        let others = required.chain(faults).map(str::to_owned);
         let is_simulated =
             |what: &String| !["users: gone", "users: epoch", "lines: too_far"].contains(&what.as_str());
         let all = ends.chain(rejects).chain(others);

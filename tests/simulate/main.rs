@@ -4,6 +4,8 @@
 //! on simulated sockets under virtual time. After each of its turns a model checks what it did ([`model`], which knows
 //! the SPEC's order ([`ring`]) and users ([`people`]) and nothing of the server).
 //!
+//! A seed also decides on a server with a journal that dies and is started again, several times, on a simulated disk ([`lives`]).
+//!
 //! - `cargo test` runs 2,000 seeds. `make simulate SEEDS=N` runs N in a release build and prints what they came across.
 //! - `SEED=n` runs one. `FIRST_SEED=n` begins with another one than 0.
 //! - A seed that fails is printed, and its run is written to a file that `fortnight replay` replays, without `busyPoll` if the
@@ -13,6 +15,7 @@ mod chaos;
 mod coverage;
 mod deck;
 mod dice;
+mod lives;
 mod model;
 mod options;
 mod people;
@@ -67,6 +70,9 @@ fn run_all(first: u64, seeds: u64, traces: &std::path::Path) -> (Coverage, Vec<S
                 return (coverage, failures);
             }
             if let Err(failure) = run::run(seed, traces, &mut coverage) {
+                failures.push(failure);
+            }
+            if let Err(failure) = run::catch(|| lives::run(seed, &mut coverage)) {
                 failures.push(failure);
             }
         }

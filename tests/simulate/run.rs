@@ -64,7 +64,7 @@ pub(crate) fn record(seed: u64, traces: &Path) -> Result<PathBuf, String> {
 }
 
 /// A panic is a problem like any other.
-fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
@@ -129,7 +129,7 @@ fn is_idle(seen: &[Seen], before: &Report, after: &Report) -> bool {
 
 /// Lets time pass for a server that never sleeps: up to the next thing that happens, or less.
 fn spin(net: &SimNet<Chaos>) {
-    let Shared { world, script } = &mut *net.shared();
+    let Shared { world, script, .. } = &mut *net.shared();
     let until = world.now() + script.nap();
     let until = script.next_at(world).map_or(until, |at| at.min(until));
     world.advance_to(until);

@@ -2,7 +2,10 @@
 
 use super::{JournalError, Log};
 use crate::{
-    journal::catalog::{Segment, Unneeded},
+    journal::{
+        catalog::{Segment, Unneeded},
+        segment::SEGMENT_HEADER,
+    },
     time::SECOND,
 };
 use std::io;
@@ -21,7 +24,6 @@ impl Log {
     pub(super) fn time_wants_snapshot(&self) -> bool {
         self.catalog.segments.len() > 1
             && self.catalog.segments.front().is_some_and(|segment| self.is_expired(segment))
-            && self.has_events_behind_snapshot()
             && self.catalog.oldest_unneeded().is_none()
     }
 
@@ -48,7 +50,7 @@ impl Log {
             let is_useless = matches!(unneeded, Unneeded::Snapshot(index)
                 if self.catalog.snapshots[index].from < self.catalog.segments[0].first);
             let goes = match unneeded {
-                Unneeded::Segment => is_too_much || is_too_old,
+                Unneeded::Segment => (is_too_much || is_too_old) && self.is_second_durable(),
                 Unneeded::Snapshot(_) => is_too_much || is_useless,
             };
             if !goes {
@@ -59,9 +61,20 @@ impl Log {
         Ok(())
     }
 
+    /// The segment that would be the oldest one is durable, with its header and its name: the next start begins there.
+    fn is_second_durable(&self) -> bool {
+        let behind: u64 = self.catalog.segments.iter().skip(1).map(|segment| segment.len).sum();
+        self.durable >= self.chain.position - behind + SEGMENT_HEADER as u64
+    }
+
     fn remove(&mut self, unneeded: Unneeded) -> Result<(), JournalError> {
         let name = match unneeded {
             Unneeded::Segment => {
+                if self.has_removed {
+                    // Or the machine could keep an older one than the one that goes now, and there would be a gap.
+                    self.sync_folder()?;
+                }
+                (self.has_removed, self.is_folder_dirty) = (true, true);
                 self.catalog.has_origin = false;
                 self.catalog.segments.pop_front().map(|segment| segment.name()).unwrap_or_default()
             }

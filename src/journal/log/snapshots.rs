@@ -64,6 +64,7 @@ impl Log {
         matches!(self.snapshots.state, State::Idle)
             && !self.is_ending
             && self.is_open()
+            && self.has_events_behind_snapshot()
             && (written >= bytes || self.time_wants_snapshot())
     }
 
@@ -170,6 +171,8 @@ impl Log {
                 Err(JournalError::io("cannot make", &name, &error))
             };
         }
+        // One of the same cursors has been replaced.
+        self.catalog.snapshots.retain(|other| other.name() != name);
         self.catalog.snapshots.push(info);
         self.retain()?;
         Ok(true)

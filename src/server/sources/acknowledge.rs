@@ -119,7 +119,11 @@ impl Acknowledgements {
                 Ok(written) => drop(self.unwritten.drain(..written)),
                 Err(error) if is_interrupted(&error) => {}
                 Err(error) if would_block(&error) => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Nothing of it gets anywhere any more: it is not tried again each turn.
+                    self.unwritten.clear();
+                    return Err(error);
+                }
             }
         }
         Ok(())

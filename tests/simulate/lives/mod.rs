@@ -1,0 +1,497 @@
+//! A server that dies and is started again, on a simulated disk: docs/SPEC.md sections 8 and 9.
+//!
+//! A run is a number of lives on one folder. In each, sources that ask for acknowledgements go on from there, users come and go, and
+//! the life ends: its process anywhere in a turn, its machine, by a signal, or by an error of the disk. The next start must find
+//! what section 8 promises. What the truth is, [`truth`] reads from the journal as whoever looks on sees it, and holds it against
+//! what was sent. In the last life nothing goes wrong, and everything must arrive.
+
+mod crowd;
+mod temper;
+mod truth;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+};
+
+use fortnight::{
+    journal::SyncMode,
+    server::{Phase, Server},
+    sim::{DiskCounts, DiskFaults, ProcessEnd, Schedule, Shared, SimFolder, SimNet},
+    time::{MILLISECOND, Micros, SECOND},
+};
+
+use crate::{coverage::Coverage, dice::Dice};
+use crowd::{Crowd, Lane, User};
+use temper::Temper;
+use truth::Truth;
+
+/// Turns that a life may take.
+const TURNS: u64 = 20_000;
+/// Turns after which a process ends between two turns, if what was to end it has not come.
+const LAST_TURNS: u64 = 20;
+/// Time in which everything must have arrived, once nothing goes wrong any more.
+const TIME_AFTER_END: Micros = 60 * SECOND;
+
+/// What the coverage must have of it.
+pub(crate) const REQUIRED: [&str; 27] = [
+    "lives: the process ends",
+    "lives: the process ends in the middle of a turn",
+    "lives: the process ends in the middle of an operation of the disk",
+    "lives: the machine ends",
+    "lives: an end is asked for",
+    "lives: an error of the disk ends it",
+    "lives: a start fails",
+    "lives: a source finishes",
+    "lives: a finished source is closed",
+    "lives: a source takes over its name",
+    "lives: what was not durable is lost",
+    "lives: a snapshot is begun with",
+    "lives: segments have gone",
+    "lives: everything has arrived",
+    "disk: short write",
+    "disk: full",
+    "disk: EIO on write",
+    "disk: EIO on sync",
+    "disk: EIO on opening",
+    "disk: EIO on rename",
+    "disk: slow",
+    "disk: write lost",
+    "disk: write torn",
+    "disk: name lost",
+    "disk: bit flipped, and refused",
+    "disk: bit flipped, and harmless",
+    "disk: bit flipped, and cut off",
+];
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Asked,
+    Process,
+    Machine,
+}
+
+type Life = Server<SimNet<Crowd>>;
+
+/// What is carried from life to life.
+struct Run {
+    dice: Dice,
+    temper: Rc<Temper>,
+    folder: SimFolder,
+    truth: Truth,
+    lanes: Vec<Lane>,
+    now: Micros,
+    /// Below this the next start must be, whatever happens: what it was when the last one served.
+    recovered: u128,
+    /// The number of events that had been appended at the ends of turns, and when.
+    appended: Vec<(Micros, u128)>,
+    appended_bytes: u64,
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64, coverage: &mut Coverage) -> Result<(), String> {
+    let mut dice = Dice::new(seed ^ 0x006a_6f75_726e_616c);
+    let temper = Rc::new(Temper::new(&mut dice.split()));
+    let folder = SimFolder::new(dice.below(u64::MAX));
+    let first = u128::from(temper.config.first_sequence);
+    let lanes = vec![Lane::default(); temper.lanes as usize];
+    let truth = Truth::default();
+    let appended = Vec::new();
+    let mut run =
+        Run { dice, temper, folder, truth, lanes, now: 0, recovered: first, appended, appended_bytes: 0 };
+    let mut outcome = Ok(());
+    for life in 0..=run.temper.lives {
+        outcome = run.live(life == run.temper.lives, coverage);
+        if outcome.is_err() {
+            break;
+        }
+    }
+    count(run.folder.counts(), coverage);
+    outcome.map_err(|problem| format!("seed {seed}: {problem}\n{:?}\nSEED={seed} repeats it", run.temper))
+}
+
+impl Run {
+    /// From one start to the end after it.
+    fn live(&mut self, is_last: bool, coverage: &mut Coverage) -> Result<(), String> {
+        let mut server = self.start(is_last, coverage)?;
+        let net = server.net_mut().clone();
+        let (end, crowd) = if is_last {
+            (self.serve_to_the_end(&mut server, &net, coverage)?, net)
+        } else {
+            (self.serve(&mut server, &net, coverage)?, net)
+        };
+        drop(server);
+        self.extend()?;
+        let shared = crowd.shared();
+        coverage.merge(&shared.script.coverage);
+        self.now = shared.world.now() + 1;
+        self.end(end, &shared.script, coverage)
+    }
+
+    /// Starts a server, which may take several attempts.
+    fn start(&mut self, is_last: bool, coverage: &mut Coverage) -> Result<Life, String> {
+        let mut may_fail = !is_last && self.dice.in_1000(self.temper.start_errors);
+        loop {
+            let faults = if may_fail { self.start_faults() } else { DiskFaults::default() };
+            self.folder.set_now(self.now);
+            self.folder.set_faults(faults);
+            let lanes = self.lanes.clone();
+            let place = (self.now, self.recovered);
+            let crowd = Crowd::new(&mut self.dice, &self.temper, &self.folder, lanes, place);
+            let net = SimNet::with_disk(crowd, self.folder.clone());
+            net.shared().world.advance_to(self.now);
+            let now = self.now;
+            let config = self.temper.config.clone();
+            let disk = Box::new(self.folder.disk());
+            let started = catch_unwind(AssertUnwindSafe(|| Server::recover(config, net, disk, || now)));
+            match started {
+                Ok(Ok(mut server)) => {
+                    self.folder.set_faults(DiskFaults::default());
+                    self.check_start(&mut server, coverage)?;
+                    let delay_max = self.temper.delay_max;
+                    let faults = if is_last {
+                        DiskFaults { delay_max, ..DiskFaults::default() }
+                    } else {
+                        Crowd::usual_faults(&self.temper)
+                    };
+                    server.net_mut().shared().script.disk = faults;
+                    self.folder.set_faults(faults);
+                    return Ok(server);
+                }
+                Ok(Err(error)) if !may_fail => return Err(format!("the next start fails: {error}")),
+                Ok(Err(_)) => self.folder.end_process(),
+                Err(panic) if panic.is::<ProcessEnd>() => self.folder.end_process(),
+                Err(panic) => resume_unwind(panic),
+            }
+            coverage.count("lives: a start fails");
+            may_fail = false;
+        }
+    }
+
+    fn start_faults(&mut self) -> DiskFaults {
+        let error = 20_000;
+        match self.dice.below(4) {
+            0 => DiskFaults { open_error: error, ..DiskFaults::default() },
+            1 => DiskFaults { sync_error: error, write_error: error, ..DiskFaults::default() },
+            2 => DiskFaults { room: Some(self.dice.below(200)), ..DiskFaults::default() },
+            _ => DiskFaults { ends_after: Some(self.dice.below(12)), ..DiskFaults::default() },
+        }
+    }
+
+    /// What a server says when it has started.
+    fn check_start(&mut self, server: &mut Life, coverage: &mut Coverage) -> Result<(), String> {
+        self.extend()?;
+        let snapshot = server.snapshot();
+        let (cursor, edges) = (snapshot.cursor, snapshot.follow_edges);
+        if cursor < self.recovered || cursor < self.truth.cursor() {
+            return Err(format!(
+                "the cursor is {cursor} after the start, but {} is in the journal, and it must not be below {}",
+                self.truth.cursor(),
+                self.recovered
+            ));
+        }
+        if edges != self.truth.edges() {
+            return Err(format!("the graph has {edges} edges after the start, but {}", self.truth.edges()));
+        }
+        self.truth.check_journal(&self.folder)?;
+        let names = self.folder.names();
+        let has = |suffix: &str| names.iter().any(|(name, _)| name.ends_with(suffix));
+        coverage.add("lives: a snapshot is begun with", u64::from(has(".fns")));
+        let first = format!("{:020}.fnj", self.temper.config.first_sequence);
+        coverage.add("lives: segments have gone", u64::from(!has(&first)));
+        self.recovered = cursor;
+        self.appended = vec![(self.now, cursor)];
+        self.appended_bytes = 0;
+        server.net_mut().shared().script.receive_start(cursor);
+        Ok(())
+    }
+
+    fn extend(&mut self) -> Result<(), String> {
+        self.truth.extend(&self.folder, &self.temper)
+    }
+
+    /// Serves until the life ends.
+    fn serve(
+        &mut self,
+        server: &mut Life,
+        net: &SimNet<Crowd>,
+        coverage: &mut Coverage,
+    ) -> Result<End, String> {
+        let end = match self.dice.below(10) {
+            _ if !self.temper.asks => End::Asked,
+            0 | 1 => End::Asked,
+            2..=5 => End::Process,
+            _ => End::Machine,
+        };
+        let mut last_turns = LAST_TURNS;
+        let mut is_armed = false;
+        for _ in 0..TURNS {
+            if let Some(found) = self.turn(server, net, coverage)? {
+                return Ok(if found == End::Process { self.process_or_machine(end) } else { found });
+            }
+            if matches!(server.phase(), Phase::Done { .. }) {
+                coverage.count("lives: an end is asked for");
+                return Ok(End::Asked);
+            }
+            if !net.shared().script.is_over || !(self.temper.asks || self.has_let_in(server, net)) {
+                continue;
+            }
+            if !is_armed {
+                is_armed = true;
+                self.arm(end, net);
+            } else if end != End::Asked {
+                last_turns -= 1;
+                if last_turns == 0 || net.shared().world.is_idle() {
+                    return Ok(end);
+                }
+            }
+        }
+        Err("the server never comes to its end".to_owned())
+    }
+
+    /// Every source has been let in: none that asks for nothing is lost with the listener.
+    fn has_let_in(&self, server: &mut Life, net: &SimNet<Crowd>) -> bool {
+        server.snapshot().sources == net.shared().script.sources()
+    }
+
+    fn process_or_machine(&mut self, end: End) -> End {
+        if end == End::Machine { End::Machine } else { End::Process }
+    }
+
+    /// Everything has happened that will: the end comes soon.
+    fn arm(&mut self, end: End, net: &SimNet<Crowd>) {
+        let mut faults = Crowd::usual_faults(&self.temper);
+        match end {
+            End::Asked => {
+                faults = DiskFaults { delay_max: self.temper.delay_max, ..DiskFaults::default() };
+                ask(&mut net.shared());
+            }
+            _ if self.dice.in_1000(500) => faults.ends_after = Some(self.dice.below(8)),
+            _ => net.shared().script.ends_after = Some(self.dice.below(12)),
+        }
+        // Something more happens, or nothing would end it.
+        if end != End::Asked {
+            net.shared().script.go_on(20);
+        }
+        self.folder.set_faults(faults);
+    }
+
+    /// One turn, and whether it was the last: by the end of the process, or by an error, after which the machine ends.
+    fn turn(
+        &mut self,
+        server: &mut Life,
+        net: &SimNet<Crowd>,
+        coverage: &mut Coverage,
+    ) -> Result<Option<End>, String> {
+        let turned = catch_unwind(AssertUnwindSafe(|| server.turn()));
+        match turned {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if self.temper.errors == 0 => {
+                return Err(format!("the server ends without a reason: {error}"));
+            }
+            Ok(Err(_)) => {
+                coverage.count("lives: an error of the disk ends it");
+                // What the failed operation has left is as unknown as after the end of a machine.
+                self.note_sent(net)?;
+                return Ok(Some(End::Machine));
+            }
+            Err(panic) if panic.is::<ProcessEnd>() => {
+                self.note_sent(net)?;
+                return Ok(Some(End::Process));
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+        let snapshot = server.snapshot();
+        let (cursor, users) = (snapshot.cursor, snapshot.users);
+        let bytes = snapshot.journal.map_or(0, |journal| journal.appended_bytes);
+        if bytes != self.appended_bytes {
+            self.appended_bytes = bytes;
+            self.extend()?;
+        }
+        let shared = &mut *net.shared();
+        self.appended.push((shared.world.now(), self.truth.cursor().max(self.recovered)));
+        shared.script.receive(&mut shared.world, cursor, users)?;
+        Ok(None)
+    }
+
+    /// The process has ended in the middle of a turn: what it had sent before is on its way.
+    fn note_sent(&mut self, net: &SimNet<Crowd>) -> Result<(), String> {
+        let shared = &mut *net.shared();
+        shared.script.receive(&mut shared.world, u128::MAX, usize::MAX)
+    }
+
+    /// The last life: nothing goes wrong, and everything arrives. Then the server is asked to end.
+    fn serve_to_the_end(
+        &mut self,
+        server: &mut Life,
+        net: &SimNet<Crowd>,
+        coverage: &mut Coverage,
+    ) -> Result<End, String> {
+        let mut calm_since = None;
+        for _ in 0..TURNS {
+            if self.turn(server, net, coverage)?.is_some() {
+                return Err("the server ends without a reason".to_owned());
+            }
+            if matches!(server.phase(), Phase::Done { forced: false }) {
+                coverage.count("lives: everything has arrived");
+                return Ok(End::Asked);
+            }
+            let shared = &mut *net.shared();
+            let now = shared.world.now();
+            if calm_since.is_none() && shared.script.is_over {
+                calm_since = Some(now);
+                let faults = DiskFaults { delay_max: self.temper.delay_max, ..DiskFaults::default() };
+                self.folder.set_faults(faults);
+                shared.script.calm_down(&mut shared.world);
+            } else if let Some(since) = calm_since {
+                let cursor = self.truth.cursor();
+                let is_whole = cursor == self.temper.end() && shared.script.is_acknowledged(cursor);
+                if is_whole && server.phase() == Phase::Running {
+                    ask(shared);
+                } else if shared.world.is_idle() || now > since + TIME_AFTER_END {
+                    return Err(format!(
+                        "everything has been sent up to {}, but {cursor} is the cursor, and {} is acknowledged",
+                        self.temper.end(),
+                        shared.script.acknowledged()
+                    ));
+                }
+            }
+        }
+        Err("the server never comes to rest".to_owned())
+    }
+
+    /// What is left after the end must be what section 8 says.
+    fn end(&mut self, end: End, crowd: &Crowd, coverage: &mut Coverage) -> Result<(), String> {
+        let before = std::mem::take(&mut self.truth);
+        let time = self.temper.config.shutdown_timeout_ms * MILLISECOND;
+        let is_in_time = crowd.asked_at.is_some_and(|at| self.now < at + time);
+        let end = if end == End::Asked && !is_in_time { End::Process } else { end };
+        for user in &crowd.users {
+            let is_complete = end == End::Asked && !user.is_over;
+            before.check_stream(user.id, (user.from, user.latest), &user.received, is_complete)?;
+        }
+        coverage.count(match end {
+            End::Machine => "lives: the machine ends",
+            End::Process | End::Asked => "lives: the process ends",
+        });
+        if end == End::Machine {
+            self.folder.end_machine();
+        } else {
+            self.folder.end_process();
+        }
+        let left = self
+            .recover_a_copy(&self.folder.copy())
+            .map_err(|error| format!("the next start fails: {error}"))?;
+        let least = self.least(end, &before, crowd);
+        if left.cursor < least {
+            return Err(format!("{least} is the least that may be left, but it is {}", left.cursor));
+        }
+        coverage.add("lives: what was not durable is lost", u64::from(left.cursor < before.cursor()));
+        self.truth = before.before(left.cursor);
+        self.extend()?;
+        if left.edges != self.truth.edges() {
+            return Err(format!(
+                "the graph has {} edges, but should have {}",
+                left.edges,
+                self.truth.edges()
+            ));
+        }
+        self.lanes.clone_from(&crowd.lanes);
+        if self.temper.mode == SyncMode::Never {
+            // The next start says a lower number than before.
+            for lane in &mut self.lanes {
+                lane.acknowledged = lane.acknowledged.min(left.cursor);
+            }
+        }
+        self.recovered = left.cursor;
+        for _ in 0..self.dice.below(3) {
+            self.flip(end, &left, coverage)?;
+        }
+        Ok(())
+    }
+
+    /// The least cursor that the next start may have.
+    fn least(&self, end: End, before: &Truth, crowd: &Crowd) -> u128 {
+        let (mode, temper) = (self.temper.mode, &self.temper);
+        let acknowledged = crowd.acknowledged();
+        let sent = crowd.users.iter().filter_map(|user: &User| Truth::sent_up_to(&user.received)).max();
+        let sent = sent.map_or(0, |number| u128::from(number) + 1);
+        if end != End::Machine {
+            return before.cursor().max(acknowledged).max(sent);
+        }
+        let interval = temper.config.journal_sync_interval_ms * MILLISECOND + 100 * temper.delay_max;
+        let ended = self.now;
+        let is_old = |&&(at, _): &&(Micros, u128)| at + interval + 10 < ended;
+        let old = self.appended.iter().rev().find(is_old).map_or(0, |&(_, cursor)| cursor);
+        match mode {
+            SyncMode::Always => acknowledged.max(sent),
+            SyncMode::Interval if temper.full == 0 => acknowledged.max(old),
+            SyncMode::Interval => acknowledged,
+            SyncMode::Never => 0,
+        }
+    }
+
+    /// A start on a folder of its own, with nothing but that.
+    fn recover_a_copy(&self, folder: &SimFolder) -> Result<Left, String> {
+        let net = SimNet::with_disk(Schedule::default(), folder.clone());
+        let config = self.temper.config.clone();
+        let mut server =
+            Server::recover(config, net, Box::new(folder.disk()), || 0).map_err(|error| error.to_string())?;
+        let snapshot = server.snapshot();
+        Ok(Left { cursor: snapshot.cursor, edges: snapshot.follow_edges })
+    }
+
+    /// A bit flips. It is noticed, or it does not matter. After a graceful end everything is known to have been durable.
+    fn flip(&mut self, end: End, left: &Left, coverage: &mut Coverage) -> Result<(), String> {
+        let folder = self.folder.copy();
+        let files: Vec<(String, u64)> = folder.names().into_iter().filter(|&(_, len)| len > 0).collect();
+        let (name, len) = &files[self.dice.below(files.len() as u64) as usize];
+        let bit = self.dice.below(len * 8);
+        folder.flip(name, bit);
+        let Ok(found) = self.recover_a_copy(&folder) else {
+            coverage.count("disk: bit flipped, and refused");
+            return Ok(());
+        };
+        let place = format!("with bit {bit} of {name} flipped, the next start");
+        if found.cursor == left.cursor && found.edges == left.edges {
+            coverage.count("disk: bit flipped, and harmless");
+            return Ok(());
+        }
+        if end == End::Asked || found.cursor > left.cursor {
+            return Err(format!("{place} finds {found:?} in place of {left:?}"));
+        }
+        if found.edges != self.truth.before(found.cursor).edges() {
+            return Err(format!("{place} finds {found:?}, which is no graph that there ever was"));
+        }
+        coverage.count("disk: bit flipped, and cut off");
+        Ok(())
+    }
+}
+
+/// Asks the server to end.
+fn ask(shared: &mut Shared<Crowd>) {
+    shared.script.asked_at = Some(shared.world.now());
+    shared.world.signal();
+}
+
+/// What a start has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    cursor: u128,
+    edges: u64,
+}
+
+fn count(counts: DiskCounts, coverage: &mut Coverage) {
+    coverage.add("disk: short write", counts.short_writes);
+    coverage.add("disk: full", counts.full);
+    coverage.add("disk: EIO on write", counts.write_errors);
+    coverage.add("disk: EIO on sync", counts.sync_errors);
+    coverage.add("disk: EIO on opening", counts.open_errors);
+    coverage.add("disk: EIO on rename", counts.rename_errors);
+    coverage.add("disk: slow", counts.slow);
+    coverage.add("disk: write lost", counts.lost);
+    coverage.add("disk: write torn", counts.torn);
+    coverage.add("disk: name lost", counts.lost_names);
+    coverage.add("lives: the process ends in the middle of an operation of the disk", counts.ends);
+}
