@@ -4,6 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 MINUTES ?= 10
 SEEDS ?= 2000
+PROFILE ?= dev
 SHAPE ?= maze
 SCALE ?= 1
 DIFF ?=
@@ -11,9 +12,10 @@ TIME ?= 60
 RUNS ?= -1
 TARGET ?=
 MUTANT ?=
+STORE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants fuzz
+.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +30,8 @@ traces: ## Replay the recorded traces and compare (tests/traces)
 bless: ## Store what the traces do now as what is expected of them
 	$(CARGO) run --release --quiet -- replay --expect tests/traces --bless tests/traces/*.trace
 
-test: ## Test everything
-	$(CARGO) test --workspace
+test: ## Test everything, and say which tests could do nothing here
+	CARGO="$(CARGO)" tests/all
 
 demo: ## Drive a million events through the server and check every byte
 	$(CARGO) build --release --workspace
@@ -40,8 +42,8 @@ bench: ## Measure every figure of the README against the limit (ARGS='shapes --s
 	$(CARGO) build --release --workspace
 	$(CARGO) run --release --quiet -p maze -- bench $(ARGS)
 
-instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts
-	perf/instructions
+instructions: ## Count the engine's instructions under callgrind, and compare with the committed counts (STORE=yes: replace them)
+	STORE=$(STORE) perf/instructions
 
 perf-stat: ## Counters and system calls per thousand deliveries, beside the limit (SHAPE=maze SCALE=1)
 	perf/perf-stat "$(SHAPE)" "$(SCALE)"
@@ -57,11 +59,14 @@ soak: ## Load one server for MINUTES with everything that can be wrong, and see 
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
 
-simulate: ## Run SEEDS (default 2000) of the simulator
-	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate -- --nocapture
+simulate: ## Run SEEDS (default 2000) of the simulator (PROFILE=release: builds for minutes, runs ten times as fast)
+	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) --test simulate -- --nocapture
 
-mutants: ## Break the server in each of the ways of tests/mutants, and see the simulator notice (MUTANT=name: only that)
+mutants: ## Break the server in each of the ways of tests/mutants, and see the simulator notice (MUTANT=name: only that; tests/mutants/run --list)
 	MUTANT=$(MUTANT) tests/mutants/run
+
+clean: ## Remove everything that was built: target/ grows to 5 GB
+	$(CARGO) clean
 
 fuzz: ## Fuzz framing, trace reader and options, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
 	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)

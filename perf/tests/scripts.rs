@@ -76,3 +76,47 @@ fn flamegraph_names_a_commit_that_is_not_there() {
     let tools = Tools::new("commit", &["perf", "taskset", "git"]);
     assert_refused(&tools.run("perf/flamegraph", &["maze", "1", "nowhere"]), "DIFF=nowhere names no commit.");
 }
+
+#[test]
+fn mutants_can_be_listed_and_other_arguments_are_refused() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/mutants/run");
+    let output = Command::new(&script).arg("--list").output().unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    let names: Vec<&str> = list.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    let files = fs::read_dir(script.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name());
+    let mut patches: Vec<String> =
+        files.filter_map(|name| name.to_str().unwrap().strip_suffix(".patch").map(str::to_owned)).collect();
+    patches.sort();
+    assert_eq!(names, patches);
+    let unknown = Command::new(&script).arg("--lsit").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&unknown.stderr),
+        "tests/mutants/run: --lsit is not known; expected --check, --list or nothing\n"
+    );
+}
+
+#[test]
+fn tests_that_did_nothing_are_told_at_the_end() {
+    // In the place of cargo a program that skips tests, and one that skips none.
+    let folder = std::env::temp_dir().join(format!("maze-skipped-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let run = |body: &str| {
+        let cargo = folder.join("cargo");
+        fs::write(&cargo, format!("{body}\n")).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/all");
+        let cargo = format!("bash {}", cargo.display());
+        Command::new(script).env("CARGO", cargo).output().unwrap()
+    };
+    let some = run("echo tested; printf 'b: no c\\na: no d\\n' >> \"$FORTNIGHT_SKIPPED_TESTS\"; exit 7");
+    let none = run("[ \"$*\" = 'test --workspace' ]");
+    let _ = fs::remove_dir_all(&folder);
+    assert_eq!(some.status.code(), Some(7));
+    assert_eq!(
+        String::from_utf8_lossy(&some.stdout),
+        "tested\n2 tests passed without doing anything:\n  a: no d\n  b: no c\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&none.stdout), "no test was skipped\n");
+    assert!(none.status.success());
+}

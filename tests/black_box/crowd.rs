@@ -13,7 +13,7 @@ const FILES: u64 = CROWD + 200;
 fn ten_thousand_users_connected_at_once_are_logged_in_and_served() {
     let limit = raise_own_limit();
     if limit < FILES {
-        eprintln!("skipped: {limit} open files are allowed, and this test needs {FILES}");
+        support::skipped(&format!("it needs {FILES} open files, and {limit} are allowed"));
         return;
     }
     let server = server!(eventTimeoutMs = -1, maxUserClients = CROWD);

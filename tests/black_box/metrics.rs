@@ -102,7 +102,7 @@ fn prometheus_own_checker_finds_nothing_wrong() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut checker) = checker else {
-        eprintln!("skipped: promtool is not installed (Debian package prometheus)");
+        support::skipped("promtool is not installed (Debian package prometheus)");
         return;
     };
     checker.stdin.take().unwrap().write_all(server.get("/metrics").body.as_bytes()).unwrap();

@@ -42,7 +42,7 @@ fn logins_that_arrived_before_an_event_are_served_before_it() {
 fn so_are_more_logins_than_the_system_tells_of_at_once() {
     const USERS: u64 = 3500;
     if raise_own_limit() < USERS + 200 {
-        eprintln!("skipped: this test needs {} open files", USERS + 200);
+        support::skipped(&format!("it needs {} open files", USERS + 200));
         return;
     }
     let server = server!(eventTimeoutMs = -1, maxUserClients = USERS + 1);

@@ -6,7 +6,8 @@
 //!
 //! A seed also decides on a server with a journal that dies and is started again, several times, on a simulated disk ([`lives`]).
 //!
-//! - `cargo test` runs 2,000 seeds. `make simulate SEEDS=N` runs N in a release build and prints what they came across.
+//! - `cargo test` runs 2,000 seeds. `make simulate SEEDS=N` runs N of the same build and prints what they came across;
+//!   with `PROFILE=release` it builds for minutes and runs ten times as fast.
 //! - `SEED=n` runs one. `FIRST_SEED=n` begins with another one than 0.
 //! - A seed that fails is printed, and its run is written to a file that `fortnight replay` replays, without `busyPoll` if the
 //!   seed has that.

@@ -37,7 +37,7 @@ impl Browser {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let profile = std::env::temp_dir().join(format!("fortnight-page-{}-{number}", std::process::id()));
         let Some(mut process) = NAMES.iter().find_map(|name| spawn(name, &profile)) else {
-            eprintln!("skipped: Chromium is not installed (Debian package chromium)");
+            support::skipped("Chromium is not installed (Debian package chromium)");
             return None;
         };
         let address = listening_address(&mut process);

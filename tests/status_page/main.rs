@@ -1,6 +1,6 @@
 //! The status page (SPEC section 6) in a real browser: what it shows is what `/metrics` says.
 //!
-//! Skipped, with a message, where Chromium is not installed.
+//! Skipped where Chromium is not installed; `make test` says so at its end.
 
 mod browser;
 

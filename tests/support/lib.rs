@@ -25,6 +25,8 @@ pub mod model;
 mod server;
 pub mod stream;
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,6 +38,24 @@ pub use server::Server;
 
 /// How long anything may take before a test gives up. It is only ever reached by a test that fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Says that a test does nothing here, and why: at once, and in the list that `make test` prints at its end.
+///
+/// The name is that of the thread, which the test harness gives it.
+pub fn skipped(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
+    // Not by `eprintln!`, which the harness shows only where a test fails.
+    let _ = std::io::stderr().write_all(format!("skipped: {line}").as_bytes());
+    if let Some(file) = std::env::var_os(SKIPPED).filter(|file| !file.is_empty()) {
+        let list = OpenOptions::new().append(true).create(true).open(&file);
+        let written = list.and_then(|mut list| list.write_all(line.as_bytes()));
+        written.unwrap_or_else(|error| panic!("{SKIPPED}: {}: {error}", file.display()));
+    }
+}
+
+/// The variable that names the file with the list of skipped tests.
+const SKIPPED: &str = "FORTNIGHT_SKIPPED_TESTS";
 
 /// Raises this process's own limit of open files as far as the system allows, and gives what it is then.
 pub fn raise_own_limit() -> u64 {

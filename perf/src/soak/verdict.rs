@@ -1,48 +1,64 @@
 //! Whether a figure stayed as it was.
 //!
-//! The second quarter of the run is compared with the last one: the first is warm-up. Medians, so that one odd look at the
-//! server decides nothing.
+//! What comes first is warm-up: buffers and tables grow to what the load needs. The third of the time that follows is
+//! compared with the last third. Medians, so that one odd look at the server decides nothing. A small server grows by
+//! a large share when its allocator takes one more piece from the system, so a growth that is small in itself counts
+//! as none.
 
 use serde::Serialize;
 
 use crate::report::Sample;
 
-/// How much more the last quarter may have than the second.
+/// How much more there may be at the end, as a share.
 const GROWTH_MAX: f64 = 0.05;
+/// Warm-up, as a share of the time.
+const WARM_UP_SHARE: f64 = 0.25;
+/// Warm-up is at least this long in seconds, where half of the time is.
+const WARM_UP_SECONDS: f64 = 30.0;
 
-/// One figure in the second and in the last quarter of the run.
+/// One figure after the warm-up and at the end.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Trend {
     /// What it is.
     pub name: &'static str,
-    /// Median of the second quarter.
-    pub second_quarter: f64,
-    /// Median of the last quarter.
-    pub last_quarter: f64,
+    /// Median of the first third after the warm-up.
+    pub after_warm_up: f64,
+    /// Median of the last third.
+    pub at_the_end: f64,
+    /// How much more at the end counts as none, whatever share that is.
+    pub allowance: f64,
 }
 
 impl Trend {
     /// The trend of a figure over samples in the order of time. `None` if there are too few to tell.
-    pub(super) fn of(name: &'static str, samples: &[Sample], pick: impl Fn(&Sample) -> f64) -> Option<Trend> {
+    pub(super) fn of(
+        name: &'static str,
+        allowance: f64,
+        samples: &[Sample],
+        pick: impl Fn(&Sample) -> f64,
+    ) -> Option<Trend> {
         let (first, last) = (samples.first()?.seconds, samples.last()?.seconds);
-        let quarter = |number: f64| {
-            let from = first + (last - first) * number / 4.0;
-            let within = samples.iter().filter(|sample| {
-                sample.seconds >= from && (number > 2.5 || sample.seconds < from + (last - first) / 4.0)
-            });
+        let time = last - first;
+        let warm_up = (time * WARM_UP_SHARE).max(WARM_UP_SECONDS.min(time / 2.0));
+        let third = (time - warm_up) / 3.0;
+        let between = |from: f64, to: f64| {
+            let within = samples.iter().filter(|sample| (from..to).contains(&sample.seconds));
             median(within.map(&pick).collect())
         };
-        Some(Trend { name, second_quarter: quarter(1.0)?, last_quarter: quarter(3.0)? })
+        let begin = first + warm_up;
+        let after_warm_up = between(begin, begin + third)?;
+        let at_the_end = between(last - third, f64::INFINITY)?;
+        Some(Trend { name, after_warm_up, at_the_end, allowance })
     }
 
     /// How much more there was at the end, as a share: 0.01 is one in a hundred.
     pub(super) fn growth(&self) -> f64 {
-        if self.second_quarter > 0.0 { self.last_quarter / self.second_quarter - 1.0 } else { 0.0 }
+        if self.after_warm_up > 0.0 { self.at_the_end / self.after_warm_up - 1.0 } else { 0.0 }
     }
 
     /// Whether it stayed as it was.
     pub(super) fn is_flat(&self) -> bool {
-        self.growth() <= GROWTH_MAX
+        self.growth() <= GROWTH_MAX || self.at_the_end - self.after_warm_up <= self.allowance
     }
 }
 
@@ -65,8 +81,11 @@ mod tests {
         (0..600).map(one).collect()
     }
 
+    const MIB: u64 = 1 << 20;
+
     fn trend(memory: impl Fn(u64) -> u64) -> Trend {
-        Trend::of("memory", &samples(memory), |sample| sample.resident_bytes as f64).unwrap()
+        let allowance = 2.0 * MIB as f64;
+        Trend::of("memory", allowance, &samples(memory), |sample| sample.resident_bytes as f64).unwrap()
     }
 
     #[test]
@@ -82,14 +101,31 @@ mod tests {
         assert!(trend(|second| if second % 10 == 0 { 90_000_000 } else { 30_000_000 }).is_flat());
         assert!(trend(|second| 30_000_000 - 10_000 * second).is_flat());
         let descriptors =
-            Trend::of("descriptors", &samples(|_| 1), |sample| sample.descriptors as f64).unwrap();
-        assert!(descriptors.is_flat() && descriptors.last_quarter == 101.0);
+            Trend::of("descriptors", 0.0, &samples(|_| 1), |sample| sample.descriptors as f64).unwrap();
+        assert!(descriptors.is_flat() && descriptors.at_the_end == 101.0);
+    }
+
+    #[test]
+    fn one_more_piece_of_memory_is_flat_and_two_leaks_are_not() {
+        let step = |bytes: u64| trend(move |second| 6 * MIB + if second > 400 { bytes } else { 0 });
+        assert!(step(MIB).is_flat(), "a sixth more, but a megabyte");
+        assert!(!step(3 * MIB).is_flat());
+    }
+
+    #[test]
+    fn a_minute_warms_up_for_half_of_it() {
+        let minute = |warm: u64| {
+            let samples: Vec<Sample> = samples(|second| if second < warm { MIB } else { 100 * MIB });
+            Trend::of("memory", 0.0, &samples[..60], |sample| sample.resident_bytes as f64).unwrap()
+        };
+        assert!(minute(29).is_flat());
+        assert!(!minute(45).is_flat());
     }
 
     #[test]
     fn too_few_samples_are_no_trend() {
         let few = samples(|_| 1);
-        assert!(Trend::of("memory", &few[..0], |_| 1.0).is_none());
-        assert!(Trend::of("memory", &few[..2], |_| 1.0).is_none());
+        assert!(Trend::of("memory", 0.0, &few[..0], |_| 1.0).is_none());
+        assert!(Trend::of("memory", 0.0, &few[..2], |_| 1.0).is_none());
     }
 }
