@@ -260,7 +260,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("restartGraceMs", &["-1", beyond_time]),
         ("adminPort", &["-1", "65536", "on", "none"]),
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
-        ("proxyProtocolFrom", &["", "10.0.0.0/33", "any", "10.0.0.1:80", "10.0.0.1,"]),
+        ("proxyProtocolFrom", &["10.0.0.0/33", "any", "10.0.0.1:80", "10.0.0.1,"]),
         ("adminHosts", &["a,", ",", "a b", "a:80", "[::1]", "*.example"]),
         ("logLevel", &["loud", "2", "information"]),
         ("logIntervalMs", &["-1", beyond_time, "never"]),
