@@ -207,6 +207,7 @@ impl Net for Reactor {
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
         let listener = self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?;
         let (socket, peer) = listener.accept()?;
+        listen::notice_vanished_peers(&socket)?;
         if port != Port::Source {
             // A turn's bytes are written at once; there is nothing to wait for.
             socket.set_nodelay(true)?;

@@ -502,7 +502,7 @@ impl<S: Read + Write> Users<S> {
                 return Step::Worked(1);
             }
         };
-        let Self { entries, pool, output_bytes, .. } = self;
+        let Self { entries, pool, backlog, .. } = self;
         let (mut overflowed, mut dropped) = (Vec::new(), 0);
         pass.deliver(&mut engine.counters, |slot, bytes| {
             let Some(key) = keys[slot as usize] else { return };
@@ -531,7 +531,7 @@ impl<S: Read + Write> Users<S> {
             } else if user.output.len() > *limit / 2 && !std::mem::replace(&mut behind.is_full, true) {
                 full.push(key);
             }
-            *output_bytes = *output_bytes - waiting + user.output.len();
+            backlog.note(waiting, user.output.len());
             queue.push_back(key);
         });
         engine.counters.deliveries -= dropped;

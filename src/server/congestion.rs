@@ -3,11 +3,12 @@
 //! A user is *behind* while its output buffer is above `userBufferBytes`. Then a *pause* begins: sources are not read
 //! and nothing is released until no user is above half the limit. During a pause, users above half the limit run on the
 //! same timeout: `slowUserTimeoutMs` from the time at which they came onto the list of slow users, or fell below
-//! `userBufferBytes`, whichever was later.
+//! `userBufferBytes`, whichever was later. What users take of the others' time in many pauses is limited by their
+//! [`Shares`].
 //!
 //! The time of a pause does not count towards `eventTimeoutMs`: a missing event may lie unread in a source's socket.
 
-use super::key::UserKey;
+use super::{key::UserKey, share::Shares};
 use crate::{
     config::{Config, SlowUserPolicy},
     time::{MILLISECOND, Micros},
@@ -20,14 +21,26 @@ pub(super) struct Congestion {
     timeout: Micros,
     policy: SlowUserPolicy,
     /// Users that are behind or, during a pause, more than half behind, and since when without a break.
-    slow: Vec<(UserKey, Micros)>,
+    slow: Vec<Slow>,
+    shares: Shares,
     /// Since when sources are not read because of them.
     paused_since: Option<Micros>,
 }
 
+/// A user that holds up the sources.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slow {
+    pub(super) key: UserKey,
+    id: u64,
+    /// Since when without a break.
+    pub(super) since: Micros,
+}
+
 /// How a user keeps up.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
+    /// The user's id.
+    id: u64,
     /// It is on the list of slow users.
     slow: bool,
     /// Its output buffer is above `userBufferBytes`.
@@ -45,6 +58,12 @@ pub(super) enum Grown {
     FallsBehind,
 }
 
+impl Pace {
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, slow: false, behind: false }
+    }
+}
+
 impl Congestion {
     pub(super) fn new(config: &Config) -> Self {
         Self {
@@ -52,6 +71,7 @@ impl Congestion {
             timeout: config.slow_user_timeout_ms * MILLISECOND,
             policy: config.slow_user_policy,
             slow: Vec::new(),
+            shares: Shares::new(config.slow_user_timeout_ms * MILLISECOND),
             paused_since: None,
         }
     }
@@ -66,8 +86,8 @@ impl Congestion {
         self.paused_since
     }
 
-    /// The users that hold up the sources, and since when.
-    pub(super) fn slow(&self) -> &[(UserKey, Micros)] {
+    /// The users that hold up the sources.
+    pub(super) fn slow(&self) -> &[Slow] {
         &self.slow
     }
 
@@ -87,11 +107,15 @@ impl Congestion {
             SlowUserPolicy::Disconnect => return Grown::IsCutOff,
             SlowUserPolicy::Journal => return Grown::FallsBehind,
         }
+        // Once slow users have had their share of the others' time, nobody is waited for.
+        if self.shares.is_all_used_up(now) {
+            return Grown::IsCutOff;
+        }
         pace.behind = true;
         if std::mem::replace(&mut pace.slow, true) {
             self.restart_clock(key, now);
         } else {
-            self.slow.push((key, now));
+            self.slow.push(Slow { key, id: pace.id, since: now });
         }
         Grown::Stays
     }
@@ -113,14 +137,14 @@ impl Congestion {
     }
 
     fn restart_clock(&mut self, key: UserKey, now: Micros) {
-        if let Some((_, since)) = self.slow.iter_mut().find(|(slow, _)| *slow == key) {
-            *since = now;
+        if let Some(slow) = self.slow.iter_mut().find(|slow| slow.key == key) {
+            slow.since = now;
         }
     }
 
     /// A user holds up nobody any more.
     pub(super) fn gone(&mut self, key: UserKey) {
-        self.slow.retain(|&(slow, _)| slow != key);
+        self.slow.retain(|slow| slow.key != key);
     }
 
     /// Whether a pause is to begin, as somebody is slow.
@@ -135,9 +159,10 @@ impl Congestion {
         now: Micros,
     ) {
         self.paused_since = Some(now);
+        self.shares.begin(now);
         for (key, len, pace) in users {
             if len > self.limit / 2 && !std::mem::replace(&mut pace.slow, true) {
-                self.slow.push((key, now));
+                self.slow.push(Slow { key, id: pace.id, since: now });
             }
         }
         log::debug!(slow_users = self.slow.len(); "sources are held up by slow users");
@@ -150,13 +175,26 @@ impl Congestion {
         Some(now - since)
     }
 
-    /// When the first slow user's time is up.
+    /// Time goes on, up to `now`. `counts`: most users have nothing waiting, so that a pause is the fault of those who are slow.
+    pub(super) fn pass_time(&mut self, counts: bool, now: Micros) {
+        if self.is_paused() {
+            self.shares.pass_time(self.slow.iter().map(|slow| slow.id), counts, now);
+        }
+    }
+
+    /// When it is to be looked next whether a slow user's time is up.
     pub(super) fn deadline(&self) -> Option<Micros> {
-        self.slow.iter().map(|&(_, since)| since + self.timeout).min()
+        let due = |slow: &Slow| {
+            let stays_behind = slow.since + self.timeout;
+            if self.is_paused() { stays_behind.min(self.shares.look_at(slow.id)) } else { stays_behind }
+        };
+        self.slow.iter().map(due).min()
     }
 
     /// Those whose time is up.
     pub(super) fn overdue(&self, now: Micros) -> impl Iterator<Item = UserKey> {
-        self.slow.iter().filter(move |(_, since)| since + self.timeout <= now).map(|&(key, _)| key)
+        let is_up =
+            move |slow: &&Slow| slow.since + self.timeout <= now || self.shares.is_used_up(slow.id, now);
+        self.slow.iter().filter(is_up).map(|slow| slow.key)
     }
 }

@@ -23,7 +23,7 @@ impl<S: Read + Write> Users<S> {
         if engine.is_delivered() {
             return;
         }
-        let Self { entries, slot_keys, pool, rotation, output_bytes, .. } = self;
+        let Self { entries, slot_keys, pool, rotation, backlog, .. } = self;
         let mut failed: Vec<(UserKey, DisconnectReason)> = Vec::new();
         let mut fallen: Vec<(UserKey, u128)> = Vec::new();
         let (mut delivered, mut withheld) = (0, 0);
@@ -58,7 +58,7 @@ impl<S: Read + Write> Users<S> {
                 withheld += taken_back.map_or(0, |(_, lines)| lines);
                 fallen.push((key, taken_back.map_or(cursor, |(next, _)| next)));
             }
-            *output_bytes = *output_bytes - waiting + user.output.len();
+            backlog.note(waiting, user.output.len());
             match (outcome, grown) {
                 (Err(error), _) => failed.push((key, reason_of(&error))),
                 (Ok(()), Grown::IsCutOff) => failed.push((key, DisconnectReason::Slow)),
@@ -107,13 +107,13 @@ impl<S: Read + Write> Users<S> {
 
     /// Writes what waits for a user.
     pub(super) fn flush<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
-        let before = self.output_bytes;
+        let before = self.backlog.bytes;
         match self.write_waiting(key, context) {
             Ok(()) => {
                 if let Some(Connection { role: Role::User(user), .. }) = self.entries.get_mut(key.index()) {
                     context.congestion.shrank(key, &mut user.pace, user.output.len(), context.now);
                 }
-                if self.output_bytes < before {
+                if self.backlog.bytes < before {
                     self.note_taken(key, context);
                 }
             }
@@ -134,7 +134,7 @@ impl<S: Read + Write> Users<S> {
         let waiting = user.output.len();
         let outcome = user.drain(socket, &mut self.pool).and_then(|()| user.watch(socket, key, context.net));
         let written = waiting - user.output.len();
-        self.output_bytes -= written;
+        self.backlog.note(waiting, user.output.len());
         context.engine.counters.delivered_bytes += written as u64;
         outcome
     }
@@ -150,8 +150,9 @@ impl<S: Read + Write> Users<S> {
         };
         if !user.output.is_empty() && user.output.is_inside_a_line() {
             // If it fails, the user is gone anyway.
+            let waiting = user.output.len();
             let written = user.output.write_line_to(socket, &mut self.pool).unwrap_or(0);
-            self.output_bytes -= written;
+            self.backlog.note(waiting, user.output.len());
             context.engine.counters.delivered_bytes += written as u64;
         }
     }

@@ -8,7 +8,7 @@
 //!   [`output`] buffers, with `busyPoll` a few at a time ([`rotation`]);
 //! - [`resuming`]: users that log in with a place; [`catch_up`]: users that are served from the journal, by a [`pass`] over it;
 //! - [`sources`]: event sources, what they have sent, and which of them wait for room in the ring;
-//! - [`congestion`]: slow users, which hold up the sources;
+//! - [`congestion`]: slow users, which hold up the sources, and for how long in all ([`share`]);
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
@@ -49,6 +49,7 @@ mod release;
 mod report;
 mod resuming;
 mod rotation;
+mod share;
 mod sources;
 mod stream_clients;
 mod streaming;
@@ -365,6 +366,8 @@ impl<N: Net> Server<N> {
         let any_blocked = self.sources.blocked() > 0;
         let stream_away = self.stream_away();
         self.watch.pass_time(self.now, now, paused, any_blocked, stream_away, &mut self.engine.counters);
+        let most_wait_for_nothing = self.users.most_have_nothing_waiting(self.engine.users());
+        self.congestion.pass_time(most_wait_for_nothing && !self.is_barred(), now);
         self.now = now;
     }
 

@@ -38,6 +38,23 @@ impl Pool {
     }
 }
 
+/// What waits in all output buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) bytes: usize,
+    /// Buffers that are not empty.
+    pub(crate) buffers: usize,
+}
+
+impl Backlog {
+    /// The length of one of them has changed.
+    #[inline]
+    pub(crate) fn note(&mut self, before: usize, after: usize) {
+        self.bytes = self.bytes - before + after;
+        self.buffers = self.buffers + usize::from(after > 0) - usize::from(before > 0);
+    }
+}
+
 /// One user's output buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Output {

@@ -221,8 +221,9 @@ impl<S: Read + Write> Users<S> {
     fn say<N: Net<Socket = S>>(&mut self, key: UserKey, line: &Line, context: &mut Context<'_, N>) {
         let Some(connection) = self.entries.get_mut(key.index()) else { return };
         let Role::User(user) = &mut connection.role else { return };
+        let waiting = user.output.len();
         user.output.push(line, &mut self.pool);
-        self.output_bytes += line.len();
+        self.backlog.note(waiting, user.output.len());
         self.flush(key, context);
     }
 

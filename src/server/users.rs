@@ -11,7 +11,7 @@ use super::{
     is_interrupted,
     key::UserKey,
     net::Net,
-    output::{Output, Pool},
+    output::{Backlog, Output, Pool},
     resuming::{Marks, Resume},
     rotation::Rotation,
     would_block,
@@ -60,7 +60,7 @@ pub(super) struct Users<S> {
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
     pub(super) marks: Marks,
-    pub(super) output_bytes: usize,
+    pub(super) backlog: Backlog,
     scratch: Vec<u8>,
 }
 
@@ -166,7 +166,7 @@ impl<S> Users<S> {
             pool: Pool::default(),
             rotation: Rotation::new(config),
             marks: Marks::new(config.user_mark_ms),
-            output_bytes: 0,
+            backlog: Backlog::default(),
             scratch: vec![0; SCRATCH_BYTES],
         }
     }
@@ -182,7 +182,7 @@ impl<S> Users<S> {
 
     /// Bytes that wait for users.
     pub(super) fn output_bytes(&self) -> usize {
-        self.output_bytes
+        self.backlog.bytes
     }
 
     /// The id of a logged-in user, and how many bytes wait for it.
@@ -201,6 +201,11 @@ impl<S> Users<S> {
             }
             _ => None,
         })
+    }
+
+    /// Whether more than half of the `logged_in` users have nothing waiting.
+    pub(super) fn most_have_nothing_waiting(&self, logged_in: usize) -> bool {
+        2 * self.backlog.buffers < logged_in
     }
 
     /// Whether there is something to do without anything becoming ready.
@@ -453,7 +458,7 @@ impl<S: Read + Write> Users<S> {
             output: Output::default(),
             blocked: false,
             due: false,
-            pace: Pace::default(),
+            pace: Pace::new(id),
             resume,
         });
     }
@@ -499,7 +504,7 @@ impl<S: Read + Write> Users<S> {
             Stage::Live(slot) => context.engine.disconnect(user.id, *slot),
             Stage::Behind(behind) => context.catch_up.forget(key, user.id, behind),
         }
-        self.output_bytes -= user.output.len();
+        self.backlog.note(user.output.len(), 0);
         context.reports.user_ended(user.id, connection.peer, reason, user.output.len(), context.now);
         user.output.clear(&mut self.pool);
         if std::mem::take(&mut user.due) {

@@ -119,9 +119,9 @@ impl<'a, S> View<'a, S> {
             sources: self.sources.connected(),
             paused_for,
         });
-        let slow = self.congestion.slow().iter().filter_map(|&(key, began)| {
-            let (id, buffered_bytes) = self.users.waiting_of(key)?;
-            Some(SlowUser { id, buffered_bytes, slow_for: since(began) })
+        let slow = self.congestion.slow().iter().filter_map(|slow| {
+            let (id, buffered_bytes) = self.users.waiting_of(slow.key)?;
+            Some(SlowUser { id, buffered_bytes, slow_for: since(slow.since) })
         });
         Snapshot {
             now,

@@ -1,6 +1,7 @@
 //! SPEC sections 1.2, 4 and 5: limits on connections and open files.
 
-use std::time::Duration;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use support::{User, launch, server};
 
@@ -130,4 +131,29 @@ fn running_out_of_file_descriptors_pauses_accepting_but_not_the_service() {
     }
     source.send(format!("{number}|P|9|0\n"));
     first.expect(format!("{number}|P|9|0\n"));
+}
+
+/// SPEC section 5: peers that vanish without a word are noticed within two minutes, on every port. The kernel says which timer
+/// of a connection runs and when it is over.
+#[test]
+fn on_every_port_a_silent_peer_is_asked_for_a_sign_of_life() {
+    let server = server!(eventTimeoutMs = -1, adminPort = 0, streamPort = 0);
+    for port in [server.sources, server.users, server.admin(), server.stream()] {
+        let client = TcpStream::connect(port).unwrap();
+        let ports = format!(":{:04X} 0100007F:{:04X} 01 ", port.port(), client.local_addr().unwrap().port());
+        let deadline = Instant::now() + support::DEADLINE;
+        loop {
+            let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let line = connections.lines().find(|line| line.contains(&ports));
+            let timer = line.and_then(|line| line.split_whitespace().nth(5)).unwrap_or("none");
+            // 02: keepalive; then hundredths of a second.
+            if let Some(("02", left)) = timer.split_once(':') {
+                let left = u64::from_str_radix(left, 16).unwrap();
+                assert!(left <= 6000, "{port}: it is asked in {left} hundredths of a second");
+                break;
+            }
+            assert!(Instant::now() < deadline, "{port}: its timer is {timer}");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -117,6 +117,45 @@ fn a_user_that_is_behind_again_and_again_but_never_for_long_stays() {
 }
 
 #[test]
+fn a_user_that_holds_up_the_others_again_and_again_is_cut_off() {
+    let server =
+        server!(eventTimeoutMs = -1, userBufferBytes = 65_536, slowUserTimeoutMs = 1000, adminPort = 0);
+    let mut idle: Vec<_> = (2..=5).map(|id| server.user(id)).collect();
+    let mut source = server.source();
+    let private = |number: u64| format!("{number:0993}|P|2|1\n").into_bytes();
+    let stream: Vec<u8> = (1..=40_000).flat_map(private).collect();
+    // It comes down to userBufferBytes all the time, and so is never behind for long.
+    let mut slow = server.narrow_user(1);
+    let writer = source.send_in_background(stream.clone());
+    let mut got = 0;
+    for part in stream.chunks(200_000) {
+        let (length, is_open) = slow.expect_or_close(part);
+        got += length;
+        if !is_open {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(got < stream.len(), "it was never cut off");
+    server.wait_for_log_of(&["slow", "user=1"]);
+    writer.join().unwrap().unwrap();
+    source.send("40001|B\n");
+    idle.iter_mut().for_each(|user| user.expect("40001|B\n"));
+    // The time is charged to its id, and to all slow users together: nobody waits for the next one.
+    for id in [1, 6] {
+        let paused = server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}");
+        let mut again = server.narrow_user(id);
+        let first = 40_002 + 20_000 * u64::from(id == 6);
+        let private = |number: u64| format!("{number:0993}|P|2|{id}\n").into_bytes();
+        let stream: Vec<u8> = (first..first + 20_000).flat_map(private).collect();
+        source.send(&stream);
+        expect_cut_off(&mut again, &stream);
+        let now = server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}");
+        assert_eq!(now, paused, "user {id}");
+    }
+}
+
+#[test]
 fn with_policy_disconnect_a_user_that_gets_behind_is_disconnected_there_and_then() {
     let server = server!(
         eventTimeoutMs = -1,

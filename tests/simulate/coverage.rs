@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must happen in any large number of runs, besides what the counters name.
-const REQUIRED: [&str; 41] = [
+const REQUIRED: [&str; 42] = [
     "far end: finishes",
     "far end: closes",
     "far end: resets",
@@ -45,6 +45,7 @@ const REQUIRED: [&str; 41] = [
     "users: pause ends",
     "users: takes over an id",
     "users: cut off by policy",
+    "users: share used up",
     "busyPoll: put off",
     "busyPoll: nothing to do",
     "connections: source too many",

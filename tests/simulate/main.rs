@@ -23,6 +23,7 @@ mod people;
 mod replay;
 mod ring;
 mod run;
+mod share;
 mod watch;
 
 use std::{

@@ -23,6 +23,7 @@ use crate::{
     coverage::Coverage,
     people::People,
     ring::{Moment, Ring},
+    share::HeldUp,
     watch::Seen,
 };
 
@@ -79,6 +80,7 @@ pub(crate) struct Model {
     undone: Option<String>,
     /// Sources have been read in this turn.
     has_read: bool,
+    held_up: HeldUp,
 }
 
 impl Model {
@@ -103,6 +105,7 @@ impl Model {
             shutdown_at: None,
             undone: None,
             has_read: false,
+            held_up: HeldUp::default(),
         }
     }
 
@@ -408,6 +411,7 @@ impl Model {
         self.check_counters(report)?;
         self.check_sources(report)?;
         self.check_clients(report, coverage)?;
+        self.check_share(report)?;
         let users = self.people.users();
         if users != report.users {
             return Err(format!("{} users are said to be connected, but it is {users}", report.users));

@@ -57,6 +57,14 @@ impl Client {
         matches!(self.stage, Stage::User(_))
     }
 
+    /// The id of a user who is there.
+    pub(crate) fn id(&self) -> Option<u64> {
+        match self.stage {
+            Stage::User(id) if !self.closed => Some(id),
+            _ => None,
+        }
+    }
+
     pub(crate) fn cause(&mut self, end: DisconnectReason) {
         self.causes.insert(end as usize);
     }

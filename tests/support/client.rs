@@ -85,6 +85,25 @@ impl User {
         done
     }
 
+    /// Reads the `wanted` bytes, or as much of them as comes before the connection ends. Gives how much that is, and whether the
+    /// connection is open.
+    #[track_caller]
+    pub fn expect_or_close(&mut self, wanted: &[u8]) -> (usize, bool) {
+        let mut got = vec![0; wanted.len()];
+        let mut done = 0;
+        while done < wanted.len() {
+            match self.stream.read(&mut got[done..]) {
+                Ok(0) => return (done, false),
+                Ok(length) => done += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_closed(error.kind()) => return (done, false),
+                Err(error) => panic!("{}: {error} after {}", self.name, excerpt(wanted, done)),
+            }
+            assert!(wanted.starts_with(&got[..done]), "{}: not what was wanted", self.name);
+        }
+        (done, true)
+    }
+
     /// Reads until what came ends with `end`. Gives all that came.
     #[track_caller]
     pub fn read_through(&mut self, end: impl AsRef<[u8]>) -> Vec<u8> {
@@ -136,6 +155,12 @@ impl User {
             Err(error) if is_closed(error.kind()) => (bytes, false),
             Err(error) => panic!("{}: still open after {}: {error}", self.name, excerpt(&bytes, bytes.len())),
         }
+    }
+
+    /// This side's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("an address")
     }
 
     /// Closes this side for writing, and leaves the other open.

@@ -160,6 +160,20 @@ impl Model {
         Ok(())
     }
 
+    /// Nobody holds up the others for longer in all than a share of the time.
+    pub(super) fn check_share(&mut self, report: &Report) -> Result<(), String> {
+        let timeout = self.config.slow_user_timeout_ms * MILLISECOND;
+        let paused = report.counters.paused_slow_user - self.last.counters.paused_slow_user;
+        let half = self.config.user_buffer_bytes / 2;
+        let clients = self.people.clients.values();
+        match self.held_up.turn(clients, report.paused, paused, half, timeout, self.now.now) {
+            Some(id) => {
+                Err(format!("user {id} has held up the others for longer than its share of the time"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// If a connection is closed: what for it may be. Nobody is closed without a reason, and nobody who has to be stays.
     fn check_end(
         &mut self,
@@ -212,6 +226,11 @@ impl Model {
             SlowUserPolicy::Wait if client.above_half_since.is_some_and(|since| since + timeout <= now) => {
                 client.cause(DisconnectReason::Slow);
                 coverage.count("deadline: slow user");
+            }
+            // Users may have held up the others for longer than their share by now.
+            SlowUserPolicy::Wait if client.above_half_since.is_some() && self.now.paused > timeout => {
+                client.cause(DisconnectReason::Slow);
+                coverage.count("users: share used up");
             }
             _ => {}
         }
