@@ -8,7 +8,7 @@ use fortnight::{
     config::Config,
     disk::RealDisk,
     door::{Door, Rules},
-    health, logging,
+    health, logging, options,
     reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
     time::Micros,
@@ -79,6 +79,7 @@ fn record_and_run<N: Net>(
 
 /// Recovers the journal, if there is one, and serves.
 fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() -> Micros) -> ExitCode {
+    let options = options::changed(&config);
     let server = match config.journal_directory.clone() {
         None => {
             let now = clock();
@@ -95,6 +96,7 @@ fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() ->
         Ok(server) => server,
         Err(sentence) => return fail(&sentence),
     };
+    say_how_it_runs(&options);
     // Whoever reads it may have gone by now; that is no reason not to serve.
     let _ = writeln!(stdout(), "{addresses}");
     loop {
@@ -103,6 +105,30 @@ fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() ->
         }
         if let Phase::Done { forced } = server.phase() {
             return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    }
+}
+
+/// The log's first words: which options are not what they would be by themselves, and which variables may be meant to
+/// be options and are not.
+fn say_how_it_runs(options: &[(&'static str, String)]) {
+    let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+    let pairs: Vec<_> = [version].into_iter().chain(options.iter().cloned()).collect();
+    let level = log::Level::Info;
+    // The macros want to know the names of all pairs.
+    let start = log::Record::builder()
+        .level(level)
+        .target(module_path!())
+        .key_values(&pairs)
+        .args(format_args!("started; every option that is not named here has its default"))
+        .build();
+    if level <= log::max_level() {
+        log::logger().log(&start);
+    }
+    for (variable, _) in std::env::vars_os() {
+        let variable = variable.to_string_lossy();
+        if let Some(option) = options::meant_by(&variable) {
+            log::warn!(variable, option; "this environment variable is no option and counts for nothing, but is almost the name of one");
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod status;
 
 use crate::{
+    config::Config,
     counters::{Counters, DoorCounters},
     time::Micros,
 };
@@ -90,6 +91,8 @@ pub struct Snapshot<'a> {
     pub door: DoorCounters,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,
+    /// The options in force.
+    pub config: &'a Config,
     /// The last minutes.
     pub history: &'a History,
 }

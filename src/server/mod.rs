@@ -629,6 +629,7 @@ impl<N: Net> Server<N> {
             journal: self.journal.as_ref(),
             door: self.net.door(),
             health,
+            config: &self.config,
             stream: self.stream_view(),
             given_up_at,
             now: self.now,

@@ -88,6 +88,7 @@ pub(super) struct View<'a, S> {
     pub(super) journal: Option<&'a Journal>,
     pub(super) door: DoorCounters,
     pub(super) health: Health,
+    pub(super) config: &'a Config,
     pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
     pub(super) given_up_at: Option<Micros>,
@@ -143,6 +144,7 @@ impl<'a, S> View<'a, S> {
             stream: self.stream.clone(),
             journal,
             door: self.door,
+            config: self.config,
             history: &self.watch.history,
         }
     }
