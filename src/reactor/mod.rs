@@ -1,6 +1,7 @@
 //! The reactor: real sockets, signals and the clock, on mio. The only place that waits.
 
 mod listen;
+mod reserve;
 
 use crate::{
     config::{Config, ServerRole},
@@ -13,6 +14,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
+use reserve::Reserve;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use std::{
@@ -45,6 +47,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
+    reserve: Reserve,
     sources: Option<TcpListener>,
     users: Option<TcpListener>,
     admin: Option<TcpListener>,
@@ -122,6 +125,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             signals,
+            reserve: Reserve::new(config.admin_port.is_some()),
             sources,
             users: Some(users),
             admin,
@@ -205,12 +209,18 @@ impl Net for Reactor {
     }
 
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
-        let listener = self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        let (socket, peer) = listener.accept()?;
-        listen::notice_vanished_peers(&socket)?;
+        let (socket, peer) = if port == Port::Admin {
+            let admin = self.admin.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+            self.reserve.accept(|| admin.accept())?
+        } else {
+            self.reserve.fill()?;
+            self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()?
+        };
+        // An option that cannot be set is no reason to do without the connection, let alone without the next one.
+        let _ = listen::notice_vanished_peers(&socket);
         if port != Port::Source {
             // A turn's bytes are written at once; there is nothing to wait for.
-            socket.set_nodelay(true)?;
+            let _ = socket.set_nodelay(true);
         }
         Ok((socket, peer))
     }

@@ -12,7 +12,7 @@
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
-//! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
+//! - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!   event sources; [`streaming`]: how both have their turns;
 //! - [`report`]: the log.
@@ -38,6 +38,7 @@ mod chunk;
 mod congestion;
 mod delivery;
 mod grace;
+mod health;
 mod journal;
 mod key;
 mod lifecycle;
@@ -296,6 +297,7 @@ impl<N: Net> Server<N> {
             self.catch_up.deadline(),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
+            self.full_ring_deadline(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
             self.grace.deadline().filter(|_| self.phase() == Phase::Running),
@@ -572,6 +574,7 @@ impl<N: Net> Server<N> {
     /// A source that has not given the name of one that is connected is one too many.
     fn turn_source_away(&mut self, key: SourceKey) {
         if let Some(peer) = self.sources.turn_away(key) {
+            self.sources.silence.turned_away(self.now);
             self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
         }
     }
@@ -597,14 +600,14 @@ impl<N: Net> Server<N> {
 
     /// Answers whoever asks how it is going, if it is time.
     fn serve_admin(&mut self) {
-        self.watch.look(&self.engine, self.sources.blocked() > 0, self.now);
+        self.watch.look(&self.engine, self.sources.blocked() > 0, self.is_paused(), self.now);
         if self.admin.deadline().is_none_or(|at| at > self.now) {
             return;
         }
         let (admin, net, view) = self.view();
         let now = view.now;
         admin.serve(net, now, |request| answer(request, &view.snapshot()));
-        self.engine.counters.admin_rejected += self.admin.take_turned_away();
+        self.engine.counters.admin_rejected += self.admin.take_displaced();
     }
 
     /// The numbers as they are now.
@@ -616,8 +619,7 @@ impl<N: Net> Server<N> {
     fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
         // The numbers that were skipped last may not have been counted yet.
         self.reports.given_up(&mut self.engine, self.now);
-        let is_stalled = self.journal.as_ref().is_some_and(Journal::is_stalled);
-        let health = watch::health(self.phase(), is_stalled, self.waits_for_ever(), self.stream_away());
+        let health = self.health();
         let given_up_at = self.gap_deadline();
         let view = View {
             watch: &self.watch,
