@@ -84,6 +84,7 @@ pub(super) fn resolve(
     check_ports(&config, origin)?;
     check_role(&config)?;
     check_journal(&mut config, origin)?;
+    check_access(&config)?;
     Ok(config)
 }
 
@@ -221,6 +222,18 @@ fn check_role(config: &Config) -> Result<(), Exit> {
         return Ok(());
     };
     Err(Exit::refused(sentence))
+}
+
+/// Tokens are secrets, and must not go over a network in clear (`docs/SPEC.md` section 12).
+fn check_access(config: &Config) -> Result<(), Exit> {
+    let is_private = config.user_bind_address.is_loopback() || !config.proxy_protocol_from.is_empty();
+    if config.user_token_key.is_some() && !is_private {
+        return Err(Exit::refused(
+            "userTokenKey: tokens would go over the network in clear; expected a loopback address as userBindAddress, or \
+             proxyProtocolFrom",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the kernel would refuse to listen on one port of both addresses.

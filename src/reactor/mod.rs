@@ -36,8 +36,8 @@ const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
 /// What ends the server: the first one in good order, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
-/// What would kill the server and is no reason to: a terminal that has gone, and a file that may not grow any further,
-/// of which the write says so itself.
+/// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
+/// and a file that may not grow any further, of which the write says so itself.
 const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
 const FIRST_CONNECTION: usize = 5;
@@ -173,8 +173,11 @@ impl Reactor {
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
                 SIGNALS => {
-                    let ending = self.signals.pending().filter(|signal| ENDING.contains(signal));
-                    ready.extend(ending.map(|_| Ready::Signal));
+                    let told = |signal| match signal {
+                        SIGHUP => Some(Ready::Reload),
+                        signal => ENDING.contains(&signal).then_some(Ready::Signal),
+                    };
+                    ready.extend(self.signals.pending().filter_map(told));
                 }
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,

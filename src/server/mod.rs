@@ -54,6 +54,7 @@ mod share;
 mod sources;
 mod stream_clients;
 mod streaming;
+mod token_desk;
 mod upstream;
 mod users;
 mod watch;
@@ -65,6 +66,7 @@ use crate::{
     disk::Disk,
     engine::{Engine, EngineConfig, Released},
     epoch::Epoch,
+    identity::Tokens,
     journal::{JournalError, Log},
     stream::follower::Follower,
     time::{MILLISECOND, Micros},
@@ -222,6 +224,11 @@ impl<N: Net> Server<N> {
         Ok(server)
     }
 
+    /// Asks users for tokens from now on.
+    pub fn ask_for_tokens(&mut self, tokens: Tokens) {
+        self.users.tokens.ask_for(tokens);
+    }
+
     /// One turn of the loop. [`Server::phase`] says when it was the last one.
     ///
     /// # Errors
@@ -292,6 +299,7 @@ impl<N: Net> Server<N> {
             sources,
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
+            self.users.tokens.deadline(),
             self.users.marks.deadline(),
             self.congestion.deadline(),
             self.catch_up.deadline(),
@@ -329,6 +337,7 @@ impl<N: Net> Server<N> {
                 Ready::Listener(Port::Admin) => self.admin.note_listener(now),
                 Ready::Listener(port) => self.accepting.note_ready(port),
                 Ready::Signal => self.lifecycle.note_signal(),
+                Ready::Reload => self.users.tokens.reload(&self.config),
                 // The next turn of the journal looks at what that is.
                 Ready::Disk => {}
                 Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
@@ -403,7 +412,7 @@ impl<N: Net> Server<N> {
     fn read_users(&mut self) {
         let (users, mut context) = self.users();
         users.flush_writable(&mut context);
-        users.read();
+        users.read(context.now);
         if self.users.has_changes() {
             self.deliver();
         } else {
@@ -519,6 +528,9 @@ impl<N: Net> Server<N> {
             let (users, mut context) = self.users();
             users.end_stalled(began, &mut context);
             users.end_overdue_logins(began);
+            self.deliver();
+        }
+        if self.users.end_overdue_tokens(self.now) {
             self.deliver();
         }
         self.give_up_gaps()
