@@ -3,7 +3,10 @@
 //! Nothing in here parses or prints: The options module turns flags and environment variables into a
 //! [`Config`], tests and simulations write one down.
 
-use crate::{engine::InstructionSet, journal::SyncMode, proxy::Network, stream::address::StreamAddress};
+use crate::{
+    engine::InstructionSet, journal::SyncMode, nats::connection::Credentials, proxy::Network,
+    stream::address::StreamAddress,
+};
 use std::{net::IpAddr, path::PathBuf};
 
 /// What to do with a user whose output buffer is above [`Config::user_buffer_bytes`] (SPEC section 3).
@@ -25,6 +28,8 @@ pub enum ServerRole {
     /// It has event sources and users.
     #[default]
     Standalone,
+    /// It has event sources and no users, and publishes what it puts in order to a replicated log; or it waits to do so.
+    Sequencer,
     /// It has users, and takes the released stream from another server in place of event sources.
     Edge,
 }
@@ -71,7 +76,7 @@ pub struct Config {
     pub shutdown_timeout_ms: u64,
     /// What the server is for.
     pub role: ServerRole,
-    /// Where an edge takes the released stream from.
+    /// Where an edge takes the released stream from, and a sequencer publishes it.
     pub stream: Option<StreamAddress>,
     /// Port on which the released stream is handed out, 0 for a free one; `None`: it is not.
     pub stream_port: Option<u16>,
@@ -79,16 +84,22 @@ pub struct Config {
     pub stream_bind_address: IpAddr,
     /// Clients of the stream connected at once; one more is accepted and closed.
     pub max_stream_clients: u32,
+    /// Replicas of the NATS stream, where this server makes it.
+    pub stream_replicas: u64,
+    /// Bytes that the NATS stream keeps, where this server makes it.
+    pub stream_retention_bytes: u64,
+    /// The file with what NATS asks for.
+    pub stream_credentials: Option<PathBuf>,
+    /// What that file holds.
+    pub stream_login: Credentials,
+    /// Silence of the leading sequencer, in milliseconds, after which another takes over.
+    pub stream_takeover_ms: u64,
     /// How long no gap is given up after a source that asks for acknowledgements has gone, in milliseconds.
     pub restart_grace_ms: u64,
     /// Port of the admin interface, 0 for a free one; `None` for no admin interface.
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
     pub admin_bind_address: IpAddr,
-    /// File of the keys that users' tokens are signed with; `None`: no tokens are asked for.
-    pub user_token_key: Option<PathBuf>,
-    /// Whom a token must be for; `None`: anybody.
-    pub user_token_audience: Option<String>,
     /// Where connections on the user and source port begin with a PROXY header.
     pub proxy_protocol_from: Vec<Network>,
     /// Names under which the admin interface may be asked for while it listens on a loopback address.
@@ -144,12 +155,15 @@ impl Default for Config {
             stream_port: None,
             stream_bind_address: localhost,
             max_stream_clients: 16,
+            stream_replicas: 3,
+            stream_retention_bytes: 10 << 30,
+            stream_credentials: None,
+            stream_login: Credentials::None,
+            stream_takeover_ms: 15_000,
             restart_grace_ms: 10_000,
             admin_port: None,
             admin_bind_address: localhost,
             admin_hosts: Vec::new(),
-            user_token_key: None,
-            user_token_audience: None,
             proxy_protocol_from: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_interval_ms: 10_000,

@@ -25,15 +25,11 @@ pub enum DisconnectReason {
     Gone,
     /// Another sequence of events has begun.
     Epoch,
-    /// Its token does not let it log in.
-    BadToken,
-    /// Its token has run out.
-    TokenExpired,
 }
 
 impl DisconnectReason {
     /// Every reason, in the order in which they are numbered.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 9] = [
         Self::Closed,
         Self::Left,
         Self::Slow,
@@ -43,8 +39,6 @@ impl DisconnectReason {
         Self::Error,
         Self::Gone,
         Self::Epoch,
-        Self::BadToken,
-        Self::TokenExpired,
     ];
 
     /// The reason as it appears in metrics and logs.
@@ -60,8 +54,6 @@ impl DisconnectReason {
             Self::Error => "error",
             Self::Gone => "gone",
             Self::Epoch => "epoch",
-            Self::BadToken => "bad_token",
-            Self::TokenExpired => "token_expired",
         }
     }
 }
@@ -109,6 +101,8 @@ pub struct Counters {
     pub paused_ring_full: Micros,
     /// Time in which sources were not read because the journal was not written.
     pub paused_journal: Micros,
+    /// Time in which all sources waited for the replicated log.
+    pub paused_stream: Micros,
     /// Turns of the event loop.
     pub loop_turns: u64,
 }

@@ -17,6 +17,8 @@ pub enum Resource {
     Metrics,
     /// `/healthz`
     Health,
+    /// `/leader`
+    Leader,
     /// `/status.json`: what the status page and `fortnight top` show.
     Status,
     /// `/history.json`: the last minutes, for the page's charts.
@@ -29,6 +31,7 @@ impl Resource {
             "/" => Self::Page,
             "/metrics" => Self::Metrics,
             "/healthz" => Self::Health,
+            "/leader" => Self::Leader,
             "/status.json" => Self::Status,
             "/history.json" => Self::History,
             _ => return None,

@@ -53,11 +53,19 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
             ("slow_user", Seconds(counters.paused_slow_user)),
             ("ring_full", Seconds(counters.paused_ring_full)),
             ("journal", Seconds(counters.paused_journal)),
+            ("stream", Seconds(counters.paused_stream)),
         ],
     );
     out.gauge("follow_edges", "Edges of the follow graph.", snapshot.follow_edges);
     if let Some(stream) = &snapshot.stream {
-        out.gauge("stream_cursor", "Everything below has come from the stream.", snapshot.cursor);
+        if let Some(leads) = stream.leads {
+            out.gauge("stream_leader", "1: this sequencer leads.", u8::from(leads));
+        }
+        if let Some(term) = stream.term {
+            out.gauge("stream_term", "Grows with every takeover.", term);
+        }
+        let help = "Everything below is confirmed by the stream (sequencer), or has come from it (edge).";
+        out.gauge("stream_cursor", help, stream.cursor);
         let lag = stream.lag.or(stream.away_for).unwrap_or(0);
         out.gauge("stream_lag_seconds", "Time since something last came from the stream.", Seconds(lag));
         let away = Seconds(counters.stream_away);

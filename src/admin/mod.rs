@@ -11,7 +11,6 @@ pub mod metrics;
 pub mod status;
 
 use crate::{
-    config::Config,
     counters::{Counters, DoorCounters},
     time::Micros,
 };
@@ -26,10 +25,8 @@ const JSON: &str = "application/json";
 pub enum Health {
     /// It does.
     Ok,
-    /// The ring holds back sources, and nobody sends what is missing.
+    /// Every source waits for a gap that is never given up, and none of them can fill it.
     RingFull,
-    /// Sources are turned away, and those that hold every place send nothing.
-    SourcesSilent,
     /// The stream that it follows is away.
     StreamAway,
     /// The disk of the journal is full.
@@ -45,7 +42,6 @@ impl Health {
         match self {
             Self::Ok => "ok",
             Self::RingFull => "waiting on a full ring",
-            Self::SourcesSilent => "event sources are turned away because silent ones hold every place",
             Self::StreamAway => "the stream is away",
             Self::JournalFull => "the journal cannot be written: the disk is full",
             Self::ShuttingDown => "shutting down",
@@ -94,21 +90,25 @@ pub struct Snapshot<'a> {
     pub door: DoorCounters,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,
-    /// The options in force.
-    pub config: &'a Config,
     /// The last minutes.
     pub history: &'a History,
 }
 
-/// The stream that an edge follows.
+/// The stream that an edge or a sequencer follows, or that a sequencer leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// Where it is.
     pub address: String,
     /// For how long it has been away, if it is.
     pub away_for: Option<Micros>,
-    /// How long ago something came from it, if it is there.
+    /// How long ago something came from it, if it is there; with NATS: how long ago the newest block was published.
     pub lag: Option<Micros>,
+    /// Whether this sequencer leads; `None`: this server is none.
+    pub leads: Option<bool>,
+    /// The term of the leader, if there are terms.
+    pub term: Option<u64>,
+    /// Everything below is confirmed (sequencer), or has come (edge).
+    pub cursor: u128,
 }
 
 /// The journal in numbers.
@@ -175,6 +175,15 @@ pub fn answer(request: &Request, snapshot: &Snapshot<'_>) -> Vec<u8> {
         }
         Resource::Status => respond(request, Status::Ok, JSON, "", &status::json(snapshot)),
         Resource::History => respond(request, Status::Ok, JSON, "", &snapshot.history.json()),
+        Resource::Leader => match snapshot.stream.as_ref().and_then(|stream| stream.leads) {
+            Some(true) => respond(request, Status::Ok, TEXT, "", "this sequencer leads\n"),
+            Some(false) => {
+                respond(request, Status::ServiceUnavailable, TEXT, "", "this sequencer does not lead\n")
+            }
+            None => {
+                respond(request, Status::NotFound, TEXT, "", &format!("{}\n", Status::NotFound.sentence()))
+            }
+        },
         Resource::Health => {
             let status = if snapshot.health == Health::Ok { Status::Ok } else { Status::ServiceUnavailable };
             respond(request, status, TEXT, "", &format!("{}\n", snapshot.health.sentence()))

@@ -15,9 +15,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The end of a program that is refused for what the sentence says.
-    #[must_use]
-    pub fn refused(sentence: impl fmt::Display) -> Self {
+    pub(super) fn refused(sentence: impl fmt::Display) -> Self {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
     }
 

@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole, SlowUserPolicy},
+    nats::connection::Credentials,
     options::{Definition, OPTIONS},
+    stream::address::StreamAddress,
 };
 
 /// The flag of each option.
@@ -82,9 +84,8 @@ pub(super) fn resolve(
     }
     let origin = |option: &str| lookup(option, matches, &variable).0;
     check_ports(&config, origin)?;
-    check_role(&config)?;
+    check_role(&mut config, origin)?;
     check_journal(&mut config, origin)?;
-    check_access(&config)?;
     Ok(config)
 }
 
@@ -150,6 +151,11 @@ fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result
             Ok(())
         };
     }
+    if config.role == ServerRole::Sequencer {
+        return Err(Exit::refused(
+            "journalDirectory: a sequencer keeps everything in its stream; leave it out where role is sequencer",
+        ));
+    }
     if config.role == ServerRole::Edge {
         return Err(Exit::refused(
             "journalDirectory: an edge keeps no journal in this version; leave it out where role is edge",
@@ -181,9 +187,11 @@ fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result
 fn check_ports(config: &Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
     // An edge has no event sources.
     let source_port = (config.role != ServerRole::Edge).then_some(config.event_source_server_port);
+    // And a sequencer no users.
+    let user_port = (config.role != ServerRole::Sequencer).then_some(config.user_server_port);
     let listeners = [
         ("eventSourceServerPort", source_port, config.event_source_bind_address),
-        ("userServerPort", Some(config.user_server_port), config.user_bind_address),
+        ("userServerPort", user_port, config.user_bind_address),
         ("adminPort", config.admin_port, config.admin_bind_address),
         ("streamPort", config.stream_port, config.stream_bind_address),
     ];
@@ -207,32 +215,50 @@ fn check_ports(config: &Config, origin: impl Fn(&str) -> Origin) -> Result<(), E
     Ok(())
 }
 
+/// Longest event line of a sequencer: a block of them must fit a message of NATS.
+const NATS_EVENT_BYTES_MAX: usize = 512 << 10;
+
 /// What a server is for decides on what else it needs, and on what it cannot do (`docs/SPEC.md` section 11).
-fn check_role(config: &Config) -> Result<(), Exit> {
-    let is_edge = config.role == ServerRole::Edge;
-    let sentence = if is_edge && config.stream.is_none() {
-        "stream: an edge needs to know where its stream is; expected tcp://HOST:PORT"
-    } else if !is_edge && config.stream.is_some() {
-        "stream: only an edge takes a stream from another server; expected with role=edge"
-    } else if config.reset_on_source_eof && (is_edge || config.stream_port.is_some()) {
+fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
+    let is_sequencer = config.role == ServerRole::Sequencer;
+    let is_nats = matches!(config.stream, Some(StreamAddress::Nats { .. }));
+    let has_role = config.role != ServerRole::Standalone;
+    let sentence = if config.role == ServerRole::Edge && config.stream.is_none() {
+        "stream: an edge needs to know where its stream is; expected tcp://HOST:PORT or nats://HOST:PORT[,HOST:PORT…]/NAME"
+    } else if is_sequencer && !is_nats {
+        "stream: a sequencer needs a replicated log to publish to; expected nats://HOST:PORT[,HOST:PORT…]/NAME"
+    } else if !has_role && config.stream.is_some() {
+        "stream: a standalone server has no other stream than its own; expected with role=sequencer or role=edge"
+    } else if config.reset_on_source_eof && (has_role || config.stream_port.is_some()) {
         "resetOnSourceEof: a stream has no new runs; expected false together with role or streamPort"
-    } else if is_edge && config.record_trace.is_some() {
-        "recordTrace: what an edge does depends on its stream, which a trace does not hold; expected with role=standalone"
+    } else if has_role && config.record_trace.is_some() {
+        "recordTrace: what this role does depends on its stream, which a trace does not hold; expected with role=standalone"
+    } else if is_sequencer && config.stream_port.is_some() {
+        "streamPort: a sequencer hands out its stream through NATS; expected off where role is sequencer"
+    } else if is_sequencer && config.max_event_bytes > NATS_EVENT_BYTES_MAX {
+        "maxEventBytes: an event must fit a message of NATS; expected at most 524288 where role is sequencer"
+    } else if is_nats {
+        if matches!(origin("maxSequenceJump"), Origin::Default) {
+            config.max_sequence_jump = Some(JOURNAL_JUMP);
+        }
+        return read_credentials(config);
     } else {
         return Ok(());
     };
     Err(Exit::refused(sentence))
 }
 
-/// Tokens are secrets, and must not go over a network in clear (`docs/SPEC.md` section 12).
-fn check_access(config: &Config) -> Result<(), Exit> {
-    let is_private = config.user_bind_address.is_loopback() || !config.proxy_protocol_from.is_empty();
-    if config.user_token_key.is_some() && !is_private {
-        return Err(Exit::refused(
-            "userTokenKey: tokens would go over the network in clear; expected a loopback address as userBindAddress, or \
-             proxyProtocolFrom",
-        ));
-    }
+/// Reads what NATS asks for from its file.
+fn read_credentials(config: &mut Config) -> Result<(), Exit> {
+    let Some(path) = &config.stream_credentials else { return Ok(()) };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Exit::refused(format!("streamCredentials: cannot read {shown}: {error}")))?;
+    config.stream_login = Credentials::parse(&text).ok_or_else(|| {
+        Exit::refused(format!(
+            "streamCredentials: {shown} is not accepted; expected one line, user:password or a token"
+        ))
+    })?;
     Ok(())
 }
 

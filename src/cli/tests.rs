@@ -67,12 +67,14 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("streamPort", "9097", changed(|c| c.stream_port = Some(9097))),
         ("streamBindAddress", "::1", changed(|c| c.stream_bind_address = "::1".parse().unwrap())),
         ("maxStreamClients", "17", changed(|c| c.max_stream_clients = 17)),
+        ("streamReplicas", "1", changed(|c| c.stream_replicas = 1)),
+        ("streamRetentionBytes", "1048576", changed(|c| c.stream_retention_bytes = 1 << 20)),
+        ("streamCredentials", "file", changed(|c| c.stream_credentials = Some("file".into()))),
+        ("streamTakeoverMs", "3000", changed(|c| c.stream_takeover_ms = 3000)),
         ("shutdownTimeoutMs", "1000000000000", changed(|c| c.shutdown_timeout_ms = 1_000_000_000_000)),
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
-        ("userTokenKey", "keys.pem", changed(|c| c.user_token_key = Some("keys.pem".into()))),
-        ("userTokenAudience", "fortnight", changed(|c| c.user_token_audience = Some("fortnight".into()))),
         (
             "proxyProtocolFrom",
             "10.0.0.0/8, ::1",
@@ -131,6 +133,9 @@ fn an_edge_and_its_stream_come_together() {
     for (args, subject) in [
         (&["--role", "edge"][..], "stream: "),
         (&["--stream=tcp://a:1"], "stream: "),
+        (&["--role=sequencer"], "stream: "),
+        (&["--role=sequencer", "--stream=tcp://a:1"], "stream: "),
+        (&["--role=edge", "--stream=nats://a:1/b", "--stream-credentials=/no/such"], "streamCredentials: "),
         (&["--stream-port=0", "--reset-on-source-eof"], "resetOnSourceEof: "),
         (&["--role=edge", "--stream=tcp://a:1", "--record-trace=x"], "recordTrace: "),
     ] {
@@ -238,7 +243,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 25] = [
+    let bad: [(&str, &[&str]); 29] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -264,6 +269,10 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
         ("proxyProtocolFrom", &["10.0.0.0/33", "any", "10.0.0.1:80", "10.0.0.1,"]),
         ("adminHosts", &["a,", ",", "a b", "a:80", "[::1]", "*.example"]),
+        ("role", &["leader", "sequencers"]),
+        ("streamReplicas", &["0", "6"]),
+        ("streamRetentionBytes", &["1048575", "10G"]),
+        ("streamTakeoverMs", &["2999", beyond_time]),
         ("logLevel", &["loud", "2", "information"]),
         ("logIntervalMs", &["-1", beyond_time, "never"]),
         ("busyPoll", &["2", "maybe"]),
@@ -299,9 +308,9 @@ fn values_that_are_not_utf8_are_refused_or_taken_as_a_file_name() {
         for outcome in [by_flag, by_variable] {
             match outcome {
                 Ok(Invocation::Serve(config)) => {
-                    let Config { record_trace, journal_directory, user_token_key, .. } = *config;
-                    let path = record_trace.or(journal_directory).or(user_token_key);
-                    assert_eq!(path, Some(bytes.into()), "{}", option.variable);
+                    let Config { record_trace, journal_directory, stream_credentials, .. } = *config;
+                    let file = record_trace.or(journal_directory).or(stream_credentials);
+                    assert_eq!(file, Some(bytes.into()), "{}", option.variable);
                 }
                 Ok(other) => panic!("{other:?}"),
                 Err(exit) => assert!(exit.text.contains(r#": "\xFF\xFE" is not accepted"#), "{}", exit.text),

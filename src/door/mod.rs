@@ -304,8 +304,27 @@ impl<N: Net> Net for Door<N> {
         self.net.unread(guest.inner())
     }
 
+    fn time_ms(&mut self) -> u64 {
+        self.net.time_ms()
+    }
+
+    fn listen(&mut self, port: Port, on: bool) -> io::Result<()> {
+        self.net.listen(port, on)?;
+        if !on {
+            self.forget(port);
+        }
+        Ok(())
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.net.close_listener(port);
+        self.forget(port);
+    }
+}
+
+impl<N: Net> Door<N> {
+    /// Nobody waits at this port any more.
+    fn forget(&mut self, port: Port) {
         self.admitted.retain(|(at, ..)| *at != port);
         let (visitors, queue) = (&mut self.visitors, &mut self.queue);
         visitors.retain(|_, visitor| visitor.port != port);

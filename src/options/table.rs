@@ -31,6 +31,10 @@ const EVENT_BYTES_MAX: i128 = 1 << 20;
 const USER_BUFFER_BYTES_MAX: i128 = 1 << 32;
 
 const USERS_MAX: i128 = 1_000_000;
+/// A leader publishes once a second: it must be missed for longer.
+const TAKEOVER_MS_MIN: i128 = 3000;
+/// Smallest log: some snapshots of a small graph.
+const STREAM_BYTES_MIN: i128 = 1 << 20;
 const STREAM_CLIENTS_MAX: i128 = 10_000;
 const SOURCES_MAX: i128 = 10_000;
 
@@ -180,14 +184,14 @@ pub(crate) const OPTIONS: &[Definition] = &[
     Definition {
         variable: "role",
         heading: STREAM,
-        help: "What this server is for: standalone has event sources and users; an edge has users, and takes the released \
-               stream from another server",
+        help: "What this server is for: standalone has event sources and users; a sequencer has event sources, and publishes \
+               the released stream; an edge has users, and takes the stream",
         field: Field::Role(|config| &mut config.role),
     },
     Definition {
         variable: "stream",
         heading: STREAM,
-        help: "Where an edge takes the stream from: another server's streamPort",
+        help: "Where the released stream is: another server's streamPort (edge), or a stream of NATS JetStream (sequencer, edge)",
         field: Field::Stream(|config| &mut config.stream),
     },
     Definition {
@@ -207,6 +211,31 @@ pub(crate) const OPTIONS: &[Definition] = &[
         heading: STREAM,
         help: "Clients of the stream connected at once, 1 to 10000; one more is accepted and closed",
         field: number!(max_stream_clients, "clients of the stream", 1..=STREAM_CLIENTS_MAX),
+    },
+    Definition {
+        variable: "streamReplicas",
+        heading: STREAM,
+        help: "Replicas of the NATS stream, 1 to 5, where the sequencer makes it",
+        field: number!(stream_replicas, "replicas", 1..=5),
+    },
+    Definition {
+        variable: "streamRetentionBytes",
+        heading: STREAM,
+        help: "Bytes that the NATS stream keeps, where the sequencer makes it; oldest go first",
+        field: number!(stream_retention_bytes, "bytes", STREAM_BYTES_MIN..=JOURNAL_BYTES_MAX),
+    },
+    Definition {
+        variable: "streamCredentials",
+        heading: STREAM,
+        help: "File with what NATS asks for: user:password, or a token",
+        field: Field::File(|config| &mut config.stream_credentials),
+    },
+    Definition {
+        variable: "streamTakeoverMs",
+        heading: STREAM,
+        help: "Silence of the leading sequencer after which another takes over, at least 3000; longer than NATS needs to choose \
+               a leader of its own",
+        field: number!(stream_takeover_ms, "milliseconds", TAKEOVER_MS_MIN..=MS_MAX),
     },
     Definition {
         variable: "shutdownTimeoutMs",
@@ -231,19 +260,6 @@ pub(crate) const OPTIONS: &[Definition] = &[
         heading: OPERATION,
         help: "Address of the admin interface",
         field: Field::Address(|config| &mut config.admin_bind_address),
-    },
-    Definition {
-        variable: "userTokenKey",
-        heading: ACCESS,
-        help: "File with the keys that users' tokens are signed with, any of which will do: PEM public keys (EdDSA, ES256, \
-               RS256), or hs256: and base64, one a line; the last field of every login line is then such a token",
-        field: Field::File(|config| &mut config.user_token_key),
-    },
-    Definition {
-        variable: "userTokenAudience",
-        heading: ACCESS,
-        help: "Whom a user's token must be for: its aud must contain this",
-        field: Field::Text(|config| &mut config.user_token_audience),
     },
     Definition {
         variable: "proxyProtocolFrom",

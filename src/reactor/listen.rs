@@ -40,26 +40,42 @@ impl fmt::Display for ListenError {
 
 impl error::Error for ListenError {}
 
-/// Listens on `address`; returns where that is, as port 0 picks a free one.
-pub(super) fn listen(
-    option: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), ListenError> {
+/// Makes `address` this server's own, without listening there yet; returns where that is, as port 0 picks a free one.
+pub(super) fn bind(option: &'static str, address: SocketAddr) -> Result<(Socket, SocketAddr), ListenError> {
+    // Another server may bind what does not listen, unless this one has it alone. Connections that have just ended do not allow that.
+    open(option, address, false).or_else(|_| open(option, address, true))
+}
+
+fn open(option: &'static str, address: SocketAddr, reuse: bool) -> Result<(Socket, SocketAddr), ListenError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         // A restarted server gets its port back at once.
-        socket.set_reuse_address(true)?;
+        socket.set_reuse_address(reuse)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let listener = TcpListener::from_std(socket.into());
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
+        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok((socket, bound))
     };
     open().map_err(|reason| ListenError::Port { option, address, reason })
+}
+
+/// Listens on a socket that has its address.
+pub(super) fn begin(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Listens on `address`; returns where that is.
+pub(super) fn listen(
+    option: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let (socket, bound) = open(option, address, true)?;
+    let listener = begin(socket).map_err(|reason| ListenError::Port { option, address, reason })?;
+    Ok((listener, bound))
 }
 
 /// A peer that vanishes without a word is noticed within two minutes (SPEC section 5): after a minute of silence it is asked

@@ -1,7 +1,6 @@
 //! The reactor: real sockets, signals and the clock, on mio. The only place that waits.
 
 mod listen;
-mod reserve;
 
 use crate::{
     config::{Config, ServerRole},
@@ -14,9 +13,9 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use reserve::Reserve;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
+use socket2::Socket;
 use std::{
     fmt, io,
     net::{Shutdown, SocketAddr},
@@ -36,8 +35,8 @@ const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
 /// What ends the server: the first one in good order, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
-/// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
-/// and a file that may not grow any further, of which the write says so itself.
+/// What would kill the server and is no reason to: a terminal that has gone, and a file that may not grow any further,
+/// of which the write says so itself.
 const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
 const FIRST_CONNECTION: usize = 5;
@@ -47,8 +46,9 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
-    reserve: Reserve,
     sources: Option<TcpListener>,
+    /// The source port of a sequencer that does not listen.
+    bound: Option<Socket>,
     users: Option<TcpListener>,
     admin: Option<TcpListener>,
     stream: Option<TcpListener>,
@@ -61,8 +61,8 @@ pub struct Reactor {
 pub struct Addresses {
     /// For event sources; an edge has none.
     pub source: Option<SocketAddr>,
-    /// For users.
-    pub users: SocketAddr,
+    /// For users; a sequencer has none.
+    pub users: Option<SocketAddr>,
     /// Of the admin interface, if it is on.
     pub admin: Option<SocketAddr>,
     /// Of the stream port, if it is on.
@@ -73,8 +73,8 @@ impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown =
             |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
-        let (source, admin) = (shown(self.source), shown(self.admin));
-        write!(f, "listening source={source} users={} admin={admin}", self.users)?;
+        let (source, users, admin) = (shown(self.source), shown(self.users), shown(self.admin));
+        write!(f, "listening source={source} users={users} admin={admin}")?;
         self.stream.map_or(Ok(()), |stream| write!(f, " stream={stream}"))
     }
 }
@@ -102,15 +102,26 @@ impl Reactor {
                 .map_err(ListenError::System)?;
             Ok((listener, bound))
         };
-        let source_port = (config.role != ServerRole::Edge).then_some(config.event_source_server_port);
+        let is_sequencer = config.role == ServerRole::Sequencer;
+        let (bound, bound_at) = is_sequencer
+            .then(|| {
+                let (address, port) = (config.event_source_bind_address, config.event_source_server_port);
+                listen::bind("eventSourceServerPort", SocketAddr::new(address, port))
+            })
+            .transpose()?
+            .unzip();
+        let source_port = (config.role == ServerRole::Standalone).then_some(config.event_source_server_port);
         let (sources, source) = source_port
             .map(|port| {
                 open("eventSourceServerPort", config.event_source_bind_address, port, SOURCE_LISTENER)
             })
             .transpose()?
             .unzip();
-        let (users, user) =
-            open("userServerPort", config.user_bind_address, config.user_server_port, USER_LISTENER)?;
+        let user_port = (!is_sequencer).then_some(config.user_server_port);
+        let (users, user) = user_port
+            .map(|port| open("userServerPort", config.user_bind_address, port, USER_LISTENER))
+            .transpose()?
+            .unzip();
         let admin = config
             .admin_port
             .map(|port| open("adminPort", config.admin_bind_address, port, ADMIN_LISTENER))
@@ -125,12 +136,17 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             signals,
-            reserve: Reserve::new(config.admin_port.is_some()),
             sources,
-            users: Some(users),
+            bound,
+            users,
             admin,
             stream,
-            addresses: Addresses { source, users: user, admin: admin_address, stream: stream_address },
+            addresses: Addresses {
+                source: source.or(bound_at),
+                users: user,
+                admin: admin_address,
+                stream: stream_address,
+            },
             start: Instant::now(),
         })
     }
@@ -173,11 +189,8 @@ impl Reactor {
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
                 SIGNALS => {
-                    let told = |signal| match signal {
-                        SIGHUP => Some(Ready::Reload),
-                        signal => ENDING.contains(&signal).then_some(Ready::Signal),
-                    };
-                    ready.extend(self.signals.pending().filter_map(told));
+                    let ending = self.signals.pending().filter(|signal| ENDING.contains(signal));
+                    ready.extend(ending.map(|_| Ready::Signal));
                 }
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,
@@ -212,18 +225,12 @@ impl Net for Reactor {
     }
 
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = if port == Port::Admin {
-            let admin = self.admin.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-            self.reserve.accept(|| admin.accept())?
-        } else {
-            self.reserve.fill()?;
-            self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()?
-        };
-        // An option that cannot be set is no reason to do without the connection, let alone without the next one.
-        let _ = listen::notice_vanished_peers(&socket);
+        let listener = self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        let (socket, peer) = listener.accept()?;
+        listen::notice_vanished_peers(&socket)?;
         if port != Port::Source {
             // A turn's bytes are written at once; there is nothing to wait for.
-            let _ = socket.set_nodelay(true);
+            socket.set_nodelay(true)?;
         }
         Ok((socket, peer))
     }
@@ -238,6 +245,31 @@ impl Net for Reactor {
 
     fn door(&self) -> DoorCounters {
         DoorCounters::default()
+    }
+
+    fn time_ms(&mut self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn listen(&mut self, port: Port, on: bool) -> io::Result<()> {
+        if port != Port::Source || on == self.sources.is_some() {
+            return Ok(());
+        }
+        let Some(address) = self.addresses.source else { return Ok(()) };
+        let bind = || {
+            let bound = listen::bind("eventSourceServerPort", address);
+            bound.map(|(socket, _)| socket).map_err(|error| io::Error::other(error.to_string()))
+        };
+        if on {
+            let socket = self.bound.take().map_or_else(bind, Ok)?;
+            let mut listener = listen::begin(socket)?;
+            self.poll.registry().register(&mut listener, SOURCE_LISTENER, Interest::READABLE)?;
+            self.sources = Some(listener);
+        } else {
+            self.sources = None;
+            self.bound = bind().ok();
+        }
+        Ok(())
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {

@@ -131,6 +131,12 @@ impl<S> Accepting<S> {
         *self = Self { held: waiting, ..Self::new() };
     }
 
+    /// Sources are not listened for any more. Those that wait are given up.
+    pub(super) fn forget_sources(&mut self) {
+        self.source = Listener::default();
+        self.held.clear();
+    }
+
     /// Those that still wait are given up. Says how many they are.
     pub(super) fn drop_held(&mut self) -> usize {
         std::mem::take(&mut self.held).len()

@@ -62,7 +62,8 @@ impl<N: Net> Server<N> {
 
     /// Everything below is dealt with, and as durable as it gets here.
     pub(super) fn acknowledgeable(&self) -> u128 {
-        self.journal.as_ref().map_or_else(|| self.engine.cursor(), |journal| journal.log().acknowledgeable())
+        let kept = self.journal.as_ref().map(|journal| journal.log().acknowledgeable());
+        kept.or_else(|| self.confirmed()).unwrap_or_else(|| self.engine.cursor())
     }
 
     pub(super) fn journal_has_ended(&self) -> bool {

@@ -12,9 +12,10 @@
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
-//! - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
+//! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!   event sources; [`streaming`]: how both have their turns;
+//! - [`replicated`]: the connection to the replicated log; [`replication`]: following it, leading it, publishing to it;
 //! - [`report`]: the log.
 //!
 //! [`Server::turn`] is the order in which the parts have their turns. [`release`] is the way of the events from part to
@@ -38,7 +39,6 @@ mod chunk;
 mod congestion;
 mod delivery;
 mod grace;
-mod health;
 mod journal;
 mod key;
 mod lifecycle;
@@ -47,14 +47,16 @@ pub mod net;
 mod output;
 mod pass;
 mod release;
+mod replicated;
+mod replication;
 mod report;
 mod resuming;
 mod rotation;
 mod share;
+mod sizing;
 mod sources;
 mod stream_clients;
 mod streaming;
-mod token_desk;
 mod upstream;
 mod users;
 mod watch;
@@ -64,12 +66,12 @@ use crate::{
     config::{Config, ServerRole},
     counters::{Counters, DisconnectReason},
     disk::Disk,
-    engine::{Engine, EngineConfig, Released},
+    engine::{Engine, Released},
     epoch::Epoch,
-    identity::Tokens,
     journal::{JournalError, Log},
-    stream::follower::Follower,
-    time::{MILLISECOND, Micros},
+    nats::log::Part,
+    stream::{address::StreamAddress, follower::Follower},
+    time::Micros,
 };
 use accept::Accepting;
 use admin::Admin;
@@ -81,7 +83,10 @@ use key::{Key, SourceKey, StreamKey};
 use lifecycle::Lifecycle;
 use net::{Net, Port, Ready};
 use release::Releasing;
+use replicated::Replicated;
+use replication::BLOCK_BYTES_MAX;
 use report::Reports;
+use sizing::engine_config;
 use sources::{Admission, Sources};
 use std::io::{self, ErrorKind};
 use stream_clients::StreamClients;
@@ -92,12 +97,6 @@ use watch::{PauseReason, View, Watch};
 
 pub use lifecycle::Phase;
 
-/// Bytes that a turn may owe one user. This limits the tape. Less where output buffers are small.
-const TURN_BYTES_MAX: usize = 512 << 10;
-/// Bytes per connected user that are worth a write: a turn goes on reading until it has them. With this number most
-/// writes fit one packet of the loopback device, whose largest takes 65,483 bytes. A second packet costs as much as a
-/// full one, even for a few bytes.
-const TURN_BYTES_MEAN: usize = 56 << 10;
 /// Reads before the turn is delivered, whatever is owed. So nobody waits for longer, however small the pieces are in
 /// which sources send.
 const READS_PER_TURN: usize = 64;
@@ -117,6 +116,8 @@ pub struct Server<N: Net> {
     stream_clients: StreamClients<N::Socket>,
     /// The stream that this server follows, if it is an edge.
     upstream: Option<Upstream<N::Socket>>,
+    /// The replicated log that this server follows or leads.
+    replicated: Option<Replicated<N::Socket>>,
     /// The name of this server's sequence of events; an edge has that of its stream.
     epoch: Epoch,
     /// What has been released and is being handed out.
@@ -154,24 +155,19 @@ impl<N: Net> Server<N> {
     /// A server on listeners that are up. `now` is the time of the start.
     #[must_use]
     pub fn new(config: Config, mut net: N, now: Micros) -> Self {
-        let is_edge = config.role == ServerRole::Edge;
-        let turn_bytes_max = (config.user_buffer_bytes / 2).clamp(4096, TURN_BYTES_MAX);
-        let mut engine = Engine::new(&EngineConfig {
-            // Nothing waits at an edge.
-            capacity: if is_edge { 1 } else { config.reorder_capacity },
-            first_sequence: if is_edge { 0 } else { config.first_sequence },
-            timeout: u64::try_from(config.event_timeout_ms).ok().map(|ms| ms * MILLISECOND),
-            event_bytes_max: config.max_event_bytes,
-            turn_bytes_max,
-            turn_bytes_mean: TURN_BYTES_MEAN.min(turn_bytes_max),
-            max_sequence_jump: config.max_sequence_jump,
-            instruction_set: config.instruction_set,
-        });
+        let mut engine = Engine::new(&engine_config(&config));
         if config.stream_port.is_some() {
             engine.record(RECORD_BYTES, 0);
         }
+        let part = match config.role {
+            ServerRole::Sequencer => Part::Sequencer { first_sequence: config.first_sequence },
+            _ => Part::Edge,
+        };
+        let block_bytes_max = BLOCK_BYTES_MAX + config.max_event_bytes;
+        let replicated = Replicated::new(&config, block_bytes_max, part, now);
         let follow = |address| Upstream::new(address, Follower::new(None, false, now));
-        let upstream = config.stream.clone().filter(|_| is_edge).map(follow);
+        let is_tcp = |address: &StreamAddress| matches!(address, StreamAddress::Tcp(_));
+        let upstream = config.stream.clone().filter(is_tcp).map(follow);
         let epoch = Epoch::new(net.random());
         Self {
             engine,
@@ -182,6 +178,7 @@ impl<N: Net> Server<N> {
             sources: Sources::new(&config),
             stream_clients: StreamClients::new(&config),
             upstream,
+            replicated,
             epoch,
             released: Released::default(),
             releasing: Releasing::default(),
@@ -224,11 +221,6 @@ impl<N: Net> Server<N> {
         Ok(server)
     }
 
-    /// Asks users for tokens from now on.
-    pub fn ask_for_tokens(&mut self, tokens: Tokens) {
-        self.users.tokens.ask_for(tokens);
-    }
-
     /// One turn of the loop. [`Server::phase`] says when it was the last one.
     ///
     /// # Errors
@@ -245,7 +237,8 @@ impl<N: Net> Server<N> {
         // Users first: who logs in now is told of what is read now.
         self.serve_users()?;
         self.keep_up_stream();
-        let reads = self.read_sources()? + self.read_stream()?;
+        self.keep_up_log();
+        let reads = self.read_log()? + self.read_sources()? + self.read_stream()?;
         // One write per user for everything that the turn owes it.
         self.deliver();
         self.meet_deadlines()?;
@@ -257,6 +250,7 @@ impl<N: Net> Server<N> {
         self.finish_run();
         self.serve_stream_clients()?;
         self.snapshot_graph();
+        self.publish_graph();
         self.keep_grace();
         self.serve_admin();
         self.close_down();
@@ -284,6 +278,8 @@ impl<N: Net> Server<N> {
             || self.accepting.may_accept(Port::Stream, self.now)
             || self.stream_clients.has_work()
             || self.may_read_stream()
+            || self.may_read_log()
+            || self.may_walk()
             || self.may_accept_sources()
             || (!self.is_paused() && (self.releasing.interrupted || self.run_can_end()))
             || (self.may_read() && self.sources.has_bytes(&self.engine))
@@ -299,13 +295,11 @@ impl<N: Net> Server<N> {
             sources,
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
-            self.users.tokens.deadline(),
             self.users.marks.deadline(),
             self.congestion.deadline(),
             self.catch_up.deadline(),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
-            self.full_ring_deadline(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
             self.grace.deadline().filter(|_| self.phase() == Phase::Running),
@@ -314,6 +308,7 @@ impl<N: Net> Server<N> {
             self.accepting.retry_at(Port::Stream),
             self.stream_clients.deadline(),
             self.stream_deadline(),
+            self.log_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -337,7 +332,6 @@ impl<N: Net> Server<N> {
                 Ready::Listener(Port::Admin) => self.admin.note_listener(now),
                 Ready::Listener(port) => self.accepting.note_ready(port),
                 Ready::Signal => self.lifecycle.note_signal(),
-                Ready::Reload => self.users.tokens.reload(&self.config),
                 // The next turn of the journal looks at what that is.
                 Ready::Disk => {}
                 Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
@@ -347,6 +341,9 @@ impl<N: Net> Server<N> {
                     Key::Stream(StreamKey::UPSTREAM) => {
                         if let Some(upstream) = &mut self.upstream {
                             upstream.note_ready(readable || hung_up, writable);
+                        }
+                        if let Some(replicated) = &mut self.replicated {
+                            replicated.note_ready(readable || hung_up, writable);
                         }
                     }
                     Key::Stream(key) => self.stream_clients.note_ready(key, readable || hung_up, writable),
@@ -358,19 +355,23 @@ impl<N: Net> Server<N> {
 
     /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
     fn epoch(&self) -> Option<Epoch> {
-        match &self.upstream {
-            Some(upstream) => upstream.epoch(),
-            None => Some(self.epoch),
+        match (&self.upstream, &self.replicated) {
+            (Some(upstream), _) => upstream.epoch(),
+            (None, Some(replicated)) => replicated.log().epoch(),
+            (None, None) => Some(self.epoch),
         }
     }
 
     fn stream_away(&self) -> bool {
         self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
+            || self.replicated.as_ref().is_some_and(|replicated| replicated.log().away_since().is_some())
     }
 
     fn pass_time(&mut self, now: Micros) {
         let paused = if self.congestion.is_paused() {
             Some(PauseReason::SlowUser)
+        } else if self.is_log_closed() {
+            Some(PauseReason::Stream)
         } else {
             self.is_barred().then_some(PauseReason::Journal)
         };
@@ -412,7 +413,7 @@ impl<N: Net> Server<N> {
     fn read_users(&mut self) {
         let (users, mut context) = self.users();
         users.flush_writable(&mut context);
-        users.read(context.now);
+        users.read();
         if self.users.has_changes() {
             self.deliver();
         } else {
@@ -483,7 +484,7 @@ impl<N: Net> Server<N> {
 
     /// Slow users or the journal hold up the sources.
     fn is_paused(&self) -> bool {
-        self.congestion.is_paused() || self.is_barred()
+        self.congestion.is_paused() || self.is_barred() || self.is_log_closed()
     }
 
     /// Hands out what has been released, once the journal has it. Then, and only then, users come and go.
@@ -530,9 +531,6 @@ impl<N: Net> Server<N> {
             users.end_overdue_logins(began);
             self.deliver();
         }
-        if self.users.end_overdue_tokens(self.now) {
-            self.deliver();
-        }
         self.give_up_gaps()
     }
 
@@ -560,8 +558,8 @@ impl<N: Net> Server<N> {
             self.reports.note_unsent(unsent);
             self.deliver();
             self.stream_clients.end_flushed(no_more_time);
-            let has_ended =
-                no_more_time || (self.journal_has_ended() && !self.sources.wait_for_acknowledgements());
+            let is_kept = self.journal_has_ended() && self.log_has_ended();
+            let has_ended = no_more_time || (is_kept && !self.sources.wait_for_acknowledgements());
             // Users go once they have what they are owed; nobody is sent what a stalled journal does not have.
             let have_gone = self.users.connected() == 0 && self.stream_clients.is_empty();
             if has_ended && (have_gone || (no_more_time && self.is_barred())) {
@@ -578,7 +576,9 @@ impl<N: Net> Server<N> {
             self.turn_source_away(key);
         }
         let Some(epoch) = self.epoch() else { return };
-        let is_last = matches!(self.phase(), Phase::Flushing { .. }) && self.journal_has_ended();
+        let is_last = matches!(self.phase(), Phase::Flushing { .. })
+            && self.journal_has_ended()
+            && self.log_has_ended();
         let place = (epoch, self.acknowledgeable());
         self.sources.acknowledge(place, is_last, &mut self.net, self.now);
     }
@@ -586,7 +586,6 @@ impl<N: Net> Server<N> {
     /// A source that has not given the name of one that is connected is one too many.
     fn turn_source_away(&mut self, key: SourceKey) {
         if let Some(peer) = self.sources.turn_away(key) {
-            self.sources.silence.turned_away(self.now);
             self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
         }
     }
@@ -612,14 +611,14 @@ impl<N: Net> Server<N> {
 
     /// Answers whoever asks how it is going, if it is time.
     fn serve_admin(&mut self) {
-        self.watch.look(&self.engine, self.sources.blocked() > 0, self.is_paused(), self.now);
+        self.watch.look(&self.engine, self.sources.blocked() > 0, self.now);
         if self.admin.deadline().is_none_or(|at| at > self.now) {
             return;
         }
         let (admin, net, view) = self.view();
         let now = view.now;
         admin.serve(net, now, |request| answer(request, &view.snapshot()));
-        self.engine.counters.admin_rejected += self.admin.take_displaced();
+        self.engine.counters.admin_rejected += self.admin.take_turned_away();
     }
 
     /// The numbers as they are now.
@@ -631,8 +630,10 @@ impl<N: Net> Server<N> {
     fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
         // The numbers that were skipped last may not have been counted yet.
         self.reports.given_up(&mut self.engine, self.now);
-        let health = self.health();
+        let is_stalled = self.journal.as_ref().is_some_and(Journal::is_stalled);
+        let health = watch::health(self.phase(), is_stalled, self.waits_for_ever(), self.stream_away());
         let given_up_at = self.gap_deadline();
+        let stream = self.stream_view().or_else(|| self.log_view());
         let view = View {
             watch: &self.watch,
             engine: &self.engine,
@@ -643,8 +644,7 @@ impl<N: Net> Server<N> {
             journal: self.journal.as_ref(),
             door: self.net.door(),
             health,
-            config: &self.config,
-            stream: self.stream_view(),
+            stream,
             given_up_at,
             now: self.now,
         };

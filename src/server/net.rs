@@ -43,8 +43,6 @@ pub enum Ready {
     },
     /// The process has been asked to end.
     Signal,
-    /// The process has been asked to read its certificates and keys anew.
-    Reload,
     /// The disk of the journal has done something that was submitted.
     Disk,
 }
@@ -75,6 +73,16 @@ pub trait Net {
 
     /// Connections that were refused before the server heard of them.
     fn door(&self) -> DoorCounters;
+
+    /// Milliseconds since 1970.
+    fn time_ms(&mut self) -> u64;
+
+    /// Begins to listen, or ends it for a time: the address stays this server's own.
+    ///
+    /// # Errors
+    ///
+    /// As `listen(2)` does.
+    fn listen(&mut self, port: Port, on: bool) -> io::Result<()>;
 
     /// Opens a connection. It is up, or has failed, when being writable is told for the first time; reading and writing say
     /// which.

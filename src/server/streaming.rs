@@ -10,7 +10,9 @@ use super::{
     stream_clients::Now,
     upstream::{Applied, READS_PER_TURN, Upstream},
 };
-use crate::{admin::Stream, counters::DisconnectReason, stream::follower::Loss, time::Micros};
+use crate::{
+    admin::Stream, config::ServerRole, counters::DisconnectReason, stream::follower::Loss, time::Micros,
+};
 use std::io;
 
 /// Bytes of released lines that are kept until they are handed out: as much as a turn reads at once.
@@ -19,7 +21,7 @@ pub(super) const RECORD_BYTES: usize = 1 << 20;
 impl<N: Net> Server<N> {
     /// Hands out to the clients of the stream what has been released since the last call.
     pub(super) fn hand_out(&mut self) {
-        if self.config.stream_port.is_none() {
+        if self.publish() || self.config.stream_port.is_none() {
             return;
         }
         if let Some(journal) = &mut self.journal {
@@ -30,7 +32,7 @@ impl<N: Net> Server<N> {
             return;
         }
         // An edge has ended them already: whoever has come since has begun with the new stream.
-        if self.released.restarted && self.upstream.is_none() {
+        if self.released.restarted && self.config.role != ServerRole::Edge {
             self.stream_clients.end_all("epoch");
         }
         self.stream_clients.hand_out(self.released.lines(), self.released.to, &mut self.net);
@@ -123,7 +125,7 @@ impl<N: Net> Server<N> {
 
     /// The stream does not go on where this edge was: it begins with a graph that follows, and nobody stays who would miss
     /// something without a word.
-    fn begin_anew(&mut self, loss: Option<Loss>) {
+    pub(super) fn begin_anew(&mut self, loss: Option<Loss>) {
         self.deliver();
         let reason = match loss {
             None => None,
@@ -149,6 +151,9 @@ impl<N: Net> Server<N> {
             address: upstream.address().to_string(),
             away_for: upstream.away_since().map(|since| self.now.saturating_sub(since)),
             lag: upstream.heard().map(|heard| self.now.saturating_sub(heard)),
+            leads: None,
+            term: None,
+            cursor: self.engine.cursor(),
         })
     }
 }

@@ -20,11 +20,11 @@ use std::{
 };
 
 /// Bytes of one read.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 /// Reads before the turn is delivered, whatever is owed.
 pub(super) const READS_PER_TURN: usize = 64;
 /// How often the log says that the stream is still away.
-const WARN_EVERY: Micros = 60 * SECOND;
+pub(super) const WARN_EVERY: Micros = 60 * SECOND;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -150,7 +150,9 @@ impl<S: Read + Write> Upstream<S> {
     }
 
     fn connect<N: Net<Socket = S>>(&mut self, net: &mut N) -> Result<(), String> {
-        let StreamAddress::Tcp(server) = &self.address;
+        let StreamAddress::Tcp(server) = &self.address else {
+            return Err("it is no address of a server".to_owned());
+        };
         let address = resolve(server)?;
         let key = StreamKey::UPSTREAM.number();
         let mut socket = net.connect(address).map_err(|error| error.to_string())?;
@@ -293,7 +295,7 @@ fn advance(engine: &mut Engine, next: u128) {
 }
 
 /// Finds the address of a server. A name is looked up anew for every attempt, since it may lead elsewhere by then.
-fn resolve(server: &HostPort) -> Result<SocketAddr, String> {
+pub(super) fn resolve(server: &HostPort) -> Result<SocketAddr, String> {
     let addresses = (&server.host[..], server.port).to_socket_addrs();
     let mut addresses = addresses.map_err(|error| format!("cannot find {}: {error}", server.host))?;
     addresses.next().ok_or_else(|| format!("{} has no address", server.host))

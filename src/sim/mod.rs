@@ -268,6 +268,16 @@ impl<S: Script> Net for SimNet<S> {
         self.shared.borrow().world.unread(socket.peer())
     }
 
+    /// Time begins in 1970.
+    fn time_ms(&mut self) -> u64 {
+        self.shared.borrow().world.now() / crate::time::MILLISECOND
+    }
+
+    /// What is simulated always listens.
+    fn listen(&mut self, _port: Port, _on: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.shared.borrow_mut().world.close_listener(port);
     }

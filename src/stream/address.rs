@@ -2,6 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+/// Longest name of a stream of NATS.
+const NAME_BYTES_MAX: usize = 64;
+
 /// A host, by name or address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -16,6 +19,13 @@ pub struct HostPort {
 pub enum StreamAddress {
     /// `tcp://HOST:PORT`: another server's `streamPort`.
     Tcp(HostPort),
+    /// `nats://HOST:PORT[,HOST:PORT…]/NAME`: a stream of NATS JetStream.
+    Nats {
+        /// Any of its servers; at least one.
+        servers: Vec<HostPort>,
+        /// The stream's name: letters, digits, `-` and `_`.
+        name: String,
+    },
 }
 
 impl FromStr for HostPort {
@@ -53,6 +63,15 @@ impl FromStr for StreamAddress {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once("://") {
             Some(("tcp", rest)) => rest.parse().map(Self::Tcp),
+            Some(("nats", rest)) => {
+                let (servers, name) = rest.split_once('/').ok_or(())?;
+                let servers = servers.split(',').map(str::parse).collect::<Result<Vec<_>, _>>()?;
+                let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+                if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(known) {
+                    return Err(());
+                }
+                Ok(Self::Nats { servers, name: name.to_owned() })
+            }
             _ => Err(()),
         }
     }
@@ -62,6 +81,10 @@ impl fmt::Display for StreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(server) => write!(f, "tcp://{server}"),
+            Self::Nats { servers, name } => {
+                let servers: Vec<String> = servers.iter().map(HostPort::to_string).collect();
+                write!(f, "nats://{}/{name}", servers.join(","))
+            }
         }
     }
 }
@@ -72,9 +95,14 @@ mod tests {
 
     #[test]
     fn what_is_read_is_shown_again() {
-        for text in
-            ["tcp://127.0.0.1:9097", "tcp://events.example.org:9097", "tcp://[::1]:1", "tcp://a-b_c:65535"]
-        {
+        for text in [
+            "tcp://127.0.0.1:9097",
+            "tcp://events.example.org:9097",
+            "tcp://[::1]:1",
+            "tcp://a-b_c:65535",
+            "nats://127.0.0.1:4222/maze",
+            "nats://a:1,[::1]:2,c:3/A-b_9",
+        ] {
             let address: StreamAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
@@ -96,6 +124,12 @@ mod tests {
             "TCP://host:1",
             "tcp://ho st:1",
             "tcp://host:1/name",
+            "nats://host:1",
+            "nats://host:1/",
+            "nats:///name",
+            "nats://host:1,/name",
+            "nats://host:1/na.me",
+            "nats://host:1/a/b",
             "host:1",
         ];
         for text in bad {

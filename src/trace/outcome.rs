@@ -48,6 +48,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(String, u64)> {
         paused_slow_user,
         paused_ring_full,
         paused_journal: _,
+        paused_stream: _,
         admin_rejected: _,
         streams_rejected: _,
         stream_away: _,

@@ -238,6 +238,14 @@ impl<N: Net> Net for Recording<N> {
         self.net.door()
     }
 
+    fn time_ms(&mut self) -> u64 {
+        self.net.time_ms()
+    }
+
+    fn listen(&mut self, port: Port, on: bool) -> io::Result<()> {
+        self.net.listen(port, on)
+    }
+
     /// What an edge is sent by its stream is not recorded: options see to it that no edge records.
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
         let (socket, recorder) = (self.net.connect(to)?, Rc::clone(&self.recorder));

@@ -16,12 +16,12 @@ mod options;
 mod order;
 mod protocol;
 mod proxy;
+mod replicated;
 mod resume;
 mod ring;
 mod slow_users;
 mod sources;
 mod stream;
-mod tokens;
 #[cfg(feature = "top")]
 mod top;
 mod traces;

@@ -390,6 +390,14 @@ impl Net for Wire {
         0
     }
 
+    fn time_ms(&mut self) -> u64 {
+        0
+    }
+
+    fn listen(&mut self, _port: Port, _on: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     fn close_listener(&mut self, _port: Port) {}
 }
 

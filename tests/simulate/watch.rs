@@ -116,6 +116,14 @@ impl<N: Net> Net for Watch<N> {
         self.net.unread(&mut socket.socket)
     }
 
+    fn time_ms(&mut self) -> u64 {
+        self.net.time_ms()
+    }
+
+    fn listen(&mut self, port: Port, on: bool) -> io::Result<()> {
+        self.net.listen(port, on)
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.net.close_listener(port);
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::{DEADLINE, Server};
 
 /// Every option of SPEC section 4, with its default.
-pub const OPTIONS: [(&str, &str); 31] = [
+pub const OPTIONS: [(&str, &str); 34] = [
     ("eventSourceServerPort", "9090"),
     ("userServerPort", "9099"),
     ("eventSourceBindAddress", "127.0.0.1"),
@@ -30,6 +30,9 @@ pub const OPTIONS: [(&str, &str); 31] = [
     ("streamPort", "off"),
     ("streamBindAddress", "127.0.0.1"),
     ("maxStreamClients", "16"),
+    ("streamReplicas", "3"),
+    ("streamRetentionBytes", "10737418240"),
+    ("streamTakeoverMs", "15000"),
     ("journalSync", "interval"),
     ("journalSyncIntervalMs", "1000"),
     ("journalSegmentBytes", "67108864"),

@@ -22,6 +22,7 @@ pub mod grammar;
 pub mod http;
 mod launch;
 pub mod model;
+pub mod nats;
 mod server;
 pub mod stream;
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub struct Server {
     child: Child,
     /// Where event sources connect; at an edge, which has none, port 0.
     pub sources: SocketAddr,
-    /// Where users connect.
+    /// Where users connect; at a sequencer, which has none, port 0.
     pub users: SocketAddr,
     /// The line that it printed when it was ready, without its end.
     pub ready: String,
@@ -43,7 +43,8 @@ impl Server {
         stdout.read_line(&mut ready).expect("standard output");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let sources = address(&ready, "source=").or(ready.contains("source=off").then_some(nowhere));
-        let (Some(sources), Some(users)) = (sources, address(&ready, "users=")) else {
+        let users = address(&ready, "users=").or(ready.contains("users=off").then_some(nowhere));
+        let (Some(sources), Some(users)) = (sources, users) else {
             let _ = child.kill();
             log_reader.join().expect("the log's reader");
             panic!("not the line of a server that listens: {ready:?}\n{}", log.text.lock().unwrap());
@@ -174,7 +175,8 @@ impl Server {
 
     /// Everything logged so far.
     pub fn log(&self) -> String {
-        self.log.text.lock().unwrap().clone()
+        // A test that has failed while it waited for a line has poisoned it.
+        self.log.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until the log holds `text`, in capitals or not.

@@ -46,7 +46,7 @@ enum Kind {
 const MS_MAX: i128 = 1_000_000_000_000;
 
 /// Every option, its default and what it accepts: SPEC section 4, and the ranges as `--help` and the refusals tell them.
-const OPTIONS: [(&str, &str, Kind); 27] = [
+const OPTIONS: [(&str, &str, Kind); 30] = [
     ("eventSourceServerPort", "9090", Kind::Port),
     ("userServerPort", "9099", Kind::Port),
     ("eventSourceBindAddress", "127.0.0.1", Kind::Address),
@@ -67,6 +67,9 @@ const OPTIONS: [(&str, &str, Kind); 27] = [
     ("streamPort", "off", Kind::PortOrOff),
     ("streamBindAddress", "127.0.0.1", Kind::Address),
     ("maxStreamClients", "16", Kind::Number(1, 10_000)),
+    ("streamReplicas", "3", Kind::Number(1, 5)),
+    ("streamRetentionBytes", "10737418240", Kind::Number(1 << 20, 1 << 50)),
+    ("streamTakeoverMs", "15000", Kind::Number(3000, MS_MAX)),
     ("restartGraceMs", "10000", Kind::Number(0, MS_MAX)),
     ("adminPort", "off", Kind::PortOrOff),
     ("adminBindAddress", "127.0.0.1", Kind::Address),

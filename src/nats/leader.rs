@@ -1,0 +1,224 @@
+//! What a leader has published and the log has not confirmed.
+
+use super::{
+    block::{BLOCK_HEADER, Header, Kind},
+    connection::RequestId,
+    reader::Place,
+    session::Session,
+};
+use crate::time::{Micros, SECOND};
+use std::collections::VecDeque;
+
+/// Messages that are on their way at a time.
+pub const WINDOW: usize = 16;
+/// How often a leader publishes at least.
+const MARK_EVERY: Micros = SECOND;
+/// What a message costs in the log besides its block.
+const MESSAGE_OVERHEAD: u64 = 200;
+/// After so many bytes another snapshot is made, however much the log keeps.
+const GRAPH_EVERY_MAX: u64 = 512 << 20;
+/// A snapshot is made so often for each time that the log's bytes are replaced.
+const GRAPHS_PER_RETENTION: u64 = 8;
+
+/// A block on its way.
+#[derive(Debug)]
+struct Flight {
+    /// Its request on the present connection, if it has been sent there.
+    id: Option<RequestId>,
+    place: Place,
+    ends_graph: bool,
+    block: Vec<u8>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Leader {
+    confirmed: Place,
+    /// The last block that was published.
+    tail: Place,
+    flights: VecDeque<Flight>,
+    /// When something was last confirmed, and last published.
+    confirmed_at: Micros,
+    published_at: Micros,
+    /// Reading what the log has, after the connection was lost: whether the last confirmed message has been seen.
+    verifying: Option<bool>,
+    /// Bytes published since the newest snapshot; `None`: there is none of this term.
+    since_graph: Option<u64>,
+    graph_every: u64,
+    /// The message that the snapshot began with which is under way.
+    graph_first: Option<u64>,
+    has_resigned: bool,
+}
+
+impl Leader {
+    /// A leader whose first block is confirmed. `retention`: bytes that the log keeps.
+    #[must_use]
+    pub fn new(first: Place, retention: u64, now: Micros) -> Self {
+        Self {
+            confirmed: first,
+            tail: first,
+            flights: VecDeque::new(),
+            confirmed_at: now,
+            published_at: now,
+            verifying: None,
+            since_graph: None,
+            graph_every: (retention / GRAPHS_PER_RETENTION).min(GRAPH_EVERY_MAX),
+            graph_first: None,
+            has_resigned: false,
+        }
+    }
+
+    /// The last message that the log has confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> Place {
+        self.confirmed
+    }
+
+    /// The last message that was published.
+    #[must_use]
+    pub fn tail(&self) -> Place {
+        self.tail
+    }
+
+    /// More may be published: the log is there, and does not lag behind.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.verifying.is_none() && self.flights.len() < WINDOW
+    }
+
+    /// It has said that it ends, and the log has everything.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.has_resigned && self.flights.is_empty()
+    }
+
+    /// Everything is confirmed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// When it must publish something to be heard.
+    #[must_use]
+    pub fn mark_at(&self) -> Micros {
+        let has_to = self.flights.is_empty() && !self.has_resigned;
+        if has_to { self.published_at + MARK_EVERY } else { Micros::MAX }
+    }
+
+    /// When its term is over if nothing is confirmed before.
+    #[must_use]
+    pub fn over_at(&self, patience: Micros) -> Micros {
+        if self.flights.is_empty() { Micros::MAX } else { self.confirmed_at + patience }
+    }
+
+    /// It is time for a snapshot, or one is under way.
+    #[must_use]
+    pub fn wants_graph(&self) -> bool {
+        self.graph_first.is_some() || self.since_graph.is_none_or(|bytes| bytes >= self.graph_every)
+    }
+
+    /// A snapshot is under way.
+    #[must_use]
+    pub fn is_walking(&self) -> bool {
+        self.graph_first.is_some()
+    }
+
+    /// Publishes a block, which has room for its header in front. `to`: the cursor behind it.
+    pub fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
+        if kind == Kind::GraphLast {
+            let first = self.graph_first.take().unwrap_or(self.tail.number);
+            block.truncate(BLOCK_HEADER);
+            block.extend_from_slice(&first.to_le_bytes());
+            self.since_graph = Some(0);
+        }
+        let Place { hash: previous, cursor: from, term, epoch, number, .. } = self.tail;
+        let header = Header { kind, term, epoch, from, to, time_ms, previous };
+        let hash = header.seal(&mut block);
+        self.tail = Place { number: number + 1, hash, cursor: to, time_ms, ..self.tail };
+        if kind == Kind::GraphFirst {
+            self.graph_first = Some(self.tail.number);
+        }
+        self.has_resigned |= kind == Kind::Resigned;
+        if let Some(bytes) = &mut self.since_graph {
+            *bytes += block.len() as u64 + MESSAGE_OVERHEAD;
+        }
+        if self.flights.is_empty() {
+            self.confirmed_at = now;
+        }
+        self.published_at = now;
+        let ends_graph = kind == Kind::GraphLast;
+        self.flights.push_back(Flight { id: None, place: self.tail, ends_graph, block });
+    }
+
+    /// Sends what has not been sent on this connection.
+    pub fn send(&mut self, session: &mut Session, now: Micros) {
+        if self.verifying.is_some() || !session.is_ready() {
+            return;
+        }
+        let sent = self.flights.iter().take_while(|flight| flight.id.is_some()).count();
+        for flight in self.flights.iter_mut().skip(sent).take(WINDOW.saturating_sub(sent)) {
+            let expected = flight.place.number - 1;
+            flight.id = Some(session.publish(flight.ends_graph, expected, &flight.block, now));
+        }
+    }
+
+    /// The log has stored a message under this number.
+    ///
+    /// # Errors
+    ///
+    /// If that is not the number that it must have.
+    pub fn stored(&mut self, id: RequestId, number: u64, now: Micros) -> Result<(), String> {
+        let Some(flight) = self.flights.front().filter(|flight| flight.id == Some(id)) else {
+            return Err("the log has confirmed messages out of order".to_owned());
+        };
+        if flight.place.number != number {
+            return Err(format!("the log has stored message {} as {number}", flight.place.number));
+        }
+        self.confirm(now);
+        Ok(())
+    }
+
+    fn confirm(&mut self, now: Micros) {
+        if let Some(flight) = self.flights.pop_front() {
+            self.confirmed = flight.place;
+            self.confirmed_at = now;
+        }
+    }
+
+    /// The connection is lost: which of the messages on their way were stored is not known.
+    pub fn lost(&mut self) {
+        self.verifying = Some(false);
+        for flight in &mut self.flights {
+            flight.id = None;
+        }
+    }
+
+    /// Reading the log after that.
+    #[must_use]
+    pub fn is_verifying(&self) -> bool {
+        self.verifying.is_some()
+    }
+
+    /// A message that was found there, and how many there are behind it.
+    ///
+    /// # Errors
+    ///
+    /// Why the term is over.
+    pub fn found(&mut self, number: u64, pending: u64, hash: u64, now: Micros) -> Result<(), String> {
+        match self.verifying {
+            None => return Ok(()),
+            Some(false) if (number, hash) == (self.confirmed.number, self.confirmed.hash) => {
+                self.verifying = Some(true);
+            }
+            Some(false) => return Err("what it had confirmed is not in the log any more".to_owned()),
+            Some(true) => match self.flights.front().map(|flight| flight.place) {
+                Some(place) if (place.number, place.hash) == (number, hash) => self.confirm(now),
+                _ => return Err("another sequencer leads".to_owned()),
+            },
+        }
+        if pending == 0 {
+            self.verifying = None;
+        }
+        Ok(())
+    }
+}

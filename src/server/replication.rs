@@ -1,0 +1,298 @@
+//! The replicated log in the turn: following it, leading it, and publishing to it (`docs/SPEC.md` section 11).
+//!
+//! A sequencer has no journal: the log is it. What is released is published before anything else is done with it, and sources are told only
+//! of what the log has confirmed. While the log does not take more, sources are not read.
+
+use super::{
+    Phase, Server,
+    grace::Grace,
+    net::{Net, Port},
+    release::Releasing,
+    replicated::{Replicated, Taken},
+    sizing::engine_config,
+    upstream::READS_PER_TURN,
+};
+use crate::{
+    admin::Stream,
+    config::ServerRole,
+    engine::{Engine, event::leading_number},
+    nats::{
+        block::{BLOCK_HEADER, Kind, push_edge},
+        leader::Leader,
+        log::Moment,
+    },
+    stream::follower::Loss,
+    time::{MILLISECOND, Micros},
+};
+use std::io;
+
+/// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of lines in a block at most. Servers take a mebibyte if nobody says otherwise.
+pub(super) const BLOCK_BYTES_MAX: usize = 256 << 10;
+/// Steps of a snapshot's walk in one turn: one block of edges.
+const SNAPSHOT_STEPS: usize = 4096;
+
+impl<N: Net> Server<N> {
+    fn is_sequencer(&self) -> bool {
+        self.config.role == ServerRole::Sequencer
+    }
+
+    fn moment(&mut self) -> Moment {
+        Moment { now: self.now, time_ms: self.net.time_ms(), random: self.net.random() }
+    }
+
+    /// The log does not take more: nothing may be released.
+    pub(super) fn is_log_closed(&self) -> bool {
+        self.replicated.as_ref().is_some_and(Replicated::is_closed)
+    }
+
+    /// Connects to the log again, when it is time, and lets it know that this server is there. A leader does so to its end.
+    pub(super) fn keep_up_log(&mut self) {
+        let is_wanted = self.phase() == Phase::Running || self.is_sequencer();
+        let Some(deadline) = self.replicated.as_ref().filter(|_| is_wanted).map(Replicated::deadline) else {
+            return;
+        };
+        if deadline <= self.now {
+            let moment = self.moment();
+            if let Some(replicated) = &mut self.replicated {
+                replicated.meet_deadlines(&mut self.net, moment);
+            }
+        }
+        self.flush_log();
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(replicated) = &mut self.replicated {
+            replicated.flush(&mut self.net, self.now);
+        }
+    }
+
+    /// When there is something to do about the log.
+    pub(super) fn log_deadline(&self) -> Option<Micros> {
+        let is_wanted = self.phase() == Phase::Running || self.is_sequencer();
+        self.replicated.as_ref().filter(|_| is_wanted).map(Replicated::deadline)
+    }
+
+    /// Whether there is something of the log to be read or applied. A leader reads confirmations whatever holds up its sources.
+    pub(super) fn may_read_log(&self) -> bool {
+        let is_free = self.is_sequencer() || (self.phase() == Phase::Running && !self.is_paused());
+        is_free && self.replicated.as_ref().is_some_and(Replicated::has_work)
+    }
+
+    /// Whether there is more of a snapshot to be published at once.
+    pub(super) fn may_walk(&self) -> bool {
+        let leader = self.replicated.as_ref().and_then(|replicated| replicated.log().leader());
+        leader.is_some_and(|leader| leader.is_open() && leader.is_walking())
+    }
+
+    /// Reads and applies the log until there is nothing left or the turn is full. Returns how many reads that were.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the log that this server has followed.
+    pub(super) fn read_log(&mut self) -> io::Result<usize> {
+        let mut reads = 0;
+        while self.may_read_log() {
+            if self.apply_log()? {
+                break;
+            }
+            let Some(replicated) = self.replicated.as_mut().filter(|_| reads < READS_PER_TURN) else { break };
+            if !replicated.read(self.now) {
+                break;
+            }
+            reads += 1;
+            self.look_again()?;
+        }
+        if let Some(replicated) = &mut self.replicated
+            && let Some(closed) = replicated.reopened(self.now)
+        {
+            self.engine.postpone(closed);
+        }
+        self.flush_log();
+        Ok(reads)
+    }
+
+    /// Applies what has been read. Says whether the turn is full.
+    fn apply_log(&mut self) -> io::Result<bool> {
+        while let Some(replicated) = &mut self.replicated {
+            let taken = replicated.apply(&mut self.engine, self.now);
+            if !replicated.serves() && matches!(taken, Taken::More | Taken::TurnFull) {
+                // Nobody is served before the end of the log has been reached.
+                self.engine.deliver(|_, _| {});
+                self.engine.take_released(&mut self.released);
+                continue;
+            }
+            match taken {
+                Taken::All => break,
+                Taken::TurnFull => return Ok(true),
+                Taken::More => {}
+                Taken::Anew(loss) => self.begin_log_anew(loss),
+                Taken::Reached(epoch) => {
+                    self.engine.deliver(|_, _| {});
+                    self.engine.take_released(&mut self.released);
+                    let address = replicated.address();
+                    log::info!(stream:% = address, epoch:%, cursor = self.engine.cursor(); "the stream has been reached");
+                }
+                Taken::Leads => self.lead()?,
+                Taken::Deposed(reason) => self.end_term(&reason)?,
+                Taken::Broken(reason) => {
+                    let address = replicated.address();
+                    return Err(io::Error::other(format!(
+                        "stream: {address} is not the stream that it was: {reason}"
+                    )));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin_log_anew(&mut self, loss: Option<Loss>) {
+        if self.is_sequencer() { self.forget() } else { self.begin_anew(loss) }
+    }
+
+    /// The engine is as at the start: what it knows is not what the log says.
+    fn forget(&mut self) {
+        let counters = std::mem::take(&mut self.engine.counters);
+        self.engine = Engine::new(&engine_config(&self.config));
+        self.engine.counters = counters;
+        self.releasing = Releasing::default();
+        self.grace = Grace::new(&self.config);
+    }
+
+    /// From here on this server puts events in order.
+    fn lead(&mut self) -> io::Result<()> {
+        let Some(place) = self.replicated.as_ref().and_then(|replicated| replicated.log().place()) else {
+            return Ok(());
+        };
+        log::info!(term = place.term, cursor = self.engine.cursor(), epoch:% = place.epoch; "this sequencer leads");
+        let replicas = self.replicated.as_ref().map_or(0, |replicated| replicated.log().replicas());
+        if replicas < 3 {
+            log::warn!(replicas; "the stream has fewer than three replicas: what it has confirmed may be lost with a machine");
+        }
+        self.engine.record(BLOCK_BYTES, BLOCK_HEADER);
+        if place.term > 1 {
+            // Sources that were connected to the leader before are expected back.
+            self.grace.begin(&mut self.engine, self.now);
+        }
+        if self.phase() == Phase::Running {
+            self.net.listen(Port::Source, true)?;
+        }
+        Ok(())
+    }
+
+    /// This server does not lead any more: its sources have to find who does.
+    fn end_term(&mut self, reason: &str) -> io::Result<()> {
+        log::warn!(reason, cursor = self.engine.cursor(); "this sequencer does not lead any more: its sources are disconnected");
+        self.sources.close_all();
+        self.accepting.forget_sources();
+        self.forget();
+        if self.phase() == Phase::Running { self.net.listen(Port::Source, false) } else { Ok(()) }
+    }
+
+    /// Publishes what was released. Says whether this server has a log to publish to.
+    pub(super) fn publish(&mut self) -> bool {
+        if !self.is_sequencer() {
+            return false;
+        }
+        let is_leader =
+            self.replicated.as_ref().is_some_and(|replicated| replicated.log().leader().is_some());
+        if is_leader && self.engine.take_released(&mut self.released) {
+            let to = self.released.to;
+            let mut block = std::mem::take(self.released.with_headroom());
+            let moment = self.moment();
+            let Some(replicated) = &mut self.replicated else { return true };
+            while block.len() > BLOCK_HEADER + BLOCK_BYTES_MAX
+                && let Some((at, number)) = cut(&block)
+            {
+                let rest = [&[0; BLOCK_HEADER][..], &block[at..]].concat();
+                block.truncate(at);
+                replicated.log_mut().publish(Kind::Events, block, u128::from(number) + 1, moment);
+                block = rest;
+            }
+            replicated.log_mut().publish(Kind::Events, block, to, moment);
+            self.flush_log();
+        }
+        true
+    }
+
+    /// Publishes a part of a snapshot of the graph, if one is wanted; at the end, that this server leads no more.
+    pub(super) fn publish_graph(&mut self) {
+        let Some(leader) = self.replicated.as_ref().and_then(|replicated| replicated.log().leader()) else {
+            return;
+        };
+        let cursor = self.engine.cursor();
+        if matches!(self.phase(), Phase::Flushing { .. }) {
+            if leader.is_idle() && !leader.has_ended() {
+                self.publish_blocks([Kind::Resigned].map(|kind| (kind, vec![0; BLOCK_HEADER])), cursor);
+            }
+            return;
+        }
+        if !leader.is_open() || !leader.wants_graph() || leader.tail().cursor != cursor {
+            return;
+        }
+        if !leader.is_walking() {
+            self.engine.begin_snapshot();
+            return self.publish_blocks([(Kind::GraphFirst, vec![0; BLOCK_HEADER])], cursor);
+        }
+        let mut block = vec![0; BLOCK_HEADER];
+        let is_whole = self
+            .engine
+            .walk_snapshot(SNAPSHOT_STEPS, |follower, followed| push_edge(&mut block, follower, followed));
+        if block.len() > BLOCK_HEADER {
+            self.publish_blocks([(Kind::Graph, block)], cursor);
+        }
+        if is_whole {
+            self.publish_blocks([(Kind::GraphLast, vec![0; BLOCK_HEADER])], cursor);
+        }
+    }
+
+    fn publish_blocks<const B: usize>(&mut self, blocks: [(Kind, Vec<u8>); B], cursor: u128) {
+        let moment = self.moment();
+        if let Some(replicated) = &mut self.replicated {
+            for (kind, block) in blocks {
+                replicated.log_mut().publish(kind, block, cursor, moment);
+            }
+        }
+        self.flush_log();
+    }
+
+    /// At the end: the log has everything, and knows that this server leads no more.
+    pub(super) fn log_has_ended(&self) -> bool {
+        let leader = self.replicated.as_ref().and_then(|replicated| replicated.log().leader());
+        leader.is_none_or(Leader::has_ended)
+    }
+
+    /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
+    pub(super) fn confirmed(&self) -> Option<u128> {
+        let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
+        Some(log.place().map_or(self.config.first_sequence.into(), |place| place.cursor))
+    }
+
+    /// What is shown of the log.
+    pub(super) fn log_view(&mut self) -> Option<Stream> {
+        let time_ms = self.net.time_ms();
+        let log = self.replicated.as_ref()?.log();
+        let place = log.place();
+        let is_leader = log.leader().is_some();
+        Some(Stream {
+            address: self.replicated.as_ref()?.address().to_string(),
+            away_for: log.away_since().map(|since| self.now.saturating_sub(since)),
+            lag: place
+                .filter(|_| !self.is_sequencer())
+                .map(|place| time_ms.saturating_sub(place.time_ms) * MILLISECOND),
+            leads: self.is_sequencer().then_some(is_leader),
+            term: place.map(|place| place.term),
+            cursor: self.confirmed().unwrap_or_else(|| self.engine.cursor()),
+        })
+    }
+}
+
+/// Where to cut a block that is too large: behind a line in its middle, and that line's number.
+fn cut(block: &[u8]) -> Option<(usize, u64)> {
+    let within = &block[..BLOCK_HEADER + BLOCK_BYTES_MAX];
+    let end = memchr::memrchr(b'\n', within).filter(|&end| end >= BLOCK_HEADER)? + 1;
+    let start = memchr::memrchr(b'\n', &block[BLOCK_HEADER..end - 1])
+        .map_or(BLOCK_HEADER, |at| BLOCK_HEADER + at + 1);
+    Some((end, leading_number(&block[start..end])?))
+}
