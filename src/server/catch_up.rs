@@ -195,7 +195,7 @@ impl CatchUp {
 
     pub(super) fn deadline(&self) -> Option<Micros> {
         let begin = (self.pass.is_none() && !self.waiting.is_empty()).then_some(self.begin_at);
-        let stopped = self.stopped_since.map(|since| since + PATIENCE);
+        let stopped = self.stopped_since.filter(|_| !self.waits_for_all()).map(|since| since + PATIENCE);
         [begin, stopped].into_iter().flatten().min()
     }
 
@@ -268,6 +268,11 @@ impl CatchUp {
         self.worked_ns += ns;
     }
 
+    /// Nobody in the pass takes more, and nobody else wants anything.
+    fn waits_for_all(&self) -> bool {
+        self.full.len() == self.members && self.waiting.is_empty()
+    }
+
     /// Whether the pass has to wait for users whose buffers are full.
     fn is_stopped(&mut self, now: Micros) -> bool {
         if self.full.is_empty() {
@@ -279,9 +284,7 @@ impl CatchUp {
         let all = self.full.len() == self.members;
         let since = *self.stopped_since.get_or_insert(now);
         let waited = self.waited + (now - since);
-        if (all && self.waiting.is_empty())
-            || (now - since < PATIENCE && (all || waited * 1000 < self.worked_ns))
-        {
+        if self.waits_for_all() || (now - since < PATIENCE && (all || waited * 1000 < self.worked_ns)) {
             return true;
         }
         self.waited = waited;

@@ -317,8 +317,8 @@ impl User {
         let most = waiting.saturating_sub(self.output.len().saturating_sub(limit));
         let begins_a_line = sent.last().is_none_or(|&byte| byte == b'\n');
         let mut kept = memchr::memrchr(b'\n', &part[..most]).map_or(0, |end| end + 1);
-        if kept == 0 && !begins_a_line {
-            // A part of this line has been written.
+        if kept == 0 && (!begins_a_line || waiting == self.output.len()) {
+            // A part of this line has been written, or it does not even fit an empty buffer.
             kept = memchr::memchr(b'\n', part).map_or(part.len(), |end| end + 1);
         }
         let rest = &part[kept..];

@@ -5,5 +5,6 @@ pub mod corpus;
 mod edge;
 mod habits;
 mod property;
+mod resume;
 mod rotation;
 mod unlucky_turns;
