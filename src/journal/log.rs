@@ -668,13 +668,13 @@ impl Log {
         if let Err(error) = completion.result {
             return Err(JournalError::io("cannot sync", "a segment", &error));
         }
+        self.syncs += 1;
+        self.durable = self.durable.max(syncing.position);
+        self.durable_cursor = self.durable_cursor.max(syncing.cursor);
         if syncing.is_closing {
             self.disk.close(syncing.file);
             self.retain()?;
         }
-        self.syncs += 1;
-        self.durable = self.durable.max(syncing.position);
-        self.durable_cursor = self.durable_cursor.max(syncing.cursor);
         if self.durable == self.chain.position && !self.is_marked {
             self.mark_due = Some(self.now + MARK_DELAY);
         }

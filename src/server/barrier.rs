@@ -70,6 +70,21 @@ impl<N: Net> Server<N> {
         self.journal.as_ref().is_none_or(Journal::has_ended)
     }
 
+    /// Users and clients of the stream have.
+    pub(super) fn clients_have_gone(&self) -> bool {
+        self.users.connected() == 0 && self.stream_clients.is_empty()
+    }
+
+    /// Journal and log have everything that they will be given.
+    pub(super) fn is_all_kept(&self) -> bool {
+        self.journal_has_ended() && self.log_has_ended()
+    }
+
+    /// While the server ends: nobody is owed anything any more.
+    pub(super) fn have_all_gone(&self) -> bool {
+        self.clients_have_gone() && self.is_all_kept() && !self.sources.wait_for_acknowledgements()
+    }
+
     /// A journal that cannot be written ends the server.
     pub(super) fn fail_with_journal(&mut self) -> io::Result<()> {
         let Some(error) = self.journal.as_mut().and_then(Journal::take_failure) else { return Ok(()) };

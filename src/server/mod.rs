@@ -271,6 +271,7 @@ impl<N: Net> Server<N> {
 
     fn has_work(&self) -> bool {
         self.lifecycle.has_signals()
+            || (matches!(self.phase(), Phase::Flushing { .. }) && self.have_all_gone())
             || self.users.has_work(self.is_barred())
             || (self.phase() == Phase::Running && self.catch_up.has_work(self.now))
             || self.journal.as_ref().is_some_and(|journal| journal.has_work(&self.engine))
@@ -558,11 +559,8 @@ impl<N: Net> Server<N> {
             self.reports.note_unsent(unsent);
             self.deliver();
             self.stream_clients.end_flushed(no_more_time);
-            let is_kept = self.journal_has_ended() && self.log_has_ended();
-            let has_ended = no_more_time || (is_kept && !self.sources.wait_for_acknowledgements());
             // Users go once they have what they are owed; nobody is sent what a stalled journal does not have.
-            let have_gone = self.users.connected() == 0 && self.stream_clients.is_empty();
-            if has_ended && (have_gone || (no_more_time && self.is_barred())) {
+            if self.have_all_gone() || (no_more_time && (self.clients_have_gone() || self.is_barred())) {
                 self.reports.summary(&mut self.engine);
                 self.lifecycle.finish();
             }
@@ -576,9 +574,7 @@ impl<N: Net> Server<N> {
             self.turn_source_away(key);
         }
         let Some(epoch) = self.epoch() else { return };
-        let is_last = matches!(self.phase(), Phase::Flushing { .. })
-            && self.journal_has_ended()
-            && self.log_has_ended();
+        let is_last = matches!(self.phase(), Phase::Flushing { .. }) && self.is_all_kept();
         let place = (epoch, self.acknowledgeable());
         self.sources.acknowledge(place, is_last, &mut self.net, self.now);
     }

@@ -231,3 +231,15 @@ fn a_source_that_never_reads_its_acknowledgements_is_not_cut_off() {
     assert!(memory < 64 * 1024, "{memory} KiB");
     source.acknowledged(3001);
 }
+
+#[test]
+fn a_source_that_stays_does_not_hold_up_the_end() {
+    let mut server = server!(shutdownTimeoutMs = 600_000);
+    let mut source = server.source();
+    source.send("?|ack\n1|B\n");
+    source.acknowledged(2);
+    // So much as a turn later, with nothing left to do.
+    server.pass();
+    server.signal(support::Signal::TERM);
+    assert_eq!(server.exit_status(), 0);
+}

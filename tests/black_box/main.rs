@@ -2,7 +2,9 @@
 
 mod acknowledgements;
 mod admin;
+mod crashes;
 mod crowd;
+mod disks;
 mod fault_sources;
 mod faults;
 mod garbage;

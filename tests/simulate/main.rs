@@ -74,8 +74,8 @@ fn run_all(first: u64, seeds: u64, traces: &std::path::Path) -> (Coverage, Vec<S
             if let Err(failure) = run::run(seed, traces, &mut coverage) {
                 failures.push(failure);
             }
-            if let Err(failure) = run::catch(|| lives::run(seed, &mut coverage)) {
-                failures.push(failure);
+            if let Err(problem) = run::catch(|| lives::run(seed, &mut coverage)) {
+                failures.push(format!("seed {seed}: {problem}\nmake simulate SEED={seed} repeats it"));
             }
         }
     };

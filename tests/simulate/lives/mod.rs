@@ -108,7 +108,7 @@ pub(crate) fn run(seed: u64, coverage: &mut Coverage) -> Result<(), String> {
         }
     }
     count(run.folder.counts(), coverage);
-    outcome.map_err(|problem| format!("seed {seed}: {problem}\n{:?}\nSEED={seed} repeats it", run.temper))
+    outcome.map_err(|problem| format!("{problem}\n{:?}", run.temper))
 }
 
 impl Run {
