@@ -100,6 +100,10 @@ pub struct Config {
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
     pub admin_bind_address: IpAddr,
+    /// File of the keys that users' tokens are signed with; `None`: no tokens are asked for.
+    pub user_token_key: Option<PathBuf>,
+    /// Whom a token must be for; `None`: anybody.
+    pub user_token_audience: Option<String>,
     /// Where connections on the user and source port begin with a PROXY header.
     pub proxy_protocol_from: Vec<Network>,
     /// Names under which the admin interface may be asked for while it listens on a loopback address.
@@ -164,6 +168,8 @@ impl Default for Config {
             admin_port: None,
             admin_bind_address: localhost,
             admin_hosts: Vec::new(),
+            user_token_key: None,
+            user_token_audience: None,
             proxy_protocol_from: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_interval_ms: 10_000,

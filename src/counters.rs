@@ -25,11 +25,15 @@ pub enum DisconnectReason {
     Gone,
     /// Another sequence of events has begun.
     Epoch,
+    /// Its token does not let it log in.
+    BadToken,
+    /// Its token has run out.
+    TokenExpired,
 }
 
 impl DisconnectReason {
     /// Every reason, in the order in which they are numbered.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Closed,
         Self::Left,
         Self::Slow,
@@ -39,6 +43,8 @@ impl DisconnectReason {
         Self::Error,
         Self::Gone,
         Self::Epoch,
+        Self::BadToken,
+        Self::TokenExpired,
     ];
 
     /// The reason as it appears in metrics and logs.
@@ -54,6 +60,8 @@ impl DisconnectReason {
             Self::Error => "error",
             Self::Gone => "gone",
             Self::Epoch => "epoch",
+            Self::BadToken => "bad_token",
+            Self::TokenExpired => "token_expired",
         }
     }
 }

@@ -42,6 +42,7 @@ pub mod engine;
 pub mod epoch;
 pub mod health;
 pub mod http_client;
+pub mod identity;
 pub mod journal;
 pub mod logging;
 pub mod nats;

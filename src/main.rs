@@ -4,11 +4,13 @@
 mod top;
 
 use fortnight::{
-    cli::{self, Invocation, journal, replay, trace},
+    cli::{self, Exit, Invocation, journal, replay, trace},
     config::Config,
     disk::RealDisk,
     door::{Door, Rules},
-    health, logging,
+    health,
+    identity::Tokens,
+    logging, options,
     reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
     time::Micros,
@@ -38,10 +40,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a server is started with.
+struct Start {
+    config: Config,
+    tokens: Option<Tokens>,
+    recorder: Option<Recorder>,
+    addresses: Addresses,
+}
+
 /// Runs the server until it is told to end.
 fn serve(config: Config) -> ExitCode {
     logging::init(config.log_level);
     raise_open_files_limit(&config);
+    let tokens = match Tokens::load(&config) {
+        Ok(tokens) => tokens,
+        Err(sentence) => return Exit::refused(sentence).report(),
+    };
     let reactor = match Reactor::new(&config) {
         Ok(reactor) => reactor,
         Err(error) => return fail(&error.to_string()),
@@ -53,32 +67,29 @@ fn serve(config: Config) -> ExitCode {
         recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
     };
     let (addresses, clock) = (reactor.addresses(), reactor.clock());
-    match Rules::new(&config) {
+    let rules = Rules::new(&config);
+    let start = Start { config, tokens, recorder, addresses };
+    match rules {
         // Where nobody has to show anything, there is no door, and it costs nothing.
-        None => record_and_run(config, reactor, recorder, addresses, clock),
-        Some(rules) => {
-            let door = Door::new(reactor, rules, clock());
-            record_and_run(config, door, recorder, addresses, clock)
+        None => start.on(reactor, clock),
+        Some(rules) => start.on(Door::new(reactor, rules, clock()), clock),
+    }
+}
+
+impl Start {
+    /// Runs the server, with everything recorded that reaches it if there is a recorder.
+    fn on<N: Net>(mut self, net: N, clock: impl Fn() -> Micros) -> ExitCode {
+        match self.recorder.take() {
+            Some(recorder) => run(self, Recording::new(net, recorder), clock),
+            None => run(self, net, clock),
         }
     }
 }
 
-/// Runs the server, with everything recorded that reaches it if there is a recorder.
-fn record_and_run<N: Net>(
-    config: Config,
-    net: N,
-    recorder: Option<Recorder>,
-    addresses: Addresses,
-    clock: impl Fn() -> Micros,
-) -> ExitCode {
-    match recorder {
-        Some(recorder) => run(config, Recording::new(net, recorder), addresses, clock),
-        None => run(config, net, addresses, clock),
-    }
-}
-
 /// Recovers the journal, if there is one, and serves.
-fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() -> Micros) -> ExitCode {
+fn run<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -> ExitCode {
+    let Start { config, tokens, addresses, .. } = start;
+    let options = options::changed(&config);
     let server = match config.journal_directory.clone() {
         None => {
             let now = clock();
@@ -95,6 +106,10 @@ fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() ->
         Ok(server) => server,
         Err(sentence) => return fail(&sentence),
     };
+    if let Some(tokens) = tokens {
+        server.ask_for_tokens(tokens);
+    }
+    say_how_it_runs(&options);
     // Whoever reads it may have gone by now; that is no reason not to serve.
     let _ = writeln!(stdout(), "{addresses}");
     loop {
@@ -103,6 +118,30 @@ fn run<N: Net>(config: Config, net: N, addresses: Addresses, clock: impl Fn() ->
         }
         if let Phase::Done { forced } = server.phase() {
             return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    }
+}
+
+/// The log's first words: which options are not what they would be by themselves, and which variables may be meant to
+/// be options and are not.
+fn say_how_it_runs(options: &[(&'static str, String)]) {
+    let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+    let pairs: Vec<_> = [version].into_iter().chain(options.iter().cloned()).collect();
+    let level = log::Level::Info;
+    // The macros want to know the names of all pairs.
+    let start = log::Record::builder()
+        .level(level)
+        .target(module_path!())
+        .key_values(&pairs)
+        .args(format_args!("started; every option that is not named here has its default"))
+        .build();
+    if level <= log::max_level() {
+        log::logger().log(&start);
+    }
+    for (variable, _) in std::env::vars_os() {
+        let variable = variable.to_string_lossy();
+        if let Some(option) = options::meant_by(&variable) {
+            log::warn!(variable, option; "this environment variable is no option and counts for nothing, but is almost the name of one");
         }
     }
 }

@@ -5,11 +5,13 @@
 //! from that row. The command line is built on top, in [`cli`](crate::cli).
 
 mod field;
+mod spelling;
 mod table;
 
 use std::ffi::OsStr;
 
 use crate::config::Config;
+pub use spelling::meant_by;
 pub(crate) use table::{Definition, OPTIONS};
 
 /// Sets one option, by the name of its variable.
@@ -27,4 +29,19 @@ pub fn set(config: &mut Config, variable: &str, value: &str) -> Result<(), Strin
 #[must_use]
 pub fn get(config: &Config, variable: &str) -> Option<String> {
     OPTIONS.iter().find(|option| option.variable == variable)?.field.show(&mut config.clone())
+}
+
+/// Every option with its value, as one would write it. `None`: it has none.
+pub fn all(config: &Config) -> impl Iterator<Item = (&'static str, Option<String>)> + use<> {
+    let mut config = config.clone();
+    OPTIONS.iter().map(move |option| (option.variable, option.field.show(&mut config)))
+}
+
+/// The options that have not their defaults, with their values.
+#[must_use]
+pub fn changed(config: &Config) -> Vec<(&'static str, String)> {
+    let defaults = Config::default();
+    let defaults = all(&defaults).map(|(_, value)| value);
+    let changed = all(config).zip(defaults).filter(|((_, value), default)| value != default);
+    changed.map(|((name, value), _)| (name, value.unwrap_or_else(|| "none".to_owned()))).collect()
 }

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod status;
 
 use crate::{
+    config::Config,
     counters::{Counters, DoorCounters},
     time::Micros,
 };
@@ -25,8 +26,10 @@ const JSON: &str = "application/json";
 pub enum Health {
     /// It does.
     Ok,
-    /// Every source waits for a gap that is never given up, and none of them can fill it.
+    /// The ring holds back sources, and nobody sends what is missing.
     RingFull,
+    /// Sources are turned away, and those that hold every place send nothing.
+    SourcesSilent,
     /// The stream that it follows is away.
     StreamAway,
     /// The disk of the journal is full.
@@ -42,6 +45,7 @@ impl Health {
         match self {
             Self::Ok => "ok",
             Self::RingFull => "waiting on a full ring",
+            Self::SourcesSilent => "event sources are turned away because silent ones hold every place",
             Self::StreamAway => "the stream is away",
             Self::JournalFull => "the journal cannot be written: the disk is full",
             Self::ShuttingDown => "shutting down",
@@ -90,6 +94,8 @@ pub struct Snapshot<'a> {
     pub door: DoorCounters,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,
+    /// The options in force.
+    pub config: &'a Config,
     /// The last minutes.
     pub history: &'a History,
 }

@@ -2,8 +2,10 @@
 
 use super::{Hole, Pause, SlowUser, Snapshot};
 use crate::{
+    config::Config,
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
+    options,
 };
 use std::fmt::{Display, Write};
 
@@ -65,7 +67,35 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("disconnected", object(&disconnected));
     json.field("follow_edges", snapshot.follow_edges);
     json.field("turns", counters.loop_turns);
+    json.field("options", in_force(snapshot.config));
     json.end() + "\n"
+}
+
+/// Every option by the name of its variable, with its value as text, or null.
+fn in_force(config: &Config) -> String {
+    let mut json = Object(String::from("{"));
+    for (name, value) in options::all(config) {
+        match value {
+            Some(value) => json.text(name, escaped(&value)),
+            None => json.field(name, "null"),
+        }
+    }
+    json.end()
+}
+
+/// Text for a string of JSON.
+fn escaped(text: &str) -> String {
+    let mut json = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            _ if character.is_control() => {
+                let _ = write!(json, "\\u{:04x}", u32::from(character));
+            }
+            _ => json.push(character),
+        }
+    }
+    json
 }
 
 fn hole(hole: Hole) -> String {
@@ -103,7 +133,7 @@ fn object(fields: &[(impl Display, u64)]) -> String {
     json.end()
 }
 
-/// A JSON object that is being written. No name or text in it has anything that would have to be escaped.
+/// A JSON object that is being written. What has to be escaped in a text is escaped already.
 struct Object(String);
 
 impl Object {
@@ -140,6 +170,13 @@ mod tests {
     fn the_policy_names_the_sums_of_the_script_and_the_style_sheet() {
         assert_eq!(SCRIPT_SHA256, sum_of("script"));
         assert_eq!(STYLE_SHA256, sum_of("style"));
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        let text = "a \"b\" c:\\d \u{1b}\n\u{85} \u{e4}\u{1f980}";
+        let json: String = serde_json::from_str(&format!("\"{}\"", escaped(text))).unwrap();
+        assert_eq!(json, text);
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub struct Exit {
 }
 
 impl Exit {
-    pub(super) fn refused(sentence: impl fmt::Display) -> Self {
+    /// The end of a program that is refused for what the sentence says.
+    #[must_use]
+    pub fn refused(sentence: impl fmt::Display) -> Self {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
     }
 

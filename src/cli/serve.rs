@@ -86,6 +86,7 @@ pub(super) fn resolve(
     check_ports(&config, origin)?;
     check_role(&mut config, origin)?;
     check_journal(&mut config, origin)?;
+    check_access(&config)?;
     Ok(config)
 }
 
@@ -246,6 +247,18 @@ fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<()
         return Ok(());
     };
     Err(Exit::refused(sentence))
+}
+
+/// Tokens are secrets, and must not go over a network in clear (`docs/SPEC.md` section 12).
+fn check_access(config: &Config) -> Result<(), Exit> {
+    let is_private = config.user_bind_address.is_loopback() || !config.proxy_protocol_from.is_empty();
+    if config.user_token_key.is_some() && !is_private {
+        return Err(Exit::refused(
+            "userTokenKey: tokens would go over the network in clear; expected a loopback address as userBindAddress, or \
+             proxyProtocolFrom",
+        ));
+    }
+    Ok(())
 }
 
 /// Reads what NATS asks for from its file.

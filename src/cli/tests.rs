@@ -75,6 +75,8 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
+        ("userTokenKey", "keys.pem", changed(|c| c.user_token_key = Some("keys.pem".into()))),
+        ("userTokenAudience", "fortnight", changed(|c| c.user_token_audience = Some("fortnight".into()))),
         (
             "proxyProtocolFrom",
             "10.0.0.0/8, ::1",
@@ -308,9 +310,11 @@ fn values_that_are_not_utf8_are_refused_or_taken_as_a_file_name() {
         for outcome in [by_flag, by_variable] {
             match outcome {
                 Ok(Invocation::Serve(config)) => {
-                    let Config { record_trace, journal_directory, stream_credentials, .. } = *config;
-                    let file = record_trace.or(journal_directory).or(stream_credentials);
-                    assert_eq!(file, Some(bytes.into()), "{}", option.variable);
+                    let Config {
+                        record_trace, journal_directory, user_token_key, stream_credentials, ..
+                    } = *config;
+                    let path = record_trace.or(journal_directory).or(user_token_key).or(stream_credentials);
+                    assert_eq!(path, Some(bytes.into()), "{}", option.variable);
                 }
                 Ok(other) => panic!("{other:?}"),
                 Err(exit) => assert!(exit.text.contains(r#": "\xFF\xFE" is not accepted"#), "{}", exit.text),

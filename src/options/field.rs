@@ -24,6 +24,7 @@ pub(crate) enum Field {
     Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
+    Text(fn(&mut Config) -> &mut Option<String>),
     Hosts(fn(&mut Config) -> &mut Vec<String>),
     Networks(fn(&mut Config) -> &mut Vec<Network>),
 }
@@ -81,6 +82,9 @@ impl Field {
                 *field(config) = ROLES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
             }
             Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
+            Self::Text(field) => {
+                *field(config) = Some(Some(text.to_owned()).filter(|text| !text.is_empty())?);
+            }
             Self::Hosts(field) => *field(config) = hosts(text)?,
             Self::Networks(field) => {
                 let networks = text.split(',').map(|network| network.trim().parse().ok());
@@ -120,6 +124,7 @@ impl Field {
                 let networks: Vec<String> = field(config).iter().map(ToString::to_string).collect();
                 Some(networks.join(",")).filter(|networks| !networks.is_empty())?
             }
+            Self::Text(field) => field(config).clone()?,
             Self::Hosts(field) => Some(field(config).join(",")).filter(|names| !names.is_empty())?,
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
             Self::Sync(field) => {
@@ -145,6 +150,7 @@ impl Field {
             Self::Sync(_) | Self::Level(_) | Self::Role(_) => format!("one of {}", self.choices().join(", ")),
             Self::Stream(_) => "tcp://HOST:PORT or nats://HOST:PORT[,HOST:PORT…]/NAME".to_owned(),
             Self::Networks(_) => "addresses or networks such as 10.0.0.0/8, separated by commas".to_owned(),
+            Self::Text(_) => "a text".to_owned(),
             Self::Hosts(_) => "names of hosts, separated by commas".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
             Self::Folder(_) => "the name of a folder".to_owned(),
@@ -176,6 +182,7 @@ impl Field {
             Self::Policy(_) => "POLICY",
             Self::Role(_) => "ROLE",
             Self::Stream(_) => "URL",
+            Self::Text(_) => "TEXT",
             Self::Hosts(_) => "NAME,…",
             Self::Networks(_) => "NETWORK,…",
             Self::Level(_) => "LEVEL",

@@ -262,6 +262,19 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: Field::Address(|config| &mut config.admin_bind_address),
     },
     Definition {
+        variable: "userTokenKey",
+        heading: ACCESS,
+        help: "File with the keys that users' tokens are signed with, any of which will do: PEM public keys (EdDSA, ES256, \
+               RS256), or hs256: and base64, one a line; the last field of every login line is then such a token",
+        field: Field::File(|config| &mut config.user_token_key),
+    },
+    Definition {
+        variable: "userTokenAudience",
+        heading: ACCESS,
+        help: "Whom a user's token must be for: its aud must contain this",
+        field: Field::Text(|config| &mut config.user_token_audience),
+    },
+    Definition {
         variable: "proxyProtocolFrom",
         heading: ACCESS,
         help: "Addresses or networks, separated by commas, from which every connection on the user or source port begins \

@@ -1,6 +1,7 @@
 //! The reactor: real sockets, signals and the clock, on mio. The only place that waits.
 
 mod listen;
+mod reserve;
 
 use crate::{
     config::{Config, ServerRole},
@@ -13,6 +14,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
+use reserve::Reserve;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use socket2::Socket;
@@ -35,8 +37,8 @@ const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
 /// What ends the server: the first one in good order, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
-/// What would kill the server and is no reason to: a terminal that has gone, and a file that may not grow any further,
-/// of which the write says so itself.
+/// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
+/// and a file that may not grow any further, of which the write says so itself.
 const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
 const FIRST_CONNECTION: usize = 5;
@@ -46,6 +48,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
+    reserve: Reserve,
     sources: Option<TcpListener>,
     /// The source port of a sequencer that does not listen.
     bound: Option<Socket>,
@@ -136,6 +139,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             signals,
+            reserve: Reserve::new(config.admin_port.is_some()),
             sources,
             bound,
             users,
@@ -189,8 +193,11 @@ impl Reactor {
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
                 SIGNALS => {
-                    let ending = self.signals.pending().filter(|signal| ENDING.contains(signal));
-                    ready.extend(ending.map(|_| Ready::Signal));
+                    let told = |signal| match signal {
+                        SIGHUP => Some(Ready::Reload),
+                        signal => ENDING.contains(&signal).then_some(Ready::Signal),
+                    };
+                    ready.extend(self.signals.pending().filter_map(told));
                 }
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,
@@ -225,12 +232,18 @@ impl Net for Reactor {
     }
 
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
-        let listener = self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        let (socket, peer) = listener.accept()?;
-        listen::notice_vanished_peers(&socket)?;
+        let (socket, peer) = if port == Port::Admin {
+            let admin = self.admin.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+            self.reserve.accept(|| admin.accept())?
+        } else {
+            self.reserve.fill()?;
+            self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()?
+        };
+        // An option that cannot be set is no reason to do without the connection, let alone without the next one.
+        let _ = listen::notice_vanished_peers(&socket);
         if port != Port::Source {
             // A turn's bytes are written at once; there is nothing to wait for.
-            socket.set_nodelay(true)?;
+            let _ = socket.set_nodelay(true);
         }
         Ok((socket, peer))
     }

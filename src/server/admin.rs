@@ -10,13 +10,12 @@ use super::{
     is_interrupted,
     key::AdminKey,
     net::{Net, Port},
-    users::read_off,
     would_block,
 };
 use crate::{
     admin::{
         hosts::Hosts,
-        http::{HEAD_BYTES_MAX, Request, Status},
+        http::{HEAD_BYTES_MAX, Request},
     },
     config::Config,
     time::{MILLISECOND, Micros, SECOND},
@@ -29,6 +28,8 @@ use std::{
 
 /// Connections at once.
 const CLIENTS_MAX: usize = 8;
+/// A connection that has taken longer than this over its request makes room even while more of it comes.
+const HURRY: Micros = 100 * MILLISECOND;
 /// Time between two steps.
 const PACE: Micros = MILLISECOND;
 /// Connections accepted in a step.
@@ -54,8 +55,8 @@ pub(super) struct Admin<S> {
     ended: Vec<AdminKey>,
     /// Answers given so far.
     answers: u64,
-    /// Connections turned away for being one too many, and not counted yet.
-    turned_away: u64,
+    /// Connections that were closed in the middle of something to make room, and are not counted yet.
+    displaced: u64,
     /// The time to accept: the listener was ready and has not said since that accepting would block.
     accept_at: Option<Micros>,
     /// When the next step may be taken.
@@ -85,9 +86,23 @@ struct AdminClient<S> {
     lingers: bool,
     /// The time at which it is closed unless something happens.
     deadline: Micros,
+    /// Since when it has been connected, or has had its last answer.
+    since: Micros,
 }
 
 impl<S> AdminClient<S> {
+    /// Whether it makes room for another connection, and when: the lowest comes first. One that is idle or in the middle of a
+    /// request comes before one that is closing, and that before one that does not read its answer; of several the oldest.
+    fn makes_room(&self, now: Micros) -> Option<(u8, Micros)> {
+        let asks = self.output.is_empty() && !self.lingers;
+        if self.queued && (!asks || now < self.since + HURRY) {
+            // Its request may be there.
+            return None;
+        }
+        let order = if asks { 0 } else { 2 - u8::from(self.lingers) };
+        Some((order, self.since))
+    }
+
     /// It has got an answer to everything that it has asked for.
     fn is_idle(&self) -> bool {
         self.input.is_empty() && self.output.is_empty()
@@ -112,7 +127,7 @@ impl<S> Admin<S> {
             queue: VecDeque::new(),
             ended: Vec::new(),
             answers: 0,
-            turned_away: 0,
+            displaced: 0,
             accept_at: None,
             next_at: now,
             scratch: vec![0; SCRATCH_BYTES],
@@ -151,9 +166,9 @@ impl<S> Admin<S> {
         any
     }
 
-    /// Connections turned away since this was last asked.
-    pub(super) fn take_turned_away(&mut self) -> u64 {
-        std::mem::take(&mut self.turned_away)
+    /// Connections displaced by others since this was last asked.
+    pub(super) fn take_displaced(&mut self) -> u64 {
+        std::mem::take(&mut self.displaced)
     }
 
     /// A connection is over.
@@ -161,6 +176,22 @@ impl<S> Admin<S> {
         self.keys.retain(|&other| other != key);
         self.queue.retain(|&other| other != key);
         self.ended.push(key);
+    }
+
+    fn can_make_room(&self, key: AdminKey, now: Micros) -> bool {
+        self.clients.get(key.index()).is_some_and(|client| client.makes_room(now).is_some())
+    }
+
+    /// Closes the connection that is the next one to make room. Says whether there was one.
+    fn make_room(&mut self, now: Micros) -> bool {
+        let room = |key: &AdminKey| Some((self.clients.get(key.index())?.makes_room(now)?, *key));
+        let Some((_, key)) = self.keys.iter().filter_map(room).min_by_key(|&(order, _)| order) else {
+            return false;
+        };
+        let is_idle = self.clients.get(key.index()).is_some_and(AdminClient::is_idle);
+        self.displaced += u64::from(!is_idle);
+        self.end(key);
+        true
     }
 
     fn end_overdue(&mut self, now: Micros) {
@@ -197,7 +228,7 @@ impl<S: Read + Write> Admin<S> {
         }
         for _ in 0..ACCEPTS_PER_STEP {
             if self.accept_at.is_some_and(|at| at <= now)
-                && let Some(key) = self.accept(net, now, &mut answer)
+                && let Some(key) = self.accept(net, now)
             {
                 // Its request is there already if it had to wait.
                 self.go_on(key, net, now, &mut answer);
@@ -230,45 +261,29 @@ impl<S: Read + Write> Admin<S> {
         }
     }
 
-    /// Accepts a connection; gives its key, if it may stay.
-    fn accept<N: Net<Socket = S>>(
-        &mut self,
-        net: &mut N,
-        now: Micros,
-        answer: &mut impl FnMut(&Request) -> Vec<u8>,
-    ) -> Option<AdminKey> {
+    /// Accepts a connection; gives its key, if it may stay. Where there are too many, one of them makes room first. If every one
+    /// of them has a request that is about to be answered, the next one waits for that.
+    fn accept<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) -> Option<AdminKey> {
+        let is_full = self.keys.len() >= CLIENTS_MAX;
+        if is_full && !self.keys.iter().any(|key| self.can_make_room(*key, now)) {
+            return None;
+        }
         match net.accept(Port::Admin) {
-            Ok((socket, _)) => return self.admit(socket, net, now, answer),
+            Ok((socket, _)) => {
+                if is_full {
+                    self.make_room(now);
+                }
+                return self.admit(socket, net, now);
+            }
             Err(error) if would_block(&error) => self.accept_at = None,
-            // Out of descriptors, perhaps.
-            Err(_) => self.accept_at = Some(now + ACCEPT_RETRY),
+            // Out of descriptors, perhaps: one of these connections may have the one that is kept for them.
+            Err(_) => self.accept_at = Some(now + if self.make_room(now) { PACE } else { ACCEPT_RETRY }),
         }
         None
     }
 
-    /// Takes a connection in. Where there are too many, one that has nothing to ask makes room for it.
-    fn admit<N: Net<Socket = S>>(
-        &mut self,
-        mut socket: S,
-        net: &mut N,
-        now: Micros,
-        answer: &mut impl FnMut(&Request) -> Vec<u8>,
-    ) -> Option<AdminKey> {
-        if self.keys.len() >= CLIENTS_MAX {
-            let idle = |key: &&AdminKey| {
-                !self.queue.contains(*key) && self.clients.get(key.index()).is_some_and(AdminClient::is_idle)
-            };
-            let Some(&key) = self.keys.iter().find(idle) else {
-                self.turned_away += 1;
-                let refusal = answer(&Request::refused(Status::ServiceUnavailable));
-                // It is short, and nothing has been written before: the socket takes it, or it is gone.
-                let _ = socket.write(&refusal);
-                net.finish(&mut socket);
-                read_off(&mut socket, &mut self.scratch);
-                return None;
-            };
-            self.end(key);
-        }
+    /// Takes a connection in.
+    fn admit<N: Net<Socket = S>>(&mut self, mut socket: S, net: &mut N, now: Micros) -> Option<AdminKey> {
         let entry = self.clients.vacant_entry();
         let key = AdminKey::new(entry.key());
         net.register(&mut socket, key.number()).ok()?;
@@ -282,6 +297,7 @@ impl<S: Read + Write> Admin<S> {
             closes: false,
             lingers: false,
             deadline: now + PATIENCE,
+            since: now,
         });
         self.keys.push(key);
         Some(key)
@@ -326,6 +342,7 @@ impl<S: Read + Write> AdminClient<S> {
         self.output = answer(&request);
         self.closes = request.close;
         self.deadline = now + PATIENCE;
+        self.since = now;
         self.write_answer(key, net, now)
     }
 

@@ -43,6 +43,7 @@ impl<N: Net> Server<N> {
                 }
                 Admission::Later => self.accepting.hold(socket, peer),
                 Admission::Never => {
+                    self.sources.silence.turned_away(self.now);
                     let counters = &mut self.engine.counters;
                     self.reports.turned_away(Port::Source, peer, counters, self.now);
                 }

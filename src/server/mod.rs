@@ -12,7 +12,7 @@
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
 //! - [`lifecycle`]: the end;
-//! - [`admin`]: the connections of those who ask how it is going, and [`watch`], what they are told;
+//! - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!   event sources; [`streaming`]: how both have their turns;
 //! - [`replicated`]: the connection to the replicated log; [`replication`]: following it, leading it, publishing to it;
@@ -39,6 +39,7 @@ mod chunk;
 mod congestion;
 mod delivery;
 mod grace;
+mod health;
 mod journal;
 mod key;
 mod lifecycle;
@@ -57,6 +58,7 @@ mod sizing;
 mod sources;
 mod stream_clients;
 mod streaming;
+mod token_desk;
 mod upstream;
 mod users;
 mod watch;
@@ -68,6 +70,7 @@ use crate::{
     disk::Disk,
     engine::{Engine, Released},
     epoch::Epoch,
+    identity::Tokens,
     journal::{JournalError, Log},
     nats::log::Part,
     stream::{address::StreamAddress, follower::Follower},
@@ -221,6 +224,11 @@ impl<N: Net> Server<N> {
         Ok(server)
     }
 
+    /// Asks users for tokens from now on.
+    pub fn ask_for_tokens(&mut self, tokens: Tokens) {
+        self.users.tokens.ask_for(tokens);
+    }
+
     /// One turn of the loop. [`Server::phase`] says when it was the last one.
     ///
     /// # Errors
@@ -296,11 +304,13 @@ impl<N: Net> Server<N> {
             sources,
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
+            self.users.tokens.deadline(),
             self.users.marks.deadline(),
             self.congestion.deadline(),
             self.catch_up.deadline(),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
+            self.full_ring_deadline(),
             self.lifecycle.deadline(),
             self.journal.as_ref().and_then(Journal::next_deadline),
             self.grace.deadline().filter(|_| self.phase() == Phase::Running),
@@ -333,6 +343,7 @@ impl<N: Net> Server<N> {
                 Ready::Listener(Port::Admin) => self.admin.note_listener(now),
                 Ready::Listener(port) => self.accepting.note_ready(port),
                 Ready::Signal => self.lifecycle.note_signal(),
+                Ready::Reload => self.users.tokens.reload(&self.config),
                 // The next turn of the journal looks at what that is.
                 Ready::Disk => {}
                 Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
@@ -352,20 +363,6 @@ impl<N: Net> Server<N> {
             }
         }
         Ok(())
-    }
-
-    /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
-    fn epoch(&self) -> Option<Epoch> {
-        match (&self.upstream, &self.replicated) {
-            (Some(upstream), _) => upstream.epoch(),
-            (None, Some(replicated)) => replicated.log().epoch(),
-            (None, None) => Some(self.epoch),
-        }
-    }
-
-    fn stream_away(&self) -> bool {
-        self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
-            || self.replicated.as_ref().is_some_and(|replicated| replicated.log().away_since().is_some())
     }
 
     fn pass_time(&mut self, now: Micros) {
@@ -414,7 +411,7 @@ impl<N: Net> Server<N> {
     fn read_users(&mut self) {
         let (users, mut context) = self.users();
         users.flush_writable(&mut context);
-        users.read();
+        users.read(context.now);
         if self.users.has_changes() {
             self.deliver();
         } else {
@@ -532,6 +529,9 @@ impl<N: Net> Server<N> {
             users.end_overdue_logins(began);
             self.deliver();
         }
+        if self.users.end_overdue_tokens(self.now) {
+            self.deliver();
+        }
         self.give_up_gaps()
     }
 
@@ -582,6 +582,7 @@ impl<N: Net> Server<N> {
     /// A source that has not given the name of one that is connected is one too many.
     fn turn_source_away(&mut self, key: SourceKey) {
         if let Some(peer) = self.sources.turn_away(key) {
+            self.sources.silence.turned_away(self.now);
             self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
         }
     }
@@ -607,14 +608,14 @@ impl<N: Net> Server<N> {
 
     /// Answers whoever asks how it is going, if it is time.
     fn serve_admin(&mut self) {
-        self.watch.look(&self.engine, self.sources.blocked() > 0, self.now);
+        self.watch.look(&self.engine, self.sources.blocked() > 0, self.is_paused(), self.now);
         if self.admin.deadline().is_none_or(|at| at > self.now) {
             return;
         }
         let (admin, net, view) = self.view();
         let now = view.now;
         admin.serve(net, now, |request| answer(request, &view.snapshot()));
-        self.engine.counters.admin_rejected += self.admin.take_turned_away();
+        self.engine.counters.admin_rejected += self.admin.take_displaced();
     }
 
     /// The numbers as they are now.
@@ -626,8 +627,7 @@ impl<N: Net> Server<N> {
     fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
         // The numbers that were skipped last may not have been counted yet.
         self.reports.given_up(&mut self.engine, self.now);
-        let is_stalled = self.journal.as_ref().is_some_and(Journal::is_stalled);
-        let health = watch::health(self.phase(), is_stalled, self.waits_for_ever(), self.stream_away());
+        let health = self.health();
         let given_up_at = self.gap_deadline();
         let stream = self.stream_view().or_else(|| self.log_view());
         let view = View {
@@ -640,6 +640,7 @@ impl<N: Net> Server<N> {
             journal: self.journal.as_ref(),
             door: self.net.door(),
             health,
+            config: &self.config,
             stream,
             given_up_at,
             now: self.now,

@@ -43,6 +43,8 @@ pub enum Ready {
     },
     /// The process has been asked to end.
     Signal,
+    /// The process has been asked to read its certificates and keys anew.
+    Reload,
     /// The disk of the journal has done something that was submitted.
     Disk,
 }

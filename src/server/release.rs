@@ -64,8 +64,9 @@ impl<N: Net> Server<N> {
             self.release();
             self.reports.given_up(&mut self.engine, self.now);
         }
-        let waits_for_ever = self.waits_for_ever();
-        self.reports.stuck(waits_for_ever, &self.engine, self.now);
+        let is_full = self.watch.ring_is_full_at().is_some_and(|at| at <= self.now);
+        let is_stuck = self.waits_for_ever() || (self.config.event_timeout_ms < 0 && is_full);
+        self.reports.stuck(is_stuck, self.sources.blocked(), &self.engine, self.now);
     }
 
     /// Whether every source waits for a gap that is never given up.

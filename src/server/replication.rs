@@ -16,6 +16,7 @@ use crate::{
     admin::Stream,
     config::ServerRole,
     engine::{Engine, event::leading_number},
+    epoch::Epoch,
     nats::{
         block::{BLOCK_HEADER, Kind, push_edge},
         leader::Leader,
@@ -36,6 +37,21 @@ const SNAPSHOT_STEPS: usize = 4096;
 impl<N: Net> Server<N> {
     fn is_sequencer(&self) -> bool {
         self.config.role == ServerRole::Sequencer
+    }
+
+    /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        match (&self.upstream, &self.replicated) {
+            (Some(upstream), _) => upstream.epoch(),
+            (None, Some(replicated)) => replicated.log().epoch(),
+            (None, None) => Some(self.epoch),
+        }
+    }
+
+    /// The stream that this server follows or leads cannot be reached.
+    pub(super) fn stream_away(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
+            || self.replicated.as_ref().is_some_and(|replicated| replicated.log().away_since().is_some())
     }
 
     fn moment(&mut self) -> Moment {

@@ -63,6 +63,8 @@ pub(super) struct Reports {
     last_deliveries: u64,
     /// When the log will next say that every source waits for a full ring.
     stuck_at: Option<Micros>,
+    /// And not before this.
+    not_stuck_before: Micros,
     /// When the log will next say that the journal's disk is full.
     stalled_at: Option<Micros>,
     /// What is lost at the end: lines and bytes of sources, sources that were not read at all, users and their bytes.
@@ -82,6 +84,7 @@ impl Reports {
             last_released: 0,
             last_deliveries: 0,
             stuck_at: None,
+            not_stuck_before: now,
             stalled_at: None,
             lost: Lost::default(),
             unread_sources: 0,
@@ -235,15 +238,19 @@ impl Reports {
         }
     }
 
-    /// Every source waits for a full ring, and nothing is ever skipped: says so once a minute.
-    pub(super) fn stuck(&mut self, is_stuck: bool, engine: &Engine, now: Micros) {
+    /// Sources wait for a full ring, and nothing is ever skipped: says so once a minute.
+    pub(super) fn stuck(&mut self, is_stuck: bool, sources: usize, engine: &Engine, now: Micros) {
         if !is_stuck {
             self.stuck_at = None;
-        } else if self.stuck_at.is_none_or(|at| at <= now) {
-            self.stuck_at = Some(now + STUCK_INTERVAL);
+            return;
+        }
+        self.stuck_at = Some(self.not_stuck_before.max(now));
+        if self.not_stuck_before <= now {
+            self.not_stuck_before = now + STUCK_INTERVAL;
+            self.stuck_at = Some(self.not_stuck_before);
             log::warn!(
-                cursor = engine.cursor(), waiting = engine.waiting();
-                "the ring is full and every event source waits for the event at the cursor; \
+                sources, cursor = engine.cursor(), waiting = engine.waiting();
+                "the ring is full, and event sources wait for the event at the cursor; \
                  as eventTimeoutMs is negative it is not skipped, and only another source can send it"
             );
         }

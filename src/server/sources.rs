@@ -4,6 +4,7 @@ mod acknowledge;
 
 use super::{
     chunk::{Chunk, READ_BYTES},
+    health::Silence,
     is_interrupted,
     key::SourceKey,
     lost::Lost,
@@ -37,6 +38,8 @@ pub(super) struct Sources<S> {
     event_bytes_max: usize,
     /// How long a source is told what becomes of what it sent after it has closed its side.
     half_closed_max: Micros,
+    /// Whether they say anything while others are turned away.
+    pub(super) silence: Silence,
     /// How long a source may be on trial.
     trial_max: Micros,
     /// A name was given that an older connection has.
@@ -149,6 +152,7 @@ impl<S> Sources<S> {
             places: config.max_event_source_clients as usize,
             event_bytes_max: config.max_event_bytes,
             half_closed_max: config.shutdown_timeout_ms * MILLISECOND,
+            silence: Silence::default(),
             trial_max: config.login_timeout_ms * MILLISECOND,
             any_replaced: false,
             any_asker_gone: false,
@@ -210,6 +214,11 @@ impl<S> Sources<S> {
         } else {
             Admission::Never
         }
+    }
+
+    /// Whether whoever comes now is one too many.
+    pub(super) fn are_all_places_taken(&self) -> bool {
+        matches!(self.admission(), Admission::OnTrial | Admission::Never)
     }
 
     fn hung_up_and_blocked(&self) -> usize {
@@ -304,7 +313,10 @@ impl<S> Sources<S> {
             is_retired: false,
             half_closed: None,
         });
-        self.connected += usize::from(!on_trial);
+        if !on_trial {
+            self.connected += 1;
+            self.silence.heard(now);
+        }
         log::debug!(peer:%; "event source connected");
         Ok(())
     }
@@ -449,6 +461,9 @@ impl<S: Read> Sources<S> {
         let target = chunk.start_with(&source.carry);
         let outcome = read_once(&mut source.socket, &mut target[..most]);
         if let Outcome::Read(len) = outcome {
+            if source.is_counted {
+                self.silence.heard(now);
+            }
             source.carry.clear();
             chunk.unread.end += len;
             // A short read has emptied the socket, unless there is an end behind it that has been told already, or it has

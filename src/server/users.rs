@@ -14,6 +14,7 @@ use super::{
     output::{Backlog, Output, Pool},
     resuming::{Marks, Resume},
     rotation::Rotation,
+    token_desk::TokenDesk,
     would_block,
 };
 use crate::{
@@ -30,8 +31,6 @@ use std::{
     net::SocketAddr,
 };
 
-/// Longest login line, terminator included (SPEC section 1.2).
-const LOGIN_BYTES_MAX: usize = 64;
 /// What is read of one user before it is another one's turn.
 const READS_PER_USER: usize = 16;
 /// Bytes of one such read.
@@ -62,6 +61,7 @@ pub(super) struct Users<S> {
     pub(super) marks: Marks,
     pub(super) backlog: Backlog,
     scratch: Vec<u8>,
+    pub(super) tokens: TokenDesk,
 }
 
 /// A connection on the user port.
@@ -75,6 +75,8 @@ pub(super) struct Connection<S> {
     pub(super) writable: bool,
     /// It has come to its end, and only has to be closed.
     ended: bool,
+    /// When its token runs out, if it has one.
+    token_until: Option<Micros>,
     pub(super) role: Role,
 }
 
@@ -168,6 +170,7 @@ impl<S> Users<S> {
             marks: Marks::new(config.user_mark_ms),
             backlog: Backlog::default(),
             scratch: vec![0; SCRATCH_BYTES],
+            tokens: TokenDesk::default(),
         }
     }
 
@@ -254,7 +257,15 @@ impl<S> Users<S> {
         let deadline = now + self.login_timeout;
         let login = Login { line: Vec::new(), deadline, complete: false, held: false };
         let role = Role::Login(login);
-        entry.insert(Connection { socket, peer, queued: false, writable: false, ended: false, role });
+        entry.insert(Connection {
+            socket,
+            peer,
+            queued: false,
+            writable: false,
+            ended: false,
+            token_until: None,
+            role,
+        });
         self.connected += 1;
         self.note_login_deadline(deadline, key);
         Ok(())
@@ -295,6 +306,19 @@ impl<S> Users<S> {
             }
         }
         unsent
+    }
+}
+
+/// Tokens run out.
+impl<S> Users<S> {
+    /// Has those closed whose tokens have run out. Says whether there are any.
+    pub(super) fn end_overdue_tokens(&mut self, now: Micros) -> bool {
+        let mut any = false;
+        while let Some(key) = self.tokens.take_overdue(now) {
+            self.leaves(key, DisconnectReason::TokenExpired);
+            any = true;
+        }
+        any
     }
 }
 
@@ -350,10 +374,10 @@ impl<S> Users<S> {
 
 impl<S: Read + Write> Users<S> {
     /// Reads those that can be read, each up to its budget.
-    pub(super) fn read(&mut self) {
+    pub(super) fn read(&mut self, now: Micros) {
         for _ in 0..self.readable.len() {
             if let Some(key) = self.readable.pop_front()
-                && let Err(reason) = self.read_one(key)
+                && let Err(reason) = self.read_one(key, now)
             {
                 self.leaves(key, reason);
             }
@@ -361,7 +385,7 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Reads what a connection has sent.
-    fn read_one(&mut self, key: UserKey) -> Result<(), DisconnectReason> {
+    fn read_one(&mut self, key: UserKey, now: Micros) -> Result<(), DisconnectReason> {
         let Some(connection) = self.entries.get_mut(key.index()) else {
             return Ok(());
         };
@@ -371,8 +395,10 @@ impl<S: Read + Write> Users<S> {
                 Ok(0) => return Err(DisconnectReason::Left),
                 Ok(len) => {
                     if let Role::Login(login) = &mut connection.role
-                        && let Some(arrival) = login.read(&self.scratch[..len])?
+                        && let Some((arrival, token_lasts)) =
+                            login.read(&self.scratch[..len], &self.tokens)?
                     {
+                        connection.token_until = self.tokens.note(key, token_lasts, now);
                         self.changes.push(Change::LogsIn { key, arrival });
                     }
                 }
@@ -493,6 +519,7 @@ impl<S: Read + Write> Users<S> {
             return;
         };
         connection.ended = true;
+        self.tokens.forget(key, connection.token_until);
         self.connected -= 1;
         self.ended.push(key);
         context.engine.counters.users_disconnected[reason as usize] += 1;
@@ -532,26 +559,28 @@ impl<S: Read + Write> Users<S> {
 }
 
 impl Login {
-    /// Adds bytes to the login line. Gives what it says once it is complete.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<Arrival>, DisconnectReason> {
+    /// Adds bytes to the login line. Once it is complete, gives what it says, and for how long its token lasts.
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        tokens: &TokenDesk,
+    ) -> Result<Option<(Arrival, Option<Micros>)>, DisconnectReason> {
         if self.complete {
             return Ok(None);
         }
-        let room = LOGIN_BYTES_MAX - self.line.len();
+        let most = tokens.login_bytes_max();
+        let room = most - self.line.len();
         self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
         let Some(end) = memchr::memchr(b'\n', &self.line) else {
-            return if self.line.len() < LOGIN_BYTES_MAX {
-                Ok(None)
-            } else {
-                Err(DisconnectReason::BadLogin)
-            };
+            return if self.line.len() < most { Ok(None) } else { Err(DisconnectReason::BadLogin) };
         };
         self.complete = true;
-        let terminator = Terminator::of(&self.line[..=end]);
-        let line = &self.line[..end];
-        let login = resume::Login::parse(line.strip_suffix(b"\r").unwrap_or(line), false);
-        let resume::Login { id, start, .. } = login.ok_or(DisconnectReason::BadLogin)?;
-        Ok(Some(Arrival { id, start, terminator }))
+        // A token is not kept for longer than it takes to judge it.
+        let line = std::mem::take(&mut self.line);
+        let terminator = Terminator::of(&line[..=end]);
+        let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
+        let (resume::Login { id, start, .. }, token_lasts) = tokens.judge(line)?;
+        Ok(Some((Arrival { id, start, terminator }, token_lasts)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What operators are shown: since when what is waited for, the last minutes, health, and all numbers at one moment.
 
 use super::{
-    catch_up::CatchUp, congestion::Congestion, journal::Journal, lifecycle::Phase, sources::Sources,
+    catch_up::CatchUp, congestion::Congestion, health::Standstill, journal::Journal, sources::Sources,
     users::Users,
 };
 use crate::{
@@ -25,12 +25,18 @@ pub(super) struct Watch {
     gap: Option<(u128, Micros)>,
     /// Since when there has always been a source that waits for room in the ring.
     ring_full_since: Option<Micros>,
+    standstill: Standstill,
     history: History,
 }
 
 impl Watch {
     pub(super) fn new(config: &Config, now: Micros) -> Self {
-        Self { gap: None, ring_full_since: None, history: History::new(config.admin_port.is_some(), now) }
+        Self {
+            gap: None,
+            ring_full_since: None,
+            standstill: Standstill::default(),
+            history: History::new(config.admin_port.is_some(), now),
+        }
     }
 
     /// Time goes on from `from` to `to`, with everything as it is. Whatever is measured in time is measured here.
@@ -60,7 +66,7 @@ impl Watch {
     }
 
     /// Notes since when what is waited for.
-    pub(super) fn look(&mut self, engine: &Engine, any_blocked: bool, now: Micros) {
+    pub(super) fn look(&mut self, engine: &Engine, any_blocked: bool, is_paused: bool, now: Micros) {
         let waits = any_blocked || engine.waiting() > 0;
         let cursor = engine.cursor();
         match self.gap {
@@ -68,6 +74,12 @@ impl Watch {
             _ => self.gap = waits.then_some((cursor, now)),
         }
         self.ring_full_since = any_blocked.then_some(self.ring_full_since.unwrap_or(now));
+        self.standstill.look(any_blocked && !is_paused, cursor, now);
+    }
+
+    /// When a full ring has held back a source for long enough to be told, if it does.
+    pub(super) fn ring_is_full_at(&self) -> Option<Micros> {
+        self.standstill.is_full_at()
     }
 }
 
@@ -90,6 +102,7 @@ pub(super) struct View<'a, S> {
     pub(super) journal: Option<&'a Journal>,
     pub(super) door: DoorCounters,
     pub(super) health: Health,
+    pub(super) config: &'a Config,
     pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
     pub(super) given_up_at: Option<Micros>,
@@ -145,22 +158,8 @@ impl<'a, S> View<'a, S> {
             stream: self.stream.clone(),
             journal,
             door: self.door,
+            config: self.config,
             history: &self.watch.history,
         }
-    }
-}
-
-/// Whether the server does what it is there for.
-pub(super) fn health(phase: Phase, is_stalled: bool, waits_for_ever: bool, stream_away: bool) -> Health {
-    if phase != Phase::Running {
-        Health::ShuttingDown
-    } else if is_stalled {
-        Health::JournalFull
-    } else if waits_for_ever {
-        Health::RingFull
-    } else if stream_away {
-        Health::StreamAway
-    } else {
-        Health::Ok
     }
 }

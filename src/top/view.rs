@@ -290,6 +290,7 @@ mod tests {
     use super::*;
     use fortnight::{
         admin::{Health, Hole, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json},
+        config::Config,
         counters::Counters,
     };
     use ratatui::{Terminal, backend::TestBackend};
@@ -313,6 +314,7 @@ mod tests {
                 Sample { at: second * 1_000_000, released: second * 20_000, deliveries: second * 30_000 };
             history.record(sample.at, sample);
         }
+        let config = Config::default();
         let mut snapshot = Snapshot {
             now: 61_000_000,
             counters: &counters,
@@ -333,6 +335,7 @@ mod tests {
             stream: None,
             door: Default::default(),
             journal: None,
+            config: &config,
             history: &history,
         };
         change(&mut snapshot);

@@ -266,7 +266,7 @@ fn a_client_that_does_not_read_its_answers_is_closed_and_others_are_served() {
 }
 
 #[test]
-fn one_more_than_a_handful_is_told_so() {
+fn incomplete_requests_make_room_oldest_first() {
     let server = server!(adminPort = 0);
     // Each is in the middle of a request.
     let mut askers: Vec<_> = (0..ASKERS_MAX)
@@ -277,16 +277,44 @@ fn one_more_than_a_handful_is_told_so() {
             asker
         })
         .collect();
-    let mut more = Asker::connect(server.admin());
-    let answer = more.answer();
-    assert_eq!((answer.status, answer.header("Connection")), (503, Some("close")));
-    more.expect_eof();
+    for mut oldest in askers.drain(..3) {
+        let mut more = Asker::connect(server.admin());
+        more.send(get("/healthz") + "GET /heal");
+        assert_eq!(more.answer().status, 200);
+        oldest.expect_eof();
+        std::mem::forget(more);
+    }
     for asker in &mut askers {
         asker.send("thz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(asker.answer().status, 200);
     }
-    // Now they are idle, and make room.
-    assert_eq!(server.metric("fortnight_connections_rejected_total{listener=\"admin\"}"), 1.0);
+    assert_eq!(server.metric("fortnight_connections_rejected_total{listener=\"admin\"}"), 3.0);
+}
+
+#[test]
+fn half_sent_requests_without_end_keep_no_health_check_waiting() {
+    let server = server!(adminPort = 0);
+    let admin = server.admin();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut held: std::collections::VecDeque<Asker> = std::collections::VecDeque::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut asker = Asker::connect(admin);
+                asker.offer("GET /metrics HTTP/1.1\r\nX-Half:");
+                held.push_back(asker);
+                // Bytes go on coming.
+                held.iter_mut().for_each(|asker| _ = asker.offer("x"));
+                if held.len() > ASKERS_MAX {
+                    held.pop_front();
+                }
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(server.get("/healthz").status, 200);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
@@ -337,14 +365,57 @@ fn health_says_that_the_ring_is_full() {
     server.wait_for_log("the ring is full");
     let answer = server.get("/healthz");
     assert_eq!((answer.status, answer.body.as_str()), (503, "waiting on a full ring\n"));
-    // Another source could fill the hole.
+    // Another source could fill the hole, and does not.
     let mut other = server.source();
-    let deadline = Instant::now() + support::DEADLINE;
-    while server.get("/healthz").status != 200 {
-        assert!(Instant::now() < deadline);
-    }
+    server.wait_for_metric("fortnight_sources_connected", |sources| sources == 2.0);
+    wait_for_health(&server, 503);
     other.send("1|B\n");
-    server.wait_for_metric("fortnight_cursor", |cursor| cursor == 3.0);
+    wait_for_health(&server, 200);
+}
+
+/// A second source is there that could fill the hole. It is silent from the beginning.
+#[test]
+fn a_full_ring_and_a_silent_source_are_told() {
+    let server = server!(adminPort = 0, eventTimeoutMs = -1, reorderCapacity = 8, maxEventSourceClients = 2);
+    let (mut source, _silent) = (server.source(), server.source());
+    server.wait_for_metric("fortnight_sources_connected", |sources| sources == 2.0);
+    source.send("2|B\n100|B\n");
+    wait_for_health(&server, 503);
+    assert_eq!(server.get("/healthz").body, "waiting on a full ring\n");
+    server.wait_for_log_of(&["the ring is full", "sources=1"]);
+    assert_eq!(server.log().matches("the ring is full").count(), 1);
+    source.vanish();
+}
+
+#[test]
+fn sources_that_silent_ones_keep_out_are_told() {
+    let server = server!(adminPort = 0, eventTimeoutMs = -1, maxEventSourceClients = 2);
+    let (mut first, _second) = (server.source(), server.source());
+    let mut user = server.user(1);
+    first.send("1|B\n");
+    user.expect("1|B\n");
+    server.source().expect_closed();
+    wait_for_health(&server, 503);
+    let body = server.get("/healthz").body;
+    assert_eq!(body, "event sources are turned away because silent ones hold every place\n");
+    // One of them says something.
+    first.send("2|B\n");
+    user.expect("2|B\n");
+    assert_eq!(server.get("/healthz").status, 200);
+    // There is a place again.
+    server.source().expect_closed();
+    wait_for_health(&server, 503);
+    first.finish();
+    wait_for_health(&server, 200);
+}
+
+#[track_caller]
+fn wait_for_health(server: &support::Server, status: u16) {
+    let deadline = Instant::now() + support::DEADLINE;
+    while server.get("/healthz").status != status {
+        assert!(Instant::now() < deadline, "health does not become {status}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -157,3 +157,31 @@ fn on_every_port_a_silent_peer_is_asked_for_a_sign_of_life() {
         }
     }
 }
+
+/// SPEC section 6: health checks are answered whatever else is going on.
+#[test]
+fn without_descriptors_health_checks_are_answered() {
+    let server = launch!(eventTimeoutMs = -1, adminPort = 0, maxUserClients = 1000).limit("-n 64").start();
+    let mut source = server.source();
+    let mut first = server.user(0);
+    source.send("1|B\n");
+    first.expect("1|B\n");
+    let users: Vec<User> = (1..=150).map(|id| server.user(id)).collect();
+    server.wait_for_log_of(&["descriptor", "open files", "EMFILE"]);
+    for _ in 0..10 {
+        assert_eq!(server.get("/healthz").status, 200);
+    }
+    // One that holds the last descriptor makes room.
+    let mut held: Vec<_> = (0..10).map(|_| support::http::Asker::connect(server.admin())).collect();
+    assert_eq!(server.get("/healthz").status, 200);
+    held.clear();
+    drop(users);
+    // Users that wait do not take it away.
+    let users: Vec<User> = (1..=150).map(|id| server.user(id)).collect();
+    for _ in 0..10 {
+        assert_eq!(server.get("/healthz").status, 200);
+    }
+    drop(users);
+    source.send("2|B\n");
+    first.expect("2|B\n");
+}

@@ -24,6 +24,7 @@ mod ring;
 mod slow_users;
 mod sources;
 mod stream;
+mod tokens;
 #[cfg(feature = "top")]
 mod top;
 mod traces;

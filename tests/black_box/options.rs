@@ -1,10 +1,12 @@
 //! SPEC section 4: options, what they default to, and how bad ones are refused.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use serde_json::Value;
 use support::stream::each;
 use support::{Finished, Launch, OPTIONS, launch, private_address, server};
 
@@ -372,6 +374,7 @@ fn log_level_off_logs_nothing() {
 fn connections_are_logged_at_debug_and_not_at_info() {
     for (level, logged) in [("debug", true), ("info", false)] {
         let server = server!(logLevel = level, eventTimeoutMs = -1);
+        server.wait_for_log("started");
         let lines = server.log().lines().count();
         let mut users: Vec<_> = (1..=50).map(|id| server.user(id)).collect();
         server.source().send("1|B\n");
@@ -403,12 +406,12 @@ fn progress_is_never_logged_with_interval_0() {
     let server = server!(eventTimeoutMs = -1, logIntervalMs = 0);
     let mut user = server.user(1);
     let mut source = server.source();
-    let lines = server.log().lines().count();
     for number in 1..=20_000 {
         source.send(format!("{number}|B\n"));
         user.expect(format!("{number}|B\n"));
     }
-    assert_eq!(server.log().lines().count(), lines, "{}", server.log());
+    let log = server.stop();
+    assert!(!log.contains("progress"), "{log}");
 }
 
 #[test]
@@ -426,4 +429,47 @@ fn busy_poll_serves_and_ends_like_the_ordinary_loop() {
     }
     source.finish();
     server.stop();
+}
+
+#[test]
+fn the_log_begins_with_the_options_that_are_not_defaults() {
+    let server = launch!(eventTimeoutMs = 700, adminPort = 0)
+        .flag("--first-sequence=7")
+        .set("maxUserClients", "1000")
+        .set("EVENT_TIMEOUT_MS", "5")
+        .set("userBufferByte", "5")
+        .start();
+    server.wait_for_log("option=userBufferBytes");
+    server.wait_for_log("option=eventTimeoutMs");
+    let log = server.log();
+    let first = log.lines().next().unwrap();
+    assert!(
+        first.contains(" level=info msg=\"started; every option that is not named here has its default\" "),
+        "{log}"
+    );
+    let pairs: Vec<&str> = first.split("default\" ").nth(1).unwrap().split(' ').collect();
+    let version = format!("version={}", env!("CARGO_PKG_VERSION"));
+    let wanted = [
+        &version,
+        "eventSourceServerPort=0",
+        "userServerPort=0",
+        "firstSequence=7",
+        "eventTimeoutMs=700",
+        "adminPort=0",
+    ];
+    assert_eq!(BTreeSet::from_iter(pairs), BTreeSet::from_iter(wanted), "{first}");
+    for pair in
+        ["variable=EVENT_TIMEOUT_MS option=eventTimeoutMs", "variable=userBufferByte option=userBufferBytes"]
+    {
+        let warned = |line: &&str| line.contains(" level=warn ") && line.ends_with(pair);
+        assert_eq!(log.lines().filter(warned).count(), 1, "{pair} in {log}");
+    }
+    // With their values, those of the others too.
+    let status: Value = serde_json::from_str(&server.get("/status.json").body).unwrap();
+    let options = status["options"].as_object().unwrap();
+    for (name, default) in OPTIONS {
+        let set = wanted.iter().find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+        assert_eq!(options[name], set.unwrap_or(default), "{name}");
+    }
+    assert_eq!(options["recordTrace"], Value::Null);
 }
