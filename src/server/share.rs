@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 const STRETCH: u64 = 10;
 /// Parts of the stretch that are counted for themselves.
 const PARTS: u64 = 100;
-/// How often it is looked at least, during a pause, what has been used up.
-pub(super) const LOOK_INTERVAL: Micros = 100 * MILLISECOND;
-/// What is charged at most between two looks: if they are farther apart, this process was stopped, and that is no user's fault.
-const CHARGED_MAX: Micros = 2 * LOOK_INTERVAL;
+/// How often it is looked at most, during a pause, what has been used up.
+const LOOK_INTERVAL: Micros = 100 * MILLISECOND;
+/// And how often at least, while `slowUserTimeoutMs` passes.
+const LOOKS: u64 = 20;
 /// Accounts are looked through for those that are empty when there are twice as many as the last time, and this many.
 const ACCOUNTS_KEPT: usize = 64;
 
@@ -44,7 +44,8 @@ impl Shares {
 
     /// The pause has gone on up to `now`, because of the users with these ids. `counts`: it is charged.
     pub(super) fn pass_time(&mut self, ids: impl Iterator<Item = u64>, counts: bool, now: Micros) {
-        let elapsed = (now - self.looked_at).min(CHARGED_MAX);
+        // If two looks are farther apart, this process was stopped, and that is no user's fault.
+        let elapsed = (now - self.looked_at).min(2 * self.look_interval());
         self.looked_at = now;
         if !counts || elapsed == 0 {
             return;
@@ -74,7 +75,11 @@ impl Shares {
     pub(super) fn look_at(&self, id: u64) -> Micros {
         let used = self.accounts.get(&id).map_or(0, |account| account.used(self.part(self.looked_at)));
         let left = (self.most + 1).saturating_sub(used);
-        self.looked_at + left.min(LOOK_INTERVAL)
+        self.looked_at + left.min(self.look_interval())
+    }
+
+    fn look_interval(&self) -> Micros {
+        LOOK_INTERVAL.max(self.most / LOOKS)
     }
 
     /// The number of the part of the stretch that a time falls into.
