@@ -34,7 +34,6 @@ mod idset;
 mod mail;
 mod packed;
 mod pipeline;
-pub mod rejects;
 mod relation;
 mod released;
 mod replay;

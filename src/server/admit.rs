@@ -37,9 +37,8 @@ impl<N: Net> Server<N> {
             }
             match self.sources.admission() {
                 Admission::Now | Admission::OnTrial => {
-                    match self.sources.admit(socket, peer, &mut self.net, self.now) {
-                        Ok(()) => self.reports.source_connected(peer, self.now),
-                        Err(error) => self.reports.not_watched(peer, &error, self.now),
+                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net, self.now) {
+                        self.reports.not_watched(peer, &error, self.now);
                     }
                 }
                 Admission::Later => self.accepting.hold(socket, peer),

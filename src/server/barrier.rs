@@ -82,7 +82,10 @@ impl<N: Net> Server<N> {
 
     /// While the server ends: nobody is owed anything any more.
     pub(super) fn have_all_gone(&self) -> bool {
-        self.clients_have_gone() && self.is_all_kept() && !self.sources.wait_for_acknowledgements()
+        self.clients_have_gone()
+            && self.is_all_kept()
+            && !self.sources.wait_for_acknowledgements()
+            && self.users.nobody_lingers()
     }
 
     /// A journal that cannot be written ends the server.

@@ -19,12 +19,17 @@ impl Chunk {
         Self { bytes: vec![0; BEFORE + carry_bytes + READ_BYTES + AFTER], unread: BEFORE..BEFORE }
     }
 
-    /// Empties the chunk, puts `carry` at its start, and returns where the next bytes can be read to.
-    pub(super) fn start_with(&mut self, carry: &[u8]) -> &mut [u8] {
-        let start = BEFORE + carry.len();
-        self.bytes[BEFORE..start].copy_from_slice(carry);
-        self.unread = BEFORE..start;
+    /// Empties the chunk, and returns where the next bytes can be read to so that `carry_bytes` fit in front of them.
+    pub(super) fn start_after(&mut self, carry_bytes: usize) -> &mut [u8] {
+        let start = BEFORE + carry_bytes;
+        self.unread = start..start;
         &mut self.bytes[start..start + READ_BYTES]
+    }
+
+    /// The bytes that were read come after `carry`.
+    pub(super) fn put_in_front(&mut self, carry: &[u8]) {
+        self.unread.start -= carry.len();
+        self.bytes[self.unread.start..][..carry.len()].copy_from_slice(carry);
     }
 
     /// The bytes that have not been fed.

@@ -228,7 +228,7 @@ impl Journal {
         let (at, stop) = engine.feed(bytes, unread.clone());
         unread.start = at;
         engine.settle(bytes, now);
-        engine.take_rejects();
+        engine.take_last_reject();
         self.kept_blocked = None;
         match stop {
             Stop::TurnFull => {}

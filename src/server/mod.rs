@@ -11,7 +11,7 @@
 //! - [`congestion`]: slow users, which hold up the sources, and for how long in all ([`share`]);
 //! - [`journal`]: what was released is on disk before anybody is sent it; [`barrier`]: where the turn waits for that;
 //! - [`grace`]: sources that resume and are expected back;
-//! - [`lifecycle`]: the end;
+//! - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
 //! - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //! - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!   event sources; [`streaming`]: how both have their turns;
@@ -43,6 +43,7 @@ mod health;
 mod journal;
 mod key;
 mod lifecycle;
+mod linger;
 mod lost;
 pub mod net;
 mod output;
@@ -58,7 +59,6 @@ mod sizing;
 mod sources;
 mod stream_clients;
 mod streaming;
-mod takeovers;
 mod token_desk;
 mod upstream;
 mod users;
@@ -104,8 +104,8 @@ pub use lifecycle::Phase;
 /// Reads before the turn is delivered, whatever is owed. So nobody waits for longer, however small the pieces are in
 /// which sources send.
 const READS_PER_TURN: usize = 64;
-/// How often newly accepted connections are waited on before events get their turn.
-const ACCEPT_ROUNDS: usize = 8;
+/// How often connections are accepted before events get their turn: once, and then their logins are read.
+const ACCEPT_ROUNDS: usize = 2;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -306,6 +306,7 @@ impl<N: Net> Server<N> {
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
             self.users.tokens.deadline(),
+            self.users.lingering.deadline(),
             self.users.marks.deadline(),
             self.congestion.deadline(),
             self.catch_up.deadline(),
@@ -349,7 +350,7 @@ impl<N: Net> Server<N> {
                 Ready::Disk => {}
                 Ready::Socket { key, readable, writable, hung_up, urgent } => match Key::of(key) {
                     Key::Source(key) => self.sources.note_ready(key, hung_up, urgent),
-                    Key::User(key) => self.users.note_ready(key, readable || hung_up, writable),
+                    Key::User(key) => self.users.note_ready(key, readable, hung_up, writable),
                     Key::Admin(key) => self.admin.note_ready(key),
                     Key::Stream(StreamKey::UPSTREAM) => {
                         if let Some(upstream) = &mut self.upstream {
@@ -511,6 +512,7 @@ impl<N: Net> Server<N> {
     fn write_due(&mut self, reads: usize) {
         let (users, mut context) = self.users();
         users.write_due(reads, &mut context);
+        users.read_chatter(context.now);
         self.deliver();
     }
 
@@ -601,7 +603,7 @@ impl<N: Net> Server<N> {
 
     /// Closes the sockets of all connections that have come to their ends.
     fn reap(&mut self) {
-        let freed = self.users.reap() | self.sources.reap() | self.admin.reap();
+        let freed = self.users.reap(&mut self.net, self.now) | self.sources.reap() | self.admin.reap();
         if freed {
             self.accepting.descriptor_freed();
         }

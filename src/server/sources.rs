@@ -317,6 +317,7 @@ impl<S> Sources<S> {
             self.connected += 1;
             self.silence.heard(now);
         }
+        log::debug!(peer:%; "event source connected");
         Ok(())
     }
 
@@ -326,10 +327,10 @@ impl<S> Sources<S> {
             return;
         };
         if !source.carry.is_empty() {
-            engine.count_rejected(Reject::Truncated, None, &source.carry);
+            engine.count_rejected(Reject::Truncated, None);
             reports.rejected(engine, source.peer, now);
         }
-        reports.source_gone(source.peer, now);
+        log::debug!(peer:% = source.peer; "event source gone");
         self.close(key);
     }
 
@@ -376,9 +377,8 @@ impl<S> Sources<S> {
         if source.asked.is_none() || source.is_replaced {
             return self.end(key, engine, reports, now);
         }
-        let rest = std::mem::take(&mut source.carry);
-        if !rest.is_empty() {
-            engine.count_rejected(Reject::Truncated, None, &rest);
+        if !std::mem::take(&mut source.carry).is_empty() {
+            engine.count_rejected(Reject::Truncated, None);
             reports.rejected(engine, source.peer, now);
         }
         log::debug!(peer:% = source.peer; "event source has closed its side");
@@ -458,13 +458,12 @@ impl<S: Read> Sources<S> {
             return true;
         }
         let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::new(self.event_bytes_max));
-        let target = chunk.start_with(&source.carry);
+        let target = chunk.start_after(source.carry.len());
         let outcome = read_once(&mut source.socket, &mut target[..most]);
         if let Outcome::Read(len) = outcome {
             if source.is_counted {
                 self.silence.heard(now);
             }
-            source.carry.clear();
             chunk.unread.end += len;
             // A short read has emptied the socket, unless there is an end behind it that has been told already, or it has
             // stopped in front of urgent data.
@@ -476,6 +475,12 @@ impl<S: Read> Sources<S> {
                 source.queued = true;
                 self.readable.push_back(key);
             }
+            if source.goes_on_with_its_line(chunk.rest(), self.event_bytes_max) {
+                self.spare.push(chunk);
+                return true;
+            }
+            chunk.put_in_front(&source.carry);
+            source.carry.clear();
             source.drop_overlong(&mut chunk);
             self.current = Some((key, chunk));
             return true;
@@ -625,6 +630,19 @@ impl<S> Sources<S> {
 }
 
 impl<S> Source<S> {
+    /// Adds `bytes` to the line that has begun, if they neither end it nor make it too long. So a long line that comes in small
+    /// pieces is not copied and looked through for each of them.
+    fn goes_on_with_its_line(&mut self, bytes: &[u8], event_bytes_max: usize) -> bool {
+        let goes_on = !self.is_new
+            && !self.carry.is_empty()
+            && self.carry.len() + bytes.len() < event_bytes_max
+            && memchr::memchr(b'\n', bytes).is_none();
+        if goes_on {
+            self.carry.extend_from_slice(bytes);
+        }
+        goes_on
+    }
+
     /// In the middle of an overlong line: drops what still belongs to it.
     fn drop_overlong(&mut self, chunk: &mut Chunk) {
         if self.discarding {

@@ -10,6 +10,7 @@ use super::{
     congestion::Pace,
     is_interrupted,
     key::UserKey,
+    linger::Lingering,
     net::Net,
     output::{Backlog, Output, Pool},
     resuming::{Marks, Resume},
@@ -33,6 +34,8 @@ use std::{
 
 /// What is read of one user before it is another one's turn.
 const READS_PER_USER: usize = 16;
+/// Users whose chatter is thrown away in a turn.
+const TALKERS_PER_TURN: usize = 4;
 /// Bytes of one such read.
 const SCRATCH_BYTES: usize = 4096;
 
@@ -48,6 +51,8 @@ pub(super) struct Users<S> {
     pub(super) slot_keys: Vec<UserKey>,
     /// Those that can be read, in the order in which they come round.
     readable: VecDeque<UserKey>,
+    /// Users that send something: it is thrown away, when there is time for it.
+    chatter: VecDeque<UserKey>,
     /// Those whose sockets take bytes again.
     pub(super) writable: Vec<UserKey>,
     /// When connections must have logged in, in order of time; some have, or are gone.
@@ -56,6 +61,8 @@ pub(super) struct Users<S> {
     changes: Vec<Change>,
     /// Connections that have come to their ends, whose sockets are to be closed.
     ended: Vec<UserKey>,
+    /// Those that are closed on this side.
+    pub(super) lingering: Lingering<S>,
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
     pub(super) marks: Marks,
@@ -77,7 +84,19 @@ pub(super) struct Connection<S> {
     ended: bool,
     /// When its token runs out, if it has one.
     token_until: Option<Micros>,
+    /// It will send nothing more.
+    has_hung_up: bool,
+    /// It has sent something besides its login: it may do so again.
+    is_talking: bool,
+    /// What it was sent is still on its way.
+    lingers: bool,
     pub(super) role: Role,
+}
+
+impl<S> Connection<S> {
+    fn is_user(&self) -> bool {
+        matches!(self.role, Role::User(_))
+    }
 }
 
 /// Who is at the other end.
@@ -161,10 +180,12 @@ impl<S> Users<S> {
             login_timeout: config.login_timeout_ms * MILLISECOND,
             slot_keys: Vec::new(),
             readable: VecDeque::new(),
+            chatter: VecDeque::new(),
             writable: Vec::new(),
             logins: VecDeque::new(),
             changes: Vec::new(),
             ended: Vec::new(),
+            lingering: Lingering::new(),
             pool: Pool::default(),
             rotation: Rotation::new(config),
             marks: Marks::new(config.user_mark_ms),
@@ -214,6 +235,7 @@ impl<S> Users<S> {
     /// Whether there is something to do without anything becoming ready.
     pub(super) fn has_work(&self, is_barred: bool) -> bool {
         !self.readable.is_empty()
+            || !self.chatter.is_empty()
             || !self.writable.is_empty()
             // Nobody comes or goes before the journal has what was released.
             || (!is_barred && !self.changes.is_empty())
@@ -226,13 +248,17 @@ impl<S> Users<S> {
     }
 
     /// The net says what a connection is ready for.
-    pub(super) fn note_ready(&mut self, key: UserKey, readable: bool, writable: bool) {
+    pub(super) fn note_ready(&mut self, key: UserKey, readable: bool, hung_up: bool, writable: bool) {
         let Some(connection) = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)
         else {
             return;
         };
-        if readable && !std::mem::replace(&mut connection.queued, true) {
-            self.readable.push_back(key);
+        let has_just_hung_up = hung_up && !std::mem::replace(&mut connection.has_hung_up, true);
+        if (readable && !std::mem::replace(&mut connection.queued, true)) || has_just_hung_up {
+            connection.queued = true;
+            let is_urgent = connection.has_hung_up || !connection.is_user();
+            let queue = if is_urgent { &mut self.readable } else { &mut self.chatter };
+            queue.push_back(key);
         }
         if writable && !std::mem::replace(&mut connection.writable, true) {
             self.writable.push(key);
@@ -264,6 +290,9 @@ impl<S> Users<S> {
             writable: false,
             ended: false,
             token_until: None,
+            has_hung_up: false,
+            is_talking: false,
+            lingers: false,
             role,
         });
         self.connected += 1;
@@ -373,7 +402,18 @@ impl<S> Users<S> {
 }
 
 impl<S: Read + Write> Users<S> {
-    /// Reads those that can be read, each up to its budget.
+    /// Throws away what users have sent, as much as there is time for in a turn: nobody waits for that.
+    pub(super) fn read_chatter(&mut self, now: Micros) {
+        for _ in 0..self.chatter.len().min(TALKERS_PER_TURN) {
+            if let Some(key) = self.chatter.pop_front()
+                && let Err(reason) = self.read_one(key, now)
+            {
+                self.leaves(key, reason);
+            }
+        }
+    }
+
+    /// Reads those that have yet to log in, or have hung up, each up to its budget.
     pub(super) fn read(&mut self, now: Micros) {
         for _ in 0..self.readable.len() {
             if let Some(key) = self.readable.pop_front()
@@ -394,6 +434,7 @@ impl<S: Read + Write> Users<S> {
             match connection.socket.read(&mut self.scratch) {
                 Ok(0) => return Err(DisconnectReason::Left),
                 Ok(len) => {
+                    connection.is_talking |= connection.is_user();
                     if let Role::Login(login) = &mut connection.role
                         && let Some((arrival, token_lasts)) =
                             login.read(&self.scratch[..len], &self.tokens)?
@@ -408,7 +449,9 @@ impl<S: Read + Write> Users<S> {
             }
         }
         connection.queued = true;
-        self.readable.push_back(key);
+        let is_urgent = connection.has_hung_up || !connection.is_user();
+        let queue = if is_urgent { &mut self.readable } else { &mut self.chatter };
+        queue.push_back(key);
         Ok(())
     }
 
@@ -520,14 +563,12 @@ impl<S: Read + Write> Users<S> {
         };
         connection.ended = true;
         self.tokens.forget(key, connection.token_until);
+        connection.lingers = !matches!(reason, DisconnectReason::Left | DisconnectReason::Error);
         self.connected -= 1;
         self.ended.push(key);
         context.engine.counters.users_disconnected[reason as usize] += 1;
         let Role::User(user) = &mut connection.role else {
-            if let Role::Login(login) = &connection.role {
-                let shown = self.tokens.without_token(&login.line);
-                context.reports.login_ended(&login.line, shown, connection.peer, reason, context.now);
-            }
+            log::debug!(peer:% = connection.peer, reason = reason.name(); "connection closed before its login");
             return self.marks.forget(key);
         };
         match &user.stage {
@@ -543,19 +584,29 @@ impl<S: Read + Write> Users<S> {
         context.congestion.gone(key);
     }
 
+    /// Whether all connections that have come to their ends are closed.
+    pub(super) fn nobody_lingers(&self) -> bool {
+        self.ended.is_empty() && self.lingering.is_empty()
+    }
+
     /// Closes the sockets of those that have come to their ends. Says whether there were any.
-    pub(super) fn reap(&mut self) -> bool {
-        let any = !self.ended.is_empty();
+    pub(super) fn reap<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) -> bool {
+        let any = !self.ended.is_empty() | self.lingering.look(false, &mut self.scratch, now);
         for key in std::mem::take(&mut self.ended) {
             let mut connection = self.entries.remove(key.index());
             // Somebody else may get the key, and is not to be served instead.
             if connection.queued {
                 self.readable.retain(|&other| other != key);
+                self.chatter.retain(|&other| other != key);
             }
             if connection.writable {
                 self.writable.retain(|&other| other != key);
             }
-            read_off(&mut connection.socket, &mut self.scratch);
+            let (has_come, end) = read_off(&mut connection.socket, &mut self.scratch);
+            let is_over = matches!(end, Some(Ok(0)));
+            if connection.lingers && (connection.is_talking || has_come) && !is_over {
+                self.lingering.add(connection.socket, net, now);
+            }
         }
         any
     }
@@ -581,27 +632,23 @@ impl Login {
         // A token is not kept for longer than it takes to judge it.
         let line = std::mem::take(&mut self.line);
         let terminator = Terminator::of(&line[..=end]);
-        let content = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-        let (resume::Login { id, start, .. }, token_lasts) = match tokens.judge(content) {
-            Ok(judged) => judged,
-            Err(reason) => {
-                // For the log, which tells why and leaves out the token.
-                self.line = line;
-                return Err(reason);
-            }
-        };
+        let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
+        let (resume::Login { id, start, .. }, token_lasts) = tokens.judge(line)?;
         Ok(Some((Arrival { id, start, terminator }, token_lasts)))
     }
 }
 
-/// Closing a socket with unread bytes resets the connection, and what has been written but not yet
-/// received is lost to the other side.
-pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) {
-    for _ in 0..READS_PER_USER {
-        if !matches!(socket.read(scratch), Ok(1..)) {
-            return;
+/// Reads and throws away what has come, up to a limit. Closing a socket with unread bytes resets the connection, and what has
+/// been written but not yet received is lost to the other side. Returns whether something had come, and what the last read came
+/// to; `None`: there may be more.
+pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) -> (bool, Option<io::Result<usize>>) {
+    for reads in 0..READS_PER_USER {
+        match socket.read(scratch) {
+            Ok(1..) => {}
+            end => return (reads > 0, Some(end)),
         }
     }
+    (true, None)
 }
 
 /// What a failed read or write says about how a user went.

@@ -11,6 +11,7 @@ mod garbage;
 mod journal;
 mod lifecycle;
 mod limits;
+mod linger;
 mod logins;
 mod maze;
 mod metrics;

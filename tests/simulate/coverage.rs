@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must happen in any large number of runs, besides what the counters name.
-const REQUIRED: [&str; 42] = [
+const REQUIRED: [&str; 43] = [
     "far end: finishes",
     "far end: closes",
     "far end: resets",
@@ -44,6 +44,7 @@ const REQUIRED: [&str; 42] = [
     "users: pause begins",
     "users: pause ends",
     "users: takes over an id",
+    "users: linger",
     "users: cut off by policy",
     "users: share used up",
     "busyPoll: put off",
@@ -78,15 +79,17 @@ impl Coverage {
         }
     }
 
-    /// What has never happened, though it should have. Edges and `maxSequenceJump` are not simulated.
+    /// What has never happened, though it should have. Edges, tokens and `maxSequenceJump` are not simulated.
     pub(crate) fn missing(&self) -> Vec<String> {
         let ends = DisconnectReason::ALL.iter().map(|end| format!("users: {}", end.name()));
         let rejects = Reject::ALL.iter().map(|reason| format!("lines: {}", reason.name()));
         let faults = [READ_BREAKS.as_slice(), &WRITE_BREAKS, &ACCEPT_FAILURES].concat();
         let required = REQUIRED.iter().chain(&lives::REQUIRED).copied();
         let others = required.chain(faults).map(str::to_owned);
-        let is_simulated =
-            |what: &String| !["users: gone", "users: epoch", "lines: too_far"].contains(&what.as_str());
+        let is_simulated = |what: &String| {
+            !["users: gone", "users: epoch", "users: bad_token", "users: token_expired", "lines: too_far"]
+                .contains(&what.as_str())
+        };
         let all = ends.chain(rejects).chain(others);
         all.filter(is_simulated).filter(|what| !self.0.contains_key(what)).collect()
     }

@@ -184,6 +184,12 @@ impl Model {
                 self.client_read(*peer, outcome, rest, report, arrivals, coverage)?;
             }
             Seen::Wrote(peer, offered, outcome) => self.wrote(*peer, *offered, outcome)?,
+            &Seen::Finished(peer) => {
+                if let Some(client) = self.people.clients.get_mut(&peer) {
+                    client.closed = true;
+                    coverage.count("users: linger");
+                }
+            }
             &Seen::Closed(peer) => self.closes(peer, report, coverage)?,
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     fs::{self, File},
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     rc::Rc,
@@ -95,6 +96,7 @@ pub(crate) fn play<N: Net>(
     let mut last = report(&mut server, &net);
     let mut models = vec![Model::new(config.clone(), last.clone())];
     let mut awake = 0;
+    let mut broken = BTreeSet::new();
     while !is_over(&net, server.phase()) {
         server.turn().map_err(|error| error.to_string())?;
         let seen = log.take();
@@ -102,6 +104,7 @@ pub(crate) fn play<N: Net>(
         if awake > TURNS_AWAKE {
             return Err("the server never goes to sleep".to_owned());
         }
+        check_resets(&seen, &mut broken, server.phase(), &net)?;
         let report = report(&mut server, &net);
         models = step(models, &seen, &report, &net, coverage)?;
         check_limits(&models[0], &net, &config)?;
@@ -125,6 +128,41 @@ fn is_idle(seen: &[Seen], before: &Report, after: &Report) -> bool {
         && state(before) == state(after)
         && before.phase == after.phase
         && before.counters.events_received == after.counters.events_received
+}
+
+/// A connection that is closed with bytes unread is reset, and the other side may lose what it was sent. The server may do that only
+/// to those that are gone or broken, and when its time is up.
+fn check_resets(
+    seen: &[Seen],
+    broken: &mut BTreeSet<usize>,
+    phase: Phase,
+    net: &SimNet<Chaos>,
+) -> Result<(), String> {
+    let shared = net.shared();
+    for seen in seen {
+        let closed = match seen {
+            Seen::Read(peer, Err(kind))
+            | Seen::Wrote(peer, _, Err(kind))
+            | Seen::WantWrite(peer, _, Err(kind)) => {
+                if !matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+                    broken.insert(*peer);
+                }
+                continue;
+            }
+            Seen::Closed(peer) if phase == Phase::Running && !broken.contains(peer) => *peer,
+            _ => continue,
+        };
+        let found = shared.world.peers().find(|peer| peer.index() == closed);
+        let is_gone = shared.script.ends().any(|end| end.0 == closed && end.2);
+        if let Some(peer) = found
+            && !is_gone
+            && shared.world.written(peer) > 0
+            && shared.world.server_end(peer) == ServerEnd::Reset
+        {
+            return Err(format!("connection {closed} was sent something and is reset"));
+        }
+    }
+    Ok(())
 }
 
 /// Lets time pass for a server that never sleeps: up to the next thing that happens, or less.
@@ -257,10 +295,11 @@ fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Re
             .peers()
             .find(|other| other.index() == peer)
             .map(|peer| shared.world.server_end(peer));
+        let is_finished = shared.world.peers().any(|at| at.index() == peer && shared.world.has_finished(at));
         match found {
             // Where a ring is full for ever, sources that have hung up keep their places.
             None if port == Port::Source && model.waits_for_ever() => {}
-            None if end == Some(ServerEnd::Open) => {
+            None if end == Some(ServerEnd::Open) && !is_finished => {
                 return Err(format!("connection {peer} was never accepted"));
             }
             Some(_) if over && !model.holds(peer) => {

@@ -29,6 +29,8 @@ pub(crate) enum Seen {
     Read(usize, Result<Vec<u8>, ErrorKind>),
     /// It offered so many bytes; what was taken.
     Wrote(usize, usize, Result<Vec<u8>, ErrorKind>),
+    /// It will write nothing more to a connection.
+    Finished(usize),
     /// It closed a connection.
     Closed(usize),
 }
@@ -109,6 +111,7 @@ impl<N: Net> Net for Watch<N> {
     }
 
     fn finish(&mut self, socket: &mut Self::Socket) {
+        self.note(Seen::Finished(socket.peer));
         self.net.finish(&mut socket.socket);
     }
 

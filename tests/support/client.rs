@@ -85,6 +85,16 @@ impl User {
         done
     }
 
+    /// Reads some bytes. Gives how many: none at an orderly end. `None`: the connection has been reset.
+    #[track_caller]
+    pub fn read_some(&mut self, target: &mut [u8]) -> Option<usize> {
+        match self.stream.read(target) {
+            Ok(length) => Some(length),
+            Err(error) if is_closed(error.kind()) => None,
+            Err(error) => panic!("{}: {error}", self.name),
+        }
+    }
+
     /// Reads the `wanted` bytes, or as much of them as comes before the connection ends. Gives how much that is, and whether the
     /// connection is open.
     #[track_caller]
@@ -155,6 +165,12 @@ impl User {
             Err(error) if is_closed(error.kind()) => (bytes, false),
             Err(error) => panic!("{}: still open after {}: {error}", self.name, excerpt(&bytes, bytes.len())),
         }
+    }
+
+    /// The same connection once more, to read from it while something is being sent.
+    #[track_caller]
+    pub fn another_handle(&self) -> User {
+        User { stream: self.stream.try_clone().expect("a second handle"), name: self.name.clone() }
     }
 
     /// This side's address.

@@ -1,0 +1,75 @@
+//! Connections that are closed without losing what they were sent.
+//!
+//! A socket that is closed with bytes unread, or to which bytes come afterwards, is reset, and then the system throws away what it
+//! has not delivered yet: the end of what a user was sent. So the connection of somebody who has ever sent anything is closed
+//! on this side only at first. What still comes is read and thrown away, until the other side closes too, for a limited time.
+
+use super::{net::Net, users::read_off};
+use crate::time::{MILLISECOND, Micros, SECOND};
+use std::{
+    collections::VecDeque,
+    io::{ErrorKind, Read},
+};
+
+/// For how long the other side may go on sending.
+const LINGER: Micros = 2 * SECOND;
+/// How often it is looked at what has come.
+const LOOK_INTERVAL: Micros = 10 * MILLISECOND;
+/// Connections at once. For one more, the oldest one is closed.
+const LINGERING_MAX: usize = 1024;
+
+/// Connections that are closed on this side.
+#[derive(Debug)]
+pub(super) struct Lingering<S> {
+    /// Until when, in order of time, and the socket.
+    sockets: VecDeque<(Micros, S)>,
+    look_at: Micros,
+}
+
+impl<S> Lingering<S> {
+    pub(super) fn new() -> Self {
+        Self { sockets: VecDeque::new(), look_at: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// When it is to be looked again.
+    pub(super) fn deadline(&self) -> Option<Micros> {
+        (!self.is_empty()).then_some(self.look_at)
+    }
+}
+
+impl<S: Read> Lingering<S> {
+    /// Closes a connection on this side.
+    pub(super) fn add<N: Net<Socket = S>>(&mut self, mut socket: S, net: &mut N, now: Micros) {
+        net.finish(&mut socket);
+        if self.is_empty() {
+            self.look_at = now + LOOK_INTERVAL;
+        }
+        if self.sockets.len() >= LINGERING_MAX {
+            self.sockets.pop_front();
+        }
+        self.sockets.push_back((now + LINGER, socket));
+    }
+
+    /// Throws away what has come, and closes those that are done, or all. Says whether there were any.
+    pub(super) fn look(&mut self, all: bool, scratch: &mut [u8], now: Micros) -> bool {
+        if self.is_empty() || (self.look_at > now && !all) {
+            return false;
+        }
+        self.look_at = now + LOOK_INTERVAL;
+        let before = self.sockets.len();
+        self.sockets.retain_mut(|(until, socket)| !(is_over(socket, scratch) || all || *until <= now));
+        self.sockets.len() < before
+    }
+}
+
+/// Whether the other side has closed as well, or is gone.
+fn is_over(socket: &mut impl Read, scratch: &mut [u8]) -> bool {
+    read_off(socket, scratch).1.is_some_and(|outcome| match outcome {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+    })
+}
