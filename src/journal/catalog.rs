@@ -65,6 +65,16 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The journal was founded at this cursor: what is below is left of an older one.
+    pub(crate) fn leave_below(&mut self, base: u128) {
+        let old = self.segments.iter().filter(|segment| segment.first < base).map(Segment::name);
+        self.leftovers.extend(old);
+        let old = self.snapshots.iter().filter(|info| info.from < base).map(SnapshotInfo::name);
+        self.leftovers.extend(old);
+        self.segments.retain(|segment| segment.first >= base);
+        self.snapshots.retain(|info| info.from >= base);
+    }
+
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         let segments: u64 = self.segments.iter().map(|segment| segment.len).sum();

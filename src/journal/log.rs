@@ -19,6 +19,7 @@ use crate::{
 };
 use std::{collections::VecDeque, fmt, io};
 
+mod founding;
 mod retention;
 mod snapshots;
 
@@ -158,7 +159,8 @@ impl Log {
             }
             None => None,
         };
-        let chain = chain.unwrap_or(Chain { previous: 0, cursor: opening.first_sequence, position: 0 });
+        let first = meta.base.unwrap_or(opening.first_sequence);
+        let chain = chain.unwrap_or(Chain { previous: 0, cursor: first, position: 0 });
         let offset = catalog.segments.back().map_or(0, |segment| segment.len);
         let clock_ms = disk.clock_ms();
         let mut log = Self {
@@ -200,7 +202,7 @@ impl Log {
 
     /// Makes the first segment, durably: without it the others would be worth nothing.
     fn begin(&mut self) -> io::Result<()> {
-        self.catalog.has_origin = true;
+        self.catalog.has_origin = self.meta.base.is_none();
         let file = self.make_segment()?;
         self.disk.sync_at_once(file)?;
         self.disk.sync_folder()?;
@@ -548,7 +550,7 @@ impl Log {
             previous: self.chain.previous,
             durable: self.durable,
             time_ms,
-            is_origin: self.catalog.segments.is_empty(),
+            is_origin: self.catalog.segments.is_empty() && self.meta.base.is_none(),
         };
         let file = self.disk.create(&name)?;
         if let Err(error) = self.disk.write_at(file, 0, &header.encode()) {

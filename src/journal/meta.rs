@@ -52,13 +52,16 @@ pub struct Meta {
     pub lock: Identity,
     /// Older epochs, oldest first.
     pub ancestors: Vec<Ancestor>,
+    /// It was founded at this cursor, with a snapshot: what is below belongs to an older journal.
+    pub base: Option<u128>,
 }
 
 impl Meta {
     /// The description of a new journal.
     pub(crate) fn draw(disk: &mut dyn Disk) -> io::Result<Self> {
         let id = JournalId(u128::from(disk.random()?) << 64 | u128::from(disk.random()?));
-        Ok(Self { id, epoch: Epoch::new(disk.random()?), lock: disk.identity()?, ancestors: Vec::new() })
+        let epoch = Epoch::new(disk.random()?);
+        Ok(Self { id, epoch, lock: disk.identity()?, ancestors: Vec::new(), base: None })
     }
 
     /// Begins a new epoch at a cursor. The old one is remembered, and no place above the cursor is valid any more.
@@ -79,6 +82,9 @@ impl Meta {
 
     fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nid {:032x}\nepoch {}\nlock {}\n", self.id.0, self.epoch, self.lock);
+        if let Some(base) = self.base {
+            let _ = writeln!(text, "base {base}");
+        }
         for Ancestor { epoch, cursor } in &self.ancestors {
             let _ = writeln!(text, "fork {epoch} {cursor}");
         }
@@ -102,13 +108,18 @@ impl Meta {
         let id = JournalId(u128::from_str_radix(lines.next()?.strip_prefix("id ")?, 16).ok()?);
         let epoch = Epoch::parse(lines.next()?.strip_prefix("epoch ")?.as_bytes())?;
         let lock = Identity::parse(lines.next()?.strip_prefix("lock ")?)?;
+        let mut lines = lines.peekable();
+        let base = match lines.next_if(|line| line.starts_with("base ")) {
+            Some(line) => Some(line.strip_prefix("base ")?.parse().ok()?),
+            None => None,
+        };
         let ancestors = lines
             .map(|line| {
                 let (epoch, cursor) = line.strip_prefix("fork ")?.split_once(' ')?;
                 Some(Ancestor { epoch: Epoch::parse(epoch.as_bytes())?, cursor: cursor.parse().ok()? })
             })
             .collect::<Option<Vec<_>>>()?;
-        Some(Self { id, epoch, lock, ancestors })
+        Some(Self { id, epoch, lock, ancestors, base })
     }
 
     /// Reads the file. `None`: there is none.
@@ -155,6 +166,7 @@ mod tests {
             epoch: Epoch::new(1),
             lock: Identity { inode: 3, birth: None },
             ancestors: Vec::new(),
+            base: None,
         }
     }
 
@@ -177,6 +189,7 @@ mod tests {
     fn what_is_written_is_read_and_every_flipped_bit_is_noticed() {
         let mut meta = meta();
         meta.fork(Epoch::new(2), 1 << 64);
+        meta.base = Some(17);
         let text = meta.to_text();
         assert_eq!(Meta::parse(text.as_bytes()), Some(meta));
         for at in 0..text.len() * 8 {

@@ -38,6 +38,8 @@
 //! | either, while the torn tail is cut | cuts it again: nothing is appended before the cut is durable |
 //! | either, while `journal.meta` is replaced | finds the old one or the new one |
 //!
+//! An edge whose place in its stream is gone founds its journal anew, with an id of its own: see `log/founding.rs`.
+//!
 //! # Torn tail or damage
 //!
 //! Pages that were not synced reach the disk in any order, so a bad block may be followed by a good one after a power cut. Each block and

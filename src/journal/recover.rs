@@ -102,6 +102,9 @@ pub fn open(
         }
         None => make(&mut *disk, &catalog, opening.epoch, &mut report)?,
     };
+    if let Some(base) = meta.base {
+        catalog.leave_below(base);
+    }
     for leftover in std::mem::take(&mut catalog.leftovers) {
         disk.remove(&leftover).map_err(|error| JournalError::io("cannot remove", &leftover, &error))?;
     }
@@ -113,7 +116,7 @@ pub fn open(
     report.is_empty = catalog.segments.is_empty();
     report.bytes = end.bytes;
     make_durable(&mut *disk, &catalog, &end)?;
-    if report.is_empty {
+    if report.is_empty && meta.base.is_none() {
         apply(Step::Cursor(opening.first_sequence)).map_err(JournalError::new)?;
     }
     let log = Log::start(disk, meta, catalog, end.chain, opening)?;
@@ -167,7 +170,12 @@ pub(crate) fn recover(
     report: &mut Report,
 ) -> Result<WalkEnd, JournalError> {
     if catalog.segments.is_empty() {
-        if let Some(info) = catalog.snapshots.last() {
+        if let Some(info) = catalog.snapshots.last().filter(|info| meta.base == Some(info.to)) {
+            // It was founded, and ended before its first segment was made.
+            verify(disk, meta, *info)?;
+            load(disk, meta, *info, apply)?;
+            apply(Step::Cursor(info.to)).map_err(JournalError::new)?;
+        } else if let Some(info) = catalog.snapshots.last() {
             let what = "there is a snapshot, but no segment";
             return Err(JournalError::damage(&info.name(), 0, what));
         }

@@ -7,11 +7,13 @@
 use super::{chunk::READ_BYTES, report::Reports};
 use crate::{
     admin::JournalNumbers,
-    config::Config,
+    config::{Config, ServerRole},
     counters::Counters,
     disk::Disk,
     engine::{AFTER, BEFORE, Engine, Released, Replay, Stop},
+    epoch::Epoch,
     journal::{JournalError, Log, Opening, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
+    stream::reader::Place,
     time::{MILLISECOND, Micros},
 };
 use std::{collections::VecDeque, ops::Range};
@@ -91,7 +93,8 @@ impl Journal {
     ) -> Result<Opened, JournalError> {
         let opening = Opening {
             settings: settings(config),
-            first_sequence: u128::from(config.first_sequence),
+            // An edge begins where its stream says.
+            first_sequence: if config.role == ServerRole::Edge { 0 } else { config.first_sequence.into() },
             epoch: None,
             now,
         };
@@ -264,6 +267,22 @@ impl Journal {
             self.log.write_snapshot(is_whole)?;
         }
         Ok(())
+    }
+
+    /// Begins anew at a place, with the engine's follow graph: for an edge whose place is not kept any more.
+    pub(super) fn found(&mut self, place: Place, engine: &mut Engine) {
+        let walk = |push: &mut dyn FnMut(u64, u64)| {
+            engine.begin_snapshot();
+            while !engine.walk_snapshot(SNAPSHOT_STEPS, &mut *push) {}
+        };
+        if let Err(error) = self.log.found(place.epoch, place.next, walk) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// The stream that it was kept of. `None`: of none yet.
+    pub(super) fn stream(&self) -> Option<Epoch> {
+        Some(self.log.epoch()).filter(|_| self.log.is_founded() || !self.log.is_fresh())
     }
 
     /// Keeps what waits for the next start, and makes everything durable. `blocked` are the lines that blocked sources hold.

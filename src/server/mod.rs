@@ -217,7 +217,9 @@ impl<N: Net> Server<N> {
         server.now = clock();
         journal::report_recovery(&journal, &report, server.now - began);
         server.epoch = journal.log().epoch();
-        if server.engine.cursor() != u128::from(server.config.first_sequence) {
+        if let Some(upstream) = &mut server.upstream {
+            upstream.resume(journal.stream(), began);
+        } else if server.engine.cursor() != u128::from(server.config.first_sequence) {
             // Sources that were connected before are expected back.
             server.grace.begin(&mut server.engine, server.now);
         }

@@ -164,7 +164,12 @@ impl<N: Net> Server<N> {
     }
 
     fn begin_log_anew(&mut self, loss: Option<Loss>) {
-        if self.is_sequencer() { self.forget() } else { self.begin_anew(loss) }
+        if self.is_sequencer() {
+            self.forget();
+        } else {
+            // Without a journal there is nothing that it would have to wait for.
+            self.begin_anew(loss);
+        }
     }
 
     /// The engine is as at the start: what it knows is not what the log says.

@@ -11,7 +11,11 @@ use super::{
     upstream::{Applied, READS_PER_TURN, Upstream},
 };
 use crate::{
-    admin::Stream, config::ServerRole, counters::DisconnectReason, stream::follower::Loss, time::Micros,
+    admin::Stream,
+    config::ServerRole,
+    counters::DisconnectReason,
+    stream::{follower::Loss, reader::Place},
+    time::Micros,
 };
 use std::io;
 
@@ -111,7 +115,12 @@ impl<N: Net> Server<N> {
                 Applied::All => break,
                 Applied::TurnFull => return Ok(true),
                 Applied::More => {}
-                Applied::Anew(loss) => self.begin_anew(loss),
+                Applied::Anew(loss) => {
+                    if !self.begin_anew(loss) {
+                        return Ok(true);
+                    }
+                }
+                Applied::Complete(place) => self.found_journal(place),
                 Applied::AnotherStream(epoch) => {
                     let address = upstream.address();
                     return Err(io::Error::other(format!(
@@ -124,9 +133,15 @@ impl<N: Net> Server<N> {
     }
 
     /// The stream does not go on where this edge was: it begins with a graph that follows, and nobody stays who would miss
-    /// something without a word.
-    pub(super) fn begin_anew(&mut self, loss: Option<Loss>) {
+    /// something without a word. Returns false if the journal has to take first what came before.
+    pub(super) fn begin_anew(&mut self, loss: Option<Loss>) -> bool {
         self.deliver();
+        if self.is_barred() {
+            if let Some(upstream) = &mut self.upstream {
+                upstream.postpone(loss);
+            }
+            return false;
+        }
         let reason = match loss {
             None => None,
             Some(Loss::Gone) => Some(DisconnectReason::Gone),
@@ -140,8 +155,20 @@ impl<N: Net> Server<N> {
             self.deliver();
         }
         self.engine.restart();
+        if self.journal.is_some() {
+            // A journal does not take the beginning of a run: it begins anew itself.
+            self.engine.take_released(&mut self.released);
+        }
         self.hand_out();
         self.engine.set_cursor(0);
+        true
+    }
+
+    /// The follow graph of the stream is complete: the journal, if there is one, begins with it.
+    fn found_journal(&mut self, place: Place) {
+        if let Some(journal) = &mut self.journal {
+            journal.found(place, &mut self.engine);
+        }
     }
 
     /// What is shown of the stream.

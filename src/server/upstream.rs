@@ -10,6 +10,7 @@ use crate::{
         address::{HostPort, StreamAddress},
         first_line_from,
         follower::{Due, Effect, Follower, Loss},
+        reader::Place,
     },
     time::{Micros, SECOND},
 };
@@ -41,6 +42,10 @@ pub(super) struct Upstream<S> {
     unread: Range<usize>,
     /// Lines that did not fit the turn, and the cursor behind them.
     rest: Option<(Range<usize>, u128)>,
+    /// It begins anew: the follow graph is being received.
+    begins: bool,
+    /// A beginning that waits until everything has been delivered.
+    postponed: Option<Option<Loss>>,
     /// Lines below the cursor have been warned of on this connection.
     warned_behind: bool,
     /// When it was last said in the log that the stream is away; `None`: it is there.
@@ -58,6 +63,8 @@ pub(super) enum Applied {
     More,
     /// The edge begins anew; its users have lost what lies between.
     Anew(Option<Loss>),
+    /// The follow graph is complete, at this place: a journal begins there.
+    Complete(Place),
     /// The stream is another one, and this edge has a journal.
     AnotherStream(Epoch),
 }
@@ -75,6 +82,8 @@ impl<S: Read + Write> Upstream<S> {
             chunk: vec![0; 2 * READ_BYTES],
             unread: 0..0,
             rest: None,
+            begins: false,
+            postponed: None,
             warned_behind: false,
             warned_away: None,
         }
@@ -82,7 +91,17 @@ impl<S: Read + Write> Upstream<S> {
 
     /// The stream that it follows, once it has reached one.
     pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.follower.epoch()
+        self.follower.epoch().filter(|_| !self.begins)
+    }
+
+    /// It goes on in this stream, where the journal ends.
+    pub(super) fn resume(&mut self, epoch: Option<Epoch>, now: Micros) {
+        self.follower = Follower::new(epoch, true, now);
+    }
+
+    /// It cannot begin anew before everything has been delivered.
+    pub(super) fn postpone(&mut self, loss: Option<Loss>) {
+        self.postponed = Some(loss);
     }
 
     /// Since when the stream has been away, if it is.
@@ -108,7 +127,7 @@ impl<S: Read + Write> Upstream<S> {
 
     /// Whether something has been received that has not been applied, or may be there to be read.
     pub(super) fn has_work(&self) -> bool {
-        self.rest.is_some() || (self.readable && !self.connecting)
+        self.rest.is_some() || self.postponed.is_some() || (self.readable && !self.connecting)
     }
 
     /// The net says what the connection is ready for.
@@ -220,6 +239,9 @@ impl<S: Read + Write> Upstream<S> {
 
     /// Applies the next part of what has been received.
     pub(super) fn apply(&mut self, engine: &mut Engine, now: Micros) -> Applied {
+        if let Some(loss) = self.postponed.take() {
+            return Applied::Anew(loss);
+        }
         if let Some((lines, to)) = self.rest.take() {
             return self.replay(lines, to, engine, now);
         }
@@ -229,18 +251,28 @@ impl<S: Read + Write> Upstream<S> {
                 return Applied::All;
             }
             Ok(None) => return Applied::All,
-            Ok(Some(Effect::Begin(loss))) => return Applied::Anew(loss),
+            Ok(Some(Effect::Begin(loss))) => {
+                self.begins = true;
+                return Applied::Anew(loss);
+            }
             Ok(Some(Effect::AnotherStream(place))) => return Applied::AnotherStream(place.epoch),
             Ok(Some(Effect::Edge(follower, followed))) => engine.add_edge(follower, followed),
             Ok(Some(Effect::Apply { lines, to })) => return self.replay(lines, to, engine, now),
             Ok(Some(Effect::Advance(next))) => advance(engine, next),
             Ok(Some(Effect::Reached(place))) => {
+                let begins = std::mem::take(&mut self.begins);
+                if begins {
+                    engine.set_cursor(place.next);
+                }
                 advance(engine, place.next);
                 self.warned_away = None;
                 log::info!(
                     stream:% = self.address, epoch:% = place.epoch, cursor = engine.cursor();
                     "the stream has been reached"
                 );
+                if begins {
+                    return Applied::Complete(place);
+                }
             }
         }
         Applied::More

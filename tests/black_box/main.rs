@@ -5,7 +5,9 @@ mod admin;
 mod crashes;
 mod crowd;
 mod disks;
+mod edge_journal;
 mod fault_sources;
+
 mod faults;
 mod garbage;
 mod journal;
