@@ -224,7 +224,7 @@ impl Log {
             session.ask(now);
         }
         self.keep_leading(moment);
-        if is_idle && self.claim_at() <= now {
+        if is_idle && matches!(self.role, Role::Follows(_)) && self.claim_at() <= now {
             self.claim(moment);
         }
         None

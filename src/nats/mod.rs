@@ -60,3 +60,5 @@ pub mod leader;
 pub mod log;
 pub mod reader;
 pub mod session;
+#[cfg(test)]
+mod tests;

@@ -186,7 +186,6 @@ impl<N: Net> Server<N> {
         let Some(place) = self.replicated.as_ref().and_then(|replicated| replicated.log().place()) else {
             return Ok(());
         };
-        log::info!(term = place.term, cursor = self.engine.cursor(), epoch:% = place.epoch; "this sequencer leads");
         let replicas = self.replicated.as_ref().map_or(0, |replicated| replicated.log().replicas());
         if replicas < 3 {
             log::warn!(replicas; "the stream has fewer than three replicas: what it has confirmed may be lost with a machine");
@@ -199,6 +198,7 @@ impl<N: Net> Server<N> {
         if self.phase() == Phase::Running {
             self.net.listen(Port::Source, true)?;
         }
+        log::info!(term = place.term, cursor = self.engine.cursor(), epoch:% = place.epoch; "this sequencer leads");
         Ok(())
     }
 

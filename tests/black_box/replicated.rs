@@ -252,13 +252,14 @@ fn nothing_is_lost_while_nats_nodes_are_killed() {
     for index in 0..3 {
         users[0].read_line();
         nats.kill(index);
-        let (cursor, deadline) = (sequencer.metric("fortnight_stream_cursor"), Instant::now() + DEADLINE);
-        // Two of three go on.
+        let (cursor, deadline) = (sequencer.metric("fortnight_stream_cursor"), Instant::now() + 3 * DEADLINE);
+        // Two of three go on. Choosing a leader takes them up to half a minute on a machine that is busy.
         while sequencer.metric("fortnight_stream_cursor") <= cursor.min(200_000.0) {
             assert!(Instant::now() < deadline, "the log does not go on");
             std::thread::sleep(Duration::from_millis(20));
         }
         nats.restart(index);
+        nats.wait_until_well(index);
     }
     feed.finish();
     for (index, user) in users.iter_mut().enumerate().skip(1) {

@@ -45,6 +45,8 @@ struct Node {
     program: PathBuf,
     config: PathBuf,
     address: SocketAddr,
+    /// Where it says how it is.
+    monitor: SocketAddr,
     child: Option<Child>,
 }
 
@@ -73,8 +75,9 @@ impl Nats {
             let store = folder.join(format!("n{index}"));
             std::fs::create_dir_all(&store).expect("a folder");
             let config = store.join("nats.conf");
+            let monitor = free_port(address);
             let mut text = format!(
-                "server_name: n{index}\nlisten: \"{address}:{port}\"\n\
+                "server_name: n{index}\nlisten: \"{address}:{port}\"\nhttp: \"{address}:{monitor}\"\n\
                  jetstream {{ store_dir: {:?}, sync_interval: always, max_file_store: 2GB }}\n{more}\n",
                 store.display().to_string(),
             );
@@ -85,7 +88,13 @@ impl Nats {
                 );
             }
             std::fs::write(&config, text).expect("a configuration");
-            Node { program: program.clone(), config, address: (address, port).into(), child: None }
+            Node {
+                program: program.clone(),
+                config,
+                address: (address, port).into(),
+                monitor: (address, monitor).into(),
+                child: None,
+            }
         });
         let mut nats = Nats { nodes: nodes.collect(), folder };
         (0..count).for_each(|index| nats.restart(index));
@@ -148,6 +157,23 @@ impl Nats {
     pub fn wipe(&mut self, index: usize) {
         let store = self.nodes[index].config.with_file_name("jetstream");
         let _ = std::fs::remove_dir_all(store);
+    }
+
+    /// Waits until a server has everything that the others have.
+    pub fn wait_until_well(&self, index: usize) {
+        let deadline = Instant::now() + 3 * DEADLINE;
+        let is_well = || -> std::io::Result<bool> {
+            let mut socket = TcpStream::connect(self.nodes[index].monitor)?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer)?;
+            Ok(answer.contains(" 200 "))
+        };
+        while !is_well().unwrap_or(false) {
+            assert!(Instant::now() < deadline, "nats-server {index} does not get well");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until a server answers.
