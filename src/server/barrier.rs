@@ -3,12 +3,18 @@
 //! What the journal is and when the barrier is closed stands in [`journal`](super::journal).
 
 use super::{Server, journal::Journal, net::Net};
+use crate::time::Micros;
 use std::io;
 
 impl<N: Net> Server<N> {
     /// The journal does not have yet what was released: nobody may be sent it, and nothing more may be released.
     pub(super) fn is_barred(&self) -> bool {
         self.journal.as_ref().is_some_and(Journal::is_closed)
+    }
+
+    /// When a slow user's time is up. Nobody comes or goes while the journal does not have what was released.
+    pub(super) fn slow_user_deadline(&self) -> Option<Micros> {
+        self.congestion.deadline().filter(|_| !self.is_barred())
     }
 
     /// Appends what was released. Says whether users may be sent it.

@@ -310,7 +310,7 @@ impl<N: Net> Server<N> {
             self.users.tokens.deadline(),
             self.users.lingering.deadline(),
             self.users.marks.deadline(),
-            self.congestion.deadline(),
+            self.slow_user_deadline(),
             self.catch_up.deadline(),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
@@ -521,7 +521,7 @@ impl<N: Net> Server<N> {
     /// Does what is due. What is due is judged after a look at all sockets that began after its time was up: who was stopped
     /// itself must not blame others for being late.
     fn meet_deadlines(&mut self) -> io::Result<()> {
-        let slow = self.congestion.deadline().into_iter().chain(self.catch_up.check_deadline());
+        let slow = self.slow_user_deadline().into_iter().chain(self.catch_up.check_deadline());
         let due = slow.chain(self.users.login_deadline()).min();
         if due.is_some_and(|at| at <= self.now) {
             let began = self.now;

@@ -373,6 +373,10 @@ impl Script for Chaos {
         }
     }
 
+    fn stall(&mut self) -> Micros {
+        self.oversleep()
+    }
+
     fn fault(&mut self, operation: Operation) -> Option<Fault> {
         if self.faultless {
             return None;
