@@ -5,7 +5,7 @@
 
 use crate::{
     engine::InstructionSet, journal::SyncMode, nats::connection::Credentials, proxy::Network,
-    stream::address::StreamAddress,
+    server::net::Port, stream::address::StreamAddress,
 };
 use std::{net::IpAddr, path::PathBuf};
 
@@ -100,6 +100,18 @@ pub struct Config {
     pub admin_port: Option<u16>,
     /// Address of the admin interface.
     pub admin_bind_address: IpAddr,
+    /// File of the server's certificate and those between it and an authority; `None`: nobody speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// File of its private key.
+    pub tls_key: Option<PathBuf>,
+    /// Ports that speak TLS, where there is a certificate.
+    pub tls_ports: Vec<Port>,
+    /// File of the authority that event sources must have a certificate of.
+    pub source_client_ca: Option<PathBuf>,
+    /// The same for clients of the admin interface.
+    pub admin_client_ca: Option<PathBuf>,
+    /// The same for clients of the stream.
+    pub stream_client_ca: Option<PathBuf>,
     /// File of the keys that users' tokens are signed with; `None`: no tokens are asked for.
     pub user_token_key: Option<PathBuf>,
     /// Whom a token must be for; `None`: anybody.
@@ -130,6 +142,14 @@ pub struct Config {
     pub record_trace: Option<PathBuf>,
     /// How much of the processor may be used: the variable `FORTNIGHT_CPU`, for measuring and testing.
     pub instruction_set: InstructionSet,
+}
+
+impl Config {
+    /// Whether a port speaks TLS.
+    #[must_use]
+    pub fn speaks_tls(&self, port: Port) -> bool {
+        self.tls_certificate.is_some() && self.tls_ports.contains(&port)
+    }
 }
 
 impl Default for Config {
@@ -168,6 +188,12 @@ impl Default for Config {
             admin_port: None,
             admin_bind_address: localhost,
             admin_hosts: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
+            tls_ports: vec![Port::User],
+            source_client_ca: None,
+            admin_client_ca: None,
+            stream_client_ca: None,
             user_token_key: None,
             user_token_audience: None,
             proxy_protocol_from: Vec::new(),

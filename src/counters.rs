@@ -134,6 +134,8 @@ impl Counters {
 pub enum Refusal {
     /// It comes from a proxy, and has no PROXY header or a bad one.
     Proxy,
+    /// Its TLS handshake has failed.
+    Tls,
     /// It has not shown in time what is asked for.
     Timeout,
     /// The socket failed.
@@ -142,13 +144,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order in which they are numbered.
-    pub const ALL: [Self; 3] = [Self::Proxy, Self::Timeout, Self::Error];
+    pub const ALL: [Self; 4] = [Self::Proxy, Self::Tls, Self::Timeout, Self::Error];
 
     /// The reason as it appears in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
+            Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Error => "error",
         }
@@ -160,4 +163,6 @@ impl Refusal {
 pub struct DoorCounters {
     /// Connections refused, by [`Refusal`] as a number.
     pub refused: [u64; Refusal::ALL.len()],
+    /// When the server's certificate runs out, in seconds from the beginning of 1970, if it has one.
+    pub certificate_expires: Option<u64>,
 }

@@ -56,6 +56,10 @@ fn serve(config: Config) -> ExitCode {
         Ok(tokens) => tokens,
         Err(sentence) => return Exit::refused(sentence).report(),
     };
+    let rules = match Rules::new(&config) {
+        Ok(rules) => rules,
+        Err(sentence) => return Exit::refused(sentence).report(),
+    };
     let reactor = match Reactor::new(&config) {
         Ok(reactor) => reactor,
         Err(error) => return fail(&error.to_string()),
@@ -67,7 +71,6 @@ fn serve(config: Config) -> ExitCode {
         recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
     };
     let (addresses, clock) = (reactor.addresses(), reactor.clock());
-    let rules = Rules::new(&config);
     let start = Start { config, tokens, recorder, addresses };
     match rules {
         // Where nobody has to show anything, there is no door, and it costs nothing.

@@ -99,6 +99,9 @@ fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
         "reason",
         Refusal::ALL.map(|reason| (reason.name(), snapshot.door.refused[reason as usize])),
     );
+    if let Some(at) = snapshot.door.certificate_expires {
+        out.gauge("tls_certificate_expiry_timestamp_seconds", "When the server's certificate runs out.", at);
+    }
     out.counters(
         "users_disconnected_total",
         "Connections on the user port that have ended, by reason.",

@@ -15,6 +15,7 @@ use crate::{
     config::{Config, ServerRole, SlowUserPolicy},
     nats::connection::Credentials,
     options::{Definition, OPTIONS},
+    server::net::Port,
     stream::address::StreamAddress,
 };
 
@@ -249,13 +250,38 @@ fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<()
     Err(Exit::refused(sentence))
 }
 
-/// Tokens are secrets, and must not go over a network in clear (`docs/SPEC.md` section 12).
+/// Who may connect (`docs/SPEC.md` section 12).
 fn check_access(config: &Config) -> Result<(), Exit> {
-    let is_private = config.user_bind_address.is_loopback() || !config.proxy_protocol_from.is_empty();
+    match (&config.tls_certificate, &config.tls_key) {
+        (Some(_), None) => {
+            return Err(Exit::refused("tlsCertificate: there is no key for it; expected with tlsKey"));
+        }
+        (None, Some(_)) => {
+            return Err(Exit::refused(
+                "tlsKey: there is no certificate for it; expected with tlsCertificate",
+            ));
+        }
+        _ => {}
+    }
+    for (option, authority, port, name) in [
+        ("sourceClientCa", &config.source_client_ca, Port::Source, "sources"),
+        ("adminClientCa", &config.admin_client_ca, Port::Admin, "admin"),
+        ("streamClientCa", &config.stream_client_ca, Port::Stream, "stream"),
+    ] {
+        if authority.is_some() && !config.speaks_tls(port) {
+            return Err(Exit::refused(format_args!(
+                "{option}: that port does not speak TLS; expected with tlsCertificate, and with {name} in tlsPorts"
+            )));
+        }
+    }
+    // Tokens are secrets, and must not go over a network in clear.
+    let is_private = config.speaks_tls(Port::User)
+        || config.user_bind_address.is_loopback()
+        || !config.proxy_protocol_from.is_empty();
     if config.user_token_key.is_some() && !is_private {
         return Err(Exit::refused(
-            "userTokenKey: tokens would go over the network in clear; expected a loopback address as userBindAddress, or \
-             proxyProtocolFrom",
+            "userTokenKey: tokens would go over the network in clear; expected TLS on the user port, a loopback address \
+             as userBindAddress, or proxyProtocolFrom",
         ));
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::{
     engine::InstructionSet,
     journal::SyncMode,
     options::OPTIONS,
+    server::net::Port,
 };
 
 /// The outcome of `fortnight <args>` in an environment of `variables` only.
@@ -75,6 +76,12 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
         ("adminPort", "9095", changed(|c| c.admin_port = Some(9095))),
         ("adminBindAddress", "::", changed(|c| c.admin_bind_address = "::".parse().unwrap())),
+        ("tlsCertificate", "a.pem", changed(|c| c.tls_certificate = Some("a.pem".into()))),
+        ("tlsKey", "a.pem", changed(|c| c.tls_key = Some("a.pem".into()))),
+        ("tlsPorts", "stream, USERS", changed(|c| c.tls_ports = vec![Port::Stream, Port::User])),
+        ("sourceClientCa", "a.pem", changed(|c| c.source_client_ca = Some("a.pem".into()))),
+        ("adminClientCa", "a.pem", changed(|c| c.admin_client_ca = Some("a.pem".into()))),
+        ("streamClientCa", "a.pem", changed(|c| c.stream_client_ca = Some("a.pem".into()))),
         ("userTokenKey", "keys.pem", changed(|c| c.user_token_key = Some("keys.pem".into()))),
         ("userTokenAudience", "fortnight", changed(|c| c.user_token_audience = Some("fortnight".into()))),
         (
@@ -105,6 +112,35 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
     ]
 }
 
+/// These are accepted only together with others.
+const NOT_ALONE: [&str; 7] =
+    ["role", "stream", "tlsCertificate", "tlsKey", "sourceClientCa", "adminClientCa", "streamClientCa"];
+
+#[test]
+fn tls_needs_a_certificate_and_its_key() {
+    let both =
+        ["--tls-certificate=a.pem", "--tls-key=b.pem", "--tls-ports=sources", "--source-client-ca=c.pem"];
+    let config = config(&both, &[]);
+    assert!(config.speaks_tls(Port::Source) && !config.speaks_tls(Port::User));
+    assert_eq!(config.source_client_ca, Some("c.pem".into()));
+    assert!(refusal(&both[..1], &[]).starts_with("tlsCertificate: there is no key for it"));
+    assert!(refusal(&both[1..2], &[]).starts_with("tlsKey: there is no certificate for it"));
+    for (flag, option) in [
+        ("--source-client-ca=a", "sourceClientCa"),
+        ("--admin-client-ca=a", "adminClientCa"),
+        ("--stream-client-ca=a", "streamClientCa"),
+    ] {
+        let with_users_only = ["--tls-certificate=a.pem", "--tls-key=b.pem", flag];
+        assert!(
+            refusal(&with_users_only, &[]).starts_with(&format!("{option}: that port does not speak TLS"))
+        );
+        assert!(refusal(&[flag], &[]).starts_with(&format!("{option}: that port does not speak TLS")));
+    }
+    let in_clear = [("userTokenKey", "k"), ("userBindAddress", "0.0.0.0")];
+    assert!(refusal(&[], &in_clear).starts_with("userTokenKey: tokens would go over the network in clear"));
+    assert!(run(&both[..2], &in_clear).is_ok());
+}
+
 #[test]
 fn nothing_given_is_the_default() {
     assert_eq!(config(&[], &[]), Config::default());
@@ -116,8 +152,7 @@ fn every_option_by_variable_by_flag_and_by_flag_with_equals_sign() {
     let tried: Vec<&str> = examples.iter().map(|example| example.0).collect();
     let defined: Vec<&str> = OPTIONS.iter().map(|option| option.variable).collect();
     assert_eq!(tried, defined, "each option has its example");
-    // These two are accepted only together.
-    let alone = examples.into_iter().filter(|example| !["role", "stream"].contains(&example.0));
+    let alone = examples.into_iter().filter(|example| !NOT_ALONE.contains(&example.0));
     for (variable, value, expected) in alone {
         let flag = format!("--{}", kebab_case(variable));
         assert_ne!(expected, Config::default(), "{variable}");
@@ -245,7 +280,7 @@ fn a_bad_value_names_option_value_and_what_is_accepted() {
 #[test]
 fn every_bad_value_is_refused_by_flag_and_by_variable() {
     let beyond_time = "1000000000001";
-    let bad: [(&str, &[&str]); 29] = [
+    let bad: [(&str, &[&str]); 30] = [
         ("eventSourceServerPort", &["-1", "65536", "off", "9090x", " 9090", "http"]),
         ("userServerPort", &["-1", "65536", "0x10", "1.5"]),
         ("eventSourceBindAddress", &["example.org", "127.0.0.1:9090", "127.0.0", "[::1]"]),
@@ -269,6 +304,7 @@ fn every_bad_value_is_refused_by_flag_and_by_variable() {
         ("restartGraceMs", &["-1", beyond_time]),
         ("adminPort", &["-1", "65536", "on", "none"]),
         ("adminBindAddress", &["admin", "127.0.0.1/8"]),
+        ("tlsPorts", &["user", "users,", "9099", "all"]),
         ("proxyProtocolFrom", &["10.0.0.0/33", "any", "10.0.0.1:80", "10.0.0.1,"]),
         ("adminHosts", &["a,", ",", "a b", "a:80", "[::1]", "*.example"]),
         ("role", &["leader", "sequencers"]),
@@ -302,7 +338,7 @@ fn a_long_or_strange_value_stays_one_short_line() {
 #[test]
 fn values_that_are_not_utf8_are_refused_or_taken_as_a_file_name() {
     let bytes = OsStr::from_bytes(b"\xff\xfe");
-    for option in OPTIONS {
+    for option in OPTIONS.iter().filter(|option| !NOT_ALONE.contains(&option.variable)) {
         let flag = OsString::from(format!("--{}", kebab_case(option.variable)));
         let by_flag = parse([OsString::from("fortnight"), flag, bytes.to_owned()], |_| None);
         let by_variable =

@@ -5,9 +5,14 @@
 //! *visitor*: the server above does not know it, so it takes no place there, and the time to log in has not begun. The
 //! door closes a visitor that shows something else, or nothing within `loginTimeoutMs`.
 //!
+//! Where a port speaks TLS, the handshake comes next ([`session`]). A crowd of handshakes does not hold up the events: while
+//! the server has other work, only a few are gone on with in a millisecond. Behind the door nobody knows of TLS.
+//!
 //! A connection that has nothing to show passes at once.
 
+mod certificates;
 mod rules;
+mod session;
 mod socket;
 
 pub use rules::Rules;
@@ -15,16 +20,17 @@ pub use socket::Guest;
 
 use crate::{
     counters::{DoorCounters, Refusal},
+    identity::time_of_day,
     proxy,
     rate_limit::RateLimit,
     server::net::{Net, Port, Ready},
-    time::{Micros, SECOND},
+    time::{MILLISECOND, Micros, SECOND},
 };
-use rules::Shows;
+use session::Wakes;
 use slab::Slab;
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
 };
 
@@ -34,6 +40,16 @@ const VISITORS_MAX: usize = 4096;
 const FIRST_KEY: usize = 1 << 40;
 /// A warning about refused visitors may be written this often.
 const WARNING_INTERVAL: Micros = 10 * SECOND;
+
+/// Steps of handshakes in one look, while the server has nothing else to do.
+const STEPS_WHEN_IDLE: usize = 8;
+/// The same while it has: so many in a [`PACE`].
+const STEPS_WHEN_BUSY: usize = 2;
+const PACE: Micros = MILLISECOND;
+/// A certificate that runs out within this is warned of, in seconds.
+const EXPIRY_NEAR: u64 = 14 * 24 * 3600;
+/// How often that is looked at.
+const EXPIRY_INTERVAL: Micros = 24 * 3600 * SECOND;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -53,19 +69,35 @@ pub struct Door<N: Net> {
     serial: u64,
     counters: DoorCounters,
     warnings: RateLimit,
+    /// Sockets that the server is to be told of.
+    wakes: Wakes,
+    /// When handshakes may be gone on with while the server has other work.
+    paced_until: Micros,
+    /// When the certificate's end is looked at next.
+    expiry_due: Option<Micros>,
     now: Micros,
 }
 
 /// A connection that the server does not know yet.
 #[derive(Debug)]
-struct Visitor<S> {
+struct Visitor<S: Read + Write> {
     guest: Guest<S>,
     port: Port,
     peer: SocketAddr,
     serial: u64,
     queued: bool,
-    /// What has come of the PROXY header.
-    header: Vec<u8>,
+    stage: Stage,
+}
+
+/// What a visitor has to show next.
+#[derive(Debug)]
+enum Stage {
+    /// A PROXY header, of which this has come.
+    Header(Vec<u8>),
+    /// The end of its handshake.
+    Handshake,
+    /// Nothing.
+    Over,
 }
 
 /// How far a visitor has come.
@@ -93,6 +125,9 @@ impl<N: Net> Door<N> {
             serial: 0,
             counters: DoorCounters::default(),
             warnings: RateLimit::new(3, WARNING_INTERVAL),
+            wakes: Wakes::default(),
+            paced_until: now,
+            expiry_due: Some(now),
             now,
         }
     }
@@ -108,13 +143,16 @@ impl<N: Net> Door<N> {
         let entry = self.visitors.vacant_entry();
         let index = entry.key();
         let mut guest = Guest::new(socket);
-        if let Err(error) = self.net.register(guest.inner(), FIRST_KEY + index) {
+        let watched = guest.inner().map(|socket| self.net.register(socket, FIRST_KEY + index));
+        if let Some(Err(error)) = watched {
             self.refuse(peer, Refusal::Error, &error.to_string());
             return None;
         }
         guest.is_watched = true;
         let serial = self.serial;
-        entry.insert(Visitor { guest, port, peer, serial, queued: false, header: Vec::new() });
+        let has_header = self.rules.has_header(port, peer.ip());
+        let stage = if has_header { Stage::Header(Vec::new()) } else { Stage::Over };
+        entry.insert(Visitor { guest, port, peer, serial, queued: false, stage });
         self.deadlines.push_back((self.now.saturating_add(self.rules.patience), index, serial));
         self.advance(index)
     }
@@ -123,7 +161,21 @@ impl<N: Net> Door<N> {
     fn advance(&mut self, index: usize) -> Option<(Guest<N::Socket>, SocketAddr)> {
         let visitor = self.visitors.get_mut(index)?;
         visitor.queued = false;
-        match visitor.step() {
+        let mut step = visitor.step();
+        if matches!((&step, &visitor.stage), (Step::Passes, Stage::Over))
+            && let Some(tls) = self.rules.tls(visitor.port)
+        {
+            visitor.stage = Stage::Handshake;
+            step = match visitor.guest.speak_tls(tls.clone(), self.wakes.clone()) {
+                Ok(()) => Step::Waits,
+                Err(reason) => Step::Refused(Refusal::Tls, reason),
+            };
+            // Its first bytes may be there already.
+            if !std::mem::replace(&mut visitor.queued, true) {
+                self.queue.push_back(index);
+            }
+        }
+        match step {
             Step::Waits => None,
             Step::Passes => {
                 let visitor = self.leave(index)?;
@@ -153,14 +205,49 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// Visitors have sent something: goes on with them.
-    fn advance_all(&mut self) {
+    /// Visitors have sent something: goes on with them, with so many handshakes at most.
+    fn advance_all(&mut self, mut handshakes: usize) {
         for _ in 0..self.queue.len() {
             let Some(index) = self.queue.pop_front() else { break };
-            let Some(port) = self.visitors.get(index).map(|visitor| visitor.port) else { continue };
+            let Some(visitor) = self.visitors.get(index) else { continue };
+            if matches!(visitor.stage, Stage::Handshake) {
+                if handshakes == 0 {
+                    self.queue.push_back(index);
+                    continue;
+                }
+                handshakes -= 1;
+            }
+            let port = visitor.port;
             if let Some((guest, peer)) = self.advance(index) {
                 self.admitted.push_back((port, guest, peer));
             }
+        }
+    }
+
+    /// How many handshakes may be gone on with now.
+    fn handshakes(&mut self, is_idle: bool) -> usize {
+        if is_idle {
+            return STEPS_WHEN_IDLE;
+        }
+        if self.paced_until > self.now {
+            return 0;
+        }
+        self.paced_until = self.now + PACE;
+        STEPS_WHEN_BUSY
+    }
+
+    /// Once a day: warns of a certificate that runs out soon.
+    fn look_at_expiry(&mut self) {
+        if self.expiry_due.is_none_or(|due| due > self.now) {
+            return;
+        }
+        self.counters.certificate_expires = self.rules.certificate_expires();
+        self.expiry_due = self.counters.certificate_expires.map(|_| self.now + EXPIRY_INTERVAL);
+        if let Some(at) = self.counters.certificate_expires
+            && at < time_of_day().as_secs() + EXPIRY_NEAR
+        {
+            let days = at.saturating_sub(time_of_day().as_secs()) / (24 * 3600);
+            log::warn!(days; "the certificate in tlsCertificate runs out soon");
         }
     }
 
@@ -203,22 +290,38 @@ impl<N: Net> Door<N> {
     }
 }
 
-impl<S: Read> Visitor<S> {
-    /// Reads of the PROXY header what is there.
+impl<S: Read + Write> Visitor<S> {
     fn step(&mut self) -> Step {
+        match &mut self.stage {
+            Stage::Header(_) => self.read_header(),
+            Stage::Handshake => match self.guest.session().map(session::Session::shake) {
+                Some(Ok(false)) => Step::Waits,
+                Some(Err(reason)) => Step::Refused(Refusal::Tls, reason),
+                Some(Ok(true)) | None => Step::Passes,
+            },
+            Stage::Over => Step::Passes,
+        }
+    }
+
+    /// Reads of the PROXY header what is there.
+    fn read_header(&mut self) -> Step {
+        let (Stage::Header(header), Some(socket)) = (&mut self.stage, self.guest.inner()) else {
+            return Step::Passes;
+        };
         loop {
-            let missing = match proxy::read(&self.header) {
+            let missing = match proxy::read(header) {
                 proxy::Progress::Needs(missing) => missing,
                 proxy::Progress::Whole(peer) => {
                     self.peer = peer.unwrap_or(self.peer);
+                    self.stage = Stage::Over;
                     return Step::Passes;
                 }
                 proxy::Progress::Bad(reason) => return Step::Refused(Refusal::Proxy, reason.to_owned()),
             };
-            let len = self.header.len();
-            self.header.resize(len + missing, 0);
-            let read = self.guest.inner().read(&mut self.header[len..]);
-            self.header.truncate(len + *read.as_ref().unwrap_or(&0));
+            let len = header.len();
+            header.resize(len + missing, 0);
+            let read = socket.read(&mut header[len..]);
+            header.truncate(len + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => {
                     return Step::Refused(Refusal::Proxy, "it has ended within its PROXY header".to_owned());
@@ -236,13 +339,30 @@ impl<N: Net> Net for Door<N> {
     type Socket = Guest<N::Socket>;
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
-        let due = self.deadline().map(|at| at.saturating_sub(self.now));
-        let wait = wait.into_iter().chain(due).min();
+        let is_idle = wait != Some(0);
+        let due = self.deadline().into_iter().chain(self.expiry_due).min();
+        let due = due.map(|at| at.saturating_sub(self.now));
+        let woken = self.wakes.take();
+        let at_once = (!woken.is_empty() || !self.queue.is_empty()).then_some(0);
+        let wait = wait.into_iter().chain(due).chain(at_once).min();
+        ready.extend(woken.into_iter().map(|(key, hung_up)| Ready::Socket {
+            key,
+            readable: true,
+            writable: false,
+            hung_up,
+            urgent: false,
+        }));
         self.now = self.net.poll(wait, ready)?;
         self.take_note(ready);
         let before = self.admitted.len();
-        self.advance_all();
+        let handshakes = self.handshakes(is_idle);
+        self.advance_all(handshakes);
         self.turn_out_overdue();
+        if ready.contains(&Ready::Reload) {
+            self.rules.reload();
+            self.expiry_due = Some(self.now);
+        }
+        self.look_at_expiry();
         let crowded =
             if self.visitors.len() < VISITORS_MAX { std::mem::take(&mut self.crowded) } else { Vec::new() };
         let admitted = self.admitted.iter().skip(before).map(|(port, ..)| *port);
@@ -258,7 +378,7 @@ impl<N: Net> Net for Door<N> {
         }
         while self.visitors.len() < VISITORS_MAX {
             let (socket, peer) = self.net.accept(port)?;
-            if self.rules.shows(port, peer.ip()) == Shows::Nothing {
+            if !self.rules.has_header(port, peer.ip()) && self.rules.tls(port).is_none() {
                 return Ok((Guest::new(socket), peer));
             }
             if let Some(admitted) = self.receive(port, socket, peer) {
@@ -284,24 +404,35 @@ impl<N: Net> Net for Door<N> {
     }
 
     fn register(&mut self, guest: &mut Self::Socket, key: usize) -> io::Result<()> {
-        if std::mem::replace(&mut guest.is_watched, true) {
+        if let Some(session) = guest.session() {
+            session.know_as(key);
+        }
+        let is_watched = std::mem::replace(&mut guest.is_watched, true);
+        let socket = guest.inner().ok_or(ErrorKind::NotConnected)?;
+        if is_watched {
             // It is watched under the key of a visitor: from now on under this one.
-            self.net.want_write(guest.inner(), key, false)
+            self.net.want_write(socket, key, false)
         } else {
-            self.net.register(guest.inner(), key)
+            self.net.register(socket, key)
         }
     }
 
     fn want_write(&mut self, guest: &mut Self::Socket, key: usize, on: bool) -> io::Result<()> {
-        self.net.want_write(guest.inner(), key, on)
+        self.net.want_write(guest.inner().ok_or(ErrorKind::NotConnected)?, key, on)
     }
 
     fn finish(&mut self, guest: &mut Self::Socket) {
-        self.net.finish(guest.inner());
+        if let Some(session) = guest.session() {
+            session.finish();
+        }
+        if let Some(socket) = guest.inner() {
+            self.net.finish(socket);
+        }
     }
 
     fn unread(&mut self, guest: &mut Self::Socket) -> usize {
-        self.net.unread(guest.inner())
+        let decrypted = guest.session().map_or(0, session::Session::unread);
+        decrypted + guest.inner().map_or(0, |socket| self.net.unread(socket))
     }
 
     fn time_ms(&mut self) -> u64 {

@@ -1,46 +1,68 @@
 //! Who has to show what.
 
+use super::certificates::Certificates;
 use crate::{
     config::Config,
-    proxy::Network,
     server::net::Port,
     time::{MILLISECOND, Micros},
 };
-use std::net::IpAddr;
+use rustls::ServerConfig;
+use std::{net::IpAddr, sync::Arc};
 
 /// What the door asks for.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Where proxies are.
-    proxies: Vec<Network>,
+    config: Config,
+    /// `None`: nobody speaks TLS.
+    certificates: Option<Certificates>,
     /// How long a visitor has.
     pub(super) patience: Micros,
 }
 
-/// What a connection has to show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shows {
-    /// Nothing: it passes.
-    Nothing,
-    /// A PROXY header.
-    Header,
-}
-
 impl Rules {
     /// The rules that a configuration makes. `None`: nobody has to show anything, and no door is needed.
-    #[must_use]
-    pub fn new(config: &Config) -> Option<Self> {
-        let proxies = config.proxy_protocol_from.clone();
+    ///
+    /// # Errors
+    ///
+    /// If a file of certificates or keys cannot be read or makes no sense: one sentence that names the option.
+    pub fn new(config: &Config) -> Result<Option<Self>, String> {
+        let certificates = Certificates::load(config)?;
+        if config.proxy_protocol_from.is_empty() && certificates.is_none() {
+            return Ok(None);
+        }
         let patience = config.login_timeout_ms * MILLISECOND;
-        (!proxies.is_empty()).then_some(Self { proxies, patience })
+        Ok(Some(Self { config: config.clone(), certificates, patience }))
     }
 
-    pub(super) fn shows(&self, port: Port, peer: IpAddr) -> Shows {
+    /// Whether a connection begins with a PROXY header.
+    pub(super) fn has_header(&self, port: Port, peer: IpAddr) -> bool {
         let is_for_proxies = matches!(port, Port::User | Port::Source);
-        if is_for_proxies && self.proxies.iter().any(|proxy| proxy.contains(peer)) {
-            Shows::Header
-        } else {
-            Shows::Nothing
+        is_for_proxies && self.config.proxy_protocol_from.iter().any(|proxy| proxy.contains(peer))
+    }
+
+    /// What a port speaks TLS with, if it does.
+    pub(super) fn tls(&self, port: Port) -> Option<&Arc<ServerConfig>> {
+        self.certificates.as_ref()?.of(port)
+    }
+
+    /// When the server's certificate runs out, in seconds from the beginning of 1970.
+    pub(super) fn certificate_expires(&self) -> Option<u64> {
+        self.certificates.as_ref()?.expires
+    }
+
+    /// Reads certificates, keys and authorities anew. If one of them is no good, the old ones stay.
+    pub(super) fn reload(&mut self) {
+        if self.certificates.is_none() {
+            return;
+        }
+        match Certificates::load(&self.config) {
+            Ok(certificates) => {
+                self.certificates = certificates;
+                log::info!("certificates have been read anew");
+            }
+            Err(reason) => {
+                log::error!(reason; "certificates stay as they were: the new ones are no good");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     config::{Config, ServerRole, SlowUserPolicy},
     journal::SyncMode,
     proxy::Network,
+    server::net::Port,
     stream::address::StreamAddress,
 };
 
@@ -24,6 +25,7 @@ pub(crate) enum Field {
     Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     Level(fn(&mut Config) -> &mut log::LevelFilter),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
+    Ports(fn(&mut Config) -> &mut Vec<Port>),
     Text(fn(&mut Config) -> &mut Option<String>),
     Hosts(fn(&mut Config) -> &mut Vec<String>),
     Networks(fn(&mut Config) -> &mut Vec<Network>),
@@ -50,6 +52,8 @@ const ROLES: [(&str, ServerRole); 3] = [
     ("sequencer", ServerRole::Sequencer),
     ("edge", ServerRole::Edge),
 ];
+const PORTS: [(&str, Port); 4] =
+    [("users", Port::User), ("sources", Port::Source), ("admin", Port::Admin), ("stream", Port::Stream)];
 const SYNC_MODES: [(&str, SyncMode); 3] =
     [("always", SyncMode::Always), ("interval", SyncMode::Interval), ("never", SyncMode::Never)];
 
@@ -82,6 +86,7 @@ impl Field {
                 *field(config) = ROLES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name))?.1;
             }
             Self::Stream(field) => *field(config) = Some(text.parse().ok()?),
+            Self::Ports(field) => *field(config) = ports(text)?,
             Self::Text(field) => {
                 *field(config) = Some(Some(text.to_owned()).filter(|text| !text.is_empty())?);
             }
@@ -124,6 +129,10 @@ impl Field {
                 let networks: Vec<String> = field(config).iter().map(ToString::to_string).collect();
                 Some(networks.join(",")).filter(|networks| !networks.is_empty())?
             }
+            Self::Ports(field) => {
+                let name = |port: &Port| PORTS.iter().find(|(_, known)| known == port).map(|(name, _)| *name);
+                field(config).iter().filter_map(name).collect::<Vec<_>>().join(",")
+            }
             Self::Text(field) => field(config).clone()?,
             Self::Hosts(field) => Some(field(config).join(",")).filter(|names| !names.is_empty())?,
             Self::Level(field) => field(config).to_string().to_ascii_lowercase(),
@@ -150,6 +159,9 @@ impl Field {
             Self::Sync(_) | Self::Level(_) | Self::Role(_) => format!("one of {}", self.choices().join(", ")),
             Self::Stream(_) => "tcp://HOST:PORT or nats://HOST:PORT[,HOST:PORT…]/NAME".to_owned(),
             Self::Networks(_) => "addresses or networks such as 10.0.0.0/8, separated by commas".to_owned(),
+            Self::Ports(_) => {
+                "users, sources, admin or stream, or several of them, separated by commas".to_owned()
+            }
             Self::Text(_) => "a text".to_owned(),
             Self::Hosts(_) => "names of hosts, separated by commas".to_owned(),
             Self::File(_) => "the name of a file".to_owned(),
@@ -182,6 +194,7 @@ impl Field {
             Self::Policy(_) => "POLICY",
             Self::Role(_) => "ROLE",
             Self::Stream(_) => "URL",
+            Self::Ports(_) => "PORT,…",
             Self::Text(_) => "TEXT",
             Self::Hosts(_) => "NAME,…",
             Self::Networks(_) => "NETWORK,…",
@@ -199,6 +212,18 @@ impl Field {
     pub(crate) fn is_switch(&self) -> bool {
         matches!(self, Self::Switch(_))
     }
+}
+
+/// Ports, each at most once.
+fn ports(text: &str) -> Option<Vec<Port>> {
+    let mut ports = Vec::new();
+    for name in text.split(',') {
+        let port = PORTS.iter().find(|(known, _)| name.trim().eq_ignore_ascii_case(known))?.1;
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    Some(ports)
 }
 
 /// Names of hosts, without ports.

@@ -262,6 +262,42 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: Field::Address(|config| &mut config.admin_bind_address),
     },
     Definition {
+        variable: "tlsCertificate",
+        heading: ACCESS,
+        help: "PEM file with the certificate of this server, followed by those between it and an authority; needs tlsKey",
+        field: Field::File(|config| &mut config.tls_certificate),
+    },
+    Definition {
+        variable: "tlsKey",
+        heading: ACCESS,
+        help: "PEM file with the private key of that certificate",
+        field: Field::File(|config| &mut config.tls_key),
+    },
+    Definition {
+        variable: "tlsPorts",
+        heading: ACCESS,
+        help: "Which ports speak TLS, where there is a certificate: any of users, sources, admin and stream, separated by commas",
+        field: Field::Ports(|config| &mut config.tls_ports),
+    },
+    Definition {
+        variable: "sourceClientCa",
+        heading: ACCESS,
+        help: "PEM file with an authority: only event sources with a certificate of it are let in",
+        field: Field::File(|config| &mut config.source_client_ca),
+    },
+    Definition {
+        variable: "adminClientCa",
+        heading: ACCESS,
+        help: "PEM file with an authority: only clients of the admin interface with a certificate of it are let in",
+        field: Field::File(|config| &mut config.admin_client_ca),
+    },
+    Definition {
+        variable: "streamClientCa",
+        heading: ACCESS,
+        help: "PEM file with an authority: only clients of the stream with a certificate of it are let in",
+        field: Field::File(|config| &mut config.stream_client_ca),
+    },
+    Definition {
         variable: "userTokenKey",
         heading: ACCESS,
         help: "File with the keys that users' tokens are signed with, any of which will do: PEM public keys (EdDSA, ES256, \

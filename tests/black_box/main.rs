@@ -27,6 +27,7 @@ mod ring;
 mod slow_users;
 mod sources;
 mod stream;
+mod tls;
 mod tokens;
 #[cfg(feature = "top")]
 mod top;

@@ -30,7 +30,7 @@ const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("users_connected", "gauge", "", &[]),
     ("sources_connected", "gauge", "", &[]),
     ("connections_rejected_total", "counter", "listener", &["source", "user", "admin", "stream"]),
-    ("connections_refused_total", "counter", "reason", &["proxy", "timeout", "error"]),
+    ("connections_refused_total", "counter", "reason", &["proxy", "tls", "timeout", "error"]),
     (
         "users_disconnected_total",
         "counter",
