@@ -118,7 +118,7 @@ pub struct Stream {
 }
 
 /// The journal in numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalNumbers {
     /// Bytes on disk.
     pub bytes: u64,
@@ -130,8 +130,14 @@ pub struct JournalNumbers {
     pub appended_bytes: u64,
     /// Syncs since the start.
     pub syncs: u64,
+    /// How long ago the first of what is not durable yet was appended. 0: everything is durable.
+    pub sync_lag: Micros,
+    /// How long the start took that found what was there.
+    pub recovery: Micros,
     /// Since when it cannot be written, as a time from then to now.
     pub stalled_for: Option<Micros>,
+    /// Why it cannot be written, as a sentence.
+    pub stall: Option<String>,
 }
 
 /// A missing event that others wait for. Its number is the cursor.

@@ -1,6 +1,6 @@
 //! `/` and `/status.json`: the numbers for people.
 
-use super::{Hole, Pause, SlowUser, Snapshot};
+use super::{Hole, JournalNumbers, Pause, SlowUser, Snapshot};
 use crate::{
     config::Config,
     counters::DisconnectReason,
@@ -15,7 +15,7 @@ pub const PAGE: &str = include_str!("status.html");
 pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "WL1ppHFvjM4jsxcBxDf0HH7ikrcDgPA7IMr5OAesjMA=";
+const SCRIPT_SHA256: &str = "VB3hHTQOAOhRvDmU9jafNtnHsDB+R3a+VFrew/SEmF4=";
 const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 
 /// Headers of the page: what it may do.
@@ -62,8 +62,13 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("slow_users", snapshot.slow_users);
     json.field("slow", list(&snapshot.slow, slow_user));
     json.field("pauses", list(&snapshot.pauses, pause));
-    let paused = [("slow_user", counters.paused_slow_user), ("ring_full", counters.paused_ring_full)];
+    let paused = [
+        ("slow_user", counters.paused_slow_user),
+        ("ring_full", counters.paused_ring_full),
+        ("journal", counters.paused_journal),
+    ];
     json.field("paused_us", object(&paused));
+    json.field("journal", snapshot.journal.as_ref().map_or_else(|| "null".to_owned(), journal));
     json.field("disconnected", object(&disconnected));
     json.field("follow_edges", snapshot.follow_edges);
     json.field("turns", counters.loop_turns);
@@ -96,6 +101,19 @@ fn escaped(text: &str) -> String {
         }
     }
     json
+}
+
+fn journal(journal: &JournalNumbers) -> String {
+    let mut json = Object(String::from("{"));
+    json.text("durable_cursor", journal.durable_cursor);
+    json.text("first_sequence", journal.first_sequence);
+    json.field("bytes", journal.bytes);
+    json.field("appended_bytes", journal.appended_bytes);
+    json.field("syncs", journal.syncs);
+    json.field("sync_lag_us", journal.sync_lag);
+    json.field("recovery_us", journal.recovery);
+    json.text("stall", escaped(journal.stall.as_deref().unwrap_or_default()));
+    json.end()
 }
 
 fn hole(hole: Hole) -> String {

@@ -79,6 +79,7 @@ struct Sealed {
 struct Syncing {
     ticket: Ticket,
     file: FileId,
+    began: Micros,
     /// What is durable when it is complete.
     position: u64,
     cursor: u128,
@@ -115,6 +116,8 @@ pub struct Log {
     has_removed: bool,
     durable: u64,
     durable_cursor: u128,
+    /// When the first of what is appended and not durable was appended, or the sync before it began.
+    undurable_since: Option<Micros>,
     /// Syncs go on until this position is durable.
     sync_goal: u64,
     sync_due: Option<Micros>,
@@ -182,6 +185,7 @@ impl Log {
             has_removed: false,
             durable: chain.position,
             durable_cursor: chain.cursor,
+            undurable_since: None,
             sync_goal: 0,
             sync_due: None,
             mark_due: Some(opening.now + MARK_DELAY),
@@ -281,6 +285,12 @@ impl Log {
     #[must_use]
     pub fn undurable_bytes(&self) -> u64 {
         self.chain.position - self.durable
+    }
+
+    /// How long ago the first of that was appended, give or take a sync. 0: everything is durable.
+    #[must_use]
+    pub fn sync_lag(&self, now: Micros) -> Micros {
+        self.undurable_since.map_or(0, |since| now.saturating_sub(since))
     }
 
     /// Syncs since the start.
@@ -615,6 +625,7 @@ impl Log {
             segment.time_ms = header.time_ms;
         }
         self.appended_bytes += len;
+        self.undurable_since.get_or_insert(self.now);
         self.stall = None;
         self.is_marked = header.kind == Kind::Mark;
         match self.settings.sync {
@@ -653,7 +664,7 @@ impl Log {
         let Some((file, position, cursor, is_closing)) = next else { return Ok(false) };
         self.sync_folder()?;
         let ticket = self.disk.sync(file);
-        self.syncing = Some(Syncing { ticket, file, position, cursor, is_closing });
+        self.syncing = Some(Syncing { ticket, file, began: self.now, position, cursor, is_closing });
         Ok(true)
     }
 
@@ -673,6 +684,7 @@ impl Log {
         self.syncs += 1;
         self.durable = self.durable.max(syncing.position);
         self.durable_cursor = self.durable_cursor.max(syncing.cursor);
+        self.undurable_since = (self.durable < self.chain.position).then_some(syncing.began);
         if syncing.is_closing {
             self.disk.close(syncing.file);
             self.retain()?;

@@ -39,6 +39,8 @@ pub(super) struct Journal {
     kept: VecDeque<(Vec<u8>, Range<usize>)>,
     /// The number that the first of them waits with.
     kept_blocked: Option<u64>,
+    /// How long the start took.
+    recovery: Micros,
 }
 
 /// A journal and what was found in it.
@@ -116,8 +118,14 @@ impl Journal {
             failed: None,
             kept: kept.chunks,
             kept_blocked: None,
+            recovery: 0,
         };
         Ok(Opened { journal, report: recovered.report })
+    }
+
+    /// The start took this long.
+    pub(super) fn note_recovery(&mut self, took: Micros) {
+        self.recovery = took;
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -138,7 +146,10 @@ impl Journal {
             durable_cursor: self.log.durable_cursor(),
             appended_bytes: self.log.appended_bytes(),
             syncs: self.log.syncs(),
+            sync_lag: self.log.sync_lag(now),
+            recovery: self.recovery,
             stalled_for,
+            stall: self.log.stalled().map(str::to_owned),
         }
     }
 

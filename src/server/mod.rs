@@ -213,8 +213,9 @@ impl<N: Net> Server<N> {
     ) -> Result<Self, JournalError> {
         let began = clock();
         let mut server = Self::new(config, net, began);
-        let Opened { journal, report } = Journal::open(disk, &server.config, &mut server.engine, began)?;
+        let Opened { mut journal, report } = Journal::open(disk, &server.config, &mut server.engine, began)?;
         server.now = clock();
+        journal.note_recovery(server.now - began);
         journal::report_recovery(&journal, &report, server.now - began);
         server.epoch = journal.log().epoch();
         if let Some(upstream) = &mut server.upstream {

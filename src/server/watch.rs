@@ -129,7 +129,7 @@ impl<'a, S> View<'a, S> {
             paused_for: since(began),
         });
         let journal = self.journal.map(|journal| journal.numbers(now));
-        let stalled = journal.and_then(|journal| journal.stalled_for).map(|paused_for| Pause {
+        let stalled = journal.as_ref().and_then(|journal| journal.stalled_for).map(|paused_for| Pause {
             reason: "journal",
             sources: self.sources.connected(),
             paused_for,

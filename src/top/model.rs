@@ -44,6 +44,16 @@ pub(super) struct Status {
     pub(super) paused_us: HashMap<String, u64>,
     pub(super) disconnected: HashMap<String, u64>,
     pub(super) follow_edges: u64,
+    pub(super) journal: Option<Journal>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Journal {
+    pub(super) durable_cursor: String,
+    pub(super) bytes: u64,
+    pub(super) sync_lag_us: u64,
+    /// Why it cannot be written; empty: it can.
+    pub(super) stall: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

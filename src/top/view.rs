@@ -205,7 +205,13 @@ fn order(status: &Status) -> (&'static str, Vec<Row>) {
         },
     );
     let fill = format!("{} of {}", grouped(&status.waiting), grouped(&status.capacity));
-    let rows = vec![
+    let durable = status.journal.as_ref().map(|journal| {
+        let lag = span(micros(journal.sync_lag_us));
+        let said = if journal.stall.is_empty() { lag } else { "full disk".to_owned() };
+        let value = format!("{}, {said}, {}", grouped(&journal.durable_cursor), bytes(journal.bytes));
+        ("Durable".to_owned(), value, !journal.stall.is_empty())
+    });
+    let mut rows = vec![
         row("Cursor", &status.cursor),
         hole,
         ("Waiting".to_owned(), fill, status.waiting * 5 > status.capacity * 4),
@@ -213,6 +219,13 @@ fn order(status: &Status) -> (&'static str, Vec<Row>) {
         row("Late", &status.late),
         row("Duplicate", &status.duplicate),
     ];
+    if let Some(durable) = durable {
+        // As many rows as without a journal.
+        rows.truncate(4);
+        let dropped = format!("{}, {}", grouped(&status.late), grouped(&status.duplicate));
+        rows.push(("Late, duplicate".to_owned(), dropped, false));
+        rows.insert(1, durable);
+    }
     ("Order", rows)
 }
 
@@ -249,7 +262,11 @@ fn sources(status: &Status) -> (&'static str, Vec<Row>) {
             )
         },
         |Pause { reason, sources, paused_for_us }| {
-            let why = if reason == "slow_user" { "slow users" } else { "full ring" };
+            let why = match reason.as_str() {
+                "slow_user" => "slow users",
+                "journal" => "journal",
+                _ => "full ring",
+            };
             (format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
         },
     );
@@ -289,7 +306,10 @@ mod tests {
     use super::super::model::HISTORY;
     use super::*;
     use fortnight::{
-        admin::{Health, Hole, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json},
+        admin::{
+            Health, Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample,
+            status::json,
+        },
         config::Config,
         counters::Counters,
     };
@@ -365,6 +385,28 @@ mod tests {
             30,
         );
         expect(&screen, &["1,200 catch up", "farthest 1,200,000"]);
+    }
+
+    #[test]
+    fn it_shows_how_durable_the_journal_is_and_that_the_disk_is_full() {
+        let journal = |stall: Option<&str>| JournalNumbers {
+            bytes: 5 << 20,
+            first_sequence: 1,
+            durable_cursor: 1_234_000,
+            appended_bytes: 77,
+            syncs: 3,
+            sync_lag: 400_000,
+            recovery: 2_000,
+            stalled_for: None,
+            stall: stall.map(str::to_owned),
+        };
+        let fine = model(|snapshot| snapshot.journal = Some(journal(None)));
+        expect(
+            &screen(&fine, Instant::now(), 120, 40),
+            &["Durable", "1,234,000", "0.4 s", "Late, duplicate"],
+        );
+        let full = model(|snapshot| snapshot.journal = Some(journal(Some("cannot write \"x\": no space"))));
+        expect(&screen(&full, Instant::now(), 120, 40), &["1,234,000", "full disk"]);
     }
 
     #[test]

@@ -128,6 +128,8 @@ fn a_full_disk_holds_up_the_sources_and_then_everything_goes_on() {
     assert_eq!(server.get("/healthz").status, 503);
     let answer = server.get("/healthz");
     assert!(answer.body.contains("journal"), "{}", answer.body);
+    let answer = server.get("/status.json");
+    assert!(answer.body.contains("\"stall\":\"cannot "), "{}", answer.body);
     // Who logs in meanwhile is served as well, from where things go on.
     let mut late = server.user(2);
     fs::remove_file(&filler).unwrap();

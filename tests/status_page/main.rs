@@ -13,7 +13,7 @@ use support::stream::{each, long_broadcasts};
 use support::{DEADLINE, Server, launch, private_address, server};
 
 /// Elements of the page, and the metrics that they show.
-const SHOWN: [(&str, &str); 33] = [
+const SHOWN: [(&str, &str); 34] = [
     ("cursor", "cursor"),
     ("waiting", "reorder_waiting"),
     ("capacity", "reorder_capacity"),
@@ -47,6 +47,7 @@ const SHOWN: [(&str, &str); 33] = [
     ("disconnected-error", "users_disconnected_total{reason=\"error\"}"),
     ("paused-slow_user", "source_paused_seconds_total{reason=\"slow_user\"}"),
     ("paused-ring_full", "source_paused_seconds_total{reason=\"ring_full\"}"),
+    ("paused-journal", "source_paused_seconds_total{reason=\"journal\"}"),
 ];
 
 /// A browser that looks at the server's page, if there is one.
@@ -292,4 +293,20 @@ fn everyone_can_read_it() {
     }
     assert!(nodes.iter().any(|node| node["role"]["value"] == "main"));
     assert!(nodes.iter().any(|node| node["role"]["value"] == "status"));
+}
+
+#[test]
+fn the_journal_is_shown_where_there_is_one() {
+    let folder = std::env::temp_dir().join(format!("fortnight-page-{}", std::process::id()));
+    let server = server!(adminPort = 0, journalDirectory = folder.display(), journalSyncIntervalMs = 1);
+    let Some(mut browser) = browse(&server) else { return };
+    let (mut source, mut user) = (server.source(), server.user(1));
+    source.send("1|B\n");
+    user.expect("1|B\n");
+    browser.wait_for("!document.getElementById('journal').hidden");
+    browser.wait_for("document.getElementById('journal-durable_cursor').value === '2'");
+    browser.wait_for("document.getElementById('journal-note').textContent === 'Everything is durable.'");
+    expect_no_complaints(&mut browser);
+    drop(server);
+    std::fs::remove_dir_all(folder).unwrap();
 }
