@@ -44,6 +44,11 @@ impl RateLimit {
         Some(std::mem::take(&mut self.left_out))
     }
 
+    /// So many lines count as left out.
+    pub fn leave_out(&mut self, lines: u64) {
+        self.left_out += lines;
+    }
+
     /// The time from which a line may say how many were left out. `None`: none were, or it has been said. For warnings
     /// that have stopped meanwhile.
     #[must_use]

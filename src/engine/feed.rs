@@ -128,7 +128,7 @@ impl Engine {
             Ok(event) => (event.seq, event),
             Err(Rejected { seq, reason }) => {
                 let Some(seq) = seq else {
-                    self.count_rejected(reason, None);
+                    self.count_rejected(reason, None, content);
                     self.counters.events_received += 1;
                     return (len, None);
                 };
@@ -136,7 +136,7 @@ impl Engine {
                 if place == Place::TooFar {
                     return (0, Some(Stop::Blocked(seq)));
                 }
-                self.count_rejected(reason, Some(seq));
+                self.count_rejected(reason, Some(seq), content);
                 self.counters.events_received += 1;
                 return (len, None);
             }
@@ -176,7 +176,7 @@ impl Engine {
         {
             return (0, Some(Stop::Blocked(seq)));
         }
-        self.count_rejected(Reject::TooLong, seq);
+        self.count_rejected(Reject::TooLong, seq, prefix);
         self.counters.events_received += 1;
         match memchr::memchr(b'\n', rest) {
             Some(newline) => (newline + 1, None),
@@ -203,7 +203,11 @@ impl Engine {
             if !seq.is_some_and(|seq| self.sequencer.is_beyond_jump(seq)) {
                 break;
             }
-            self.count_rejected(Reject::TooFar, seq);
+            self.count_rejected(
+                Reject::TooFar,
+                seq,
+                line.map_or(window, |line| line.strip_suffix(b"\r").unwrap_or(line)),
+            );
             self.counters.events_received += 1;
             match memchr::memchr(b'\n', &chunk[at..range.end]) {
                 Some(newline) => at += newline + 1,

@@ -34,6 +34,7 @@ mod idset;
 mod mail;
 mod packed;
 mod pipeline;
+pub mod rejects;
 mod relation;
 mod released;
 mod replay;

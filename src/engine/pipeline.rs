@@ -10,6 +10,7 @@ use super::{
     given_up::GivenUp,
     graph::{Graph, Walk},
     packed::{BOXED, FRESH, Packed},
+    rejects::Rejects,
     released::{Record, Released},
     run::{Runner, apply_one},
     sequencer::Sequencer,
@@ -34,7 +35,7 @@ pub struct Engine {
     pub(super) first_sequence: u64,
     /// What has been counted so far. The server adds its own.
     pub counters: Counters,
-    pub(super) last_reject: Option<(Reject, Option<u64>)>,
+    pub(super) rejects: Rejects,
     pub(super) runner: Runner,
     pub(super) cpu: Cpu,
     pub(super) lines: Box<Lines>,
@@ -72,7 +73,7 @@ impl Engine {
             event_bytes_max: config.event_bytes_max,
             first_sequence: config.first_sequence,
             counters: Counters::default(),
-            last_reject: None,
+            rejects: Rejects::default(),
             runner: Runner::new(cpu),
             cpu,
             lines: Box::default(),
@@ -127,15 +128,15 @@ impl Engine {
         self.release(&[])
     }
 
-    /// Counts a line that was no event.
-    pub fn count_rejected(&mut self, reason: Reject, seq: Option<u64>) {
+    /// Counts a line that was no event, or what there is of it.
+    pub fn count_rejected(&mut self, reason: Reject, seq: Option<u64>, line: &[u8]) {
         self.counters.events_rejected[reason as usize] += 1;
-        self.last_reject = Some((reason, seq));
+        self.rejects.add(reason, seq, line);
     }
 
-    /// The last line that was rejected since the last call, for the log: the reason, and its number.
-    pub fn take_last_reject(&mut self) -> Option<(Reject, Option<u64>)> {
-        self.last_reject.take()
+    /// The lines that were rejected since the last call, for the log.
+    pub fn take_rejects(&mut self) -> Rejects {
+        std::mem::take(&mut self.rejects)
     }
 
     /// Releases events while the one at the cursor is there and the turn has room. Says whether room is what

@@ -37,8 +37,9 @@ impl<N: Net> Server<N> {
             }
             match self.sources.admission() {
                 Admission::Now | Admission::OnTrial => {
-                    if let Err(error) = self.sources.admit(socket, peer, &mut self.net, self.now) {
-                        self.reports.not_watched(peer, &error, self.now);
+                    match self.sources.admit(socket, peer, &mut self.net, self.now) {
+                        Ok(()) => self.reports.source_connected(peer, self.now),
+                        Err(error) => self.reports.not_watched(peer, &error, self.now),
                     }
                 }
                 Admission::Later => self.accepting.hold(socket, peer),

@@ -242,7 +242,7 @@ impl Journal {
         let (at, stop) = engine.feed(bytes, unread.clone());
         unread.start = at;
         engine.settle(bytes, now);
-        engine.take_last_reject();
+        engine.take_rejects();
         self.kept_blocked = None;
         match stop {
             Stop::TurnFull => {}

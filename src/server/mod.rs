@@ -59,6 +59,7 @@ mod sizing;
 mod sources;
 mod stream_clients;
 mod streaming;
+mod takeovers;
 mod token_desk;
 mod upstream;
 mod users;

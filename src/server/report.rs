@@ -1,10 +1,10 @@
 //! What the log says: progress while events flow, trouble (rate-limited), and a summary at the end.
 
-use super::{lost::Lost, net::Port};
+use super::{lost::Lost, net::Port, takeovers::Takeovers};
 use crate::{
     config::Config,
     counters::{Counters, DisconnectReason},
-    engine::Engine,
+    engine::{Engine, event::Reject, rejects::RejectedLine},
     rate_limit::RateLimit,
     time::{MILLISECOND, Micros, SECOND},
 };
@@ -15,21 +15,32 @@ const STALLED_INTERVAL: Micros = 60 * SECOND;
 /// How often the log says that a full ring waits for a hole that nobody can fill.
 const STUCK_INTERVAL: Micros = 60 * SECOND;
 
-/// Kinds of warnings, each rate-limited for itself.
+/// Most characters of a client's text in the log.
+const TEXT_CHARACTERS_MAX: usize = 120;
+/// Bytes of a login line in the log: so few that no secret is whole.
+const LOGIN_BYTES: usize = 32;
+
+/// Kinds of lines, each rate-limited for itself.
 #[derive(Clone, Copy, Debug)]
 enum Warning {
-    Rejected,
     Skipped,
     Late,
     Slow,
     Full,
     NotAccepted,
     NotWatched,
+    SourceComes,
+    SourceGoes,
+    LoginRefused,
+    TakenOver,
 }
 
 impl Warning {
-    const ALL: [Warning; 7] = [
-        Warning::Rejected,
+    const ALL: [Warning; 10] = [
+        Warning::SourceComes,
+        Warning::SourceGoes,
+        Warning::LoginRefused,
+        Warning::TakenOver,
         Warning::Skipped,
         Warning::Late,
         Warning::Slow,
@@ -38,10 +49,20 @@ impl Warning {
         Warning::NotWatched,
     ];
 
+    fn level(self) -> log::Level {
+        match self {
+            Warning::SourceComes | Warning::SourceGoes | Warning::LoginRefused => log::Level::Info,
+            _ => log::Level::Warn,
+        }
+    }
+
     /// In the words of the log.
     fn name(self) -> &'static str {
         match self {
-            Warning::Rejected => "rejected lines",
+            Warning::SourceComes => "event sources that connected",
+            Warning::SourceGoes => "event sources that are gone",
+            Warning::LoginRefused => "refused logins",
+            Warning::TakenOver => "ids that are taken over again and again",
             Warning::Skipped => "missing events",
             Warning::Late => "event sources that begin below the cursor",
             Warning::Slow => "users that did not keep up",
@@ -73,6 +94,9 @@ pub(super) struct Reports {
     unsent: (usize, usize),
     /// By [`Warning`].
     limits: [RateLimit; Warning::ALL.len()],
+    /// For rejected lines, by [`Reject`].
+    reject_limits: [RateLimit; Reject::ALL.len()],
+    takeovers: Takeovers,
 }
 
 impl Reports {
@@ -90,6 +114,8 @@ impl Reports {
             unread_sources: 0,
             unsent: (0, 0),
             limits: Default::default(),
+            reject_limits: Default::default(),
+            takeovers: Takeovers::default(),
         }
     }
 
@@ -99,7 +125,7 @@ impl Reports {
             // Nobody reads it: a replay need not wake up once a minute until the end of time.
             return None;
         }
-        let left_out = self.limits.iter().filter_map(RateLimit::due_us);
+        let left_out = self.limits.iter().chain(&self.reject_limits).filter_map(RateLimit::due_us);
         self.progress_at.into_iter().chain(self.stuck_at).chain(self.stalled_at).chain(left_out).min()
     }
 }
@@ -149,7 +175,15 @@ impl Reports {
     fn left_out(&mut self, now: Micros) {
         for warning in Warning::ALL {
             if let Some(left_out) = self.limits[warning as usize].overdue(now) {
-                log::warn!(what = warning.name(), left_out; "more of the same was left out of the log");
+                log::log!(warning.level(), what = warning.name(), left_out; "more of the same was left out of the log");
+            }
+        }
+        for reason in Reject::ALL {
+            if let Some(left_out) = self.reject_limits[reason as usize].overdue(now) {
+                log::warn!(
+                    what = "rejected lines", reason = reason.name(), left_out;
+                    "more of the same was left out of the log"
+                );
             }
         }
     }
@@ -207,12 +241,63 @@ impl Reports {
 
     /// Lines that were no events, if the engine has met any.
     pub(super) fn rejected(&mut self, engine: &mut Engine, peer: SocketAddr, now: Micros) {
-        if let Some((reason, seq)) = engine.take_last_reject()
-            && let Some(left_out) = self.may_warn(Warning::Rejected, now)
-        {
-            let rejected = engine.counters.events_rejected_total();
-            let seq = seq.map_or_else(|| "unreadable".to_owned(), |seq| seq.to_string());
-            log::warn!(peer:%, reason = reason.name(), seq, rejected, left_out; "lines that are no events were rejected");
+        let rejects = engine.take_rejects();
+        for RejectedLine { reason, seq, text, is_cut } in &rejects.lines {
+            if let Some(left_out) = self.reject_limits[*reason as usize].allow(now) {
+                let rejected = engine.counters.events_rejected[*reason as usize];
+                let seq = seq.map_or_else(|| "unreadable".to_owned(), |seq| seq.to_string());
+                let (reason, text) = (reason.name(), text_of(text, *is_cut));
+                log::warn!(peer:%, reason, seq, text, rejected, left_out; "a line that is no event was rejected");
+            }
+        }
+        for reason in Reject::ALL {
+            self.reject_limits[reason as usize].leave_out(rejects.not_kept(reason));
+        }
+    }
+
+    /// An event source has come.
+    pub(super) fn source_connected(&mut self, peer: SocketAddr, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::SourceComes, now) {
+            log::info!(peer:%, left_out; "event source connected");
+        }
+    }
+
+    /// An event source has gone.
+    pub(super) fn source_gone(&mut self, peer: SocketAddr, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::SourceGoes, now) {
+            log::info!(peer:%, left_out; "event source gone");
+        }
+    }
+
+    /// A connection on the user port has ended before it was a user's. `line` is what it sent as its login, and
+    /// `shown` is what of that may be told.
+    pub(super) fn login_ended(
+        &mut self,
+        line: &[u8],
+        shown: &[u8],
+        peer: SocketAddr,
+        reason: DisconnectReason,
+        now: Micros,
+    ) {
+        let name = reason.name();
+        let why = match reason {
+            DisconnectReason::LoginTimeout => "no login line came within loginTimeoutMs",
+            DisconnectReason::BadToken => "its token is missing, is not accepted, or has run out",
+            DisconnectReason::BadLogin if !line.contains(&b'\n') => "the login line is too long",
+            DisconnectReason::BadLogin if line.contains(&b'|') => {
+                "the login line is none of ID, ID|now, ID|oldest and ID|NEXT|EPOCH"
+            }
+            DisconnectReason::BadLogin => "the login line is no user id, which is a whole number below 2^64",
+            _ => {
+                log::debug!(peer:%, reason = name; "connection closed before its login");
+                return;
+            }
+        };
+        if let Some(left_out) = self.may_warn(Warning::LoginRefused, now) {
+            let shown = shown.split(|&byte| byte == b'\n').next().unwrap_or_default();
+            let shown = shown.strip_suffix(b"\r").unwrap_or(shown);
+            let text = text_of(&shown[..shown.len().min(LOGIN_BYTES)], shown.len() > LOGIN_BYTES);
+            log::info!(peer:%, reason = name, why, text, left_out; "login refused");
         }
     }
 
@@ -280,6 +365,16 @@ impl Reports {
         now: Micros,
     ) {
         let reason_name = reason.name();
+        if reason == DisconnectReason::Replaced
+            && let Some((times, since)) = self.takeovers.note(user, now)
+            && let Some(left_out) = self.may_warn(Warning::TakenOver, now)
+        {
+            let seconds = (now - since) / SECOND;
+            log::warn!(
+                user, peer:%, times, seconds, left_out;
+                "this id is taken over again and again: two clients log in with it, and each closes the other's connection"
+            );
+        }
         if reason != DisconnectReason::Slow {
             log::debug!(user, peer:%, reason = reason_name, unsent_bytes; "user disconnected");
         } else if let Some(left_out) = self.may_warn(Warning::Slow, now) {
@@ -313,4 +408,21 @@ impl Reports {
             log::warn!(error:%, left_out; "accepting is paused for a second, or until a descriptor is free: connections wait");
         }
     }
+}
+
+/// A client's text for the log, which escapes what cannot be printed. Bytes that are no UTF-8 are `\xNN`.
+fn text_of(bytes: &[u8], is_cut: bool) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    let short = text.char_indices().nth(TEXT_CHARACTERS_MAX).map(|(end, _)| end);
+    text.truncate(short.unwrap_or(text.len()));
+    if is_cut || short.is_some() {
+        text.push('…');
+    }
+    text
 }

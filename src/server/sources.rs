@@ -317,7 +317,6 @@ impl<S> Sources<S> {
             self.connected += 1;
             self.silence.heard(now);
         }
-        log::debug!(peer:%; "event source connected");
         Ok(())
     }
 
@@ -327,10 +326,10 @@ impl<S> Sources<S> {
             return;
         };
         if !source.carry.is_empty() {
-            engine.count_rejected(Reject::Truncated, None);
+            engine.count_rejected(Reject::Truncated, None, &source.carry);
             reports.rejected(engine, source.peer, now);
         }
-        log::debug!(peer:% = source.peer; "event source gone");
+        reports.source_gone(source.peer, now);
         self.close(key);
     }
 
@@ -377,8 +376,9 @@ impl<S> Sources<S> {
         if source.asked.is_none() || source.is_replaced {
             return self.end(key, engine, reports, now);
         }
-        if !std::mem::take(&mut source.carry).is_empty() {
-            engine.count_rejected(Reject::Truncated, None);
+        let rest = std::mem::take(&mut source.carry);
+        if !rest.is_empty() {
+            engine.count_rejected(Reject::Truncated, None, &rest);
             reports.rejected(engine, source.peer, now);
         }
         log::debug!(peer:% = source.peer; "event source has closed its side");

@@ -61,6 +61,12 @@ impl TokenDesk {
         Ok((login, Some(Micros::try_from(lasts.as_micros()).unwrap_or(Micros::MAX))))
     }
 
+    /// What of a login line may be told in the log: not its token.
+    pub(super) fn without_token<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        let end = memchr::memchr(b'|', line).filter(|_| self.tokens.is_some());
+        &line[..end.unwrap_or(line.len())]
+    }
+
     /// A connection has logged in. Says when its token runs out, if it has one.
     pub(super) fn note(&mut self, key: UserKey, lasts: Option<Micros>, now: Micros) -> Option<Micros> {
         let until = now.saturating_add(lasts?);

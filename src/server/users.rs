@@ -568,7 +568,10 @@ impl<S: Read + Write> Users<S> {
         self.ended.push(key);
         context.engine.counters.users_disconnected[reason as usize] += 1;
         let Role::User(user) = &mut connection.role else {
-            log::debug!(peer:% = connection.peer, reason = reason.name(); "connection closed before its login");
+            if let Role::Login(login) = &connection.role {
+                let shown = self.tokens.without_token(&login.line);
+                context.reports.login_ended(&login.line, shown, connection.peer, reason, context.now);
+            }
             return self.marks.forget(key);
         };
         match &user.stage {
@@ -632,8 +635,15 @@ impl Login {
         // A token is not kept for longer than it takes to judge it.
         let line = std::mem::take(&mut self.line);
         let terminator = Terminator::of(&line[..=end]);
-        let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-        let (resume::Login { id, start, .. }, token_lasts) = tokens.judge(line)?;
+        let content = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
+        let (resume::Login { id, start, .. }, token_lasts) = match tokens.judge(content) {
+            Ok(judged) => judged,
+            Err(reason) => {
+                // For the log, which tells why and leaves out the token.
+                self.line = line;
+                return Err(reason);
+            }
+        };
         Ok(Some((Arrival { id, start, terminator }, token_lasts)))
     }
 }

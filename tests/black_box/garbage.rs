@@ -329,7 +329,7 @@ fn how_much_was_left_out_of_the_log_is_said_when_the_trouble_is_over() {
     }
     server.wait_for_log("more of the same was left out of the log");
     let log = server.log();
-    let written = log.matches("lines that are no events were rejected").count();
+    let written = log.matches("a line that is no event was rejected").count();
     let left_out: usize = log
         .split("left_out=")
         .skip(1)
@@ -419,4 +419,35 @@ fn users_that_send_rubbish_without_end_are_served_and_keep_nobody_waiting() {
     let mut users: Vec<_> = (1..=12).map(|id| server.user(id)).collect();
     server.source().send("2002|B\n");
     users.iter_mut().for_each(|user| user.expect("2002|B\n"));
+}
+
+#[test]
+fn the_log_has_the_text_of_rejected_lines_each_reason_for_itself() {
+    let server = server!(eventTimeoutMs = -1, maxEventBytes = 64, maxSequenceJump = 1000);
+    let mut source = server.source();
+    let mut user = server.user(1);
+    // One reason as often as it takes to be left out, before each of the others has its line.
+    source.send("1|X|\u{1b}[2J\u{202e}\r\n".repeat(50));
+    source.send(b"no number \xff\"\n2|P|1\n3|P|1|me\n".as_slice());
+    source.send(format!("4|{}\n999999|B\n5|B\n", "long".repeat(100)));
+    user.expect("5|B\n");
+    source.send("half");
+    drop(source);
+    server.wait_for_log("reason=truncated");
+    let log = server.stop();
+    for wanted in [
+        r#"reason=type seq=1 text="1|X|\u001b[2J\u202e" rejected="#,
+        r#"reason=sequence seq=unreadable text="no number \\xff\"" rejected=1 left_out=0"#,
+        "reason=fields seq=2 text=2|P|1 rejected=1 left_out=0",
+        "reason=user_id seq=3 text=3|P|1|me rejected=1 left_out=0",
+        "reason=too_long seq=4 text=4|longlonglong",
+        "reason=too_far seq=999999 text=999999|B rejected=1 left_out=0",
+        "reason=truncated seq=unreadable text=half rejected=1 left_out=0",
+    ] {
+        assert!(log.contains(wanted), "{wanted} is missing in:\n{log}");
+    }
+    let types = log.lines().filter(|line| line.contains("reason=type"));
+    let written = types.clone().filter(|line| line.contains("text=")).count();
+    let left_out = |line: &str| line.rsplit("left_out=").next().unwrap().parse::<usize>().unwrap();
+    assert_eq!(written + types.map(left_out).sum::<usize>(), 50, "{log}");
 }

@@ -353,3 +353,65 @@ fn a_login_is_served_before_an_event_of_a_source_that_never_pauses() {
         next += 2001;
     }
 }
+
+#[test]
+fn the_log_says_why_a_login_was_refused() {
+    let server = server!(loginTimeoutMs = 1000);
+    for login in ["GET / HTTP/1.1\r\n\r\n", "7|5\n", &"9".repeat(65)] {
+        let mut stranger = server.stranger();
+        stranger.offer(login);
+        stranger.expect_closed();
+    }
+    server.stranger().expect_closed();
+    let log = server.stop();
+    for wanted in [
+        "reason=bad_login why=\"the login line is no user id, which is a whole number below 2^64\" text=\"GET / HTTP/1.1\" left_out=0",
+        "reason=bad_login why=\"the login line is none of ID, ID|now, ID|oldest and ID|NEXT|EPOCH\" text=7|5 left_out=0",
+        "reason=bad_login why=\"the login line is too long\" text=\"99999999999999999999999999999999…\" left_out=0",
+        "reason=login_timeout why=\"no login line came within loginTimeoutMs\" text=\"\" left_out=0",
+    ] {
+        let told = |line: &&str| {
+            line.contains(" level=info msg=\"login refused\" peer=127.0.0.1:") && line.ends_with(wanted)
+        };
+        assert_eq!(log.lines().filter(told).count(), 1, "{wanted}:\n{log}");
+    }
+}
+
+#[test]
+fn two_clients_that_fight_for_one_id_are_told_in_the_log() {
+    let server = server!(eventTimeoutMs = -1);
+    // Coming back once is everyday life.
+    for id in 1..=20 {
+        let _ = [server.user(id), server.user(id)];
+    }
+    let mut last = server.user(77);
+    for _ in 0..6 {
+        let next = server.user(77);
+        last.expect_eof();
+        last = next;
+    }
+    server.wait_for_log("taken over again and again");
+    let log = server.stop();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("again and again")).collect();
+    assert!(warnings.iter().all(|line| line.contains(" level=warn ") && line.contains(" user=77 ")), "{log}");
+}
+
+#[test]
+fn sources_that_come_and_go_are_logged_and_a_crowd_of_them_does_not_flood_the_log() {
+    let server = server!(eventTimeoutMs = -1);
+    let mut user = server.user(1);
+    for number in 1..=100 {
+        let mut source = server.source();
+        source.send(format!("{number}|B\n"));
+        user.expect(format!("{number}|B\n"));
+        source.finish();
+    }
+    server.wait_for_log("what=\"event sources that connected\"");
+    let log = server.stop();
+    for what in ["event source connected", "event source gone"] {
+        let told =
+            log.lines().filter(|line| line.contains(&format!(" level=info msg=\"{what}\" peer=127.0.0.1:")));
+        let count = told.count();
+        assert!((5..=60).contains(&count), "{what}: {count} times\n{log}");
+    }
+}

@@ -107,6 +107,11 @@ fn whose_token_is_no_good_is_closed_without_a_word() {
         assert_eq!(closed, (index + 1) as f64, "{line}");
     }
     assert_eq!(gone(&server, "bad_login"), 1.0, "only what has an empty token is no login");
+    // The log says why, and keeps the secrets.
+    let log = server.log();
+    let why =
+        "reason=bad_token why=\"its token is missing, is not accepted, or has run out\" text=7 left_out=0";
+    assert!(log.contains(why) && !log.contains("eyJ") && !log.contains("a.b.c"), "{log}");
     let mut user = log_in(&server, &format!("7|{}", good(json!({"aud": ["x", "fortnight"]}))));
     server.source().send("1|B\n");
     user.expect("1|B\n");
