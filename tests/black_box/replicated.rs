@@ -290,10 +290,14 @@ fn a_log_that_was_wiped_is_another_one() {
     wait_to_lead(&next);
     // The edge has no journal: it begins anew, with the new epoch.
     user.expect_closed();
+    let mut source = next.source();
+    source.send("?|ack\n");
+    let epoch = source.acknowledged(1);
+    // What it reads before it has reached the end of the log goes to nobody.
+    edge.wait_for_log(&format!("epoch={epoch}"));
     let mut user = edge.user(7);
     edge.pass();
-    let mut source = next.source();
-    source.send("?|ack\n1|P|2|7\n");
+    source.send("1|P|2|7\n");
     source.acknowledged(2);
     user.expect("1|P|2|7\n");
 }

@@ -60,8 +60,7 @@ impl Nats {
     /// The same, with more lines in each configuration.
     pub fn start_with(count: usize, more: &str) -> Option<Nats> {
         let Some(program) = program() else {
-            let message = "skipped: nats-server is not installed; .ci/run installs it, or set NATS_SERVER\n";
-            let _ = std::io::stderr().write_all(message.as_bytes());
+            crate::skipped("nats-server is not installed; .ci/run installs it, or set NATS_SERVER");
             return None;
         };
         static NEXT: AtomicU32 = AtomicU32::new(0);
