@@ -15,7 +15,7 @@ pub const PAGE: &str = include_str!("status.html");
 pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "VB3hHTQOAOhRvDmU9jafNtnHsDB+R3a+VFrew/SEmF4=";
+const SCRIPT_SHA256: &str = "R7Wv0kEABINYGRNk2xatvyorXmeeqBQCeQzeCyu51Is=";
 const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 
 /// Headers of the page: what it may do.

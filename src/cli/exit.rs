@@ -8,7 +8,8 @@ const VALUE_CHARACTERS_MAX: usize = 80;
 /// The end of the program: `--help`, `--version`, or a refused command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused.
+    /// Exit status: 0 if the user asked for `text`, 2 if the command line or a variable is refused; 1 if that is so of a
+    /// health check.
     pub status: u8,
     /// What to print, line end included: to standard output if `status` is 0, to standard error otherwise.
     pub text: String,
@@ -19,6 +20,11 @@ impl Exit {
     #[must_use]
     pub fn refused(sentence: impl fmt::Display) -> Self {
         Self { status: 2, text: format!("fortnight: {sentence}\n") }
+    }
+
+    /// The end of a health check that cannot ask: container engines know 0 and 1, and reserve 2.
+    pub(super) fn of_check(self) -> Self {
+        Self { status: self.status.min(1), ..self }
     }
 
     /// Prints the text and returns the status for `main` to return. A closed stream is no error: nobody would read

@@ -127,6 +127,8 @@ pub fn parse<A>(args: A, variable: impl Fn(&str) -> Option<OsString>) -> Result<
 where
     A: IntoIterator<Item = OsString>,
 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let is_check = args.get(1).is_some_and(|word| word == HEALTH);
     let matches = command().try_get_matches_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Exit { status: 0, text: error.render().to_string() }
@@ -134,11 +136,14 @@ where
         _ => {
             let is_subcommand =
                 |word: &str| word == "help" || subcommands().iter().any(|known| known.get_name() == word);
-            Exit::refused(refusal::sentence(&error, expected, is_subcommand))
+            let exit = Exit::refused(refusal::sentence(&error, expected, is_subcommand));
+            if is_check { exit.of_check() } else { exit }
         }
     })?;
     match matches.subcommand() {
-        Some((HEALTH, health)) => admin::url(health, variable).map(Invocation::Health),
+        Some((HEALTH, health)) => {
+            admin::url(health, variable).map(Invocation::Health).map_err(Exit::of_check)
+        }
         #[cfg(feature = "top")]
         Some((TOP, top)) => admin::url(top, variable).map(Invocation::Top),
         Some((replay::NAME, replay)) => Replay::from_matches(replay).map(Invocation::Replay),

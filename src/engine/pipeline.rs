@@ -363,6 +363,12 @@ impl Engine {
         self.sequencer.cursor()
     }
 
+    /// Whether the event at the cursor has not come.
+    #[must_use]
+    pub fn misses_cursor(&self) -> bool {
+        self.sequencer.misses_cursor()
+    }
+
     /// Events that wait in the ring.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -242,6 +242,11 @@ impl Sequencer {
         self.advance(len as u64);
     }
 
+    /// Whether nothing is there for the number at the cursor.
+    pub(crate) fn misses_cursor(&self) -> bool {
+        self.ring.slot(self.cursor).is_empty()
+    }
+
     /// Takes the event at the cursor, if it is there, and its number.
     pub(crate) fn pop(&mut self) -> Option<(u64, Packed)> {
         let number = self.cursor;

@@ -67,11 +67,12 @@ impl Watch {
 
     /// Notes since when what is waited for.
     pub(super) fn look(&mut self, engine: &Engine, any_blocked: bool, is_paused: bool, now: Micros) {
-        let waits = any_blocked || engine.waiting() > 0;
+        let misses = (any_blocked || engine.waiting() > 0) && engine.misses_cursor();
         let cursor = engine.cursor();
         match self.gap {
-            Some((gap, _)) if waits && gap == cursor => {}
-            _ => self.gap = waits.then_some((cursor, now)),
+            Some((gap, _)) if misses && gap == cursor => {}
+            // While sources are held up nobody knows: it may be in what has not been read.
+            _ => self.gap = (misses && !is_paused).then_some((cursor, now)),
         }
         self.ring_full_since = any_blocked.then_some(self.ring_full_since.unwrap_or(now));
         self.standstill.look(any_blocked && !is_paused, cursor, now);

@@ -296,3 +296,19 @@ fn expect_cut_off(user: &mut User, stream: &[u8]) {
     assert!(got.len() < stream.len(), "got everything");
     assert!(stream.starts_with(&got), "not the beginning of the stream");
 }
+
+#[test]
+fn while_slow_users_hold_up_the_sources_nothing_is_said_to_be_missing() {
+    let server =
+        server!(eventTimeoutMs = -1, userBufferBytes = 1000, slowUserTimeoutMs = 60_000, adminPort = 0);
+    let slow = server.narrow_user(1);
+    server.pass();
+    let source = server.source();
+    let _writer = source.send_in_background(support::stream::long_broadcasts(1..=20_000, 1000));
+    while server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}") == 0.0 {
+        std::thread::yield_now();
+    }
+    let status = server.get("/status.json").body;
+    assert!(status.contains("\"reason\":\"slow_user\"") && status.contains("\"hole\":null"), "{status}");
+    drop(slow);
+}
