@@ -194,6 +194,13 @@ impl<S> Admin<S> {
         true
     }
 
+    /// The same, but for connections that have come just now.
+    fn make_room_among_old(&mut self, now: Micros) -> bool {
+        let is_young =
+            |key: &AdminKey| self.clients.get(key.index()).is_some_and(|client| now < client.since + HURRY);
+        !self.keys.iter().any(is_young) && self.make_room(now)
+    }
+
     fn end_overdue(&mut self, now: Micros) {
         for index in (0..self.keys.len()).rev() {
             let key = self.keys[index];
@@ -276,8 +283,12 @@ impl<S: Read + Write> Admin<S> {
                 return self.admit(socket, net, now);
             }
             Err(error) if would_block(&error) => self.accept_at = None,
-            // Out of descriptors, perhaps: one of these connections may have the one that is kept for them.
-            Err(_) => self.accept_at = Some(now + if self.make_room(now) { PACE } else { ACCEPT_RETRY }),
+            // Out of descriptors, perhaps: one of these connections may have the one that is kept for them. The system says so even
+            // if nobody waits. So who has come just now stays.
+            Err(_) => {
+                let soon = self.make_room_among_old(now) || !self.keys.is_empty() || !self.ended.is_empty();
+                self.accept_at = Some(now + if soon { PACE } else { ACCEPT_RETRY });
+            }
         }
         None
     }
