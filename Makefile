@@ -76,9 +76,11 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	$(CARGO) test --quiet --test library habits::
-	@if rustup target list --installed 2>/dev/null | grep -q '^aarch64-unknown-linux-gnu$$'; then \
+	@if rustup target list --installed 2>/dev/null | grep -q '^aarch64-unknown-linux-gnu$$' && \
+	  command -v aarch64-linux-gnu-gcc >/dev/null; then \
 	  $(CARGO) check --quiet --lib --target aarch64-unknown-linux-gnu; \
-	else echo "not checked for processors other than x86-64: rustup target add aarch64-unknown-linux-gnu"; fi
+	else echo "not checked for processors other than x86-64: rustup target add aarch64-unknown-linux-gnu, and the packages" \
+	  "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"; fi
 
 dist: ## Pack the static binary, man pages, completions and unit into dist/
 	packaging/dist

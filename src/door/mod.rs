@@ -1,6 +1,6 @@
 //! The door: what a connection has to show before the server hears of it (SPEC section 12).
 //!
-//! It is a [`Net`] around another one. A connection from a proxy first sends a PROXY header ([`proxy`](crate::proxy)). The
+//! It is a [`Net`] around another one. A connection from a proxy first sends a PROXY header ([`proxy`]). The
 //! door reads it, and hands the connection on with the real peer as its address. Until then the connection is a
 //! *visitor*: the server above does not know it, so it takes no place there, and the time to log in has not begun. The
 //! door closes a visitor that shows something else, or nothing within `loginTimeoutMs`.

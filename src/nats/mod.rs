@@ -10,7 +10,7 @@
 //!
 //! # What is in the log
 //!
-//! One message is one [`block`](block). Blocks make a chain: each has the hash of the one before, the cursor before and behind it, the epoch of
+//! One message is one [`block`]. Blocks make a chain: each has the hash of the one before, the cursor before and behind it, the epoch of
 //! the log and the term of its leader. A number inside a block without a line was given up. Blocks without lines come at least once a second
 //! while somebody leads. The graph is in the log as well: a snapshot begins with a block of its own kind, its edges follow between the
 //! events, and its last block stands on a subject of its own. So a reader finds the newest whole snapshot by asking for the
