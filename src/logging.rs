@@ -112,5 +112,6 @@ impl Log for Logger {
         }
     }
 
+    /// Every line is written at once, as far as standard error takes it: nothing is left to be flushed.
     fn flush(&self) {}
 }

@@ -602,17 +602,7 @@ impl<S: Read + Write> Users<S> {
         user.stage = Stage::Behind(behind);
         log::debug!(user = user.id, next; "a user does not keep up: it is served from the journal");
         // Its socket may have taken everything meanwhile.
-        self.note_room_of(key, context);
-    }
-
-    fn note_room_of<N>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
-        let limit = context.catch_up.limit;
-        let Some(user) = self.user_mut(key) else { return };
-        if let Stage::Behind(behind) = &mut user.stage
-            && user.output.len() <= limit / 4
-        {
-            context.catch_up.wait(key, behind, false, context.now);
-        }
+        self.note_taken(key, context);
     }
 
     /// Users that are served from the journal and whose sockets have taken nothing for too long.

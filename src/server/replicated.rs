@@ -7,7 +7,7 @@ use super::{
     is_interrupted,
     key::StreamKey,
     net::Net,
-    upstream::{READ_BYTES, WARN_EVERY, resolve},
+    upstream::{READ_BYTES, Receiving, WARN_EVERY, receive, resolve},
     would_block,
 };
 use crate::{
@@ -263,26 +263,15 @@ impl<S: Read + Write> Replicated<S> {
             return false;
         }
         let Some(socket) = &mut self.socket else { return false };
-        self.chunk.copy_within(self.unread.clone(), 0);
-        let kept = self.unread.len();
-        if self.chunk.len() < kept + READ_BYTES {
-            self.chunk.resize(kept + READ_BYTES, 0);
-        }
-        self.unread = 0..kept;
-        loop {
-            match socket.read(&mut self.chunk[kept..kept + READ_BYTES]) {
-                Ok(0) => self.lose("its server has closed the connection", now),
-                Ok(len) => {
-                    self.unread.end += len;
-                    self.log.received(now);
-                    return true;
-                }
-                Err(error) if is_interrupted(&error) => continue,
-                Err(error) if would_block(&error) => self.readable = false,
-                Err(error) => self.lose(&error.to_string(), now),
+        match receive(socket, &mut self.chunk, &mut self.unread) {
+            Receiving::Something => {
+                self.log.received(now);
+                return true;
             }
-            return false;
+            Receiving::Nothing => self.readable = false,
+            Receiving::Ended(reason) => self.lose(&reason, now),
         }
+        false
     }
 
     /// Applies the next part of what has been received.

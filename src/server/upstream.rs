@@ -215,26 +215,15 @@ impl<S: Read + Write> Upstream<S> {
             return false;
         }
         let Some(socket) = &mut self.socket else { return false };
-        self.chunk.copy_within(self.unread.clone(), 0);
-        let kept = self.unread.len();
-        if self.chunk.len() < kept + READ_BYTES {
-            self.chunk.resize(kept + READ_BYTES, 0);
-        }
-        self.unread = 0..kept;
-        loop {
-            match socket.read(&mut self.chunk[kept..kept + READ_BYTES]) {
-                Ok(0) => self.lose("its server has closed the connection", now),
-                Ok(len) => {
-                    self.unread.end += len;
-                    self.follower.received(now);
-                    return true;
-                }
-                Err(error) if is_interrupted(&error) => continue,
-                Err(error) if would_block(&error) => self.readable = false,
-                Err(error) => self.lose(&error.to_string(), now),
+        match receive(socket, &mut self.chunk, &mut self.unread) {
+            Receiving::Something => {
+                self.follower.received(now);
+                return true;
             }
-            return false;
+            Receiving::Nothing => self.readable = false,
+            Receiving::Ended(reason) => self.lose(&reason, now),
         }
+        false
     }
 
     /// Applies the next part of what has been received.
@@ -323,6 +312,36 @@ fn advance(engine: &mut Engine, next: u128) {
     if next > engine.cursor() {
         // No line can be wrong where there is none.
         let _ = engine.replay(&[], 0..0, next);
+    }
+}
+
+/// What came of a read.
+pub(super) enum Receiving {
+    Something,
+    Nothing,
+    /// The connection is of no more use, for this reason.
+    Ended(String),
+}
+
+/// Reads once, behind what has been received and not been applied, `chunk[unread]`, which is moved to the front.
+pub(super) fn receive(socket: &mut impl Read, chunk: &mut Vec<u8>, unread: &mut Range<usize>) -> Receiving {
+    chunk.copy_within(unread.clone(), 0);
+    let kept = unread.len();
+    if chunk.len() < kept + READ_BYTES {
+        chunk.resize(kept + READ_BYTES, 0);
+    }
+    *unread = 0..kept;
+    loop {
+        match socket.read(&mut chunk[kept..kept + READ_BYTES]) {
+            Ok(0) => return Receiving::Ended("its server has closed the connection".to_owned()),
+            Ok(len) => {
+                unread.end += len;
+                return Receiving::Something;
+            }
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if would_block(&error) => return Receiving::Nothing,
+            Err(error) => return Receiving::Ended(error.to_string()),
+        }
     }
 }
 

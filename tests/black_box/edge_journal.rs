@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::journal::Folder;
+use crate::resume::resumed;
 use support::stream::{each, long_broadcasts};
-use support::{Launch, Server, Signal, User, launch, private_address, server};
+use support::{Launch, Server, Signal, launch, private_address, server};
 
 fn edge(stream: SocketAddr, folder: &Folder) -> Launch {
     launch!(
@@ -14,17 +15,6 @@ fn edge(stream: SocketAddr, folder: &Folder) -> Launch {
         adminPort = 0,
         journalDirectory = folder.show()
     )
-}
-
-/// A user that has logged in with a place and been answered: its epoch and its place.
-#[track_caller]
-fn resumed(server: &Server, line: &str) -> (User, String, u128) {
-    let mut user = server.stranger();
-    user.send(format!("{line}\n"));
-    let answer = String::from_utf8(user.read_line()).unwrap();
-    let fields: Vec<_> = answer.trim_end().split('|').collect();
-    assert_eq!((fields[0], fields.len()), ("+", 3), "{answer}");
-    (user, fields[1].to_owned(), fields[2].parse().unwrap())
 }
 
 #[track_caller]

@@ -23,7 +23,7 @@ fn fields(line: &[u8]) -> Vec<String> {
 
 /// A user that has logged in with a place and been answered: its epoch and its place.
 #[track_caller]
-fn resumed(server: &Server, line: &str) -> (User, String, u128) {
+pub(crate) fn resumed(server: &Server, line: &str) -> (User, String, u128) {
     let mut user = login(server, line);
     let answer = fields(&user.read_line());
     assert_eq!((answer[0].as_str(), answer.len()), ("+", 3), "{answer:?}");
