@@ -2,6 +2,7 @@
 
 mod acknowledgements;
 mod admin;
+mod clients;
 mod crashes;
 mod crowd;
 mod disks;
