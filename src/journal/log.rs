@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    JournalError, Reader, Start, Waiting,
+    JournalError, Start, Waiting,
     block::{BLOCK_HEADER, Header, Kind},
     catalog::{Catalog, Segment},
     meta::{JournalId, Meta},
-    recover::Opening,
     scan::{Chain, SegmentScan},
     segment::{SEGMENT_HEADER, SegmentHeader, segment_name},
+    settings::{Opening, Settings, SyncMode},
     snapshot::{SnapshotInfo, SnapshotReader},
 };
 use crate::{
@@ -22,40 +22,14 @@ use std::{collections::VecDeque, fmt, io};
 mod founding;
 mod retention;
 mod snapshots;
+mod snapshotting;
 
-use snapshots::Snapshotting;
+use snapshotting::Snapshotting;
 
 /// How long after a sync an idle journal writes a mark.
 const MARK_DELAY: Micros = 100 * MILLISECOND;
 /// How often a full disk is tried again.
 const RETRY: Micros = SECOND;
-
-/// When what was appended is made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SyncMode {
-    /// Before anybody is sent it.
-    Always,
-    /// Every [`Settings::interval`].
-    #[default]
-    Interval,
-    /// When the operating system sees fit.
-    Never,
-}
-
-/// How a journal is kept: the options of docs/SPEC.md section 8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// When what was appended is made durable.
-    pub sync: SyncMode,
-    /// How often, with [`SyncMode::Interval`].
-    pub interval: Micros,
-    /// Bytes of a segment. One block is never split, so a segment may be longer.
-    pub segment_bytes: u64,
-    /// Bytes that are kept.
-    pub retention_bytes: u64,
-    /// How long blocks are kept, in milliseconds.
-    pub retention_ms: Option<u64>,
-}
 
 /// A block on its way to the disk.
 #[derive(Debug)]
@@ -405,12 +379,6 @@ impl Log {
     #[must_use]
     pub fn start_for(&self, next: u128) -> Option<Start> {
         self.catalog.start_for(next)
-    }
-
-    /// Reads blocks from a cursor on.
-    #[must_use]
-    pub fn reader(&mut self, from: u128) -> Reader {
-        Reader::new(from)
     }
 
     /// Reads a snapshot.

@@ -64,6 +64,7 @@ mod reader;
 pub mod recover;
 mod scan;
 mod segment;
+mod settings;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -73,9 +74,10 @@ mod walk;
 
 pub use catalog::Start;
 pub use error::JournalError;
-pub use log::{Log, Settings, SyncMode};
+pub use log::Log;
 pub(crate) use number::END;
 pub use reader::{Block, Read, Reader};
-pub use recover::{Opening, Recovered, Report, Step, open};
+pub use recover::{Recovered, Report, Step, open};
+pub use settings::{Opening, Settings, SyncMode};
 pub(crate) use snapshot::{SnapshotRead, SnapshotReader};
 pub use waiting::{Waiting, WaitingLines};

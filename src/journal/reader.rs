@@ -41,7 +41,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(from: u128) -> Self {
+    /// Reads blocks from a cursor on.
+    #[must_use]
+    pub fn new(from: u128) -> Self {
         Self { from, scan: None }
     }
 

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    JournalError, Log, Settings,
+    JournalError, Log,
     block::{Header, Kind},
     catalog::{Catalog, Start},
     meta::Meta,
     segment::{SEGMENT_HEADER, SegmentHeader},
+    settings::Opening,
     snapshot::{SnapshotInfo, SnapshotRead, SnapshotReader, Trailer},
     waiting::WaitingLines,
     walk::{WalkEnd, walk},
@@ -15,7 +16,6 @@ use super::{
 use crate::{
     disk::{Disk, Identity},
     epoch::Epoch,
-    time::Micros,
 };
 use std::io;
 
@@ -67,19 +67,6 @@ pub struct Report {
     pub is_identity_unknown: bool,
     /// Snapshots that are damaged, and could be done without.
     pub damaged_snapshots: Vec<String>,
-}
-
-/// What to open it with.
-#[derive(Clone, Copy, Debug)]
-pub struct Opening {
-    /// How it is kept.
-    pub settings: Settings,
-    /// The first number of an empty journal.
-    pub first_sequence: u128,
-    /// The epoch of a new journal. `None`: drawn at random.
-    pub epoch: Option<Epoch>,
-    /// The time.
-    pub now: Micros,
 }
 
 /// Opens the journal of a folder that this process alone may write to, and makes it if there is none. `apply` is handed what the

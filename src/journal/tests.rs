@@ -1,7 +1,7 @@
 //! The journal on a simulated disk: what was appended is there again, however the process or the machine ended.
 
 use super::{
-    Block, JournalError, Log, Opening, Read, Recovered, Settings, Step, SyncMode, Waiting,
+    Block, JournalError, Log, Opening, Read, Reader, Recovered, Settings, Step, SyncMode, Waiting,
     block::BLOCK_HEADER, open,
 };
 use crate::{
@@ -83,7 +83,7 @@ fn what_was_appended_is_there_after_the_process_has_ended() {
     assert!(folder.names().len() > 5, "the journal has several segments");
     // A reader finds the same.
     let mut log = recovered.log;
-    let mut reader = log.reader(50);
+    let mut reader = Reader::new(50);
     let mut block = Block::default();
     let mut read = Vec::new();
     while reader.next(&mut log, &mut block).unwrap() == Read::Block {

@@ -2,20 +2,22 @@
 
 #![forbid(unsafe_code)]
 
+mod folder;
 mod repair;
 
 pub use repair::{Cut, find_cut, repair};
 
 use super::{
-    JournalError, Log, Opening, Step, Waiting,
+    JournalError, Opening, Step, Waiting,
     block::{BLOCK_HEADER, Kind},
     catalog::Catalog,
-    meta::{META, Meta},
+    meta::Meta,
     open,
     recover::{self, Report},
     walk::{WalkEnd, walk},
 };
 use crate::{disk::Disk, epoch::Epoch};
+use folder::{draw, finish, load, number_of};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -46,20 +48,6 @@ impl Ranges {
             self.left_out += 1;
         }
     }
-}
-
-/// The number that a released line begins with.
-fn number_of(line: &[u8]) -> Option<u64> {
-    let digits = line.split(|&byte| byte == b'|').next()?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn load(disk: &mut dyn Disk) -> Result<(Meta, Catalog), JournalError> {
-    let meta = Meta::load(disk)?
-        .ok_or_else(|| JournalError::new(format!("there is no journal ({META} is missing)")))?;
-    let mut catalog = Catalog::list(disk)?;
-    catalog.has_origin = recover::is_origin(disk, &meta, &catalog)?;
-    Ok((meta, catalog))
 }
 
 /// Verifies every byte, and says what there is.
@@ -157,10 +145,6 @@ pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Res
         Ok(()) => {}
     }
     if end.is_damaged() { Err(recover::damage(&catalog, &end)) } else { Ok(()) }
-}
-
-fn draw(disk: &mut dyn Disk) -> Result<Epoch, JournalError> {
-    disk.random().map(Epoch::new).map_err(|error| JournalError::io("cannot draw", "an epoch", &error))
 }
 
 /// Begins a new epoch at the cursor. Returns it and the cursor.
@@ -285,14 +269,4 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped,
         finish(log, later, opening)?;
     }
     Ok(Skipped { from, numbers, released })
-}
-
-/// Makes everything durable, with the events that wait.
-fn finish(mut log: Log, waiting: Waiting, opening: &Opening) -> Result<(), JournalError> {
-    log.end(waiting);
-    log.proceed(opening.now)?;
-    if log.has_ended() {
-        return Ok(());
-    }
-    Err(JournalError::new(log.stalled().unwrap_or("the disk did not finish").to_owned()))
 }

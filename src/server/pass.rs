@@ -69,7 +69,7 @@ impl Pass {
         });
         engine.set_cursor(start.from);
         let snapshot = start.snapshot.map(|info| log.snapshot_reader(info)).transpose()?;
-        let reader = log.reader(start.from);
+        let reader = Reader::new(start.from);
         Ok(Self { engine, snapshot, edges: Vec::new(), reader, block: Block::default(), at: None })
     }
 

@@ -349,7 +349,7 @@ impl<S: Read + Write> StreamClients<S> {
                     break;
                 }
                 let key = StreamKey::new(index);
-                let reader = client.reader.get_or_insert_with(|| log.reader(client.next));
+                let reader = client.reader.get_or_insert_with(|| Reader::new(client.next));
                 match reader.next(log, &mut self.block) {
                     Ok(Step::Later) => break,
                     Ok(Step::Block) => {

@@ -1,12 +1,9 @@
 //! Snapshots of a running journal: written while the server goes on, published when they and the journal up to them are durable.
 
-use super::{JournalError, Log};
+use super::{JournalError, Log, snapshotting::State};
 use crate::{
-    disk::{Completion, FileId, Ticket, is_full},
-    journal::{
-        catalog::Catalog,
-        snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
-    },
+    disk::{Completion, is_full},
+    journal::snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
 };
 use std::io;
 
@@ -14,44 +11,6 @@ use std::io;
 const BYTES_MIN: u64 = 64 << 20;
 /// Not even a small retention wants one sooner.
 const BYTES_LEAST: u64 = 64 << 10;
-
-/// Where the next snapshot is.
-#[derive(Debug)]
-pub(super) struct Snapshotting {
-    /// The position of the last one's beginning.
-    last: u64,
-    /// Bytes of the last one.
-    last_len: u64,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Idle,
-    /// Edges are handed over.
-    Walking {
-        writer: SnapshotWriter,
-        file: FileId,
-    },
-    /// It is whole. It must become durable, and the journal up to `position`.
-    Ending {
-        info: SnapshotInfo,
-        file: FileId,
-        ticket: Option<Ticket>,
-        position: u64,
-    },
-}
-
-impl Snapshotting {
-    pub(super) fn new(catalog: &Catalog, position: u64) -> Self {
-        let newest = catalog.snapshots.last();
-        // What came after the newest one counts: everything from the segment on that has its beginning.
-        let behind = newest.and_then(|info| catalog.segment_of(info.from)).unwrap_or(0);
-        let tail: u64 = catalog.segments.iter().skip(behind).map(|segment| segment.len).sum();
-        let last_len = newest.map_or(0, |info| info.len);
-        Self { last: position.saturating_sub(tail), last_len, state: State::Idle }
-    }
-}
 
 impl Log {
     /// It is time for a snapshot, which must begin at the cursor of the journal, with the barrier open.

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{draw, load, number_of};
+use super::folder::{draw, finish, load, number_of};
 use crate::{
     disk::Disk,
     journal::{
@@ -155,7 +155,7 @@ pub fn repair(mut disk: Box<dyn Disk>, cut: &Cut, opening: &Opening) -> Result<(
     let mut block = vec![0; BLOCK_HEADER];
     block.extend(cut.kept.concat());
     log.append(block, (cut.from, cut.cursor), cut.kept.len() as u64, opening.now)?;
-    super::finish(log, Waiting::default(), opening)
+    finish(log, Waiting::default(), opening)
 }
 
 fn remove(disk: &mut dyn Disk, name: &str) -> Result<(), JournalError> {

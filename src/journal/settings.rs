@@ -1,0 +1,45 @@
+//! How a journal is kept, and what it is opened with.
+
+#![forbid(unsafe_code)]
+
+use crate::{epoch::Epoch, time::Micros};
+
+/// When what was appended is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Before anybody is sent it.
+    Always,
+    /// Every [`Settings::interval`].
+    #[default]
+    Interval,
+    /// When the operating system sees fit.
+    Never,
+}
+
+/// How a journal is kept: the options of docs/SPEC.md section 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// When what was appended is made durable.
+    pub sync: SyncMode,
+    /// How often, with [`SyncMode::Interval`].
+    pub interval: Micros,
+    /// Bytes of a segment. One block is never split, so a segment may be longer.
+    pub segment_bytes: u64,
+    /// Bytes that are kept.
+    pub retention_bytes: u64,
+    /// How long blocks are kept, in milliseconds.
+    pub retention_ms: Option<u64>,
+}
+
+/// What to open it with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// How it is kept.
+    pub settings: Settings,
+    /// The first number of an empty journal.
+    pub first_sequence: u128,
+    /// The epoch of a new journal. `None`: drawn at random.
+    pub epoch: Option<Epoch>,
+    /// The time.
+    pub now: Micros,
+}
