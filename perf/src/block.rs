@@ -75,6 +75,18 @@ impl Block {
         &self.texts[self.text_of[slot] as usize]
     }
 
+    /// Forgets all but what the users of these slots are owed.
+    pub fn keep_only(&mut self, slots: &[usize]) {
+        let mut is_kept = vec![false; self.texts.len()];
+        slots.iter().for_each(|&slot| is_kept[self.text_of[slot] as usize] = true);
+        for (text, is_kept) in self.texts.iter_mut().zip(is_kept) {
+            if !is_kept {
+                text.bytes = Box::default();
+            }
+        }
+        self.wires.iter_mut().for_each(|wire| *wire = Wire::default());
+    }
+
     /// Memory held, roughly.
     pub fn bytes_held(&self) -> u64 {
         let texts: usize = self.texts.iter().map(|t| t.bytes.len() + size_of::<Text>()).sum();

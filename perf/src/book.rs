@@ -9,6 +9,8 @@ pub struct Book {
     builder: Builder,
     blocks: VecDeque<Block>,
     first: u64,
+    /// Of the blocks before this one only what some users are owed is left.
+    shrunk: u64,
     finished: bool,
     complete: bool,
     held: u64,
@@ -17,7 +19,15 @@ pub struct Book {
 impl Book {
     /// A book in which nothing is written yet.
     pub fn new(builder: Builder) -> Book {
-        Book { builder, blocks: VecDeque::new(), first: 0, finished: false, complete: false, held: 0 }
+        Book {
+            builder,
+            blocks: VecDeque::new(),
+            first: 0,
+            shrunk: 0,
+            finished: false,
+            complete: false,
+            held: 0,
+        }
     }
 
     fn build(&mut self) -> bool {
@@ -102,6 +112,21 @@ impl Book {
     /// Index of the first block in memory that holds `seq` or numbers above it; [`Book::end`] if there is none.
     pub fn first_ending_above(&self, seq: u64) -> u64 {
         self.first + self.blocks.partition_point(|block| block.end_seq <= seq) as u64
+    }
+
+    /// Gives back what only users of other slots need of the blocks before `index`.
+    pub fn keep_only_before(&mut self, index: u64, slots: &[usize]) {
+        if self.complete {
+            return;
+        }
+        let from = self.shrunk.max(self.first);
+        for index in from..index.min(self.end()) {
+            let block = &mut self.blocks[(index - self.first) as usize];
+            self.held -= block.bytes_held();
+            block.keep_only(slots);
+            self.held += block.bytes_held();
+        }
+        self.shrunk = from.max(index.min(self.end()));
     }
 
     /// Gives back the blocks before `index`, unless the whole run was prepared: then nothing is gained by it.

@@ -14,6 +14,7 @@ use crate::cursor::{Place, sequence_of};
 use crate::fault::{Class, Fault};
 use crate::feed::{Feed, Pause};
 use crate::process::{cpu_ns, descriptors, memory_bytes, unacknowledged};
+use crate::reader::Reader;
 use crate::report::{Figures, Sample};
 use crate::settings::Settings;
 use crate::user::{Got, Throttle, User};
@@ -103,6 +104,8 @@ struct Drive<'a> {
     poll: Poll,
     users: Vec<User>,
     visitors: Vec<Visitor>,
+    /// Those who come and go where they resume.
+    readers: Vec<Reader>,
     feed: Feed,
     buffer: Vec<u8>,
     figures: Figures,
@@ -134,7 +137,7 @@ impl<'a> Drive<'a> {
             // The slow ones are spread over all.
             let every = load.connected as usize / settings.slow_users.max(1);
             let slow = settings.slow_users > 0 && slot % every == 0 && slot / every < settings.slow_users;
-            let throttle = slow.then(|| Throttle::new(settings.slow_rate));
+            let throttle = slow.then(|| Throttle::new(settings.slow_rate, settings.slow_pulse));
             let at = settings.addresses.users;
             let user = User::connect(at, (slot, id), throttle, poll.registry(), Token(first_user + slot));
             let user = user.map_err(failed(&format!("user {id} could not connect to {at}")))?;
@@ -147,10 +150,15 @@ impl<'a> Drive<'a> {
         }
         wait_for_logins(&users, settings.addresses.users.port());
         let churners = ids.iter().copied().enumerate().skip(users.len());
-        let visitors = churners.map(|(slot, id)| {
-            Visitor::new((slot, id), Token(first_user + slot), load.seed, settings.churn_stay)
-        });
-        let visitors = visitors.collect();
+        let (mut visitors, mut readers) = (Vec::new(), Vec::new());
+        for (slot, id) in churners {
+            let (user, token, stay) = ((slot, id), Token(first_user + slot), settings.churn_stay);
+            if settings.churn_resumes {
+                readers.push(Reader::new(user, token, load.seed, Some(stay)));
+            } else {
+                visitors.push(Visitor::new(user, token, load.seed, stay));
+            }
+        }
         let at = settings.addresses.source;
         let feed = Feed::connect(at, load.sources, settings.rate, poll.registry())
             .map_err(failed(&format!("the event source could not connect to {at}")))?;
@@ -161,6 +169,7 @@ impl<'a> Drive<'a> {
             open: users.len(),
             users,
             visitors,
+            readers,
             feed,
             buffer: vec![0; READ_MAX],
             figures: Figures { prepared: book.is_complete(), ..Figures::default() },
@@ -173,10 +182,39 @@ impl<'a> Drive<'a> {
             sampled: now,
             asked: now,
         };
+        drive.greet(book)?;
         if book.get(0).is_none_or(|block| !block.preamble) {
             drive.start_clock();
         }
         Ok(drive)
+    }
+
+    /// Connects those who resume, and waits until the server has told each its place: nothing is sent before.
+    fn greet(&mut self, book: &mut Book) -> Result<(), Trouble> {
+        let (mut events, begin) = (Events::with_capacity(1024), Instant::now());
+        self.readers_come_and_go(begin)?;
+        while !self.readers.iter().all(Reader::is_answered) {
+            self.poll.poll(&mut events, Some(TICK)).or_else(interrupted).map_err(failed("epoll"))?;
+            for event in &events {
+                self.note(event)?;
+            }
+            for reader in &mut self.readers {
+                reader.read(&mut self.buffer, book, &self.settings.load)?;
+            }
+            if begin.elapsed() > self.settings.timeout {
+                let detail = "a login with a place was not answered".to_owned();
+                return Err(Trouble::Fault(Box::new(Fault::plain(Class::Stalled, None, 0, detail))));
+            }
+        }
+        Ok(())
+    }
+
+    fn readers_come_and_go(&mut self, now: Instant) -> Result<(), Trouble> {
+        let (at, registry) = (self.settings.addresses.users, self.poll.registry());
+        self.readers
+            .iter_mut()
+            .try_for_each(|reader| reader.come_and_go(at, now, registry))
+            .map_err(failed("a user could not come back"))
     }
 
     fn cpu(&self) -> (u64, u64) {
@@ -198,7 +236,7 @@ impl<'a> Drive<'a> {
     fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Trouble> {
         let mut events = Events::with_capacity(4096);
         let mut wait = Duration::ZERO;
-        while self.open > 0 || !self.feed.finished {
+        while self.open > 0 || !self.feed.finished || !self.readers_have_all(book) {
             self.poll.poll(&mut events, Some(wait)).or_else(interrupted).map_err(failed("epoll"))?;
             for event in &events {
                 self.note(event)?;
@@ -220,9 +258,14 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
+    fn readers_have_all(&mut self, book: &Book) -> bool {
+        let end = book.end();
+        self.readers.iter_mut().all(|reader| reader.has_all(book, end))
+    }
+
     /// Slow readers and visitors have to be looked after in between.
     fn longest_wait(&self) -> Duration {
-        let often = self.settings.slow_users > 0 || !self.visitors.is_empty();
+        let often = self.settings.slow_users > 0 || self.settings.load.churning > 0;
         if often { Duration::from_millis(5) } else { TICK }
     }
 
@@ -240,6 +283,8 @@ impl<'a> Drive<'a> {
         let ended = event.is_read_closed() || event.is_error();
         if let Some(user) = self.users.get_mut(slot) {
             (user.ready, user.ended) = (true, user.ended || ended);
+        } else if self.settings.churn_resumes {
+            self.readers[slot - self.users.len()].wake();
         } else {
             let visitor = &mut self.visitors[slot - self.users.len()];
             (visitor.ready, visitor.ended) = (true, visitor.ended || ended);
@@ -293,6 +338,13 @@ impl<'a> Drive<'a> {
         for visitor in self.visitors.iter_mut().filter(|visitor| visitor.ready) {
             visitor.read(&mut self.buffer, book, load)?;
             busy |= visitor.ready;
+        }
+        for reader in &mut self.readers {
+            let before = reader.bytes;
+            busy |= reader.read(&mut self.buffer, book, load)?;
+            if reader.bytes > before {
+                (self.moved, self.received) = (now, now);
+            }
         }
         Ok(busy)
     }
@@ -348,14 +400,28 @@ impl<'a> Drive<'a> {
             return;
         }
         let sent = self.feed.block;
-        let mut needed = sent;
+        // Those who read slowly may be far behind: what only they need is kept, and not the rest.
+        let (mut needed, mut slow_need, mut slow) = (sent, sent, Vec::new());
         for user in self.users.iter_mut().filter(|user| !user.done) {
             user.cursor.skip_empty(book, user.slot, sent);
-            needed = needed.min(user.cursor.place.block);
+            if user.throttle.is_some() && self.settings.slow_must_finish {
+                slow_need = slow_need.min(user.cursor.place.block);
+                slow.push(user.slot);
+            } else {
+                needed = needed.min(user.cursor.place.block);
+            }
         }
         let visitors = self.visitors.iter().map(Visitor::needs_from).min().unwrap_or(u64::MAX);
+        for reader in &mut self.readers {
+            reader.has_all(book, sent);
+            needed = needed.min(reader.at().block);
+        }
         // One block more is kept: a difference may begin in a line that ended there.
         let needed = needed.min(visitors).saturating_sub(1);
+        if !slow.is_empty() && self.arrivals.is_none() {
+            book.keep_only_before(needed, &slow);
+        }
+        let needed = needed.min(slow_need.saturating_sub(1));
         if let Some(arrivals) = &mut self.arrivals {
             arrivals.forget_before(book, needed);
         }
@@ -408,12 +474,17 @@ impl<'a> Drive<'a> {
         let detail = format!("nobody got anything for {} ms; {took}", self.received.elapsed().as_millis());
         match behind {
             Some(user) => user.missing(Class::Stalled, book, detail),
+            None if !self.readers.is_empty() => {
+                let behind = self.readers.iter().min_by_key(|reader| reader.at());
+                behind.expect("there is one").stalled(book, detail)
+            }
             None => Fault::plain(Class::Stalled, None, self.feed.events, detail),
         }
     }
 
     /// Lets visitors come and go.
     fn visit(&mut self, book: &mut Book, now: Instant) -> Result<(), Trouble> {
+        self.readers_come_and_go(now)?;
         if self.visitors.is_empty() {
             return Ok(());
         }
@@ -479,6 +550,13 @@ impl<'a> Drive<'a> {
             figures.visits += visitor.visits;
             figures.visit_deliveries += visitor.deliveries;
             figures.bytes += visitor.bytes;
+        }
+        for reader in &self.readers {
+            figures.visits += reader.logins;
+            figures.resumes += reader.logins - 1;
+            figures.cut_lines += reader.cut_lines;
+            figures.visit_deliveries += reader.deliveries(book);
+            figures.bytes += reader.bytes;
         }
         figures.deliveries += figures.visit_deliveries;
     }

@@ -9,7 +9,7 @@
 //! | [`graph`], [`block`] | what every user must receive, worked out beforehand |
 //! | [`book`] | the blocks in memory: all, or a window |
 //! | [`cursor`], [`fault`] | checking is comparing memory; what is wrong is told apart |
-//! | [`feed`], [`user`], [`churn`] | the connections |
+//! | [`feed`], [`user`], [`churn`], [`reader`] | the connections: those that stay, those that come and go, those that resume |
 //! | [`drive`] | the loop that sends, receives and checks |
 //! | [`resume`] | the loop in which everybody resumes, and the server may be killed |
 //! | [`arrivals`] | latency without coordinated omission |
@@ -41,6 +41,7 @@ pub mod options;
 pub mod plan;
 pub mod plot;
 pub mod process;
+pub mod reader;
 pub mod replay;
 pub mod report;
 pub mod resume;

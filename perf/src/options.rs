@@ -198,6 +198,11 @@ pub struct RunOptions {
     /// connection, those of `churn` leave at any moment. Everybody must end with one uninterrupted stream
     #[arg(long)]
     pub resume: bool,
+    /// The server keeps a journal: users of `churn` resume, and each must end with one uninterrupted stream; users of
+    /// `slow` must receive everything [default: on when the command of `spawn` names a folder for a journal; for `slow`
+    /// unless it names another policy than `journal`]
+    #[arg(long)]
+    pub journal: bool,
     /// Kill the server that `spawn` started (SIGKILL) and start it again after so many milliseconds, again and again;
     /// implies `resume`, and needs a server with a journal
     #[arg(long, value_name = "MS", requires = "spawn")]
@@ -313,6 +318,8 @@ impl ServerOptions {
             slow_users: 0,
             slow_rate: 0.0,
             slow_must_finish: false,
+            slow_pulse: None,
+            churn_resumes: false,
             churn_stay: Duration::ZERO,
             duration: None,
             memory: self.memory << 20,
@@ -324,7 +331,34 @@ impl ServerOptions {
     }
 }
 
+/// The value that a command gives to an option, as a flag or as a variable.
+pub fn names(command: &str, flag: &str, variable: &str) -> Option<String> {
+    let words = shlex::split(command).unwrap_or_default();
+    words.iter().enumerate().find_map(|(at, word)| {
+        let (name, value) =
+            word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        match value {
+            Some(value) if name == flag || name == variable => Some(value.to_owned()),
+            None if name == flag => words.get(at + 1).cloned(),
+            _ => None,
+        }
+    })
+}
+
 impl RunOptions {
+    /// Whether the server keeps a journal, as far as its command or `journal` says.
+    pub fn has_journal(&self) -> bool {
+        let spawn = self.server.spawn.as_deref().unwrap_or("");
+        self.journal || names(spawn, "--journal-directory", "journalDirectory").is_some()
+    }
+
+    /// Whether the server serves users that do not keep up from its journal.
+    pub fn serves_slow_users_from_journal(&self) -> bool {
+        let spawn = self.server.spawn.as_deref().unwrap_or("");
+        let policy = names(spawn, "--slow-user-policy", "slowUserPolicy");
+        self.has_journal() && policy.is_none_or(|policy| policy == "journal")
+    }
+
     /// The settings of the run.
     ///
     /// # Errors
@@ -363,7 +397,8 @@ impl RunOptions {
             spin: self.spin,
             slow_users: self.slow,
             slow_rate: self.slow_rate,
-            slow_must_finish: self.slow_must_finish,
+            slow_must_finish: self.slow_must_finish || self.serves_slow_users_from_journal(),
+            churn_resumes: self.has_journal(),
             churn_stay: Duration::from_millis(self.churn_stay.max(1)),
             duration: self.duration.map(Duration::from_secs_f64),
             sample_every: self.sample_every.map(|ms| Duration::from_millis(ms.max(1))),

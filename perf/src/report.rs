@@ -53,6 +53,8 @@ pub struct Figures {
     pub kills: u64,
     /// How often users came back with the number that they wanted next.
     pub resumes: u64,
+    /// How often a user that comes back had left in the middle of a line.
+    pub cut_lines: u64,
     /// Whether everything had been worked out before the clock started.
     pub prepared: bool,
     /// Looks at the server.
@@ -144,6 +146,14 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
     }
     if settings.resume {
         line("resumed", format!("{} times, the server was killed {} times", figures.resumes, figures.kills));
+    } else if load.churning > 0 && settings.churn_resumes {
+        line(
+            "visitors",
+            format!(
+                "{} users resumed {} times, {} times after half a line; each received one uninterrupted stream, in all {} events",
+                load.churning, figures.resumes, figures.cut_lines, figures.visit_deliveries
+            ),
+        );
     } else if load.churning > 0 {
         line(
             "visitors",
@@ -251,6 +261,7 @@ pub fn to_json(settings: &Settings, outcome: Result<&Figures, &Fault>) -> Value 
             "visit_deliveries": figures.visit_deliveries,
             "kills": figures.kills,
             "resumes": figures.resumes,
+            "cut_lines": figures.cut_lines,
             "samples": figures.samples,
             "latency": figures.latency.as_ref().map(latency_json),
         }),

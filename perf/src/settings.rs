@@ -31,6 +31,10 @@ pub struct Settings {
     pub slow_rate: f64,
     /// Whether it is a fault to cut off a user that reads slowly.
     pub slow_must_finish: bool,
+    /// For how long users who read slowly do so, and then for as long as fast as they can; for ever if not given.
+    pub slow_pulse: Option<Duration>,
+    /// Whether users who come and go resume: each must end with one uninterrupted stream.
+    pub churn_resumes: bool,
     /// How long a user who comes and goes stays, on average.
     pub churn_stay: Duration,
     /// Send for this long; as many events as the workload says if not given.

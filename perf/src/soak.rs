@@ -2,7 +2,7 @@
 //! whether it stays as small as it was.
 //!
 //! The load comes in *rounds*, each a whole run of its own with other events, which the server takes for a new sequence
-//! (`resetOnSourceEof`). So slow users, who are cut off, are there again and again, and between rounds, when everybody has
+//! (`resetOnSourceEof`; with a journal, which holds one run, there is one round). So slow users, who are cut off, are there again and again, and between rounds, when everybody has
 //! gone, the server must be back to the descriptors that it had before anybody came.
 
 mod junk;
@@ -38,6 +38,8 @@ const MEMORY_ALLOWANCE: f64 = 2.0 * MIB;
 const DESCRIPTORS_ALLOWANCE: f64 = 16.0;
 /// Longest round; short soaks have shorter ones, so that every part of the time has some.
 const ROUND_SECONDS_MAX: f64 = 60.0;
+/// With a journal, for how long slow users are slow at a time: what they have not read must be kept here, and there.
+const SLOW_PULSE: Duration = Duration::from_secs(2);
 /// Rounds at least.
 const ROUNDS_MIN: f64 = 16.0;
 /// How long the server may take to let go of everybody after a round.
@@ -46,7 +48,7 @@ const REST_MAX: Duration = Duration::from_secs(20);
 const SLOW_RATES: [f64; 2] = [300_000.0, 4_000_000.0];
 /// What the server is told besides its own options. Deadlines are long where a busy machine must not be mistaken for a
 /// slow client, and short where junk has to go within a round.
-const SERVER_OPTIONS: &str = "--event-source-server-port 0 --user-server-port 0 --reset-on-source-eof true \
+const SERVER_OPTIONS: &str = "--event-source-server-port 0 --user-server-port 0 \
     --max-event-source-clients 8 --max-user-clients 2000 --event-timeout-ms 5000 --login-timeout-ms 1000 \
     --slow-user-timeout-ms 2000 --user-buffer-bytes 1048576 --log-level error";
 
@@ -69,6 +71,10 @@ pub struct SoakOptions {
     /// Milliseconds between looks at the server
     #[arg(long, default_value_t = 1000)]
     pub sample_every: u64,
+    /// The server keeps a journal, in a folder that is removed afterwards: users who come and go resume, users who read
+    /// slowly are served from it, and everybody must end with one uninterrupted stream
+    #[arg(long)]
+    pub journal: bool,
     /// Seed of the first round
     #[arg(long, default_value_t = 666)]
     pub random_seed: u64,
@@ -85,6 +91,8 @@ struct Totals {
     bytes: u64,
     visits: u64,
     visit_deliveries: u64,
+    resumes: u64,
+    cut_lines: u64,
     cut_off: u64,
     server_cpu_ns: u64,
     junk: Junk,
@@ -100,6 +108,8 @@ impl Totals {
         self.bytes += figures.bytes;
         self.visits += figures.visits;
         self.visit_deliveries += figures.visit_deliveries;
+        self.resumes += figures.resumes;
+        self.cut_lines += figures.cut_lines;
         self.cut_off += figures.cut_off;
         self.server_cpu_ns += figures.server_cpu_ns.unwrap_or(0);
         self.junk.connections += junk.connections;
@@ -200,6 +210,13 @@ impl Soaked {
             "visits of users who come and go",
             format!("{}, with {} deliveries", totals.visits, totals.visit_deliveries),
         );
+        if totals.resumes > 0 {
+            let (resumes, cut) = (totals.resumes, totals.cut_lines);
+            row(
+                "of these, they resumed",
+                format!("{resumes} times, {cut} times after half a line; each stream whole"),
+            );
+        }
         row("slow readers cut off, each after an exact prefix", totals.cut_off.to_string());
         let junk = totals.junk;
         row(
@@ -301,7 +318,9 @@ fn settings(
         spin: false,
         slow_users: 3,
         slow_rate: SLOW_RATES[round as usize % SLOW_RATES.len()],
-        slow_must_finish: false,
+        slow_must_finish: options.journal,
+        slow_pulse: options.journal.then_some(SLOW_PULSE),
+        churn_resumes: options.journal,
         churn_stay: Duration::from_millis(200),
         duration: Some(Duration::from_secs_f64(seconds)),
         memory: options.memory << 20,
@@ -347,7 +366,8 @@ fn rounds(
     soaked: &mut Soaked,
 ) -> Result<(), String> {
     let seconds = options.minutes * 60.0;
-    let each = (seconds / ROUNDS_MIN).min(ROUND_SECONDS_MAX);
+    // A journal holds one run.
+    let each = if options.journal { seconds } else { (seconds / ROUNDS_MIN).min(ROUND_SECONDS_MAX) };
     while watched.started.elapsed().as_secs_f64() < seconds {
         let settings = settings(options, soaked.totals.rounds, each, at, watched.pid)?;
         let (figures, junk) = round(&settings, watched)?;
@@ -396,6 +416,11 @@ fn run(options: &SoakOptions, command: &str) -> Result<Soaked, String> {
     Ok(soaked)
 }
 
+/// Where the journal is, if there is one.
+fn journal(options: &SoakOptions) -> Option<PathBuf> {
+    options.journal.then(|| std::env::temp_dir().join(format!("maze-soak-journal-{}", std::process::id())))
+}
+
 fn command(options: &SoakOptions) -> Result<String, String> {
     if !(options.minutes > 0.0 && options.minutes.is_finite()) {
         return Err(format!("minutes {}: accepted is a number above 0", options.minutes));
@@ -414,7 +439,9 @@ fn command(options: &SoakOptions) -> Result<String, String> {
             shlex::try_quote(&beside.to_string_lossy()).map(std::borrow::Cow::into_owned).unwrap_or_default()
         }
     };
-    Ok(format!("{server} {SERVER_OPTIONS}"))
+    let journal = journal(options).map(|folder| format!("--journal-directory {}", folder.display()));
+    let more = journal.unwrap_or_else(|| "--reset-on-source-eof true".to_owned());
+    Ok(format!("{server} {SERVER_OPTIONS} {more}"))
 }
 
 fn store(options: &SoakOptions, about: &machine::Machine, soaked: &Soaked) -> Result<(), String> {
@@ -451,6 +478,10 @@ pub fn soak(options: &SoakOptions) -> ExitCode {
     }
     let about = machine::describe();
     let outcome = run(options, &command).and_then(|soaked| store(options, &about, &soaked).map(|()| soaked));
+    if let Some(folder) = journal(options) {
+        // What is left over tells nothing: the server has ended.
+        let _ = std::fs::remove_dir_all(folder);
+    }
     match outcome {
         Ok(soaked) => tell(options, &soaked),
         Err(sentence) => {

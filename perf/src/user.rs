@@ -20,17 +20,27 @@ const SLOW_RECEIVE_BUFFER: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Throttle {
     bytes_per_second: f64,
+    /// It is slow for so long, and then not for as long.
+    pulse: Option<(Instant, Duration)>,
     credit: f64,
     last: Instant,
 }
 
 impl Throttle {
-    /// At most this many bytes per second from now on.
-    pub fn new(bytes_per_second: f64) -> Throttle {
-        Throttle { bytes_per_second, credit: 0.0, last: Instant::now() }
+    /// At most this many bytes per second from now on; with `pulse`, for so long, and then as many as come for as long.
+    pub fn new(bytes_per_second: f64, pulse: Option<Duration>) -> Throttle {
+        let now = Instant::now();
+        Throttle { bytes_per_second, pulse: pulse.map(|length| (now, length)), credit: 0.0, last: now }
     }
 
     fn allowance(&mut self, now: Instant) -> usize {
+        if let Some((begin, length)) = self.pulse
+            && now.saturating_duration_since(begin).as_nanos() / length.as_nanos() % 2 == 1
+        {
+            self.credit = 0.0;
+            self.last = now;
+            return usize::MAX;
+        }
         self.credit += now.saturating_duration_since(self.last).as_secs_f64() * self.bytes_per_second;
         self.credit = self.credit.min(self.bytes_per_second.max(1.0));
         self.last = now;

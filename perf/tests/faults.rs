@@ -233,6 +233,17 @@ fn faults_towards_users_that_resume() {
 }
 
 #[test]
+fn visitors_resume_where_the_server_has_a_journal() {
+    let churn = ["--journal", "--churn", "10", "--churn-stay", "20", "--rate", "20000"];
+    let json = passes(&[&churn[..], &["--total-events", "20000"]].concat());
+    assert!(json["resumes"].as_u64().unwrap() > 20, "{json:#}");
+    for (misdeed, class) in [(Misdeed::GapAtResume, "lost"), (Misdeed::RepeatAtResume, "repeated")] {
+        let fault = fault_of(misdeed, &[&churn[..], &["--total-events", "20000", "--mix", "B1"]].concat());
+        assert_eq!(fault["class"], class, "{misdeed:?} {fault:#}");
+    }
+}
+
+#[test]
 fn slow_readers_get_everything_from_a_patient_server() {
     let json = passes(&["--slow", "3", "--slow-rate", "200000", "--slow-must-finish"]);
     assert_eq!(json["cut_off"], 0);

@@ -82,6 +82,19 @@ fn fortnight_passes_everything_that_the_original_never_had() {
 }
 
 #[test]
+fn with_a_journal_visitors_resume_and_slow_users_receive_everything() {
+    let folder = std::env::temp_dir().join(format!("maze-servers-journal-{}", std::process::id()));
+    let server =
+        format!("{} --journal-directory {} --user-buffer-bytes 20000", fortnight(), folder.display());
+    let visitors = ["--churn", "20", "--churn-stay", "20", "--rate", "100000", "--total-events", "100000"];
+    let slow = ["--slow", "3", "--slow-rate", "30000"];
+    let (_, json) = run("run", &server, &[&visitors[..], &slow].concat());
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(json["resumes"].as_u64().unwrap() > 100, "{json:#}");
+    assert_eq!(json["cut_off"], 0, "{json:#}");
+}
+
+#[test]
 fn limit_moves_the_same_bytes_in_every_shape() {
     for shape in SHAPES {
         let (_, own) = run("run", &fortnight(), &["--shape", shape, "--scale", "0.002"]);

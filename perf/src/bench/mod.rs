@@ -224,6 +224,8 @@ impl Bench {
             slow_users: 0,
             slow_rate: 0.0,
             slow_must_finish: false,
+            slow_pulse: None,
+            churn_resumes: false,
             churn_stay: Duration::ZERO,
             duration: None,
             memory: 6 << 30,

@@ -5,7 +5,6 @@
 //! connections must be, byte for byte, what it would have received over one. The run ends when every number has been
 //! acknowledged and every user has everything.
 
-mod reader;
 mod source;
 
 use std::io;
@@ -17,9 +16,9 @@ use crate::book::Book;
 use crate::drive::{Progress, Trouble};
 use crate::fault::{Class, Fault};
 use crate::process::{Addresses, cpu_ns, memory_bytes};
+use crate::reader::Reader;
 use crate::report::Figures;
 use crate::settings::Settings;
-use reader::Reader;
 use source::Sources;
 
 /// One read of a user.
@@ -240,6 +239,7 @@ impl<'a> Run<'a> {
         figures.source_bytes = self.sources.bytes;
         figures.deliveries = self.readers.iter().map(|reader| reader.deliveries(book)).sum();
         figures.bytes = self.readers.iter().map(|reader| reader.bytes).sum();
+        figures.cut_lines = self.readers.iter().map(|reader| reader.cut_lines).sum();
         figures.resumes = self.readers.iter().map(|reader| reader.logins).sum::<u64>() - users;
         if let Some(cpu) = self.pid.and_then(cpu_ns) {
             figures.server_cpu_ns = Some(figures.server_cpu_ns.unwrap_or(0) + cpu - self.cpu_before.0);

@@ -14,9 +14,12 @@ use crate::fault::{Class, Difference, Fault, owed_line, shown};
 use crate::rng::Rng;
 use crate::workload::Workload;
 
+/// Most bytes that a user reads at a time who comes and goes.
+const PIECE_MAX: u64 = 64 << 10;
+
 /// One user.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct Reader {
     slot: usize,
     id: u64,
     token: Token,
@@ -33,9 +36,11 @@ pub(super) struct Reader {
     /// Set for a user that comes and goes.
     visits: Option<Visits>,
     /// Logins so far.
-    pub(super) logins: u64,
+    pub logins: u64,
     /// Bytes received so far.
-    pub(super) bytes: u64,
+    pub bytes: u64,
+    /// Visits that it ended in the middle of a line.
+    pub cut_lines: u64,
 }
 
 /// When a user that comes and goes does so.
@@ -44,12 +49,13 @@ struct Visits {
     rng: Rng,
     /// How long it stays at most, in microseconds.
     longest: u64,
+    /// When it leaves, or comes back.
     next: Instant,
 }
 
 impl Reader {
     /// A user that is not connected yet. With `stay`, it comes and goes, and stays for so long on average.
-    pub(super) fn new((slot, id): (usize, u64), token: Token, seed: u64, stay: Option<Duration>) -> Reader {
+    pub fn new((slot, id): (usize, u64), token: Token, seed: u64, stay: Option<Duration>) -> Reader {
         let visits = stay.map(|stay| Visits {
             rng: Rng::new(seed, 2000 + slot as u64),
             longest: 2 * stay.as_micros() as u64 + 1,
@@ -68,31 +74,32 @@ impl Reader {
             visits,
             logins: 0,
             bytes: 0,
+            cut_lines: 0,
         }
     }
 
     /// The first byte that it has not received.
-    pub(super) fn at(&self) -> Place {
+    pub fn at(&self) -> Place {
         self.cursor.place
     }
 
     /// The server has told it the epoch.
-    pub(super) fn is_answered(&self) -> bool {
+    pub fn is_answered(&self) -> bool {
         self.answered
     }
 
     /// There may be something to read.
-    pub(super) fn wake(&mut self) {
+    pub fn wake(&mut self) {
         self.ready = true;
     }
 
     /// Events that it has received.
-    pub(super) fn deliveries(&self, book: &Book) -> u64 {
+    pub fn deliveries(&self, book: &Book) -> u64 {
         self.cursor.lines_so_far(book, self.slot)
     }
 
     /// Whether it has everything that it is owed in the blocks before `end`.
-    pub(super) fn has_all(&mut self, book: &Book, end: u64) -> bool {
+    pub fn has_all(&mut self, book: &Book, end: u64) -> bool {
         self.cursor.skip_empty(book, self.slot, end);
         self.cursor.place.block >= end
     }
@@ -101,25 +108,28 @@ impl Reader {
     ///
     /// # Errors
     /// Those of connecting and writing.
-    pub(super) fn come_and_go(
-        &mut self,
-        at: SocketAddr,
-        now: Instant,
-        registry: &Registry,
-    ) -> io::Result<()> {
-        if self.stream.is_none() {
-            return self.log_in(at, registry);
+    pub fn come_and_go(&mut self, at: SocketAddr, now: Instant, registry: &Registry) -> io::Result<()> {
+        // It has to know the epoch of the run before it can come back to it: it leaves once something has come.
+        let (is_there, may_leave) = (self.stream.is_some(), self.answered && self.cursor.bytes > 0);
+        if let Some(visits) = &mut self.visits {
+            if now < visits.next || (is_there && !may_leave) {
+                return Ok(());
+            }
+            let stay = Duration::from_micros(visits.rng.below(visits.longest));
+            visits.next = now + if is_there { stay / 8 } else { stay };
+            if is_there {
+                self.cut_lines += u64::from(!self.begun.is_empty());
+                self.hang_up();
+            }
         }
-        let Some(visits) = self.visits.as_mut().filter(|visits| self.answered && now >= visits.next) else {
+        if is_there {
             return Ok(());
-        };
-        visits.next = now + Duration::from_micros(visits.rng.below(visits.longest));
-        self.hang_up();
+        }
         self.log_in(at, registry)
     }
 
     /// The connection is over: what has come of a line without its end is forgotten.
-    pub(super) fn hang_up(&mut self) {
+    pub fn hang_up(&mut self) {
         (self.stream, self.ready, self.answered) = (None, false, false);
         self.begun.clear();
     }
@@ -144,14 +154,13 @@ impl Reader {
     ///
     /// # Errors
     /// The fault, if what came is not what was owed.
-    pub(super) fn read(
-        &mut self,
-        buffer: &mut [u8],
-        book: &mut Book,
-        load: &Workload,
-    ) -> Result<bool, Box<Fault>> {
+    pub fn read(&mut self, buffer: &mut [u8], book: &mut Book, load: &Workload) -> Result<bool, Box<Fault>> {
         let Some(stream) = self.stream.as_mut().filter(|_| self.ready) else { return Ok(false) };
-        match stream.read(buffer) {
+        // Those who come and go read pieces of any size, so that they leave in the middle of lines.
+        let room =
+            self.visits.as_mut().map_or(buffer.len(), |visits| 1 + visits.rng.below(PIECE_MAX) as usize);
+        let room = room.min(buffer.len());
+        match stream.read(&mut buffer[..room]) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.ready = false;
@@ -240,8 +249,14 @@ impl Reader {
                 }
             };
         }
+        let is_new_run = self.place.as_ref().is_some_and(|(mine, _)| mine != epoch);
+        if is_new_run && self.answered && self.cursor.bytes == 0 {
+            // A run begins (`resetOnSourceEof`), and this user was there before it.
+            self.place = Some((epoch.to_owned(), number));
+            return Ok(());
+        }
         let next = self.place.as_ref().map_or(0, |(_, next)| *next);
-        if self.place.as_ref().is_some_and(|(mine, _)| mine != epoch) {
+        if is_new_run {
             return Err(self.wrong(Class::Unknown, line, book, "the epoch is another one"));
         }
         if number < next {
@@ -273,7 +288,7 @@ impl Reader {
     }
 
     /// Nothing came for too long.
-    pub(super) fn stalled(&self, book: &Book, detail: String) -> Fault {
+    pub fn stalled(&self, book: &Book, detail: String) -> Fault {
         Fault {
             class: Class::Stalled,
             user: Some(self.id),
