@@ -3,7 +3,7 @@
 use super::{
     net::{Net, Port},
     report::Reports,
-    would_block,
+    socket::would_block,
 };
 use crate::time::{Micros, SECOND};
 use rustix::io::Errno;

@@ -7,10 +7,9 @@
 //! asks there is nothing to do.
 
 use super::{
-    is_interrupted,
     key::AdminKey,
     net::{Net, Port},
-    would_block,
+    socket::{is_interrupted, would_block},
 };
 use crate::{
     admin::{

@@ -1,9 +1,10 @@
 //! Letting connections in: as many in a turn as leave time for the others, each where there is a place for it.
 
 use super::{
-    Server,
+    key::SourceKey,
     net::{Net, Port},
     sources::Admission,
+    state::Server,
 };
 use std::io;
 
@@ -11,6 +12,9 @@ use std::io;
 const ACCEPTS_PER_TURN: usize = 8192;
 /// Event sources that are accepted or turned away in a turn.
 const SOURCES_PER_TURN: usize = 256;
+
+/// How often connections are accepted before events get their turn: once, and then their logins are read.
+const ACCEPT_ROUNDS: usize = 2;
 
 impl<N: Net> Server<N> {
     pub(super) fn may_accept_sources(&self) -> bool {
@@ -84,6 +88,46 @@ impl<N: Net> Server<N> {
         match port {
             Port::Stream => self.stream_clients.is_full(),
             _ => self.users.is_full(),
+        }
+    }
+
+    /// Everything that users want: to be written to, hang-ups, logins, connections; in the order in which they came.
+    ///
+    /// A new connection is not read right away, even if its login is probably there: the login of an older connection
+    /// may have come before, unnoticed so far. So the net is asked again. It tells of both in their order.
+    pub(super) fn serve_users(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPT_ROUNDS {
+            self.read_users();
+            if !self.accept(Port::User)? {
+                break;
+            }
+            self.collect(Some(0))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_users(&mut self) {
+        let (users, mut context) = self.users();
+        users.flush_writable(&mut context);
+        users.read(context.now);
+        if self.users.has_changes() {
+            self.deliver();
+        } else {
+            self.control_congestion();
+        }
+    }
+
+    /// Between reading a source and looking at the bytes: logins that were there before are served first.
+    pub(super) fn look_again(&mut self) -> io::Result<()> {
+        self.collect(Some(0))?;
+        self.serve_users()
+    }
+
+    /// A source that has not given the name of one that is connected is one too many.
+    pub(super) fn turn_source_away(&mut self, key: SourceKey) {
+        if let Some(peer) = self.sources.turn_away(key) {
+            self.sources.silence.turned_away(self.now);
+            self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
         }
     }
 }

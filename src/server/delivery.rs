@@ -1,18 +1,17 @@
 //! From the engine to the users' sockets or, where those take no more, to their output buffers.
 
 use super::{
-    Context,
     congestion::Grown,
-    is_interrupted,
+    context::Context,
     key::UserKey,
     net::Net,
     output::Pool,
-    resuming::lines_of,
     rotation::WRITES_PER_READ,
-    users::{Connection, Role, User, Users, reason_of},
-    would_block,
+    socket::{is_interrupted, reason_of, would_block},
+    user::{Connection, Role, Stage, User},
+    users::Users,
 };
-use crate::counters::DisconnectReason;
+use crate::{counters::DisconnectReason, engine::event::leading_number};
 use std::io::{self, ErrorKind, Read, Write};
 
 impl<S: Read + Write> Users<S> {
@@ -121,6 +120,14 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
+    /// A user's socket has taken bytes. If its buffer is nearly empty, it goes on.
+    pub(super) fn note_taken<N>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+        let Some(user) = self.user_mut(key) else { return };
+        if let Stage::Behind(behind) = &mut user.stage {
+            context.catch_up.took(key, behind, user.output.len(), context.now);
+        }
+    }
+
     /// Writes what waits for a user, as far as its socket takes it.
     pub(super) fn write_waiting<N: Net<Socket = S>>(
         &mut self,
@@ -159,6 +166,24 @@ impl<S: Read + Write> Users<S> {
 }
 
 impl User {
+    /// Takes back what its output buffer has too much of: whole lines at the end of `bytes`, which it was handed last. Returns the
+    /// number of the first of them, and how many they are.
+    pub(super) fn take_back(&mut self, bytes: &[u8], limit: usize, pool: &mut Pool) -> Option<(u128, u64)> {
+        let waiting = self.output.len().min(bytes.len());
+        let (sent, part) = bytes.split_at(bytes.len() - waiting);
+        let most = waiting.saturating_sub(self.output.len().saturating_sub(limit));
+        let begins_a_line = sent.last().is_none_or(|&byte| byte == b'\n');
+        let mut kept = memchr::memrchr(b'\n', &part[..most]).map_or(0, |end| end + 1);
+        if kept == 0 && (!begins_a_line || waiting == self.output.len()) {
+            // A part of this line has been written, or it does not even fit an empty buffer.
+            kept = memchr::memchr(b'\n', part).map_or(part.len(), |end| end + 1);
+        }
+        let rest = &part[kept..];
+        let number = leading_number(rest)?;
+        self.output.truncate(self.output.len() - rest.len(), pool);
+        Some((number.into(), lines_of(rest)))
+    }
+
     /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
     fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
         let mut outcome = self.drain(socket, pool).map(|()| 0);
@@ -195,6 +220,11 @@ impl User {
         self.blocked = blocked;
         net.want_write(socket, key.number(), blocked)
     }
+}
+
+/// Lines of these bytes.
+pub(super) fn lines_of(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 /// Writes what the socket takes in one call; nothing if it would block.

@@ -1,10 +1,6 @@
 //! Whether the server does what it is there for: the answer to `/healthz` (SPEC section 6).
 
-use super::{Phase, Server, journal::Journal, net::Net};
-use crate::{
-    admin::Health,
-    time::{Micros, SECOND},
-};
+use crate::time::{Micros, SECOND};
 
 /// A ring that holds back a source for longer than this, while the cursor stands still, is waited on.
 const RING_FULL_AFTER: Micros = SECOND;
@@ -34,7 +30,7 @@ impl Silence {
     }
 
     /// Somebody is turned away because of sources that are silent.
-    fn keeps_others_out(self, now: Micros) -> bool {
+    pub(super) fn keeps_others_out(self, now: Micros) -> bool {
         now > self.heard_at + SILENT_AFTER
             && self.turned_away_at.is_some_and(|at| now <= at + TRIES_AGAIN_WITHIN)
     }
@@ -56,34 +52,6 @@ impl Standstill {
     /// When that has lasted for long enough to be told.
     pub(super) fn is_full_at(self) -> Option<Micros> {
         self.since.map(|(_, since)| since + RING_FULL_AFTER)
-    }
-}
-
-impl<N: Net> Server<N> {
-    /// When the log is to say that the ring is full, unless somebody moves the cursor.
-    pub(super) fn full_ring_deadline(&self) -> Option<Micros> {
-        let is_told = self.config.event_timeout_ms < 0 && log::log_enabled!(log::Level::Warn);
-        self.watch.ring_is_full_at().filter(|&at| is_told && at > self.now)
-    }
-
-    pub(super) fn health(&self) -> Health {
-        let sources_are_read = !self.is_paused() && self.sources.blocked() == 0;
-        if self.phase() != Phase::Running {
-            Health::ShuttingDown
-        } else if self.journal.as_ref().is_some_and(Journal::is_stalled) {
-            Health::JournalFull
-        } else if self.waits_for_ever() || self.watch.ring_is_full_at().is_some_and(|at| at < self.now) {
-            Health::RingFull
-        } else if self.stream_away() {
-            Health::StreamAway
-        } else if sources_are_read
-            && self.sources.are_all_places_taken()
-            && self.sources.silence.keeps_others_out(self.now)
-        {
-            Health::SourcesSilent
-        } else {
-            Health::Ok
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! has not delivered yet: the end of what a user was sent. So the connection of somebody who has ever sent anything is closed
 //! on this side only at first. What still comes is read and thrown away, until the other side closes too, for a limited time.
 
-use super::{net::Net, users::read_off};
+use super::{net::Net, socket::read_off};
 use crate::time::{MILLISECOND, Micros, SECOND};
 use std::{
     collections::VecDeque,

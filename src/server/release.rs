@@ -3,30 +3,8 @@
 //! Nothing is released while slow users hold up the sources. What was interrupted by that is gone on with afterwards, before
 //! anything else is read.
 
-use super::{Phase, Server, net::Net, sources::Fed};
-use crate::time::Micros;
+use super::{lifecycle::Phase, net::Net, releasing::Look, sources::Fed, state::Server};
 use std::io;
-
-/// What is left to be released without another read.
-#[derive(Debug, Default)]
-pub(super) struct Releasing {
-    /// Releasing was interrupted by a pause, and has more to do.
-    pub(super) interrupted: bool,
-    /// The last source has gone: a new run begins once everything has been released.
-    pub(super) run_over: bool,
-    look: Look,
-}
-
-/// The look at all sockets that decides whether gaps are given up whose time is up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Look {
-    #[default]
-    NotDue,
-    /// It began at this time. Sources that wait to be accepted come first.
-    Began(Micros),
-    /// It began at this time, and it is known what had arrived.
-    Noted(Micros),
-}
 
 impl<N: Net> Server<N> {
     /// Feeds what was read last to the engine, and releases what can be released. Says whether the turn is full.
@@ -67,11 +45,6 @@ impl<N: Net> Server<N> {
         let is_full = self.watch.ring_is_full_at().is_some_and(|at| at <= self.now);
         let is_stuck = self.waits_for_ever() || (self.config.event_timeout_ms < 0 && is_full);
         self.reports.stuck(is_stuck, self.sources.blocked(), &self.engine, self.now);
-    }
-
-    /// Whether every source waits for a gap that is never given up.
-    pub(super) fn waits_for_ever(&self) -> bool {
-        self.config.event_timeout_ms < 0 && self.sources.is_stuck()
     }
 
     /// Gives up the gaps whose time has come; with a timeout of 0 that is at once.
@@ -127,6 +100,16 @@ impl<N: Net> Server<N> {
             self.engine.restart();
             self.begin_epoch();
             self.releasing.run_over = false;
+        }
+    }
+
+    /// Hands the engine what the last graceful end has kept.
+    pub(super) fn feed_kept(&mut self) {
+        while !self.is_paused()
+            && let Some(journal) = &mut self.journal
+            && journal.feed_kept(&mut self.engine, self.now)
+        {
+            self.release();
         }
     }
 }

@@ -4,11 +4,10 @@
 //! [`Log`] says what is to be done; this holds the socket and the bytes, and applies what comes to the engine.
 
 use super::{
-    is_interrupted,
     key::StreamKey,
     net::Net,
+    socket::{is_interrupted, would_block},
     upstream::{READ_BYTES, Receiving, WARN_EVERY, receive, resolve},
-    would_block,
 };
 use crate::{
     config::{Config, ServerRole},

@@ -4,65 +4,29 @@
 //! of what the log has confirmed. While the log does not take more, sources are not read.
 
 use super::{
-    Phase, Server,
     grace::Grace,
+    lifecycle::Phase,
     net::{Net, Port},
-    release::Releasing,
+    releasing::Releasing,
     replicated::{Replicated, Taken},
     sizing::engine_config,
+    state::Server,
     upstream::READS_PER_TURN,
 };
 use crate::{
-    admin::Stream,
-    config::ServerRole,
-    engine::{Engine, event::leading_number},
-    epoch::Epoch,
-    nats::{
-        block::{BLOCK_HEADER, Kind, push_edge},
-        leader::Leader,
-        log::Moment,
-    },
+    engine::Engine,
+    nats::block::{BLOCK_HEADER, Kind, push_edge},
     stream::follower::Loss,
-    time::{MILLISECOND, Micros},
+    time::Micros,
 };
 use std::io;
 
 /// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Bytes of lines in a block at most. Servers take a mebibyte if nobody says otherwise.
-pub(super) const BLOCK_BYTES_MAX: usize = 256 << 10;
 /// Steps of a snapshot's walk in one turn: one block of edges.
 const SNAPSHOT_STEPS: usize = 4096;
 
 impl<N: Net> Server<N> {
-    fn is_sequencer(&self) -> bool {
-        self.config.role == ServerRole::Sequencer
-    }
-
-    /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        match (&self.upstream, &self.replicated) {
-            (Some(upstream), _) => upstream.epoch(),
-            (None, Some(replicated)) => replicated.log().epoch(),
-            (None, None) => Some(self.epoch),
-        }
-    }
-
-    /// The stream that this server follows or leads cannot be reached.
-    pub(super) fn stream_away(&self) -> bool {
-        self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
-            || self.replicated.as_ref().is_some_and(|replicated| replicated.log().away_since().is_some())
-    }
-
-    fn moment(&mut self) -> Moment {
-        Moment { now: self.now, time_ms: self.net.time_ms(), random: self.net.random() }
-    }
-
-    /// The log does not take more: nothing may be released.
-    pub(super) fn is_log_closed(&self) -> bool {
-        self.replicated.as_ref().is_some_and(Replicated::is_closed)
-    }
-
     /// Connects to the log again, when it is time, and lets it know that this server is there. A leader does so to its end.
     pub(super) fn keep_up_log(&mut self) {
         let is_wanted = self.phase() == Phase::Running || self.is_sequencer();
@@ -76,12 +40,6 @@ impl<N: Net> Server<N> {
             }
         }
         self.flush_log();
-    }
-
-    fn flush_log(&mut self) {
-        if let Some(replicated) = &mut self.replicated {
-            replicated.flush(&mut self.net, self.now);
-        }
     }
 
     /// When there is something to do about the log.
@@ -211,32 +169,6 @@ impl<N: Net> Server<N> {
         if self.phase() == Phase::Running { self.net.listen(Port::Source, false) } else { Ok(()) }
     }
 
-    /// Publishes what was released. Says whether this server has a log to publish to.
-    pub(super) fn publish(&mut self) -> bool {
-        if !self.is_sequencer() {
-            return false;
-        }
-        let is_leader =
-            self.replicated.as_ref().is_some_and(|replicated| replicated.log().leader().is_some());
-        if is_leader && self.engine.take_released(&mut self.released) {
-            let to = self.released.to;
-            let mut block = std::mem::take(self.released.with_headroom());
-            let moment = self.moment();
-            let Some(replicated) = &mut self.replicated else { return true };
-            while block.len() > BLOCK_HEADER + BLOCK_BYTES_MAX
-                && let Some((at, number)) = cut(&block)
-            {
-                let rest = [&[0; BLOCK_HEADER][..], &block[at..]].concat();
-                block.truncate(at);
-                replicated.log_mut().publish(Kind::Events, block, u128::from(number) + 1, moment);
-                block = rest;
-            }
-            replicated.log_mut().publish(Kind::Events, block, to, moment);
-            self.flush_log();
-        }
-        true
-    }
-
     /// Publishes a part of a snapshot of the graph, if one is wanted; at the end, that this server leads no more.
     pub(super) fn publish_graph(&mut self) {
         let Some(leader) = self.replicated.as_ref().and_then(|replicated| replicated.log().leader()) else {
@@ -277,43 +209,4 @@ impl<N: Net> Server<N> {
         }
         self.flush_log();
     }
-
-    /// At the end: the log has everything, and knows that this server leads no more.
-    pub(super) fn log_has_ended(&self) -> bool {
-        let leader = self.replicated.as_ref().and_then(|replicated| replicated.log().leader());
-        leader.is_none_or(Leader::has_ended)
-    }
-
-    /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
-    pub(super) fn confirmed(&self) -> Option<u128> {
-        let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
-        Some(log.place().map_or(self.config.first_sequence.into(), |place| place.cursor))
-    }
-
-    /// What is shown of the log.
-    pub(super) fn log_view(&mut self) -> Option<Stream> {
-        let time_ms = self.net.time_ms();
-        let log = self.replicated.as_ref()?.log();
-        let place = log.place();
-        let is_leader = log.leader().is_some();
-        Some(Stream {
-            address: self.replicated.as_ref()?.address().to_string(),
-            away_for: log.away_since().map(|since| self.now.saturating_sub(since)),
-            lag: place
-                .filter(|_| !self.is_sequencer())
-                .map(|place| time_ms.saturating_sub(place.time_ms) * MILLISECOND),
-            leads: self.is_sequencer().then_some(is_leader),
-            term: place.map(|place| place.term),
-            cursor: self.confirmed().unwrap_or_else(|| self.engine.cursor()),
-        })
-    }
-}
-
-/// Where to cut a block that is too large: behind a line in its middle, and that line's number.
-fn cut(block: &[u8]) -> Option<(usize, u64)> {
-    let within = &block[..BLOCK_HEADER + BLOCK_BYTES_MAX];
-    let end = memchr::memrchr(b'\n', within).filter(|&end| end >= BLOCK_HEADER)? + 1;
-    let start = memchr::memrchr(b'\n', &block[BLOCK_HEADER..end - 1])
-        .map_or(BLOCK_HEADER, |at| BLOCK_HEADER + at + 1);
-    Some((end, leading_number(&block[start..end])?))
 }

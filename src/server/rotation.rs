@@ -15,7 +15,7 @@
 //! median delivery took a seventh less time. But the slowest hundredth took as long as without taking turns, and a user
 //! that is owed little might never come.
 
-use super::{key::UserKey, output::Pool, users::User};
+use super::{key::UserKey, output::Pool, user::User};
 use crate::config::Config;
 use std::collections::VecDeque;
 

@@ -12,6 +12,10 @@ const TURN_BYTES_MAX: usize = 512 << 10;
 /// writes fit one packet of the loopback device, whose largest takes 65,483 bytes. A second packet costs as much as a
 /// full one, even for a few bytes.
 const TURN_BYTES_MEAN: usize = 56 << 10;
+/// Bytes of released lines that are kept until they are handed out: as much as a turn reads at once.
+pub(super) const RECORD_BYTES: usize = 1 << 20;
+/// Bytes of lines in a block at most. Servers take a mebibyte if nobody says otherwise.
+pub(super) const BLOCK_BYTES_MAX: usize = 256 << 10;
 
 /// The engine of a server.
 pub(super) fn engine_config(config: &Config) -> EngineConfig {

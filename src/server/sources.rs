@@ -5,19 +5,18 @@ mod acknowledge;
 use super::{
     chunk::{Chunk, READ_BYTES},
     health::Silence,
-    is_interrupted,
     key::SourceKey,
     lost::Lost,
     net::Net,
+    question::Name,
     report::Reports,
-    would_block,
+    source::{HalfClosed, Outcome, Source, Verdict, read_once},
 };
 use crate::{
     config::Config,
     engine::{Engine, Stop, event::Reject},
     time::{MILLISECOND, Micros},
 };
-use acknowledge::{Acknowledgements, HalfClosed, Verdict};
 use slab::Slab;
 use std::{
     collections::VecDeque,
@@ -66,49 +65,6 @@ pub(super) struct Sources<S> {
     left: Option<Vec<u8>>,
 }
 
-/// An event source.
-#[derive(Debug)]
-struct Source<S> {
-    socket: S,
-    peer: SocketAddr,
-    /// The socket was readable and has not said since that reading would block.
-    readable: bool,
-    /// It is on the list of those to be read.
-    queued: bool,
-    /// The start of a line whose end has not been read.
-    carry: Vec<u8>,
-    /// The number of the next line is too far ahead for the ring: it and all that came with it.
-    blocked: Option<(u64, Chunk)>,
-    /// In the middle of an overlong line, which is dropped up to its end.
-    discarding: bool,
-    /// It will send nothing more.
-    hung_up: bool,
-    /// It has sent urgent data: a short read does not mean that there is no more.
-    urgent: bool,
-    /// Bytes that had arrived when the sockets were last looked at, and have not been read.
-    arrived: usize,
-    /// It has come to its end, and only has to be closed.
-    ended: bool,
-    /// Nothing of what it sent was anything but late so far.
-    late_so_far: bool,
-    /// Its first line has not been seen whole.
-    is_new: bool,
-    /// It has sent a whole line that is not the question.
-    has_sent_a_line: bool,
-    /// It counts as connected.
-    is_counted: bool,
-    /// Every place is taken: it is let in if it gives the name of a source that is connected, until then at the latest.
-    trial_until: Option<Micros>,
-    /// It has asked for acknowledgements.
-    asked: Option<Acknowledgements>,
-    /// Another connection has given its name.
-    is_replaced: bool,
-    /// Nothing of it is read any more but what had arrived.
-    is_retired: bool,
-    /// It is not read any more, and waits for its last acknowledgement.
-    half_closed: Option<HalfClosed>,
-}
-
 /// Whether another source may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -133,14 +89,6 @@ pub(super) enum Fed {
     Whole,
     /// The source was on trial, and is one too many.
     TurnedAway(SourceKey),
-}
-
-/// What came of reading a socket.
-enum Outcome {
-    Read(usize),
-    Ended,
-    Failed,
-    NothingYet,
 }
 
 impl<S> Sources<S> {
@@ -563,6 +511,53 @@ impl<S: Read> Sources<S> {
 }
 
 /// Full rings.
+/// Names, and what becomes of those who asked.
+impl<S> Sources<S> {
+    /// Whether a source on trial could take over the place of one with a name.
+    fn may_try(&self) -> bool {
+        let named = |source: &Source<S>| source.asked.as_ref().is_some_and(|asked| asked.name().is_some());
+        let on_trial = self.entries.iter().filter(|(_, source)| source.trial_until.is_some()).count();
+        on_trial < self.places && self.entries.iter().any(|(_, source)| !source.ended && named(source))
+    }
+
+    /// The source has given its name: older connections of that name are not read any more but for what has arrived. Says
+    /// whether there was one.
+    fn take_over(&mut self, key: SourceKey) -> bool {
+        let Some(asked) = self.entries.get(key.index()).and_then(|source| source.asked.as_ref()) else {
+            return false;
+        };
+        let Some(name) = asked.name().map(Name::from_slice) else {
+            return false;
+        };
+        let mut any = false;
+        for (index, source) in &mut self.entries {
+            if index != key.index() && !source.ended && source.has_name(&name) {
+                source.is_replaced = true;
+                any = true;
+            }
+        }
+        self.any_replaced |= any;
+        any
+    }
+
+    /// A source that asked has sent its last byte: it goes on being told, for a limited time.
+    fn half_close(&mut self, key: SourceKey, engine: &Engine, now: Micros) {
+        let Some(source) = self.entries.get_mut(key.index()) else { return };
+        let highest = engine.waiting_lines().last().map_or(0, |(number, _)| u128::from(number) + 1);
+        let all_below = highest.max(engine.cursor());
+        source.half_closed = Some(HalfClosed { all_below, until: now.saturating_add(self.half_closed_max) });
+        // Those that wait like this are no more than there are places.
+        let waiting = self.entries.iter().filter(|(_, source)| !source.ended && source.half_closed.is_some());
+        let since = |source: &Source<S>| source.half_closed.as_ref().map_or(0, |half| half.until);
+        let oldest = waiting.clone().min_by_key(|(_, source)| since(source)).map(|(index, _)| index);
+        if waiting.count() > self.places
+            && let Some(index) = oldest
+        {
+            self.close(SourceKey::new(index));
+        }
+    }
+}
+
 impl<S> Sources<S> {
     /// A source has asked. It takes over from those of its name, and ends its own trial by that. False: it is one too many.
     fn take_in(&mut self, key: SourceKey) -> bool {
@@ -626,45 +621,5 @@ impl<S> Sources<S> {
 
     fn blocked_at(&self, key: SourceKey) -> Option<u64> {
         self.entries.get(key.index())?.blocked.as_ref().map(|&(seq, _)| seq)
-    }
-}
-
-impl<S> Source<S> {
-    /// Adds `bytes` to the line that has begun, if they neither end it nor make it too long. So a long line that comes in small
-    /// pieces is not copied and looked through for each of them.
-    fn goes_on_with_its_line(&mut self, bytes: &[u8], event_bytes_max: usize) -> bool {
-        let goes_on = !self.is_new
-            && !self.carry.is_empty()
-            && self.carry.len() + bytes.len() < event_bytes_max
-            && memchr::memchr(b'\n', bytes).is_none();
-        if goes_on {
-            self.carry.extend_from_slice(bytes);
-        }
-        goes_on
-    }
-
-    /// In the middle of an overlong line: drops what still belongs to it.
-    fn drop_overlong(&mut self, chunk: &mut Chunk) {
-        if self.discarding {
-            match memchr::memchr(b'\n', chunk.rest()) {
-                Some(newline) => {
-                    chunk.unread.start += newline + 1;
-                    self.discarding = false;
-                }
-                None => chunk.unread.start = chunk.unread.end,
-            }
-        }
-    }
-}
-
-fn read_once(socket: &mut impl Read, target: &mut [u8]) -> Outcome {
-    loop {
-        match socket.read(target) {
-            Ok(0) => return Outcome::Ended,
-            Ok(len) => return Outcome::Read(len),
-            Err(error) if is_interrupted(&error) => {}
-            Err(error) if would_block(&error) => return Outcome::NothingYet,
-            Err(_) => return Outcome::Failed,
-        }
     }
 }

@@ -9,11 +9,10 @@
 //! place at which a new client begins.
 
 use super::{
-    is_interrupted,
     key::StreamKey,
     net::Net,
     output::{Output, Pool},
-    would_block,
+    socket::{is_interrupted, would_block},
 };
 use crate::{
     config::Config,

@@ -4,44 +4,21 @@
 //! [`Server::read_stream`] takes the place of reading event sources.
 
 use super::{
-    Phase, Server,
     journal::Journal,
+    lifecycle::Phase,
     net::{Net, Port},
+    state::Server,
     stream_clients::Now,
     upstream::{Applied, READS_PER_TURN, Upstream},
 };
 use crate::{
-    admin::Stream,
-    config::ServerRole,
     counters::DisconnectReason,
     stream::{follower::Loss, reader::Place},
     time::Micros,
 };
 use std::io;
 
-/// Bytes of released lines that are kept until they are handed out: as much as a turn reads at once.
-pub(super) const RECORD_BYTES: usize = 1 << 20;
-
 impl<N: Net> Server<N> {
-    /// Hands out to the clients of the stream what has been released since the last call.
-    pub(super) fn hand_out(&mut self) {
-        if self.publish() || self.config.stream_port.is_none() {
-            return;
-        }
-        if let Some(journal) = &mut self.journal {
-            let (stream_clients, net) = (&mut self.stream_clients, &mut self.net);
-            return journal.hand_out(|lines, to| stream_clients.hand_out(lines, to, net));
-        }
-        if !self.engine.take_released(&mut self.released) {
-            return;
-        }
-        // An edge has ended them already: whoever has come since has begun with the new stream.
-        if self.released.restarted && self.config.role != ServerRole::Edge {
-            self.stream_clients.end_all("epoch");
-        }
-        self.stream_clients.hand_out(self.released.lines(), self.released.to, &mut self.net);
-    }
-
     /// Everything that clients of the stream want, beside what is released.
     pub(super) fn serve_stream_clients(&mut self) -> io::Result<()> {
         if self.config.stream_port.is_none() {
@@ -169,18 +146,5 @@ impl<N: Net> Server<N> {
         if let Some(journal) = &mut self.journal {
             journal.found(place, &mut self.engine);
         }
-    }
-
-    /// What is shown of the stream.
-    pub(super) fn stream_view(&self) -> Option<Stream> {
-        let upstream = self.upstream.as_ref()?;
-        Some(Stream {
-            address: upstream.address().to_string(),
-            away_for: upstream.away_since().map(|since| self.now.saturating_sub(since)),
-            lag: upstream.heard().map(|heard| self.now.saturating_sub(heard)),
-            leads: None,
-            term: None,
-            cursor: self.engine.cursor(),
-        })
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! [`Follower`] says what is to be done; this holds the socket and the bytes, and applies what comes to the engine.
 
-use super::{is_interrupted, key::StreamKey, net::Net, would_block};
+use super::{
+    key::StreamKey,
+    net::Net,
+    socket::{is_interrupted, would_block},
+};
 use crate::{
     engine::{Engine, Replay},
     epoch::Epoch,

@@ -5,30 +5,28 @@
 //! then on. [`Users::reap`] closes its socket, once a turn.
 
 use super::{
-    Context,
-    catch_up::Behind,
     congestion::Pace,
-    is_interrupted,
     key::UserKey,
     linger::Lingering,
+    login::{Arrival, Login},
+    marks::Marks,
     net::Net,
-    output::{Backlog, Output, Pool},
-    resuming::{Marks, Resume},
+    output::{Backlog, Pool},
     rotation::Rotation,
+    socket::{is_interrupted, read_off, reason_of, would_block},
     token_desk::TokenDesk,
-    would_block,
+    user::{Connection, Role, User},
 };
 use crate::{
     config::Config,
     counters::DisconnectReason,
     engine::Engine,
-    resume::{self, Start, Terminator},
     time::{MILLISECOND, Micros},
 };
 use slab::Slab;
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read, Write},
+    io::{self, Read, Write},
     net::SocketAddr,
 };
 
@@ -44,7 +42,7 @@ const SCRATCH_BYTES: usize = 4096;
 pub(super) struct Users<S> {
     pub(super) entries: Slab<Connection<S>>,
     /// Those that have not come to their ends, logged in or not.
-    connected: usize,
+    pub(super) connected: usize,
     places: usize,
     login_timeout: Micros,
     /// Key of each user slot's connection.
@@ -56,11 +54,11 @@ pub(super) struct Users<S> {
     /// Those whose sockets take bytes again.
     pub(super) writable: Vec<UserKey>,
     /// When connections must have logged in, in order of time; some have, or are gone.
-    logins: VecDeque<(Micros, UserKey)>,
+    pub(super) logins: VecDeque<(Micros, UserKey)>,
     /// Who has logged in and who leaves, in order, and nobody has acted on it.
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
     /// Connections that have come to their ends, whose sockets are to be closed.
-    ended: Vec<UserKey>,
+    pub(super) ended: Vec<UserKey>,
     /// Those that are closed on this side.
     pub(super) lingering: Lingering<S>,
     pub(super) pool: Pool,
@@ -71,91 +69,9 @@ pub(super) struct Users<S> {
     pub(super) tokens: TokenDesk,
 }
 
-/// A connection on the user port.
-#[derive(Debug)]
-pub(super) struct Connection<S> {
-    pub(super) socket: S,
-    peer: SocketAddr,
-    /// It is on the list of those to be read.
-    queued: bool,
-    /// It is on the list of those whose sockets take bytes again.
-    pub(super) writable: bool,
-    /// It has come to its end, and only has to be closed.
-    ended: bool,
-    /// When its token runs out, if it has one.
-    token_until: Option<Micros>,
-    /// It will send nothing more.
-    has_hung_up: bool,
-    /// It has sent something besides its login: it may do so again.
-    is_talking: bool,
-    /// What it was sent is still on its way.
-    lingers: bool,
-    pub(super) role: Role,
-}
-
-impl<S> Connection<S> {
-    fn is_user(&self) -> bool {
-        matches!(self.role, Role::User(_))
-    }
-}
-
-/// Who is at the other end.
-#[derive(Debug)]
-pub(super) enum Role {
-    /// Nobody knows yet.
-    Login(Login),
-    /// A user who has logged in.
-    User(User),
-}
-
-/// A connection that has not logged in.
-#[derive(Debug)]
-pub(super) struct Login {
-    line: Vec<u8>,
-    /// When it is closed if it has not logged in.
-    deadline: Micros,
-    /// The line is complete, and is worked on.
-    complete: bool,
-    /// It cannot be answered yet: this server has not reached its stream.
-    held: bool,
-}
-
-/// A login that is complete.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) id: u64,
-    pub(super) start: Start,
-    pub(super) terminator: Terminator,
-}
-
-/// A logged-in user.
-#[derive(Debug)]
-pub(super) struct User {
-    pub(super) id: u64,
-    pub(super) stage: Stage,
-    /// What its socket has not taken, or has not been offered yet because it was put off.
-    pub(super) output: Output,
-    /// Its socket has not taken everything, and tells when it takes more.
-    pub(super) blocked: bool,
-    /// It is on the list of those to be written to.
-    pub(super) due: bool,
-    pub(super) pace: Pace,
-    /// It has logged in with a place.
-    pub(super) resume: Option<Box<Resume>>,
-}
-
-/// What a user is served from.
-#[derive(Debug)]
-pub(super) enum Stage {
-    /// The engine, where this is its slot.
-    Live(u32),
-    /// The journal.
-    Behind(Behind),
-}
-
 /// Somebody comes or goes.
 #[derive(Clone, Copy, Debug)]
-enum Change {
+pub(super) enum Change {
     LogsIn {
         key: UserKey,
         arrival: Arrival,
@@ -455,44 +371,9 @@ impl<S: Read + Write> Users<S> {
         Ok(())
     }
 
-    /// Those who have logged in come, and those who leave go, in the order in which it was noted. The engine must have
-    /// delivered everything: what was released before is not for those who come, and is for those who go.
-    pub(super) fn come_and_go<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
-        if context.epoch.is_some() && self.marks.has_held() {
-            for (key, arrival) in self.marks.take_held() {
-                self.arrive(key, arrival, context);
-            }
-        }
-        let mut changes = std::mem::take(&mut self.changes);
-        for change in changes.drain(..) {
-            match change {
-                Change::Leaves { key, reason } => {
-                    self.end(key, reason, context);
-                }
-                Change::LogsIn { key, arrival } => self.arrive(key, arrival, context),
-                Change::FallsBehind { key, next } => self.fall_behind(key, next, context),
-            }
-        }
-        self.changes = changes;
-    }
-
-    fn is_blocked(&self, key: UserKey) -> bool {
-        let role = self.entries.get(key.index()).map(|connection| &connection.role);
-        matches!(role, Some(Role::User(user)) if user.blocked)
-    }
-
     /// A connection that has not come to its end.
     pub(super) fn is_open(&self, key: UserKey) -> bool {
         self.entries.get(key.index()).is_some_and(|connection| !connection.ended)
-    }
-
-    /// A user's login cannot be answered yet.
-    pub(super) fn hold_login(&mut self, key: UserKey) {
-        if let Some(Connection { role: Role::Login(login), .. }) = self.entries.get_mut(key.index()) {
-            login.held = true;
-            let deadline = login.deadline;
-            self.logins.push_front((deadline, key));
-        }
     }
 
     /// A logged-in user whose connection has not come to its end.
@@ -504,34 +385,6 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
-    /// Lets a user in: live, or `behind`.
-    pub(super) fn log_in<N: Net<Socket = S>>(
-        &mut self,
-        key: UserKey,
-        id: u64,
-        (resume, behind): (Option<Box<Resume>>, Option<Behind>),
-        context: &mut Context<'_, N>,
-    ) {
-        let stage = match behind {
-            None => Stage::Live(self.connect(key, id, context.engine)),
-            Some(mut behind) => {
-                context.catch_up.enter(key, id, &mut behind, true, context.now);
-                Stage::Behind(behind)
-            }
-        };
-        let Some(connection) = self.entries.get_mut(key.index()) else { return };
-        log::debug!(user = id, peer:% = connection.peer; "user logged in");
-        connection.role = Role::User(User {
-            id,
-            stage,
-            output: Output::default(),
-            blocked: false,
-            due: false,
-            pace: Pace::new(id),
-            resume,
-        });
-    }
-
     /// Makes a user part of the audience. Returns its slot.
     pub(super) fn connect(&mut self, key: UserKey, id: u64, engine: &mut Engine) -> u32 {
         let slot = engine.connect(id);
@@ -540,51 +393,6 @@ impl<S: Read + Write> Users<S> {
         }
         self.slot_keys[slot as usize] = key;
         slot
-    }
-
-    /// The one way in which a connection ends: what is owed is offered once more, then it is out of the audience.
-    pub(super) fn end<N: Net<Socket = S>>(
-        &mut self,
-        key: UserKey,
-        reason: DisconnectReason,
-        context: &mut Context<'_, N>,
-    ) {
-        if self.entries.get(key.index()).is_none_or(|connection| connection.ended) {
-            return;
-        }
-        if reason == DisconnectReason::Replaced || !self.is_blocked(key) {
-            // Also what had been put off. If that fails, the user is gone anyway.
-            let _ = self.write_waiting(key, context);
-        }
-        self.finish_line(key, context);
-        self.say_last_words(key, reason, context);
-        let Some(connection) = self.entries.get_mut(key.index()) else {
-            return;
-        };
-        connection.ended = true;
-        self.tokens.forget(key, connection.token_until);
-        connection.lingers = !matches!(reason, DisconnectReason::Left | DisconnectReason::Error);
-        self.connected -= 1;
-        self.ended.push(key);
-        context.engine.counters.users_disconnected[reason as usize] += 1;
-        let Role::User(user) = &mut connection.role else {
-            if let Role::Login(login) = &connection.role {
-                let shown = self.tokens.without_token(&login.line);
-                context.reports.login_ended(&login.line, shown, connection.peer, reason, context.now);
-            }
-            return self.marks.forget(key);
-        };
-        match &user.stage {
-            Stage::Live(slot) => context.engine.disconnect(user.id, *slot),
-            Stage::Behind(behind) => context.catch_up.forget(key, user.id, behind),
-        }
-        self.backlog.note(user.output.len(), 0);
-        context.reports.user_ended(user.id, connection.peer, reason, user.output.len(), context.now);
-        user.output.clear(&mut self.pool);
-        if std::mem::take(&mut user.due) {
-            self.rotation.forget(key);
-        }
-        context.congestion.gone(key);
     }
 
     /// Whether all connections that have come to their ends are closed.
@@ -612,61 +420,5 @@ impl<S: Read + Write> Users<S> {
             }
         }
         any
-    }
-}
-
-impl Login {
-    /// Adds bytes to the login line. Once it is complete, gives what it says, and for how long its token lasts.
-    fn read(
-        &mut self,
-        bytes: &[u8],
-        tokens: &TokenDesk,
-    ) -> Result<Option<(Arrival, Option<Micros>)>, DisconnectReason> {
-        if self.complete {
-            return Ok(None);
-        }
-        let most = tokens.login_bytes_max();
-        let room = most - self.line.len();
-        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let Some(end) = memchr::memchr(b'\n', &self.line) else {
-            return if self.line.len() < most { Ok(None) } else { Err(DisconnectReason::BadLogin) };
-        };
-        self.complete = true;
-        // A token is not kept for longer than it takes to judge it.
-        let line = std::mem::take(&mut self.line);
-        let terminator = Terminator::of(&line[..=end]);
-        let content = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-        let (resume::Login { id, start, .. }, token_lasts) = match tokens.judge(content) {
-            Ok(judged) => judged,
-            Err(reason) => {
-                // For the log, which tells why and leaves out the token.
-                self.line = line;
-                return Err(reason);
-            }
-        };
-        Ok(Some((Arrival { id, start, terminator }, token_lasts)))
-    }
-}
-
-/// Reads and throws away what has come, up to a limit. Closing a socket with unread bytes resets the connection, and what has
-/// been written but not yet received is lost to the other side. Returns whether something had come, and what the last read came
-/// to; `None`: there may be more.
-pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) -> (bool, Option<io::Result<usize>>) {
-    for reads in 0..READS_PER_USER {
-        match socket.read(scratch) {
-            Ok(1..) => {}
-            end => return (reads > 0, Some(end)),
-        }
-    }
-    (true, None)
-}
-
-/// What a failed read or write says about how a user went.
-pub(super) fn reason_of(error: &io::Error) -> DisconnectReason {
-    match error.kind() {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
-            DisconnectReason::Left
-        }
-        _ => DisconnectReason::Error,
     }
 }

@@ -1,6 +1,6 @@
 //! A script that is written down beforehand.
 
-use super::{Script, World};
+use super::{script::Script, world::World};
 use crate::time::Micros;
 use std::{collections::BTreeMap, fmt};
 

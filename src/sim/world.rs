@@ -1,8 +1,8 @@
 //! The connections, what is ready, and the time.
 
 use super::{
-    Fault, Peer,
     connection::{Connection, End, ServerSide},
+    operation::{Fault, Peer},
 };
 use crate::{
     server::net::{Port, Ready},

@@ -1,0 +1,65 @@
+//! Reading event sources, in turn.
+
+use super::{lifecycle::Phase, net::Net, state::Server};
+use std::io;
+
+/// Reads before the turn is delivered, whatever is owed. So nobody waits for longer, however small the pieces are in
+/// which sources send.
+const READS_PER_TURN: usize = 64;
+
+impl<N: Net> Server<N> {
+    /// Reads the sources that can be read, in turn, until there is nothing left or the turn is full. Returns how many
+    /// reads that were.
+    pub(super) fn read_sources(&mut self) -> io::Result<usize> {
+        self.accept_sources()?;
+        self.release();
+        self.feed_kept();
+        let most = self.reads_per_turn();
+        let mut reads = 0;
+        while self.may_read() {
+            if self.sources.unblock(&self.engine) {
+                if self.feed() {
+                    break;
+                }
+            } else if reads < most && self.read_source() {
+                reads += 1;
+                self.look_again()?;
+            } else {
+                break;
+            }
+        }
+        Ok(reads)
+    }
+
+    /// Where users take turns, each source is read once a turn, unless the end has begun.
+    pub(super) fn reads_per_turn(&self) -> usize {
+        let once_round = self.config.busy_poll && self.phase() == Phase::Running;
+        if once_round { self.sources.readable().min(READS_PER_TURN) } else { READS_PER_TURN }
+    }
+
+    pub(super) fn read_source(&mut self) -> bool {
+        let before = self.sources.connected();
+        let read = self.sources.read_next(&mut self.engine, &mut self.reports, self.now);
+        self.note_sources_gone(before);
+        read
+    }
+
+    /// Some sources may have gone. The last one takes its run with it, where that is wanted.
+    pub(super) fn note_sources_gone(&mut self, before: usize) {
+        let all_gone = before > 0 && self.sources.connected() == 0;
+        self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
+    }
+
+    /// Whether sources can be read: nobody holds them up. Before a new run the chunk that was read is fed to its end,
+    /// and no other is read.
+    pub(super) fn may_read(&self) -> bool {
+        !self.is_paused()
+            && !self.releasing.interrupted
+            && (!self.releasing.run_over || self.sources.has_chunk())
+    }
+
+    /// A run is over, and nothing keeps the next one from beginning.
+    pub(super) fn run_can_end(&self) -> bool {
+        self.releasing.run_over && (self.phase() == Phase::Running || self.engine.waiting() == 0)
+    }
+}

@@ -1,0 +1,265 @@
+//! What the server is made of, and what holds at a moment.
+
+use super::{
+    accept::Accepting,
+    admin::Admin,
+    catch_up::CatchUp,
+    congestion::Congestion,
+    context::Context,
+    grace::Grace,
+    journal::{self, Journal, Opened},
+    lifecycle::{Lifecycle, Phase},
+    net::{Net, Ready},
+    releasing::Releasing,
+    replicated::Replicated,
+    report::Reports,
+    sizing::{BLOCK_BYTES_MAX, RECORD_BYTES, engine_config},
+    sources::Sources,
+    stream_clients::StreamClients,
+    upstream::Upstream,
+    users::Users,
+    watch::Watch,
+};
+use crate::{
+    config::{Config, ServerRole},
+    counters::Counters,
+    disk::Disk,
+    engine::{Engine, Released},
+    epoch::Epoch,
+    identity::Tokens,
+    journal::JournalError,
+    nats::{leader::Leader, log::Part},
+    stream::{address::StreamAddress, follower::Follower},
+    time::Micros,
+};
+
+/// See the [module](super).
+#[derive(Debug)]
+pub struct Server<N: Net> {
+    pub(super) config: Config,
+    pub(super) net: N,
+    pub(super) engine: Engine,
+    pub(super) accepting: Accepting<N::Socket>,
+    pub(super) users: Users<N::Socket>,
+    pub(super) sources: Sources<N::Socket>,
+    /// Clients of the stream that this server hands out.
+    pub(super) stream_clients: StreamClients<N::Socket>,
+    /// The stream that this server follows, if it is an edge.
+    pub(super) upstream: Option<Upstream<N::Socket>>,
+    /// The replicated log that this server follows or leads.
+    pub(super) replicated: Option<Replicated<N::Socket>>,
+    /// The name of this server's sequence of events; an edge has that of its stream.
+    pub(super) epoch: Epoch,
+    /// What has been released and is being handed out.
+    pub(super) released: Released,
+    pub(super) releasing: Releasing,
+    pub(super) congestion: Congestion,
+    pub(super) catch_up: CatchUp,
+    /// `None`: nothing is kept.
+    pub(super) journal: Option<Journal>,
+    pub(super) grace: Grace,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) admin: Admin<N::Socket>,
+    pub(super) watch: Watch,
+    pub(super) reports: Reports,
+    /// What the net said last.
+    pub(super) ready: Vec<Ready>,
+    pub(super) now: Micros,
+}
+
+impl<N: Net> Server<N> {
+    /// A server on listeners that are up. `now` is the time of the start.
+    #[must_use]
+    pub fn new(config: Config, mut net: N, now: Micros) -> Self {
+        let mut engine = Engine::new(&engine_config(&config));
+        if config.stream_port.is_some() {
+            engine.record(RECORD_BYTES, 0);
+        }
+        let part = match config.role {
+            ServerRole::Sequencer => Part::Sequencer { first_sequence: config.first_sequence },
+            _ => Part::Edge,
+        };
+        let block_bytes_max = BLOCK_BYTES_MAX + config.max_event_bytes;
+        let replicated = Replicated::new(&config, block_bytes_max, part, now);
+        let follow = |address| Upstream::new(address, Follower::new(None, false, now));
+        let is_tcp = |address: &StreamAddress| matches!(address, StreamAddress::Tcp(_));
+        let upstream = config.stream.clone().filter(is_tcp).map(follow);
+        let epoch = Epoch::new(net.random());
+        Self {
+            engine,
+            grace: Grace::new(&config),
+            net,
+            accepting: Accepting::new(),
+            users: Users::new(&config),
+            sources: Sources::new(&config),
+            stream_clients: StreamClients::new(&config),
+            upstream,
+            replicated,
+            epoch,
+            released: Released::default(),
+            releasing: Releasing::default(),
+            congestion: Congestion::new(&config),
+            catch_up: CatchUp::new(&config),
+            journal: None,
+            lifecycle: Lifecycle::new(&config),
+            admin: Admin::new(&config, now),
+            watch: Watch::new(&config, now),
+            reports: Reports::new(&config, now),
+            config,
+            ready: Vec::new(),
+            now,
+        }
+    }
+
+    /// A server that goes on where the journal on this disk ends, and keeps everything there. `clock` tells the time: to say how
+    /// long that took.
+    ///
+    /// # Errors
+    ///
+    /// If the journal is damaged, is a copy, or cannot be read or written: one sentence.
+    pub fn recover(
+        config: Config,
+        net: N,
+        disk: Box<dyn Disk>,
+        clock: impl Fn() -> Micros,
+    ) -> Result<Self, JournalError> {
+        let began = clock();
+        let mut server = Self::new(config, net, began);
+        let Opened { mut journal, report } = Journal::open(disk, &server.config, &mut server.engine, began)?;
+        server.now = clock();
+        journal.note_recovery(server.now - began);
+        journal::report_recovery(&journal, &report, server.now - began);
+        server.epoch = journal.log().epoch();
+        if let Some(upstream) = &mut server.upstream {
+            upstream.resume(journal.stream(), began);
+        } else if server.engine.cursor() != u128::from(server.config.first_sequence) {
+            // Sources that were connected before are expected back.
+            server.grace.begin(&mut server.engine, server.now);
+        }
+        server.journal = Some(journal);
+        Ok(server)
+    }
+
+    /// Asks users for tokens from now on.
+    pub fn ask_for_tokens(&mut self, tokens: Tokens) {
+        self.users.tokens.ask_for(tokens);
+    }
+
+    pub(super) fn users(&mut self) -> (&mut Users<N::Socket>, Context<'_, N>) {
+        let epoch = self.epoch();
+        let context = Context {
+            engine: &mut self.engine,
+            net: &mut self.net,
+            congestion: &mut self.congestion,
+            catch_up: &mut self.catch_up,
+            reports: &mut self.reports,
+            log: self.journal.as_mut().map(Journal::log_mut),
+            epoch,
+            first_sequence: if self.upstream.is_some() { 0 } else { self.config.first_sequence },
+            now: self.now,
+        };
+        (&mut self.users, context)
+    }
+
+    /// Where the server is in its life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.lifecycle.phase()
+    }
+
+    /// Everything that is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.engine.counters
+    }
+
+    /// The world that it runs in.
+    pub fn net_mut(&mut self) -> &mut N {
+        &mut self.net
+    }
+}
+
+/// Who waits for what.
+impl<N: Net> Server<N> {
+    /// Slow users or the journal hold up the sources.
+    pub(super) fn is_paused(&self) -> bool {
+        self.congestion.is_paused() || self.is_barred() || self.is_log_closed()
+    }
+
+    /// The journal does not have yet what was released: nobody may be sent it, and nothing more may be released.
+    pub(super) fn is_barred(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_closed)
+    }
+
+    /// The log does not take more: nothing may be released.
+    pub(super) fn is_log_closed(&self) -> bool {
+        self.replicated.as_ref().is_some_and(Replicated::is_closed)
+    }
+
+    /// The stream that this server follows or leads cannot be reached.
+    pub(super) fn stream_away(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.away_since().is_some())
+            || self.replicated.as_ref().is_some_and(|replicated| replicated.log().away_since().is_some())
+    }
+
+    /// Whether every source waits for a gap that is never given up.
+    pub(super) fn waits_for_ever(&self) -> bool {
+        self.config.event_timeout_ms < 0 && self.sources.is_stuck()
+    }
+}
+
+/// How far everything is.
+impl<N: Net> Server<N> {
+    pub(super) fn is_sequencer(&self) -> bool {
+        self.config.role == ServerRole::Sequencer
+    }
+
+    /// The name of this server's sequence of events. `None`: an edge that has not reached its stream yet.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        match (&self.upstream, &self.replicated) {
+            (Some(upstream), _) => upstream.epoch(),
+            (None, Some(replicated)) => replicated.log().epoch(),
+            (None, None) => Some(self.epoch),
+        }
+    }
+
+    /// Everything below is dealt with, and as durable as it gets here.
+    pub(super) fn acknowledgeable(&self) -> u128 {
+        let kept = self.journal.as_ref().map(|journal| journal.log().acknowledgeable());
+        kept.or_else(|| self.confirmed()).unwrap_or_else(|| self.engine.cursor())
+    }
+
+    /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
+    pub(super) fn confirmed(&self) -> Option<u128> {
+        let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
+        Some(log.place().map_or(self.config.first_sequence.into(), |place| place.cursor))
+    }
+
+    pub(super) fn journal_has_ended(&self) -> bool {
+        self.journal.as_ref().is_none_or(Journal::has_ended)
+    }
+
+    /// At the end: the log has everything, and knows that this server leads no more.
+    pub(super) fn log_has_ended(&self) -> bool {
+        let leader = self.replicated.as_ref().and_then(|replicated| replicated.log().leader());
+        leader.is_none_or(Leader::has_ended)
+    }
+
+    /// Journal and log have everything that they will be given.
+    pub(super) fn is_all_kept(&self) -> bool {
+        self.journal_has_ended() && self.log_has_ended()
+    }
+
+    /// Users and clients of the stream have.
+    pub(super) fn clients_have_gone(&self) -> bool {
+        self.users.connected() == 0 && self.stream_clients.is_empty()
+    }
+
+    /// While the server ends: nobody is owed anything any more.
+    pub(super) fn have_all_gone(&self) -> bool {
+        self.clients_have_gone()
+            && self.is_all_kept()
+            && !self.sources.wait_for_acknowledgements()
+            && self.users.nobody_lingers()
+    }
+}
