@@ -17,7 +17,8 @@ use fortnight::{
     trace::{Recorder, Recording},
 };
 use std::{
-    io::{Write, stdout},
+    io::{self, Write, stdout},
+    os::fd::{AsFd, OwnedFd},
     process::ExitCode,
 };
 
@@ -46,6 +47,8 @@ struct Start {
     tokens: Option<Tokens>,
     recorder: Option<Recorder>,
     addresses: Addresses,
+    /// What a disk that works while the loop goes on signals. `None`: there is no journal.
+    disk_waker: Option<io::Result<OwnedFd>>,
 }
 
 /// Runs the server until it is told to end.
@@ -71,7 +74,8 @@ fn serve(config: Config) -> ExitCode {
         recorder => recorder.and_then(|(_, recorder)| recorder.ok()),
     };
     let (addresses, clock) = (reactor.addresses(), reactor.clock());
-    let start = Start { config, tokens, recorder, addresses };
+    let disk_waker = config.journal_directory.as_ref().map(|_| reactor.disk_waker());
+    let start = Start { config, tokens, recorder, addresses, disk_waker };
     match rules {
         // Where nobody has to show anything, there is no door, and it costs nothing.
         None => start.on(reactor, clock),
@@ -91,7 +95,7 @@ impl Start {
 
 /// Recovers the journal, if there is one, and serves.
 fn run<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -> ExitCode {
-    let Start { config, tokens, addresses, .. } = start;
+    let Start { config, tokens, addresses, disk_waker, .. } = start;
     let options = options::changed(&config);
     let server = match config.journal_directory.clone() {
         None => {
@@ -100,7 +104,8 @@ fn run<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -> ExitCode {
         }
         Some(folder) => RealDisk::lock(&folder)
             .map_err(|error| error.to_string())
-            .and_then(|disk| {
+            .and_then(|mut disk| {
+                use_a_ring(&mut disk, disk_waker);
                 Server::recover(config, net, Box::new(disk), clock).map_err(|error| error.to_string())
             })
             .map_err(|reason| format!("journalDirectory: {}: {reason}", folder.display())),
@@ -122,6 +127,14 @@ fn run<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -> ExitCode {
         if let Phase::Done { forced } = server.phase() {
             return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
+    }
+}
+
+/// Has the kernel do what is submitted to the disk while the loop goes on, if it can.
+fn use_a_ring(disk: &mut RealDisk, waker: Option<io::Result<OwnedFd>>) {
+    let Some(waker) = waker else { return };
+    if let Err(error) = waker.and_then(|waker| disk.submit_to_a_ring(waker.as_fd())) {
+        log::info!(reason:% = error; "io_uring cannot be used here; the journal is written and synced between turns instead");
     }
 }
 

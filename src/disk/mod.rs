@@ -12,6 +12,7 @@
 mod device;
 mod identity;
 mod real;
+mod ring;
 mod writeback;
 
 pub use device::{Completion, Disk, FileId, Ticket, is_full};

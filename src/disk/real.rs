@@ -1,9 +1,11 @@
 //! A folder of the operating system.
 //!
-//! Writes go to the page cache with `pwrite(2)`: they are complete when the call returns, and survive the process. Every
-//! [`WRITEBACK_BYTES`], writing back is begun, so that a sync finds little left to do.
+//! What is submitted is done by the kernel while the loop goes on, where there is io_uring ([`RealDisk::submit_to_a_ring`]). Elsewhere
+//! `pwrite(2)` and `fdatasync(2)` do it at once.
+//!
+//! Every [`WRITEBACK_BYTES`], writing back is begun, so that a sync finds little left to do.
 
-use super::{Completion, Disk, FileId, Identity, Ticket};
+use super::{Completion, Disk, FileId, Identity, Ticket, ring::Ring};
 use rustix::{
     fs::{Advice, AtFlags, CWD, FlockOperation, StatxFlags, fadvise, flock, statx},
     io::{Errno, ReadWriteFlags, preadv2},
@@ -15,8 +17,9 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, IoSliceMut},
-    os::unix::fs::FileExt,
+    os::{fd::BorrowedFd, unix::fs::FileExt},
     path::{Path, PathBuf},
+    rc::Rc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -36,11 +39,12 @@ pub struct RealDisk {
     lock: Option<File>,
     completions: VecDeque<Completion>,
     tickets: u64,
+    ring: Option<Ring>,
 }
 
 #[derive(Debug)]
 struct Open {
-    file: File,
+    file: Rc<File>,
     /// Up to where writing back was begun, and up to where there is something to write back.
     written_back: u64,
     written: u64,
@@ -105,7 +109,18 @@ impl RealDisk {
             lock: None,
             completions: VecDeque::new(),
             tickets: 0,
+            ring: None,
         }
+    }
+
+    /// From now on the kernel does what is submitted while the loop goes on, and signals `waker`, an eventfd, when something is complete.
+    ///
+    /// # Errors
+    ///
+    /// If this system has no io_uring, or forbids it: everything is done at once then.
+    pub fn submit_to_a_ring(&mut self, waker: BorrowedFd<'_>) -> io::Result<()> {
+        self.ring = Some(Ring::new(waker)?);
+        Ok(())
     }
 
     /// Whether another process holds the folder's lock.
@@ -116,7 +131,7 @@ impl RealDisk {
     }
 
     fn add(&mut self, file: File) -> FileId {
-        FileId(self.files.insert(Open { file, written_back: 0, written: 0 }))
+        FileId(self.files.insert(Open { file: Rc::new(file), written_back: 0, written: 0 }))
     }
 
     fn file(&self, file: FileId) -> &File {
@@ -134,7 +149,10 @@ impl RealDisk {
         open.written = open.written.max(end);
         let begin = open.written_back.min(end);
         if open.written - begin >= WRITEBACK_BYTES {
-            super::writeback::begin(&open.file, begin, open.written - begin);
+            match &mut self.ring {
+                Some(ring) => ring.write_back(Rc::clone(&open.file), begin, open.written - begin),
+                None => super::writeback::begin(&open.file, begin, open.written - begin),
+            }
             open.written_back = open.written;
         }
     }
@@ -233,6 +251,14 @@ impl Disk for RealDisk {
 
     fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket {
         let ticket = self.ticket();
+        if self.ring.is_some() {
+            // Everything before it is complete.
+            self.write_back(file, offset);
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.write(ticket, Rc::clone(&self.files[file.0].file), offset, bytes);
+            return ticket;
+        }
         let result = loop {
             match self.file(file).write_at(&bytes, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -248,13 +274,17 @@ impl Disk for RealDisk {
 
     fn sync(&mut self, file: FileId) -> Ticket {
         let ticket = self.ticket();
+        if let Some(ring) = &mut self.ring {
+            ring.sync(ticket, Rc::clone(&self.files[file.0].file));
+            return ticket;
+        }
         let result = self.file(file).sync_data().map(|()| 0);
         self.completions.push_back(Completion { ticket, result, bytes: Vec::new() });
         ticket
     }
 
     fn completion(&mut self) -> Option<Completion> {
-        self.completions.pop_front()
+        self.completions.pop_front().or_else(|| self.ring.as_mut()?.completion())
     }
 
     fn clock_ms(&mut self) -> u64 {
@@ -278,6 +308,9 @@ impl Disk for RealDisk {
     }
 
     fn description(&self) -> &'static str {
-        "pwrite and fdatasync, writing back early"
+        match self.ring {
+            Some(_) => "io_uring",
+            None => "pwrite and fdatasync, writing back early",
+        }
     }
 }

@@ -13,14 +13,17 @@ pub use listen::{ListenError, raise_open_files_limit};
 use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
+    unix::SourceFd,
 };
 use reserve::Reserve;
+use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use socket2::Socket;
 use std::{
     fmt, io,
     net::{Shutdown, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -35,13 +38,14 @@ const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
+const DISK: Token = Token(5);
 /// What ends the server: the first one in good order, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
 /// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
 /// and a file that may not grow any further, of which the write says so itself.
 const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
-const FIRST_CONNECTION: usize = 5;
+const FIRST_CONNECTION: usize = 6;
 
 /// Listeners, sockets, signals and the clock of the operating system.
 pub struct Reactor {
@@ -161,6 +165,18 @@ impl Reactor {
         self.addresses
     }
 
+    /// An eventfd: whenever it is signalled, [`Ready::Disk`] is told.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system has none left.
+    pub fn disk_waker(&self) -> io::Result<OwnedFd> {
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered: every signal is told, also where nobody reads the count.
+        self.poll.registry().register(&mut SourceFd(&waker.as_raw_fd()), DISK, Interest::READABLE)?;
+        Ok(waker)
+    }
+
     /// Microseconds since the start.
     #[must_use]
     pub fn now(&self) -> Micros {
@@ -192,6 +208,7 @@ impl Reactor {
                 USER_LISTENER => ready.push(Ready::Listener(Port::User)),
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
+                DISK => ready.push(Ready::Disk),
                 SIGNALS => {
                     let told = |signal| match signal {
                         SIGHUP => Some(Ready::Reload),

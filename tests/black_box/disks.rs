@@ -8,7 +8,13 @@ use std::{
 };
 
 use crate::journal::Folder;
-use support::{Server, Signal, server, stream::long_broadcasts};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+use support::{Server, Signal, server, skipped, stream::long_broadcasts};
+
+#[cfg(target_arch = "x86_64")]
+const TARGET_ARCH: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const TARGET_ARCH: TargetArch = TargetArch::aarch64;
 
 /// Watches the calls of a server.
 struct Strace {
@@ -28,13 +34,13 @@ impl Strace {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut child) = started else {
-            eprintln!("skipped: strace is not installed (Debian package strace)");
+            skipped("strace is not installed (Debian package strace)");
             return None;
         };
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         if !line.contains("attached") {
-            eprintln!("skipped: strace may not watch another process here: {line}");
+            skipped(&format!("strace may not watch another process here: {}", line.trim_end()));
             let _ = child.wait();
             return None;
         }
@@ -55,7 +61,8 @@ impl Strace {
 /// The calls of a server that is sent ten events, one after the other.
 fn calls(mode: &str) -> Option<Vec<String>> {
     let folder = Folder::new(&format!("order-{mode}"));
-    let server = server!(journalDirectory = folder.show(), journalSync = mode);
+    // What a ring is handed cannot be seen from outside; the order is made in the same place for both.
+    let server = without_io_uring(|| server!(journalDirectory = folder.show(), journalSync = mode));
     let mut user = server.user(1);
     let mut source = server.source();
     source.send("1|B\n");
@@ -88,6 +95,63 @@ fn an_event_is_appended_before_it_is_sent_and_with_always_synced_between() {
     }
 }
 
+/// Starts a server that may not use io_uring, as in many containers.
+fn without_io_uring(start: impl FnOnce() -> Server + Send) -> Server {
+    // A filter counts for the thread that sets it and for the processes that it starts.
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            // `io_uring_setup`, the same number on every architecture.
+            let forbidden = [(425, Vec::new())].into_iter().collect();
+            let refuse = SeccompAction::Errno(1);
+            let filter = SeccompFilter::new(forbidden, SeccompAction::Allow, refuse, TARGET_ARCH).unwrap();
+            apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+            start()
+        });
+        started.join().unwrap()
+    })
+}
+
+#[test]
+fn without_io_uring_the_server_says_so_once_and_serves_as_well() {
+    for mode in ["always", "interval", "never"] {
+        let folder = Folder::new(&format!("no-ring-{mode}"));
+        let mut server = without_io_uring(|| server!(journalDirectory = folder.show(), journalSync = mode));
+        server.wait_for_log("io_uring cannot be used here");
+        server.wait_for_log("pwrite and fdatasync, writing back early");
+        let mut user = server.user(1);
+        let mut source = server.source();
+        let events = long_broadcasts(1..=400, 1000);
+        source.send(&events);
+        user.expect(&events);
+        server.signal(Signal::TERM);
+        assert_eq!(server.exit_status(), 0);
+        assert_eq!(server.log().matches("io_uring").count(), 1, "{}", server.log());
+    }
+}
+
+#[test]
+fn with_io_uring_nothing_is_written_or_synced_between_turns() {
+    let folder = Folder::new("ring");
+    let server = server!(journalDirectory = folder.show(), journalSync = "always");
+    server.wait_for_log("a journal was made");
+    if !server.log().contains("disk=io_uring") {
+        skipped("io_uring cannot be used here");
+        return;
+    }
+    let mut user = server.user(1);
+    let mut source = server.source();
+    source.send("1|B\n");
+    user.expect("1|B\n");
+    let Some(strace) = Strace::attach(&server, &folder) else { return };
+    for number in 2..=11 {
+        source.send(format!("{number}|B\n"));
+        user.expect(format!("{number}|B\n"));
+    }
+    let calls = strace.finish();
+    let waits = |call: &&String| ["pwrite64", "fdatasync", "fsync"].iter().any(|name| call.starts_with(name));
+    assert_eq!(calls.iter().find(waits), None, "{calls:#?}");
+}
+
 /// A file system of its own, a small one.
 struct SmallDisk(Folder);
 
@@ -102,7 +166,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(SmallDisk(folder));
         }
-        eprintln!("skipped: only root can make a small file system");
+        skipped("only root can make a small file system");
         None
     }
 }
