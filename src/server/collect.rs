@@ -29,12 +29,7 @@ impl<N: Net> Server<N> {
                     Key::User(key) => self.users.note_ready(key, readable, hung_up, writable),
                     Key::Admin(key) => self.admin.note_ready(key),
                     Key::Stream(StreamKey::UPSTREAM) => {
-                        if let Some(upstream) = &mut self.upstream {
-                            upstream.note_ready(readable || hung_up, writable);
-                        }
-                        if let Some(replicated) = &mut self.replicated {
-                            replicated.note_ready(readable || hung_up, writable);
-                        }
+                        self.note_stream_ready(readable || hung_up, writable);
                     }
                     Key::Stream(key) => self.stream_clients.note_ready(key, readable || hung_up, writable),
                 },
@@ -57,5 +52,15 @@ impl<N: Net> Server<N> {
         let most_wait_for_nothing = self.users.most_have_nothing_waiting(self.engine.users());
         self.congestion.pass_time(most_wait_for_nothing && !self.is_barred(), now);
         self.now = now;
+    }
+
+    /// The net says what the connection to the stream is ready for.
+    fn note_stream_ready(&mut self, readable: bool, writable: bool) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.link_mut().note_ready(readable, writable);
+        }
+        if let Some(replicated) = &mut self.replicated {
+            replicated.link_mut().note_ready(readable, writable);
+        }
     }
 }

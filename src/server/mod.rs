@@ -22,7 +22,8 @@
 //!    - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
 //!    - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //!    - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
-//!      event sources; [`replicated`]: the connection to the replicated log;
+//!      event sources; [`replicated`]: the replicated log; [`link`]: the connection that either
+//!      of both needs;
 //!    - [`report`]: the log.
 //!
 //! Three rules shape the order. *Collect, then act*: [`collect`] only notes down what is ready. *Logins that
@@ -51,6 +52,7 @@ mod journal;
 mod key;
 mod lifecycle;
 mod linger;
+mod link;
 mod login;
 mod lost;
 mod marks;

@@ -4,10 +4,8 @@
 //! [`Log`] says what is to be done; this holds the socket and the bytes, and applies what comes to the engine.
 
 use super::{
-    key::StreamKey,
+    link::{Link, Receiving},
     net::Net,
-    socket::{is_interrupted, would_block},
-    upstream::{READ_BYTES, Receiving, WARN_EVERY, receive, resolve},
 };
 use crate::{
     config::{Config, ServerRole},
@@ -23,32 +21,18 @@ use crate::{
         address::{HostPort, StreamAddress},
         follower::Loss,
     },
-    time::{MILLISECOND, Micros, SECOND},
+    time::{MILLISECOND, Micros},
 };
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     ops::Range,
 };
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Replicated<S> {
-    address: StreamAddress,
+    link: Link<S>,
     log: Log,
-    socket: Option<S>,
-    /// The connection is not up yet.
-    connecting: bool,
-    readable: bool,
-    writable: bool,
-    /// Being writable is told.
-    wants_write: bool,
-    chunk: Vec<u8>,
-    /// What of the chunk has been received and not been taken.
-    unread: Range<usize>,
-    /// Lines that did not fit the turn, and the cursor behind them.
-    rest: Option<(Range<usize>, u128)>,
-    /// When it was last said in the log that the stream is away; `None`: it is there.
-    warned_away: Option<Micros>,
     /// Since when sources wait for the log.
     held_since: Option<Micros>,
     /// The end of the log has been reached: what comes is for users.
@@ -100,17 +84,8 @@ impl<S: Read + Write> Replicated<S> {
         let Some(address @ StreamAddress::Nats { servers, name }) = &config.stream else { return None };
         let (settings, servers) = settings(config, servers, name, block_bytes_max);
         Some(Self {
-            address: address.clone(),
+            link: Link::new(address.clone()),
             log: Log::new(settings, servers, part, config.stream_takeover_ms * MILLISECOND, now),
-            socket: None,
-            connecting: false,
-            readable: false,
-            writable: false,
-            wants_write: false,
-            chunk: vec![0; 2 * READ_BYTES],
-            unread: 0..0,
-            rest: None,
-            warned_away: None,
             held_since: None,
             serves: false,
         })
@@ -129,9 +104,14 @@ impl<S: Read + Write> Replicated<S> {
         self.serves
     }
 
-    /// Where the log is.
-    pub(super) fn address(&self) -> &StreamAddress {
-        &self.address
+    /// The connection itself.
+    pub(super) fn link(&self) -> &Link<S> {
+        &self.link
+    }
+
+    /// The connection itself.
+    pub(super) fn link_mut(&mut self) -> &mut Link<S> {
+        &mut self.link
     }
 
     /// Sources have to wait: what they send could not be published.
@@ -150,29 +130,22 @@ impl<S: Read + Write> Replicated<S> {
 
     /// When there is something to do if nothing becomes ready.
     pub(super) fn deadline(&self) -> Micros {
-        let warning = self.warned_away.map_or(Micros::MAX, |at| at + WARN_EVERY);
-        self.log.deadline().min(warning)
+        self.log.deadline().min(self.link.warning_at())
     }
 
     /// Whether something has been received that has not been applied, or may be there to be read.
     pub(super) fn has_work(&self) -> bool {
-        self.rest.is_some() || self.log.has_effects() || (self.readable && !self.connecting)
-    }
-
-    /// The net says what the connection is ready for.
-    pub(super) fn note_ready(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+        self.link.has_rest() || self.log.has_effects() || self.link.is_readable()
     }
 
     /// Opens the connection, or gives it up, when it is time; asks and publishes what is due.
     pub(super) fn meet_deadlines<N: Net<Socket = S>>(&mut self, net: &mut N, moment: Moment) {
-        let is_idle = !self.has_work() && self.unread.is_empty();
+        let is_idle = !self.has_work() && self.link.unread.is_empty();
         while let Some(due) = self.log.due(moment, is_idle) {
             match due {
                 Due::Connect(server) => {
                     self.log.connect(moment);
-                    if let Err(reason) = self.connect(&server, net) {
+                    if let Err(reason) = self.link.open(&server, net) {
                         self.lose(&reason, moment.now);
                     }
                 }
@@ -182,92 +155,40 @@ impl<S: Read + Write> Replicated<S> {
         self.warn_away(moment.now);
     }
 
-    fn connect<N: Net<Socket = S>>(&mut self, server: &HostPort, net: &mut N) -> Result<(), String> {
-        let key = StreamKey::UPSTREAM.number();
-        let mut socket = net.connect(resolve(server)?).map_err(|error| error.to_string())?;
-        net.register(&mut socket, key).map_err(|error| error.to_string())?;
-        net.want_write(&mut socket, key, true).map_err(|error| error.to_string())?;
-        (self.socket, self.connecting, self.wants_write) = (Some(socket), true, true);
-        (self.readable, self.writable) = (false, false);
-        // What is left of the last connection is applied before anything of this one is read.
-        Ok(())
-    }
-
-    /// The connection has ended.
+    /// The connection has ended. Lines that did not fit the turn are not sent again: they are applied.
     fn lose(&mut self, reason: &str, now: Micros) {
-        if self.warned_away.is_none() {
-            self.warned_away = Some(now);
-            log::warn!(
-                stream:% = self.address, reason;
-                "the connection to the stream is away; connecting is tried again"
-            );
-        } else {
-            log::debug!(stream:% = self.address, reason; "the stream cannot be reached");
-        }
-        (self.socket, self.connecting, self.readable) = (None, false, false);
-        self.unread = 0..0;
+        self.link.lose(reason, now);
         self.log.lost(now);
     }
 
     fn warn_away(&mut self, now: Micros) {
-        if self.log.away_since().is_none() {
-            if self.warned_away.take().is_some() {
-                log::info!(stream:% = self.address; "the stream is there again");
-            }
-        } else if let Some(at) = self.warned_away
-            && now >= at + WARN_EVERY
-        {
-            self.warned_away = Some(now);
-            let seconds = self.log.away_since().map_or(0, |since| (now - since) / SECOND);
-            log::warn!(stream:% = self.address, seconds; "the stream is still away");
+        if self.log.away_since().is_some() {
+            self.link.warn_away(self.log.away_since(), now);
+        } else if self.link.is_back() {
+            log::info!(stream:% = self.link.address(); "the stream is there again");
         }
     }
 
     /// Writes what there is to be written, as far as the socket takes it.
     pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) {
-        if self.connecting && !std::mem::take(&mut self.writable) {
-            return;
-        }
-        self.connecting = false;
-        if let Err(reason) = self.try_to_flush(net) {
+        self.link.comes_up();
+        let Some(out) = self.log.out() else { return };
+        if let Err(reason) = self.link.write(out, net) {
             self.lose(&reason, now);
         }
     }
 
-    fn try_to_flush<N: Net<Socket = S>>(&mut self, net: &mut N) -> Result<(), String> {
-        let (Some(socket), Some(out)) = (&mut self.socket, self.log.out()) else { return Ok(()) };
-        let mut written = 0;
-        while written < out.len() {
-            match socket.write(&out[written..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.to_string()),
-                Ok(len) => written += len,
-                Err(error) if is_interrupted(&error) => {}
-                Err(error) if would_block(&error) => break,
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        out.drain(..written);
-        let blocked = !out.is_empty();
-        if blocked != self.wants_write {
-            self.wants_write = blocked;
-            let key = StreamKey::UPSTREAM.number();
-            net.want_write(socket, key, blocked).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
     /// Reads once, if there is nothing left to be applied. Says whether something has come.
     pub(super) fn read(&mut self, now: Micros) -> bool {
-        if self.rest.is_some() || self.log.has_effects() || !self.readable || self.connecting {
+        if self.link.has_rest() || self.log.has_effects() {
             return false;
         }
-        let Some(socket) = &mut self.socket else { return false };
-        match receive(socket, &mut self.chunk, &mut self.unread) {
+        match self.link.read() {
             Receiving::Something => {
                 self.log.received(now);
                 return true;
             }
-            Receiving::Nothing => self.readable = false,
+            Receiving::Nothing => {}
             Receiving::Ended(reason) => self.lose(&reason, now),
         }
         false
@@ -275,10 +196,10 @@ impl<S: Read + Write> Replicated<S> {
 
     /// Applies the next part of what has been received.
     pub(super) fn apply(&mut self, engine: &mut Engine, now: Micros) -> Taken {
-        if let Some((lines, to)) = self.rest.take() {
+        if let Some((lines, to)) = self.link.rest.take() {
             return self.replay(lines, to, engine);
         }
-        match self.log.next(&self.chunk, &mut self.unread, now) {
+        match self.log.next(&self.link.chunk, &mut self.link.unread, now) {
             Err(reason) => {
                 self.lose(&reason, now);
                 return Taken::All;
@@ -289,7 +210,7 @@ impl<S: Read + Write> Replicated<S> {
                 return Taken::Anew(loss);
             }
             Ok(Some(Effect::Edges(payload))) => {
-                for (follower, followed) in edges(&self.chunk[payload]) {
+                for (follower, followed) in edges(&self.link.chunk[payload]) {
                     engine.add_edge(follower, followed);
                 }
             }
@@ -307,10 +228,10 @@ impl<S: Read + Write> Replicated<S> {
     }
 
     fn replay(&mut self, lines: Range<usize>, to: u128, engine: &mut Engine) -> Taken {
-        match engine.replay(&self.chunk, lines.clone(), to) {
+        match engine.replay(&self.link.chunk, lines.clone(), to) {
             Ok((_, Replay::Done)) => Taken::More,
             Ok((at, Replay::TurnFull)) => {
-                self.rest = Some((at..lines.end, to));
+                self.link.rest = Some((at..lines.end, to));
                 Taken::TurnFull
             }
             // Its checksum is right: whoever has published it is not of this kind.

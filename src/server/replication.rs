@@ -6,12 +6,12 @@
 use super::{
     grace::Grace,
     lifecycle::Phase,
+    link::READS_PER_TURN,
     net::{Net, Port},
     releasing::Releasing,
     replicated::{Replicated, Taken},
     sizing::engine_config,
     state::Server,
-    upstream::READS_PER_TURN,
 };
 use crate::{
     engine::Engine,
@@ -105,13 +105,13 @@ impl<N: Net> Server<N> {
                 Taken::Reached(epoch) => {
                     self.engine.deliver(|_, _| {});
                     self.engine.take_released(&mut self.released);
-                    let address = replicated.address();
+                    let address = replicated.link().address();
                     log::info!(stream:% = address, epoch:%, cursor = self.engine.cursor(); "the stream has been reached");
                 }
                 Taken::Leads => self.lead()?,
                 Taken::Deposed(reason) => self.end_term(&reason)?,
                 Taken::Broken(reason) => {
-                    let address = replicated.address();
+                    let address = replicated.link().address();
                     return Err(io::Error::other(format!(
                         "stream: {address} is not the stream that it was: {reason}"
                     )));

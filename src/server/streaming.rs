@@ -6,10 +6,11 @@
 use super::{
     journal::Journal,
     lifecycle::Phase,
+    link::READS_PER_TURN,
     net::{Net, Port},
     state::Server,
     stream_clients::Now,
-    upstream::{Applied, READS_PER_TURN, Upstream},
+    upstream::{Applied, Upstream},
 };
 use crate::{
     counters::DisconnectReason,
@@ -99,7 +100,7 @@ impl<N: Net> Server<N> {
                 }
                 Applied::Complete(place) => self.found_journal(place),
                 Applied::AnotherStream(epoch) => {
-                    let address = upstream.address();
+                    let address = upstream.link().address();
                     return Err(io::Error::other(format!(
                         "stream: {address} is another stream, of epoch {epoch}; start this edge with an empty journalDirectory to follow it"
                     )));
@@ -115,7 +116,7 @@ impl<N: Net> Server<N> {
         self.deliver();
         if self.is_barred() {
             if let Some(upstream) = &mut self.upstream {
-                upstream.postpone(loss);
+                upstream.link_mut().postponed = Some(loss);
             }
             return false;
         }

@@ -79,7 +79,7 @@ impl<N: Net> Server<N> {
     pub(super) fn stream_view(&self) -> Option<Stream> {
         let upstream = self.upstream.as_ref()?;
         Some(Stream {
-            address: upstream.address().to_string(),
+            address: upstream.link().address().to_string(),
             away_for: upstream.away_since().map(|since| self.now.saturating_sub(since)),
             lag: upstream.heard().map(|heard| self.now.saturating_sub(heard)),
             leads: None,
@@ -95,7 +95,7 @@ impl<N: Net> Server<N> {
         let place = log.place();
         let is_leader = log.leader().is_some();
         Some(Stream {
-            address: self.replicated.as_ref()?.address().to_string(),
+            address: self.replicated.as_ref()?.link().address().to_string(),
             away_for: log.away_since().map(|since| self.now.saturating_sub(since)),
             lag: place
                 .filter(|_| !self.is_sequencer())

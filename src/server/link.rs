@@ -1,0 +1,212 @@
+//! The one connection that a server opens itself: to the stream that it follows, or to the log that it publishes to
+//! (`docs/SPEC.md` section 11).
+//!
+//! What is said on it is the business of [`upstream`](super::upstream) and [`replicated`](super::replicated). Here are the
+//! socket, what has come and has not been applied, and what the log says of a stream that is away.
+
+use super::{
+    key::StreamKey,
+    net::Net,
+    socket::{is_interrupted, would_block},
+};
+use crate::{
+    stream::{
+        address::{HostPort, StreamAddress},
+        follower::Loss,
+    },
+    time::{Micros, SECOND},
+};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    ops::Range,
+};
+
+/// Bytes of one read.
+const READ_BYTES: usize = 256 << 10;
+/// Reads before the turn is delivered, whatever is owed.
+pub(super) const READS_PER_TURN: usize = 64;
+/// How often the log says that the stream is still away.
+const WARN_EVERY: Micros = 60 * SECOND;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Link<S> {
+    address: StreamAddress,
+    socket: Option<S>,
+    /// The connection is not up yet.
+    connecting: bool,
+    readable: bool,
+    writable: bool,
+    /// Being writable is told.
+    wants_write: bool,
+    pub(super) chunk: Vec<u8>,
+    /// What of the chunk has been received and not been taken.
+    pub(super) unread: Range<usize>,
+    /// Lines that did not fit the turn, and the cursor behind them.
+    pub(super) rest: Option<(Range<usize>, u128)>,
+    /// A beginning that waits until everything has been delivered.
+    pub(super) postponed: Option<Option<Loss>>,
+    /// When it was last said in the log that the stream is away; `None`: it is there.
+    warned_away: Option<Micros>,
+}
+
+/// What came of a read.
+#[derive(Debug)]
+pub(super) enum Receiving {
+    Something,
+    Nothing,
+    /// The connection is of no more use, for this reason.
+    Ended(String),
+}
+
+impl<S: Read + Write> Link<S> {
+    /// A connection that is to be opened.
+    pub(super) fn new(address: StreamAddress) -> Self {
+        Self {
+            address,
+            socket: None,
+            connecting: false,
+            readable: false,
+            writable: false,
+            wants_write: false,
+            chunk: vec![0; 2 * READ_BYTES],
+            unread: 0..0,
+            rest: None,
+            postponed: None,
+            warned_away: None,
+        }
+    }
+
+    /// Where the stream is.
+    pub(super) fn address(&self) -> &StreamAddress {
+        &self.address
+    }
+
+    /// The net says what the connection is ready for.
+    pub(super) fn note_ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// Something has been received that has not been applied.
+    pub(super) fn has_rest(&self) -> bool {
+        self.rest.is_some() || self.postponed.is_some()
+    }
+
+    /// There may be something to be read.
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable && !self.connecting
+    }
+
+    /// When to say again that the stream is away.
+    pub(super) fn warning_at(&self) -> Micros {
+        self.warned_away.map_or(Micros::MAX, |at| at + WARN_EVERY)
+    }
+
+    /// Opens a connection. What is left of the last one is not touched: it is applied before anything of this one is read.
+    pub(super) fn open<N: Net<Socket = S>>(&mut self, server: &HostPort, net: &mut N) -> Result<(), String> {
+        let key = StreamKey::UPSTREAM.number();
+        let mut socket = net.connect(resolve(server)?).map_err(|error| error.to_string())?;
+        net.register(&mut socket, key).map_err(|error| error.to_string())?;
+        net.want_write(&mut socket, key, true).map_err(|error| error.to_string())?;
+        (self.socket, self.connecting, self.wants_write) = (Some(socket), true, true);
+        (self.readable, self.writable) = (false, false);
+        Ok(())
+    }
+
+    /// Says once that a connection which was being opened has come up.
+    pub(super) fn comes_up(&mut self) -> bool {
+        let is_up = self.connecting && std::mem::take(&mut self.writable);
+        self.connecting &= !is_up;
+        is_up
+    }
+
+    /// The connection has ended. What has been received is dropped, but for [`rest`](Self::rest).
+    pub(super) fn lose(&mut self, reason: &str, now: Micros) {
+        if self.warned_away.is_none() {
+            self.warned_away = Some(now);
+            log::warn!(
+                stream:% = self.address, reason;
+                "the connection to the stream is away; what has come from it is served, and connecting is tried again"
+            );
+        } else {
+            log::debug!(stream:% = self.address, reason; "the stream cannot be reached");
+        }
+        (self.socket, self.connecting, self.readable) = (None, false, false);
+        self.unread = 0..0;
+    }
+
+    /// The stream is there. Says whether the log has called it away.
+    pub(super) fn is_back(&mut self) -> bool {
+        self.warned_away.take().is_some()
+    }
+
+    /// Says again in the log that the stream is away, when it is time.
+    pub(super) fn warn_away(&mut self, since: Option<Micros>, now: Micros) {
+        if self.warning_at() <= now {
+            self.warned_away = Some(now);
+            let seconds = since.map_or(0, |since| (now - since) / SECOND);
+            log::warn!(stream:% = self.address, seconds; "the stream is still away");
+        }
+    }
+
+    /// Writes what there is to be written, as far as the socket takes it, and has being writable told if that is not all.
+    pub(super) fn write<N: Net<Socket = S>>(&mut self, out: &mut Vec<u8>, net: &mut N) -> Result<(), String> {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.connecting) else { return Ok(()) };
+        let mut written = 0;
+        while written < out.len() {
+            match socket.write(&out[written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.to_string()),
+                Ok(len) => written += len,
+                Err(error) if is_interrupted(&error) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        out.drain(..written);
+        let blocked = !out.is_empty();
+        if blocked != self.wants_write {
+            self.wants_write = blocked;
+            let key = StreamKey::UPSTREAM.number();
+            net.want_write(socket, key, blocked).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Reads once, behind what has been received and not been taken, which is moved to the front.
+    pub(super) fn read(&mut self) -> Receiving {
+        let Some(socket) = self.socket.as_mut().filter(|_| self.readable && !self.connecting) else {
+            return Receiving::Nothing;
+        };
+        let Self { chunk, unread, .. } = self;
+        chunk.copy_within(unread.clone(), 0);
+        let kept = unread.len();
+        if chunk.len() < kept + READ_BYTES {
+            chunk.resize(kept + READ_BYTES, 0);
+        }
+        *unread = 0..kept;
+        loop {
+            match socket.read(&mut chunk[kept..kept + READ_BYTES]) {
+                Ok(0) => return Receiving::Ended("its server has closed the connection".to_owned()),
+                Ok(len) => {
+                    unread.end += len;
+                    return Receiving::Something;
+                }
+                Err(error) if is_interrupted(&error) => {}
+                Err(error) if would_block(&error) => {
+                    self.readable = false;
+                    return Receiving::Nothing;
+                }
+                Err(error) => return Receiving::Ended(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Finds the address of a server. A name is looked up anew for every attempt, since it may lead elsewhere by then.
+fn resolve(server: &HostPort) -> Result<SocketAddr, String> {
+    let addresses = (&server.host[..], server.port).to_socket_addrs();
+    let mut addresses = addresses.map_err(|error| format!("cannot find {}: {error}", server.host))?;
+    addresses.next().ok_or_else(|| format!("{} has no address", server.host))
+}
