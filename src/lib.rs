@@ -16,7 +16,7 @@
 //! A floor knows only the one below. Time comes from the top as a number: [`server::Server`] runs unchanged on
 //! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
 //! traces replay on and what the tests break. One thread, no locks, no atomics, and
-//! `unsafe` in one module only, for AVX2 and AVX-512: `engine::arch::x86_64`.
+//! `unsafe` in four places only: `engine::arch::x86_64`, `disk::ring`, `disk::writeback` and `reactor::tcp_info`.
 //!
 //! # Where to look
 //!

@@ -36,6 +36,8 @@ use std::{
 
 /// Visitors at once. While there are more, they wait in the backlog.
 const VISITORS_MAX: usize = 4096;
+/// Visitors that are let in before something else gets a turn.
+const LET_IN_AT_ONCE: usize = 64;
 /// Keys of visitors begin here: above all those of the server.
 const FIRST_KEY: usize = 1 << 40;
 /// A warning about refused visitors may be written this often.
@@ -63,7 +65,7 @@ pub struct Door<N: Net> {
     deadlines: VecDeque<(Micros, usize, u64)>,
     /// Those who have shown everything, and wait to be accepted.
     admitted: VecDeque<(Port, Guest<N::Socket>, SocketAddr)>,
-    /// Listeners at which somebody may wait for a place among the visitors.
+    /// Listeners at which somebody may wait to be let in.
     crowded: Vec<Port>,
     /// Numbers visitors, so that a place that is used again is not taken for the one before.
     serial: u64,
@@ -343,7 +345,8 @@ impl<N: Net> Net for Door<N> {
         let due = self.deadline().into_iter().chain(self.expiry_due).min();
         let due = due.map(|at| at.saturating_sub(self.now));
         let woken = self.wakes.take();
-        let at_once = (!woken.is_empty() || !self.queue.is_empty()).then_some(0);
+        let may_let_in = !self.crowded.is_empty() && self.visitors.len() < VISITORS_MAX;
+        let at_once = (!woken.is_empty() || !self.queue.is_empty() || may_let_in).then_some(0);
         let wait = wait.into_iter().chain(due).chain(at_once).min();
         ready.extend(woken.into_iter().map(|(key, hung_up)| Ready::Socket {
             key,
@@ -376,7 +379,10 @@ impl<N: Net> Net for Door<N> {
         {
             return Ok((guest, peer));
         }
-        while self.visitors.len() < VISITORS_MAX {
+        for _ in 0..LET_IN_AT_ONCE {
+            if self.visitors.len() >= VISITORS_MAX {
+                break;
+            }
             let (socket, peer) = self.net.accept(port)?;
             if !self.rules.has_header(port, peer.ip()) && self.rules.tls(port).is_none() {
                 return Ok((Guest::new(socket), peer));
@@ -389,6 +395,11 @@ impl<N: Net> Net for Door<N> {
             self.crowded.push(port);
         }
         Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn backlog(&mut self, port: Port) -> usize {
+        let admitted = self.admitted.iter().filter(|(at, ..)| *at == port).count();
+        self.net.backlog(port).saturating_add(admitted)
     }
 
     fn random(&mut self) -> u64 {

@@ -1,11 +1,13 @@
 //! Opening listeners, and the limit that decides how many connections there can be.
 
 use crate::config::Config;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::{error, fmt, io, net::SocketAddr, time::Duration};
 
+/// The option with the port of event sources.
+pub(super) const SOURCES: &str = "eventSourceServerPort";
 /// Connections that the kernel may hold until they are accepted; it takes less if `somaxconn` is lower.
 const BACKLOG: i32 = 4096;
 /// Descriptors besides those of connections: standard streams, poll, signals, listeners, a trace, and some to spare.
@@ -62,8 +64,15 @@ fn open(option: &'static str, address: SocketAddr, reuse: bool) -> Result<(Socke
     open().map_err(|reason| ListenError::Port { option, address, reason })
 }
 
-/// Listens on a socket that has its address.
-pub(super) fn begin(socket: Socket) -> io::Result<TcpListener> {
+/// Listens on a socket that has its address. Its options are those of the connections that are accepted there: setting them once
+/// makes each connection cheaper.
+pub(super) fn begin(socket: Socket, option: &str) -> io::Result<TcpListener> {
+    // An option that cannot be set is no reason to do without the listener.
+    let _ = notice_vanished_peers(&socket);
+    if option != SOURCES {
+        // A turn's bytes are written at once; there is nothing to wait for.
+        let _ = socket.set_tcp_nodelay(true);
+    }
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
@@ -74,7 +83,7 @@ pub(super) fn listen(
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), ListenError> {
     let (socket, bound) = open(option, address, true)?;
-    let listener = begin(socket).map_err(|reason| ListenError::Port { option, address, reason })?;
+    let listener = begin(socket, option).map_err(|reason| ListenError::Port { option, address, reason })?;
     Ok((listener, bound))
 }
 
@@ -82,12 +91,12 @@ pub(super) fn listen(
 /// for a sign of life four times.
 ///
 /// `TCP_USER_TIMEOUT` is not set. It would also end connections of peers that are alive and have not read for that long.
-pub(super) fn notice_vanished_peers(socket: &TcpStream) -> io::Result<()> {
+fn notice_vanished_peers(socket: &Socket) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(12))
         .with_retries(4);
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Raises the open-files limit as far as the system allows; warns if that is not enough for the connections that

@@ -2,6 +2,7 @@
 
 mod listen;
 mod reserve;
+mod tcp_info;
 
 use crate::{
     config::{Config, ServerRole},
@@ -113,15 +114,13 @@ impl Reactor {
         let (bound, bound_at) = is_sequencer
             .then(|| {
                 let (address, port) = (config.event_source_bind_address, config.event_source_server_port);
-                listen::bind("eventSourceServerPort", SocketAddr::new(address, port))
+                listen::bind(listen::SOURCES, SocketAddr::new(address, port))
             })
             .transpose()?
             .unzip();
         let source_port = (config.role == ServerRole::Standalone).then_some(config.event_source_server_port);
         let (sources, source) = source_port
-            .map(|port| {
-                open("eventSourceServerPort", config.event_source_bind_address, port, SOURCE_LISTENER)
-            })
+            .map(|port| open(listen::SOURCES, config.event_source_bind_address, port, SOURCE_LISTENER))
             .transpose()?
             .unzip();
         let user_port = (!is_sequencer).then_some(config.user_server_port);
@@ -249,20 +248,17 @@ impl Net for Reactor {
     }
 
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = if port == Port::Admin {
+        if port == Port::Admin {
             let admin = self.admin.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-            self.reserve.accept(|| admin.accept())?
+            self.reserve.accept(|| admin.accept())
         } else {
             self.reserve.fill()?;
-            self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()?
-        };
-        // An option that cannot be set is no reason to do without the connection, let alone without the next one.
-        let _ = listen::notice_vanished_peers(&socket);
-        if port != Port::Source {
-            // A turn's bytes are written at once; there is nothing to wait for.
-            let _ = socket.set_nodelay(true);
+            self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()
         }
-        Ok((socket, peer))
+    }
+
+    fn backlog(&mut self, port: Port) -> usize {
+        self.listener(port).as_ref().map_or(0, tcp_info::backlog)
     }
 
     fn random(&mut self) -> u64 {
@@ -287,12 +283,12 @@ impl Net for Reactor {
         }
         let Some(address) = self.addresses.source else { return Ok(()) };
         let bind = || {
-            let bound = listen::bind("eventSourceServerPort", address);
+            let bound = listen::bind(listen::SOURCES, address);
             bound.map(|(socket, _)| socket).map_err(|error| io::Error::other(error.to_string()))
         };
         if on {
             let socket = self.bound.take().map_or_else(bind, Ok)?;
-            let mut listener = listen::begin(socket)?;
+            let mut listener = listen::begin(socket, listen::SOURCES)?;
             self.poll.registry().register(&mut listener, SOURCE_LISTENER, Interest::READABLE)?;
             self.sources = Some(listener);
         } else {

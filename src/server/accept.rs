@@ -5,12 +5,15 @@ use super::{
     report::Reports,
     socket::would_block,
 };
-use crate::time::{Micros, SECOND};
+use crate::time::{MILLISECOND, Micros, SECOND};
 use rustix::io::Errno;
 use std::{collections::VecDeque, io, net::SocketAddr};
 
 /// Where accepting has failed, it is tried again after this.
 const RETRY: Micros = SECOND;
+
+/// Time of a turn in which users are let in. When it is over, others get their turns.
+const LOGINS_PER_TURN: Micros = 5 * MILLISECOND;
 
 /// Sources of the backlog that are read at the end: as many as it may hold.
 const HELD_MAX: usize = 4096;
@@ -21,6 +24,10 @@ pub(super) struct Accepting<S> {
     source: Listener,
     user: Listener,
     stream: Listener,
+    /// Users that have to be let in before anything else is looked at that has been read.
+    first: usize,
+    /// For how long users have been let in, in this turn.
+    took: Micros,
     /// Sources that are accepted, and have to wait until one that has hung up before them is read to its end.
     held: VecDeque<(S, SocketAddr)>,
 }
@@ -40,6 +47,8 @@ impl<S> Accepting<S> {
             source: Listener::default(),
             user: Listener::default(),
             stream: Listener::default(),
+            first: 0,
+            took: 0,
             held: VecDeque::new(),
         }
     }
@@ -56,6 +65,44 @@ impl<S> Accepting<S> {
             return true;
         }
         listener.ready && listener.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// How many wait to be accepted, as far as that can be known.
+    pub(super) fn waiting<N: Net<Socket = S>>(&self, net: &mut N, port: Port, now: Micros) -> usize {
+        // That nobody waits is learnt by trying.
+        if self.may_accept(port, now) { net.backlog(port).max(1) } else { 0 }
+    }
+
+    /// Who waits now at the users' listener comes before everything that has been read; who comes later does not.
+    pub(super) fn mark_users<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) {
+        if self.first == 0 {
+            self.first = self.waiting(net, Port::User, now);
+        }
+    }
+
+    /// Users that have waited since they were marked, and have to be let in first.
+    pub(super) fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Of those who were marked so many have been let in; or nobody waits any more.
+    pub(super) fn note_let_in(&mut self, users: usize, all: bool) {
+        self.first = if all { 0 } else { self.first.saturating_sub(users) };
+    }
+
+    /// A turn begins, with time to let in users.
+    pub(super) fn begin_turn(&mut self) {
+        self.took = 0;
+    }
+
+    /// Letting in users has taken so long.
+    pub(super) fn note_time(&mut self, took: Micros) {
+        self.took += took;
+    }
+
+    /// Whether the turn has time left to let in users.
+    pub(super) fn has_time(&self) -> bool {
+        self.took < LOGINS_PER_TURN
     }
 
     /// When accepting is to be tried again after it has failed.

@@ -8,13 +8,10 @@ use super::{
 };
 use std::io;
 
-/// Connections accepted before something else gets a turn: no backlog is longer.
-const ACCEPTS_PER_TURN: usize = 8192;
+/// Connections that are accepted before the net is asked what is ready and how late it is.
+const ACCEPTS_AT_ONCE: usize = 64;
 /// Event sources that are accepted or turned away in a turn.
 const SOURCES_PER_TURN: usize = 256;
-
-/// How often connections are accepted before events get their turn: once, and then their logins are read.
-const ACCEPT_ROUNDS: usize = 2;
 
 impl<N: Net> Server<N> {
     pub(super) fn may_accept_sources(&self) -> bool {
@@ -57,12 +54,36 @@ impl<N: Net> Server<N> {
         Ok(())
     }
 
-    /// Accepts the users, or the clients of the stream, that wait; says whether there were any.
-    pub(super) fn accept(&mut self, port: Port) -> io::Result<bool> {
-        for accepted in 0..ACCEPTS_PER_TURN {
+    /// Everything that users want: to be written to, hang-ups, logins, connections; in the order in which they came.
+    ///
+    /// A new connection is not read right away, even if its login is probably there: the login of an older connection
+    /// may have come before, unnoticed so far. So the net is asked again. It tells of both in their order.
+    ///
+    /// Those are let in who wait when this is called. Who connects meanwhile comes next time: otherwise clients that connect
+    /// again and again would put off the events for ever. If they are so many that they need more than their part of the turn,
+    /// they come round again, and until then nothing is looked at that has been read.
+    pub(super) fn serve_users(&mut self) -> io::Result<()> {
+        self.read_users();
+        self.accepting.mark_users(&mut self.net, self.now);
+        while self.accepting.first() > 0 && self.accepting.has_time() {
+            let (began, most) = (self.now, self.accepting.first().min(ACCEPTS_AT_ONCE));
+            let accepted = self.accept(Port::User, most)?;
+            self.accepting.note_let_in(accepted, accepted < most);
+            if accepted > 0 {
+                self.collect(Some(0))?;
+                self.read_users();
+            }
+            self.accepting.note_time(self.now - began);
+        }
+        Ok(())
+    }
+
+    /// Accepts users, or clients of the stream, that wait: so many at most. Says how many there were.
+    pub(super) fn accept(&mut self, port: Port, most: usize) -> io::Result<usize> {
+        for accepted in 0..most {
             let next = self.accepting.accept(&mut self.net, port, &mut self.reports, self.now);
             let Some((socket, peer)) = next else {
-                return Ok(accepted > 0);
+                return Ok(accepted);
             };
             if self.is_full(port) {
                 // Perhaps somebody has gone since the net was last asked.
@@ -81,7 +102,12 @@ impl<N: Net> Server<N> {
                 self.reports.not_watched(peer, &error, self.now);
             }
         }
-        Ok(true)
+        Ok(most)
+    }
+
+    /// Accepts clients of the stream, as many as one turn has time for.
+    pub(super) fn accept_stream_clients(&mut self) -> io::Result<()> {
+        self.accept(Port::Stream, ACCEPTS_AT_ONCE).map(|_| ())
     }
 
     pub(super) fn is_full(&self, port: Port) -> bool {
@@ -89,21 +115,6 @@ impl<N: Net> Server<N> {
             Port::Stream => self.stream_clients.is_full(),
             _ => self.users.is_full(),
         }
-    }
-
-    /// Everything that users want: to be written to, hang-ups, logins, connections; in the order in which they came.
-    ///
-    /// A new connection is not read right away, even if its login is probably there: the login of an older connection
-    /// may have come before, unnoticed so far. So the net is asked again. It tells of both in their order.
-    pub(super) fn serve_users(&mut self) -> io::Result<()> {
-        for _ in 0..ACCEPT_ROUNDS {
-            self.read_users();
-            if !self.accept(Port::User)? {
-                break;
-            }
-            self.collect(Some(0))?;
-        }
-        Ok(())
     }
 
     pub(super) fn read_users(&mut self) {

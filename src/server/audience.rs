@@ -33,8 +33,15 @@ impl<S: Read + Write> Users<S> {
             }
         }
         let mut changes = std::mem::take(&mut self.changes);
-        for change in changes.drain(..) {
+        let mut coming = changes.drain(..).peekable();
+        while let Some(change) = coming.next() {
             match change {
+                Change::LogsIn { key, arrival: Arrival { id, start: Start::Plain, .. } } if matches!(coming.peek(), Some(Change::Leaves { key: gone, .. }) if *gone == key) =>
+                {
+                    // It has logged in and hung up before it could be served: for a moment it has been the user of that id. It
+                    // does not join the audiences, which may be many, to leave them at once.
+                    self.take_over(id, context);
+                }
                 Change::Leaves { key, reason } => {
                     self.end(key, reason, context);
                 }
@@ -42,6 +49,7 @@ impl<S: Read + Write> Users<S> {
                 Change::FallsBehind { key, next } => self.fall_behind(key, next, context),
             }
         }
+        drop(coming);
         self.changes = changes;
     }
 

@@ -104,6 +104,7 @@ impl<N: Net> Server<N> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
         self.collect(wait)?;
+        self.accepting.begin_turn();
         self.heed_signals();
         // What the disk has done may let others go on.
         self.pass_journal();

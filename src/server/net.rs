@@ -70,6 +70,9 @@ pub trait Net {
     /// As `accept(2)` does; `WouldBlock` when there is none.
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)>;
 
+    /// How many connections wait to be accepted. What connects after that comes behind them. `usize::MAX` if that cannot be known.
+    fn backlog(&mut self, port: Port) -> usize;
+
     /// Sixty-four random bits.
     fn random(&mut self) -> u64;
 

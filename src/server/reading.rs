@@ -21,7 +21,7 @@ impl<N: Net> Server<N> {
                 if self.feed() {
                     break;
                 }
-            } else if reads < most && self.read_source() {
+            } else if reads < most && self.accepting.has_time() && self.read_source() {
                 reads += 1;
                 self.look_again()?;
             } else {
@@ -50,10 +50,11 @@ impl<N: Net> Server<N> {
         self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
     }
 
-    /// Whether sources can be read: nobody holds them up. Before a new run the chunk that was read is fed to its end,
+    /// Whether sources can be read: nobody holds them up, or comes before what has been read. Before a new run the chunk that was read is fed to its end,
     /// and no other is read.
     pub(super) fn may_read(&self) -> bool {
         !self.is_paused()
+            && self.accepting.first() == 0
             && !self.releasing.interrupted
             && (!self.releasing.run_over || self.sources.has_chunk())
     }

@@ -51,7 +51,7 @@ impl<N: Net> Server<N> {
     /// Whether there is something of the log to be read or applied. A leader reads confirmations whatever holds up its sources.
     pub(super) fn may_read_log(&self) -> bool {
         let is_free = self.is_sequencer() || (self.phase() == Phase::Running && !self.is_paused());
-        is_free && self.replicated.as_ref().is_some_and(Replicated::has_work)
+        is_free && self.accepting.first() == 0 && self.replicated.as_ref().is_some_and(Replicated::has_work)
     }
 
     /// Whether there is more of a snapshot to be published at once.
@@ -68,10 +68,11 @@ impl<N: Net> Server<N> {
     pub(super) fn read_log(&mut self) -> io::Result<usize> {
         let mut reads = 0;
         while self.may_read_log() {
+            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
             if self.apply_log()? {
                 break;
             }
-            let Some(replicated) = self.replicated.as_mut().filter(|_| reads < READS_PER_TURN) else { break };
+            let Some(replicated) = self.replicated.as_mut().filter(|_| reads < most) else { break };
             if !replicated.read(self.now) {
                 break;
             }

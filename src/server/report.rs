@@ -289,7 +289,7 @@ impl Reports {
             }
             DisconnectReason::BadLogin => "the login line is no user id, which is a whole number below 2^64",
             _ => {
-                log::debug!(peer:%, reason = name; "connection closed before its login");
+                log::debug!(peer:%, reason = name; "connection closed before it was served");
                 return;
             }
         };

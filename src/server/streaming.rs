@@ -7,7 +7,7 @@ use super::{
     journal::Journal,
     lifecycle::Phase,
     link::READS_PER_TURN,
-    net::{Net, Port},
+    net::Net,
     state::Server,
     stream_clients::Now,
     upstream::{Applied, Upstream},
@@ -25,7 +25,7 @@ impl<N: Net> Server<N> {
         if self.config.stream_port.is_none() {
             return Ok(());
         }
-        self.accept(Port::Stream)?;
+        self.accept_stream_clients()?;
         self.hand_out();
         let cursor = self.engine.cursor();
         if self.journal.as_ref().is_some_and(|journal| journal.is_behind(cursor)) {
@@ -62,7 +62,7 @@ impl<N: Net> Server<N> {
     /// Whether there is something of the stream to be read or applied.
     pub(super) fn may_read_stream(&self) -> bool {
         let running = self.phase() == Phase::Running && !self.is_paused();
-        running && self.upstream.as_ref().is_some_and(Upstream::has_work)
+        running && self.accepting.first() == 0 && self.upstream.as_ref().is_some_and(Upstream::has_work)
     }
 
     /// Reads and applies the stream until there is nothing left or the turn is full. Returns how many reads that were.
@@ -73,10 +73,11 @@ impl<N: Net> Server<N> {
     pub(super) fn read_stream(&mut self) -> io::Result<usize> {
         let mut reads = 0;
         while self.may_read_stream() {
+            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
             if self.apply_stream()? {
                 break;
             }
-            let Some(upstream) = self.upstream.as_mut().filter(|_| reads < READS_PER_TURN) else { break };
+            let Some(upstream) = self.upstream.as_mut().filter(|_| reads < most) else { break };
             if !upstream.read(self.now) {
                 break;
             }

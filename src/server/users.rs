@@ -413,9 +413,12 @@ impl<S: Read + Write> Users<S> {
             if connection.writable {
                 self.writable.retain(|&other| other != key);
             }
+            if !connection.lingers {
+                continue;
+            }
             let (has_come, end) = read_off(&mut connection.socket, &mut self.scratch);
             let is_over = matches!(end, Some(Ok(0)));
-            if connection.lingers && (connection.is_talking || has_come) && !is_over {
+            if (connection.is_talking || has_come) && !is_over {
                 self.lingering.add(connection.socket, net, now);
             }
         }

@@ -123,6 +123,10 @@ impl<S: Script> Net for SimNet<S> {
         Ok((SimSocket::new(self.clone(), peer), address))
     }
 
+    fn backlog(&mut self, port: Port) -> usize {
+        self.shared.borrow().world.backlog(port)
+    }
+
     /// The same on every run.
     fn random(&mut self) -> u64 {
         0x0123_4567_89ab_cdef

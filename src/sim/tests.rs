@@ -1,3 +1,5 @@
+mod flood;
+
 use super::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World};
 use crate::{
     config::Config,

@@ -308,6 +308,10 @@ impl World {
         })
     }
 
+    pub(super) fn backlog(&self, port: Port) -> usize {
+        self.listeners[port as usize].waiting.len()
+    }
+
     pub(super) fn can_accept(&self, port: Port) -> bool {
         !self.listeners[port as usize].waiting.is_empty()
     }

@@ -230,6 +230,10 @@ impl<N: Net> Net for Recording<N> {
         Ok((RecordedSocket { socket, recorder, who, written: 0, limited: false }, peer))
     }
 
+    fn backlog(&mut self, port: Port) -> usize {
+        self.net.backlog(port)
+    }
+
     fn random(&mut self) -> u64 {
         self.net.random()
     }

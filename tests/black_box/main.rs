@@ -8,8 +8,8 @@ mod crowd;
 mod disks;
 mod edge_journal;
 mod fault_sources;
-
 mod faults;
+mod floods;
 mod garbage;
 mod journal;
 mod lifecycle;

@@ -356,6 +356,10 @@ impl Net for Wire {
         Ok((socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
     }
 
+    fn backlog(&mut self, _: Port) -> usize {
+        usize::MAX
+    }
+
     fn random(&mut self) -> u64 {
         0
     }

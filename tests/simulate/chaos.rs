@@ -367,6 +367,16 @@ impl Script for Chaos {
     }
 
     fn meanwhile(&mut self, world: &mut World, operation: Operation) {
+        if operation == Operation::Accept(Port::User)
+            && !self.faultless
+            && self.faults.in_1000(self.temper.slow_logins)
+        {
+            // Letting users in takes its time, and more than a turn has for it.
+            self.coverage.count("time: passes while users are let in");
+            self.untold = true;
+            let took = self.faults.length(20 * MILLISECOND);
+            world.advance_to(world.now() + took);
+        }
         if self.sneaks && !self.calm && matches!(operation, Operation::Read(..)) {
             self.coverage.count("far end: in the middle of a turn");
             self.happen(world);

@@ -68,6 +68,8 @@ pub(crate) struct Temper {
     pub(crate) refusals: u64,
     /// The server sleeps longer than it meant to.
     pub(crate) oversleeps: u64,
+    /// Letting a user in takes long.
+    pub(crate) slow_logins: u64,
     /// User ids in use.
     pub(crate) ids: u64,
     /// Users that are slow at reading.
@@ -103,6 +105,7 @@ pub(crate) fn temper(dice: &mut Dice, config: &Config) -> Temper {
         breaks: rate(&[0, 0, 2, 10]),
         refusals: rate(&[0, 0, 30, 200]),
         oversleeps: rate(&[0, 0, 50]),
+        slow_logins: rate(&[0, 0, 50, 300]),
         ids: rate(&[2, 5, 12, 80]),
         slow: rate(&[0, 100, 500]),
         lost,

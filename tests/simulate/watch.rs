@@ -85,6 +85,10 @@ impl<N: Net> Net for Watch<N> {
         }
     }
 
+    fn backlog(&mut self, port: Port) -> usize {
+        self.net.backlog(port)
+    }
+
     fn random(&mut self) -> u64 {
         self.net.random()
     }

@@ -1,0 +1,135 @@
+//! Hostile clients on the user port and the source port, while somebody sends an event at a time and somebody else asks for health.
+//!
+//! What is asserted is that everybody is served. How long that took is printed: these figures depend on the machine. In a release
+//! build on a quiet machine the 99th percentile of the events' delay is to be at most 50 ms, and of health checks 100 ms:
+//!
+//! ```text
+//! cargo test --release --test black_box floods -- --nocapture --test-threads=1
+//! ```
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use support::stream::each;
+use support::{Server, server};
+
+/// Events that are sent one at a time, each after the one before has arrived.
+const EVENTS: u64 = 300;
+
+/// Has attackers work while events and health checks pass, and prints how long these took.
+fn under_attack<'a>(
+    name: &str,
+    server: &'a Server,
+    first: u64,
+    attack: impl for<'scope> FnOnce(&'scope Scope<'scope, 'a>, &'a AtomicBool),
+) {
+    let done: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let (events, checks) = std::thread::scope(|scope| {
+        let (mut source, mut witness) = (server.source(), server.user(u64::MAX));
+        attack(scope, done);
+        let checks = scope.spawn(move || check_health(server, done));
+        let mut delays = Vec::new();
+        for number in first..first + EVENTS {
+            let (event, began) = (format!("{number}|P|1|{}\n", u64::MAX), Instant::now());
+            source.send(&event);
+            witness.expect(&event);
+            delays.push(began.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        done.store(true, Ordering::Relaxed);
+        (delays, checks.join().unwrap())
+    });
+    println!("{name}: events {}, health {}", shown(events), shown(checks));
+}
+
+/// Asks for health until it is over; says how long each answer took.
+fn check_health(server: &Server, done: &AtomicBool) -> Vec<Duration> {
+    let mut delays = Vec::new();
+    while !done.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let answer = server.get("/healthz");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        delays.push(began.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    delays
+}
+
+fn shown(mut delays: Vec<Duration>) -> String {
+    delays.sort();
+    let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!("p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms", at(0.5), at(0.99), at(1.0))
+}
+
+/// Two clients that do nothing but log in and out, each time with another id, or both with the same.
+fn log_in_and_out(server: &Server, same: bool) {
+    under_attack(if same { "takeovers" } else { "logins" }, server, 1, |scope, done| {
+        for client in 1..=2 {
+            let users = server.users;
+            scope.spawn(move || {
+                let mut number = 0;
+                while !done.load(Ordering::Relaxed) {
+                    number += 2;
+                    let id = if same { 7 } else { number + client };
+                    log_in_once(users, number + client, id);
+                }
+            });
+        }
+    });
+}
+
+/// Logs in and hangs up. Each time from another address: from one, a client soon has no ports left.
+fn log_in_once(users: SocketAddr, number: u64, id: u64) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let [.., low] = number.to_be_bytes();
+    socket.bind(&SocketAddr::from(([127, 1, 1, low.max(1)], 0)).into()).expect("an address");
+    if socket.connect(&users.into()).is_ok() {
+        let _ = TcpStream::from(socket).write_all(format!("{id}\n").as_bytes());
+    }
+}
+
+#[test]
+fn clients_that_only_log_in_and_out_keep_nobody_waiting() {
+    let server = server!(eventTimeoutMs = -1, adminPort = 0, maxUserClients = 10_000);
+    log_in_and_out(&server, false);
+}
+
+#[test]
+fn clients_that_only_log_in_and_out_where_all_places_are_taken_keep_nobody_waiting() {
+    let server = server!(eventTimeoutMs = -1, adminPort = 0, maxUserClients = 2);
+    log_in_and_out(&server, false);
+}
+
+#[test]
+fn clients_that_take_an_id_from_each_other_keep_nobody_waiting() {
+    let server = server!(eventTimeoutMs = -1, adminPort = 0, maxUserClients = 10_000);
+    log_in_and_out(&server, true);
+}
+
+/// What a login costs does not depend on how many the user follows.
+#[test]
+fn a_user_that_follows_many_and_logs_in_and_out_keeps_nobody_waiting() {
+    const FOLLOWS: u64 = 100_000;
+    let server = server!(eventTimeoutMs = -1, adminPort = 0);
+    server.source().send(each(1..=FOLLOWS, |number| format!("{number}|F|7|{}\n", 10 + number)));
+    log_in_with_follows(&server, FOLLOWS + 1);
+}
+
+fn log_in_with_follows(server: &Server, first: u64) {
+    server.wait_for_hang_ups(server.sources);
+    under_attack("a user with many follows", server, first, |scope, done| {
+        let users = server.users;
+        scope.spawn(move || {
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                log_in_once(users, number, 7);
+            }
+        });
+    });
+}
