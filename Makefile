@@ -15,7 +15,7 @@ MUTANT ?=
 STORE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz
+.PHONY: help run test test-tls lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bless: ## Store what the traces do now as what is expected of them
 
 test: ## Test everything, and say which tests could do nothing here
 	CARGO="$(CARGO)" tests/all
+
+test-tls: ## Run the black-box tests with TLS on the ports of users, sources and the admin interface
+	FORTNIGHT_TEST_TLS=1 CARGO="$(CARGO)" tests/all --test black_box
 
 demo: ## Drive a million events through the server and check every byte
 	$(CARGO) build --release --workspace

@@ -433,10 +433,8 @@ impl<N: Net> Net for Door<N> {
     }
 
     fn finish(&mut self, guest: &mut Self::Socket) {
-        if let Some(session) = guest.session() {
-            session.finish();
-        }
-        if let Some(socket) = guest.inner() {
+        let is_told = guest.session().is_none_or(session::Session::finish);
+        if let Some(socket) = guest.inner().filter(|_| is_told) {
             self.net.finish(socket);
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Session<S: Read + Write> {
     connection: ServerConnection,
     /// The last byte that was encrypted has not been reported as written.
     owes_byte: bool,
+    /// The server sends nothing more.
+    is_finished: bool,
     /// Why nothing more can be read.
     failure: Option<ErrorKind>,
     wakes: Wakes,
@@ -48,7 +50,7 @@ impl<S: Read + Write> Session<S> {
     pub(super) fn new(socket: S, config: Arc<ServerConfig>, wakes: Wakes) -> Result<Self, rustls::Error> {
         let mut connection = ServerConnection::new(config)?;
         connection.set_buffer_limit(Some(PIECE_BYTES));
-        Ok(Self { socket, connection, owes_byte: false, failure: None, wakes, key: None })
+        Ok(Self { socket, connection, owes_byte: false, is_finished: false, failure: None, wakes, key: None })
     }
 
     /// The server knows it by this key from now on. What came with the end of the handshake is there already.
@@ -104,11 +106,12 @@ impl<S: Read + Write> Session<S> {
         Ok(true)
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn finish(&mut self) {
+    /// Says that nothing more will be sent. True: the socket has taken that, or never will. Otherwise it is offered again before each
+    /// read, behind the records that wait.
+    pub(super) fn finish(&mut self) -> bool {
         self.connection.send_close_notify();
-        // If the socket does not take it, the connection is as good as cut.
-        let _ = self.flush();
+        self.is_finished = true;
+        !matches!(self.flush(), Ok(false))
     }
 
     /// Decrypted bytes that have not been read.
@@ -147,6 +150,10 @@ impl<S: Read + Write> Session<S> {
 
 impl<S: Read + Write> Read for Session<S> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        if self.is_finished {
+            // An error says that the other side is gone, which the read finds out.
+            let _ = self.flush();
+        }
         let (mut filled, mut empty_reads) = (0, 0);
         while filled < target.len() {
             match self.connection.reader().read(&mut target[filled..]) {

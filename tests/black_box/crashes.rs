@@ -4,14 +4,14 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::SocketAddr,
     thread,
     time::Duration,
 };
 
 use crate::journal::Folder;
 use support::{
-    DEADLINE, Server, Signal,
+    DEADLINE, Line, Server, Signal,
     model::{Model, number_of},
     server,
     stream::{Random, excerpt},
@@ -53,7 +53,7 @@ struct Follower {
 impl Follower {
     /// Logs in, and reads whole lines until the connection ends or `all` has come.
     fn follow(&mut self, address: SocketAddr, all: usize) {
-        let Ok(mut stream) = TcpStream::connect(address) else { return };
+        let Ok(mut stream) = Line::connect(address) else { return };
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let login = match &self.epoch {
             Some(epoch) => format!("{}|{}|{epoch}\n", self.id, self.next),
@@ -95,7 +95,7 @@ impl Follower {
 
 /// Sends everything from what was acknowledged on, until the connection ends or everything is acknowledged.
 fn feed(address: SocketAddr, events: &[Vec<u8>]) {
-    let Ok(mut stream) = TcpStream::connect(address) else { return };
+    let Ok(mut stream) = Line::connect(address) else { return };
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut next_place = move || {
@@ -124,7 +124,7 @@ fn feed(address: SocketAddr, events: &[Vec<u8>]) {
             place = next_place();
         }
     });
-    let _ = stream.shutdown(Shutdown::Both);
+    stream.cut();
 }
 
 /// Ends a loaded server `rounds` times and starts it again, then lets everything arrive.

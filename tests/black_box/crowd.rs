@@ -36,7 +36,9 @@ fn ten_thousand_users_connected_at_once_are_logged_in_and_served() {
         user.expect(format!("{}|P|9|{id}\n10002|B\n", 1 + id));
     }
     writer.join().unwrap().unwrap();
-    assert!(server.peak_memory() < 64 << 20, "{} bytes", server.peak_memory());
+    // TLS takes some 5 KB a connection.
+    let allowed = if support::over_tls() { 128 << 20 } else { 64 << 20 };
+    assert!(server.peak_memory() < allowed, "{} bytes", server.peak_memory());
     // Half of the users hang up at once; the others are served on.
     let mut staying = users.split_off(users.len() / 2);
     drop(users);

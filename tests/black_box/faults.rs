@@ -139,6 +139,9 @@ impl Drop for Process {
 
 #[test]
 fn a_user_that_is_killed_in_the_middle_of_a_write_harms_nobody() {
+    if support::only_in_clear("its user is a shell, which speaks no TLS") {
+        return;
+    }
     let server = server!(eventTimeoutMs = -1, userBufferBytes = 65_536, slowUserTimeoutMs = 600_000);
     let mut other = server.user(99);
     let source = server.source();
@@ -161,6 +164,9 @@ fn a_user_that_is_killed_in_the_middle_of_a_write_harms_nobody() {
 
 #[test]
 fn users_that_are_killed_while_they_read_harm_nobody() {
+    if support::only_in_clear("its user is a shell, which speaks no TLS") {
+        return;
+    }
     let server = server!(eventTimeoutMs = -1, userBufferBytes = 65_536, slowUserTimeoutMs = 600_000);
     let mut other = server.user(99);
     let source = server.source();

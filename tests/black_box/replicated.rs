@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use support::model::Model;
 use support::nats::Nats;
 use support::stream::{Random, each};
-use support::{DEADLINE, Server, Signal, User, launch, server};
+use support::{DEADLINE, Line, Server, Signal, User, launch, server};
 
 /// NATS sets so much aside on the disk.
 const RETENTION: u64 = 256 << 20;
@@ -72,7 +72,7 @@ impl Feed {
 }
 
 fn serve(address: SocketAddr, lines: &[String], told: &mut Vec<(String, u64)>) -> std::io::Result<()> {
-    let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    let mut socket = Line::new(TcpStream::connect_timeout(&address, Duration::from_secs(1))?, address)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.write_all(b"?|ack|feed\n")?;
     let mut reader = BufReader::new(socket.try_clone()?);

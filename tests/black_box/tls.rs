@@ -2,103 +2,44 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::stream::long_broadcasts;
-use support::{DEADLINE, Launch, Server, Signal, launch};
+use support::{Certificates, DEADLINE, Launch, Server, Signal, launch};
 
-/// An authority, a certificate of it for the server and one for clients, in a folder that is gone when this is dropped.
-struct Certificates(PathBuf);
-
-impl Certificates {
-    fn new(name: &str) -> Certificates {
-        let folder = std::env::temp_dir().join(format!("fortnight-tls-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
-        for holder in ["server", "client"] {
-            let key = KeyPair::generate().unwrap();
-            let params =
-                CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-            let certificate = params.signed_by(&key, &authority).unwrap();
-            std::fs::write(folder.join(format!("{holder}.pem")), certificate.pem()).unwrap();
-            std::fs::write(folder.join(format!("{holder}.key")), key.serialize_pem()).unwrap();
-        }
-        Certificates(folder)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    /// A server with TLS on the given ports.
-    fn launch(&self, ports: &str) -> Launch {
-        launch!(adminPort = 0, streamPort = 0)
-            .set("tlsCertificate", &self.file("server.pem"))
-            .set("tlsKey", &self.file("server.key"))
-            .set("tlsPorts", ports)
-    }
-
-    fn client_config(
-        &self,
-        versions: &[&'static SupportedProtocolVersion],
-        named: bool,
-    ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots);
-        Arc::new(if named {
-            let chain = vec![CertificateDer::from_pem_file(self.file("client.pem")).unwrap()];
-            builder
-                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(self.file("client.key")).unwrap())
-                .unwrap()
-        } else {
-            builder.with_no_client_auth()
-        })
-    }
-
-    fn connect(&self, address: SocketAddr) -> Client {
-        Client::new(address, self.client_config(rustls::ALL_VERSIONS, false), b"")
-    }
-
-    fn user(&self, server: &Server, id: u64) -> Client {
-        let mut client = self.connect(server.users);
-        client.send(format!("{id}\r\n"));
-        client
-    }
+/// A server with TLS on the given ports.
+fn launch(certificates: &Certificates, ports: &str) -> Launch {
+    launch!(adminPort = 0, streamPort = 0)
+        .set("tlsCertificate", &certificates.file("server.pem"))
+        .set("tlsKey", &certificates.file("server.key"))
+        .set("tlsPorts", ports)
 }
 
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn connect(certificates: &Certificates, address: SocketAddr) -> Client {
+    Client::new(address, certificates.client_config(rustls::ALL_VERSIONS, false), b"")
+}
+
+fn user(certificates: &Certificates, server: &Server, id: u64) -> Client {
+    let mut client = connect(certificates, server.users);
+    client.send(format!("{id}\r\n"));
+    client
 }
 
 struct Client(StreamOwned<ClientConnection, TcpStream>);
 
 impl Client {
     /// Connects; `clear` goes ahead of the handshake.
-    fn new(address: SocketAddr, config: Arc<ClientConfig>, clear: &[u8]) -> Client {
+    fn new(address: SocketAddr, config: ClientConfig, clear: &[u8]) -> Client {
         let mut socket = TcpStream::connect(address).expect("a connection");
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
         socket.write_all(clear).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        Client(StreamOwned::new(ClientConnection::new(config, name).unwrap(), socket))
+        Client(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket))
     }
 
     fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -159,13 +100,13 @@ fn refused(server: &Server, reason: &str) -> f64 {
 #[test]
 fn events_go_from_source_to_users_in_both_versions() {
     let certificates = Certificates::new("versions");
-    let server = certificates.launch("users,sources").start();
+    let server = launch(&certificates, "users,sources").start();
     let mut users = [&rustls::version::TLS13, &rustls::version::TLS12].map(|version| {
         let mut user = Client::new(server.users, certificates.client_config(&[version], false), b"");
         user.send(if version.version == rustls::ProtocolVersion::TLSv1_3 { "7\n" } else { "8\n" });
         user
     });
-    let mut source = certificates.connect(server.sources);
+    let mut source = connect(&certificates, server.sources);
     source.send("2|P|1|7\n1|B\n3|F|8|7\n4|S|7\n");
     users[0].expect("1|B\n2|P|1|7\n3|F|8|7\n");
     users[1].expect("1|B\n4|S|7\n");
@@ -179,9 +120,9 @@ fn events_go_from_source_to_users_in_both_versions() {
 #[test]
 fn a_long_stream_arrives_whole_where_the_reader_is_slow() {
     let certificates = Certificates::new("long");
-    let server = certificates.launch("users,sources").set("userBufferBytes", "65536").start();
-    let mut user = certificates.user(&server, 7);
-    let mut source = certificates.connect(server.sources);
+    let server = launch(&certificates, "users,sources").set("userBufferBytes", "65536").start();
+    let mut user = user(&certificates, &server, 7);
+    let mut source = connect(&certificates, server.sources);
     // More than all buffers on the way hold: nothing is read until nothing more can be sent.
     let stream = long_broadcasts(1..=30_000, 1000);
     let sent = stream.clone();
@@ -201,8 +142,8 @@ fn a_long_stream_arrives_whole_where_the_reader_is_slow() {
 #[test]
 fn what_the_server_owes_is_sent_at_its_end() {
     let certificates = Certificates::new("end");
-    let server = certificates.launch("users").start();
-    let mut user = certificates.user(&server, 7);
+    let server = launch(&certificates, "users").start();
+    let mut user = user(&certificates, &server, 7);
     let mut source = server.source();
     let stream = long_broadcasts(1..=3_000, 1000);
     source.send(&stream);
@@ -216,15 +157,15 @@ fn what_the_server_owes_is_sent_at_its_end() {
 #[test]
 fn a_source_that_is_cut_off_sends_half_a_line_for_nothing() {
     let certificates = Certificates::new("cut");
-    let server = certificates.launch("users,sources").start();
-    let mut user = certificates.user(&server, 7);
-    let mut source = certificates.connect(server.sources);
+    let server = launch(&certificates, "users,sources").start();
+    let mut user = user(&certificates, &server, 7);
+    let mut source = connect(&certificates, server.sources);
     source.send("1|B\n2|B");
     user.expect("1|B\n");
     // The connection ends without a word of TLS.
     drop(source.0.sock);
     server.wait_for_metric("fortnight_events_rejected_total{reason=\"truncated\"}", |count| count == 1.0);
-    let mut source = certificates.connect(server.sources);
+    let mut source = connect(&certificates, server.sources);
     source.send("2|B\n");
     user.expect("2|B\n");
 }
@@ -232,11 +173,11 @@ fn a_source_that_is_cut_off_sends_half_a_line_for_nothing() {
 #[test]
 fn the_source_port_acknowledges_and_the_stream_port_streams() {
     let certificates = Certificates::new("stream");
-    let server = certificates.launch("sources,stream").start();
-    let mut client = certificates.connect(server.stream());
+    let server = launch(&certificates, "sources,stream").start();
+    let mut client = connect(&certificates, server.stream());
     client.send("*|now\n");
     assert!(client.line().starts_with("+|"));
-    let mut source = certificates.connect(server.sources);
+    let mut source = connect(&certificates, server.sources);
     source.send("?|ack\n");
     assert!(source.line().starts_with("+|"));
     source.send("1|B\n");
@@ -247,8 +188,8 @@ fn the_source_port_acknowledges_and_the_stream_port_streams() {
 #[test]
 fn the_admin_interface_answers_over_tls() {
     let certificates = Certificates::new("admin");
-    let server = certificates.launch("admin").set("adminHosts", "fortnight.example").start();
-    let mut client = certificates.connect(server.admin());
+    let server = launch(&certificates, "admin").set("adminHosts", "fortnight.example").start();
+    let mut client = connect(&certificates, server.admin());
     client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     client.0.read_to_string(&mut answer).expect("an answer with an end in good order");
@@ -264,11 +205,11 @@ fn the_admin_interface_answers_over_tls() {
 fn clients_without_a_certificate_are_not_let_in_where_one_is_asked_for() {
     let certificates = Certificates::new("client");
     let server =
-        certificates.launch("sources,stream").set("sourceClientCa", &certificates.file("ca.pem")).start();
-    certificates.connect(server.sources).expect_refused();
+        launch(&certificates, "sources,stream").set("sourceClientCa", &certificates.file("ca.pem")).start();
+    connect(&certificates, server.sources).expect_refused();
     // One of another authority.
     let stranger = Certificates::new("stranger");
-    std::fs::copy(certificates.0.join("ca.pem"), stranger.0.join("ca.pem")).unwrap();
+    std::fs::copy(certificates.folder.join("ca.pem"), stranger.folder.join("ca.pem")).unwrap();
     Client::new(server.sources, stranger.client_config(rustls::ALL_VERSIONS, true), b"").expect_refused();
     assert_eq!(refused(&server, "tls"), 2.0);
     server.wait_for_log("connection refused before its login");
@@ -277,7 +218,7 @@ fn clients_without_a_certificate_are_not_let_in_where_one_is_asked_for() {
     source.send("1|B\n");
     server.wait_for_metric("fortnight_cursor", |cursor| cursor == 2.0);
     // The stream port asks for no certificate.
-    let mut client = certificates.connect(server.stream());
+    let mut client = connect(&certificates, server.stream());
     client.send("*|now\n");
     assert!(client.line().starts_with("+|"));
 }
@@ -285,7 +226,7 @@ fn clients_without_a_certificate_are_not_let_in_where_one_is_asked_for() {
 #[test]
 fn what_is_no_handshake_is_refused_and_takes_no_place() {
     let certificates = Certificates::new("garbage");
-    let server = certificates.launch("users").set("maxUserClients", "1").start();
+    let server = launch(&certificates, "users").set("maxUserClients", "1").start();
     for garbage in [&b"7\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff\x01", &[0; 70_000]] {
         let mut stranger = server.stranger();
         stranger.offer(garbage);
@@ -293,7 +234,7 @@ fn what_is_no_handshake_is_refused_and_takes_no_place() {
     }
     server.wait_for_metric("fortnight_connections_refused_total{reason=\"tls\"}", |count| count == 4.0);
     let silent: Vec<_> = (0..100).map(|_| server.stranger()).collect();
-    let mut user = certificates.user(&server, 7);
+    let mut user = user(&certificates, &server, 7);
     server.source().send("1|B\n");
     user.expect("1|B\n");
     drop(silent);
@@ -302,7 +243,7 @@ fn what_is_no_handshake_is_refused_and_takes_no_place() {
 #[test]
 fn a_handshake_that_does_not_end_is_not_waited_for() {
     let certificates = Certificates::new("silent");
-    let server = certificates.launch("users").set("loginTimeoutMs", "100").start();
+    let server = launch(&certificates, "users").set("loginTimeoutMs", "100").start();
     let mut silent = server.stranger();
     silent.expect_closed();
     let mut halting = server.stranger();
@@ -310,7 +251,7 @@ fn a_handshake_that_does_not_end_is_not_waited_for() {
     halting.read_to_close();
     assert_eq!(refused(&server, "timeout"), 2.0);
     // The time to log in begins behind the handshake.
-    let mut user = certificates.connect(server.users);
+    let mut user = connect(&certificates, server.users);
     user.0.flush().unwrap();
     user.expect_end();
     assert_eq!(server.metric("fortnight_users_disconnected_total{reason=\"login_timeout\"}"), 1.0);
@@ -320,35 +261,35 @@ fn a_handshake_that_does_not_end_is_not_waited_for() {
 fn a_proxy_header_comes_before_the_handshake() {
     let certificates = Certificates::new("proxy");
     let server =
-        certificates.launch("users").set("proxyProtocolFrom", "127.0.0.1").set("logLevel", "debug").start();
+        launch(&certificates, "users").set("proxyProtocolFrom", "127.0.0.1").set("logLevel", "debug").start();
     let config = certificates.client_config(rustls::ALL_VERSIONS, false);
     let mut user = Client::new(server.users, config, b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 9099\r\n");
     user.send("7\n");
     server.wait_for_log("peer=192.0.2.7:4711");
-    certificates.connect(server.users).expect_refused();
+    connect(&certificates, server.users).expect_refused();
     assert_eq!(refused(&server, "proxy"), 1.0);
 }
 
 #[test]
 fn certificates_are_read_anew_and_bad_ones_change_nothing() {
     let certificates = Certificates::new("reload");
-    let server = certificates.launch("users").start();
-    let mut first = certificates.user(&server, 1);
+    let server = launch(&certificates, "users").start();
+    let mut first = user(&certificates, &server, 1);
     let other = Certificates::new("reload-other");
     // The key does not go with the certificate.
-    std::fs::copy(other.0.join("server.pem"), certificates.0.join("server.pem")).unwrap();
+    std::fs::copy(other.folder.join("server.pem"), certificates.folder.join("server.pem")).unwrap();
     server.signal(Signal::HUP);
     server.wait_for_log("certificates stay as they were");
-    let mut second = certificates.user(&server, 2);
+    let mut second = user(&certificates, &server, 2);
     let mut source = server.source();
     source.send("1|B\n");
     first.expect("1|B\n");
     second.expect("1|B\n");
-    std::fs::copy(other.0.join("server.key"), certificates.0.join("server.key")).unwrap();
+    std::fs::copy(other.folder.join("server.key"), certificates.folder.join("server.key")).unwrap();
     server.signal(Signal::HUP);
     server.wait_for_log("certificates have been read anew");
-    certificates.connect(server.users).expect_refused();
-    let mut third = other.user(&server, 3);
+    connect(&certificates, server.users).expect_refused();
+    let mut third = user(&other, &server, 3);
     source.send("2|B\n");
     third.expect("2|B\n");
     first.expect("2|B\n");
@@ -359,7 +300,7 @@ fn certificates_are_read_anew_and_bad_ones_change_nothing() {
 fn files_that_make_no_sense_are_refused_at_the_start() {
     let certificates = Certificates::new("files");
     let other = Certificates::new("files-other");
-    std::fs::write(certificates.0.join("empty.pem"), "").unwrap();
+    std::fs::write(certificates.folder.join("empty.pem"), "").unwrap();
     for (option, value, part) in [
         ("tlsKey", other.file("server.key"), "does not go with the key"),
         ("tlsKey", certificates.file("server.pem"), "tlsKey: cannot read a private key from"),
@@ -368,7 +309,7 @@ fn files_that_make_no_sense_are_refused_at_the_start() {
         ("tlsCertificate", "/nowhere".to_owned(), "tlsCertificate: cannot read certificates from /nowhere"),
         ("sourceClientCa", certificates.file("empty.pem"), "sourceClientCa: "),
     ] {
-        let refused = certificates.launch("users,sources").set(option, &value).run();
+        let refused = launch(&certificates, "users,sources").set(option, &value).run();
         assert_eq!((refused.status, refused.stderr.lines().count()), (2, 1), "{}", refused.stderr);
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
@@ -376,7 +317,7 @@ fn files_that_make_no_sense_are_refused_at_the_start() {
     assert_eq!(alone.status, 2, "{}", alone.stderr);
     let alone = launch!(tlsKey = "a.pem").run();
     assert_eq!(alone.status, 2, "{}", alone.stderr);
-    let plain = certificates.launch("users").set("adminClientCa", &certificates.file("ca.pem")).run();
+    let plain = launch(&certificates, "users").set("adminClientCa", &certificates.file("ca.pem")).run();
     assert_eq!(plain.status, 2, "{}", plain.stderr);
 }
 
@@ -395,10 +336,10 @@ fn counterpart(command: &mut Command, input: &str) -> Option<String> {
 #[test]
 fn openssl_and_curl_are_served() {
     let certificates = Certificates::new("counterparts");
-    let server = certificates.launch("users,sources,admin").start();
+    let server = launch(&certificates, "users,sources,admin").start();
     let authority = certificates.file("ca.pem");
     for (version, seq) in [("-tls1_3", 1), ("-tls1_2", 2)] {
-        let mut user = certificates.user(&server, 7);
+        let mut user = user(&certificates, &server, 7);
         let address = server.sources.to_string();
         let sent = counterpart(
             Command::new("openssl")

@@ -137,6 +137,9 @@ impl Drop for Terminal {
 
 #[test]
 fn it_shows_numbers_that_move_until_q() {
+    if support::only_in_clear("`fortnight top` speaks no TLS") {
+        return;
+    }
     let server = server!(adminPort = 0, eventTimeoutMs = -1);
     let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
     terminal.wait_for_text("● healthy");
@@ -157,6 +160,9 @@ fn it_shows_numbers_that_move_until_q() {
 
 #[test]
 fn it_fits_the_terminal_when_that_is_resized() {
+    if support::only_in_clear("`fortnight top` speaks no TLS") {
+        return;
+    }
     let server = server!(adminPort = 0);
     let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
     terminal.wait_for_text("Rejected lines");
@@ -178,6 +184,9 @@ fn it_fits_the_terminal_when_that_is_resized() {
 
 #[test]
 fn it_says_that_the_server_cannot_be_reached_and_comes_back() {
+    if support::only_in_clear("`fortnight top` speaks no TLS") {
+        return;
+    }
     let address = private_address();
     let start = |port: u16| launch!(adminPort = port, adminBindAddress = address).start();
     let first = start(0);
@@ -195,6 +204,9 @@ fn it_says_that_the_server_cannot_be_reached_and_comes_back() {
 
 #[test]
 fn signals_leave_the_terminal_in_order() {
+    if support::only_in_clear("`fortnight top` speaks no TLS") {
+        return;
+    }
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let server = server!(adminPort = 0);
         let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
@@ -207,6 +219,9 @@ fn signals_leave_the_terminal_in_order() {
 
 #[test]
 fn it_ends_when_its_terminal_has_gone() {
+    if support::only_in_clear("`fortnight top` speaks no TLS") {
+        return;
+    }
     let server = server!(adminPort = 0);
     let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
     terminal.wait_for_text("● healthy");

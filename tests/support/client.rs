@@ -1,13 +1,14 @@
 //! The server's clients: blocking sockets that compare what arrives byte by byte.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::DEADLINE;
+use crate::line::Line;
 use crate::stream::excerpt;
 
 /// Bytes that a narrow user's side of the connection asks to take in ahead of its reader.
@@ -16,7 +17,7 @@ const NARROW_WINDOW_BYTES: usize = 4096;
 /// A connection to the users' port.
 #[derive(Debug)]
 pub struct User {
-    stream: TcpStream,
+    stream: Line,
     /// What it is called when something goes wrong.
     pub name: String,
 }
@@ -24,7 +25,7 @@ pub struct User {
 /// A connection to the event sources' port.
 #[derive(Debug)]
 pub struct Source {
-    stream: TcpStream,
+    stream: Line,
 }
 
 impl User {
@@ -36,7 +37,8 @@ impl User {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(NARROW_WINDOW_BYTES).expect("a small window");
         socket.connect(&address.into()).expect("a connection");
-        User { stream: with_deadlines(socket.into()), name: "stranger".to_owned() }
+        let stream = Line::new(socket.into(), address).expect("a connection");
+        User { stream, name: "stranger".to_owned() }
     }
 
     /// Writes bytes.
@@ -182,12 +184,12 @@ impl User {
     /// Closes this side for writing, and leaves the other open.
     #[track_caller]
     pub fn finish(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+        self.stream.finish().expect("a half-closed connection");
     }
 
     /// Vanishes: the connection ends with a reset.
     pub fn vanish(self) {
-        reset_on_drop(&self.stream);
+        reset(self.stream);
     }
 
     /// One read, compared with `wanted` from `done` on. `None`: nothing came in time.
@@ -303,13 +305,13 @@ impl Source {
     /// Closes this side for writing, and leaves the other open.
     #[track_caller]
     pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+        self.stream.finish().expect("a half-closed connection");
     }
 
     /// Disconnects, and returns when the server has closed its side too. It must have sent nothing ever.
     #[track_caller]
     pub fn finish(self) {
-        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+        self.stream.finish().expect("a half-closed connection");
         self.expect_eof();
     }
 
@@ -334,27 +336,18 @@ impl Source {
 
     /// Vanishes: the connection ends with a reset.
     pub fn vanish(self) {
-        reset_on_drop(&self.stream);
+        reset(self.stream);
     }
 }
 
 #[track_caller]
-fn connect(address: SocketAddr) -> TcpStream {
-    with_deadlines(
-        TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}")),
-    )
+fn connect(address: SocketAddr) -> Line {
+    Line::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
 }
 
-fn with_deadlines(stream: TcpStream) -> TcpStream {
-    stream.set_nodelay(true).expect("no delay");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-    stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-    stream
-}
-
-/// Has the kernel send a reset when the stream is dropped.
-fn reset_on_drop(stream: &TcpStream) {
-    SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a reset on close");
+/// Has the kernel send a reset.
+fn reset(line: Line) {
+    SockRef::from(&line.into_socket()).set_linger(Some(Duration::ZERO)).expect("a reset on close");
 }
 
 fn is_closed(kind: ErrorKind) -> bool {

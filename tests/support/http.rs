@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::line::Line;
 use crate::{DEADLINE, Server};
 
 /// A connection to the admin interface.
 #[derive(Debug)]
 pub struct Asker {
-    stream: TcpStream,
+    stream: Line,
     /// What has been read and belongs to the next answer.
     rest: Vec<u8>,
 }
@@ -38,10 +39,7 @@ impl Asker {
     /// Connects to an admin interface.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Asker {
-        let stream = TcpStream::connect(address).expect("a connection to the admin interface");
-        stream.set_nodelay(true).expect("no delay");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        let stream = Line::connect(address).expect("a connection to the admin interface");
         Asker { stream, rest: Vec::new() }
     }
 
@@ -58,7 +56,7 @@ impl Asker {
 
     /// Closes this side for writing.
     pub fn finish(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
+        self.stream.finish().expect("a half-closed connection");
     }
 
     /// Reads one answer, to a request that was not HEAD.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::{DEADLINE, Server};
+use crate::{DEADLINE, Server, line};
 
 /// Every option of SPEC section 4, with its default.
 pub const OPTIONS: [(&str, &str); 34] = [
@@ -112,8 +112,21 @@ impl Launch {
 
     /// Starts the server and waits until it says that it listens.
     #[track_caller]
-    pub fn start(self) -> Server {
-        Server::new(self.spawn())
+    pub fn start(mut self) -> Server {
+        let certificates = (line::over_tls() && !self.knows_tls()).then(line::shared_certificates);
+        if let Some(certificates) = &certificates {
+            self = self
+                .set("tlsCertificate", &certificates.file("server.pem"))
+                .set("tlsKey", &certificates.file("server.key"))
+                .set("tlsPorts", "users,sources,admin");
+        }
+        Server::new(self.spawn(), certificates)
+    }
+
+    /// Whether the test says itself what is spoken.
+    fn knows_tls(&self) -> bool {
+        let says = |name: &str| name.starts_with("tls") || name == "proxyProtocolFrom";
+        self.variables.iter().any(|(name, _)| says(name))
     }
 
     /// Runs the program to its end.

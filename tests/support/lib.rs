@@ -1,7 +1,8 @@
 //! What the black-box tests share.
 //!
 //! - [`launch!`] and [`server!`] start the real binary; [`Server`] knows its ports, log, signals and exit status.
-//! - [`User`] and [`Source`] are its clients: blocking sockets that compare what arrives byte by byte.
+//! - [`User`] and [`Source`] are its clients: blocking sockets that compare what arrives byte by byte. [`Line`] is what they speak on,
+//!   in clear or, with `FORTNIGHT_TEST_TLS=1`, over TLS.
 //! - [`grammar`] says what a line is, the slow way.
 //! - [`model`] is what the server is compared with: sort, then loop over plain sets.
 //! - [`stream`] makes byte streams and repeatable random numbers.
@@ -17,10 +18,12 @@
 //! user.expect("1|B\n2|P|1|7\n");
 //! ```
 
+pub mod certificates;
 mod client;
 pub mod grammar;
 pub mod http;
 mod launch;
+pub mod line;
 pub mod model;
 pub mod nats;
 mod server;
@@ -32,8 +35,10 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use certificates::Certificates;
 pub use client::{Source, User};
 pub use launch::{Finished, Launch, OPTIONS, private_address};
+pub use line::{Line, only_in_clear, over_tls};
 pub use rustix::process::Signal;
 pub use server::Server;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{DEADLINE, Source, User};
+use crate::{Certificates, DEADLINE, Source, User, line};
 
 /// A running server. It is killed when dropped, and by then it must have printed nothing on standard output
 /// but its one line, and no panic.
@@ -25,6 +25,8 @@ pub struct Server {
     log: Arc<Log>,
     rest_of_stdout: Option<JoinHandle<String>>,
     log_reader: Option<JoinHandle<()>>,
+    /// Where the tests run over TLS. They are gone when the last server is.
+    _certificates: Option<Arc<Certificates>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +37,7 @@ struct Log {
 
 impl Server {
     #[track_caller]
-    pub(crate) fn new(mut child: Child) -> Server {
+    pub(crate) fn new(mut child: Child, certificates: Option<Arc<Certificates>>) -> Server {
         let log = Arc::new(Log::default());
         let log_reader = follow_log(child.stderr.take().expect("standard error"), Arc::clone(&log));
         let mut stdout = BufReader::new(child.stdout.take().expect("standard output"));
@@ -49,6 +51,9 @@ impl Server {
             log_reader.join().expect("the log's reader");
             panic!("not the line of a server that listens: {ready:?}\n{}", log.text.lock().unwrap());
         };
+        let addresses: Vec<SocketAddr> =
+            ["source=", "users=", "admin="].iter().filter_map(|port| address(&ready, port)).collect();
+        line::note_server(&addresses, certificates.as_ref());
         let rest_of_stdout = std::thread::spawn(move || {
             let mut rest = String::new();
             stdout.read_to_string(&mut rest).expect("standard output");
@@ -62,6 +67,7 @@ impl Server {
             log,
             rest_of_stdout: Some(rest_of_stdout),
             log_reader: Some(log_reader),
+            _certificates: certificates,
         }
     }
 
