@@ -26,8 +26,9 @@
 //! # What it may cost
 //!
 //! Work is estimated in nanoseconds, because no clock is looked at within a turn. While events flow, a pass takes a quarter of the
-//! time; otherwise it takes short slices, between which the sockets are looked at. In either case it advances at least twice as fast as
-//! the journal grows, so that it ends: if need be, a turn that reads sources takes longer for it.
+//! time, and half of it where it would not advance twice as fast as the journal grows. Otherwise it takes slices, between which
+//! the sockets are looked at. The pieces of the journal that are applied at once are as small as a slice asks for, whatever the
+//! number of users; a user is written to when there is enough for it.
 //!
 //! A pass waits for users whose buffers are full: as long as it likes while nobody else wants anything, else for [`PATIENCE`] at a
 //! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast one is served in one pass. After a
@@ -56,10 +57,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 const COLLECTING: Micros = 5 * MILLISECOND;
 /// How long a pass waits for users whose buffers are full, while others want it to go on.
 const PATIENCE: Micros = 20 * MILLISECOND;
-/// Work in one turn, in estimated nanoseconds.
-const SLICE_NS: u64 = 300_000;
+/// Work in one turn, in estimated nanoseconds: what others may have to wait for.
+const SLICE_NS: u64 = 150_000;
+/// Bytes of lines that are applied at once.
+const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
+/// Bytes for a user that are worth a write.
+const WRITE_BYTES: usize = 32 << 10;
 /// Estimates in nanoseconds of what work costs.
 const NS_PER_WRITE: u64 = 2500;
+const NS_PER_TWO_WRITTEN_BYTES: u64 = 1;
 const NS_PER_SCANNED_BYTE: u64 = 2;
 const NS_PER_EDGE: u64 = 50;
 const NS_PER_PIECE: u64 = 2000;
@@ -86,6 +92,10 @@ pub(super) struct CatchUp {
     stopped_since: Option<Micros>,
     /// Users to be written to.
     queue: VecDeque<UserKey>,
+    /// Some user of the pass has less in its buffer than is worth a write, and is not in the queue.
+    holds_back: bool,
+    /// Bytes of lines to be applied at once, for a slice.
+    piece_bytes: u64,
     /// There is nothing that the pass can do before something else happens.
     is_idle: bool,
     /// When the next pass may begin.
@@ -141,6 +151,8 @@ impl CatchUp {
             full: Vec::new(),
             stopped_since: None,
             queue: VecDeque::new(),
+            holds_back: false,
+            piece_bytes: *PIECE_BYTES.start(),
             is_idle: true,
             begin_at: 0,
             has_newcomers: false,
@@ -251,8 +263,18 @@ impl CatchUp {
             self.owed += 2 * grown;
         }
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
-        self.credit_ns = (self.credit_ns + elapsed.min(SECOND) * 250).min(SLICE_NS);
-        if is_live { self.credit_ns } else { SLICE_NS }
+        // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
+        let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
+        let share = worked * if self.owed > 0 { 500 } else { 250 };
+        self.credit_ns = (self.credit_ns + share).min(share.max(SLICE_NS));
+        if is_live { self.credit_ns } else { self.credit_ns.max(SLICE_NS) }
+    }
+
+    /// A piece has been applied. The next one is to take a part of a slice.
+    fn measure(&mut self, bytes: u64, cost: u64) {
+        let fits = bytes * (SLICE_NS / 2) / cost.max(1);
+        self.piece_bytes = fits.clamp(self.piece_bytes / 4, 2 * self.piece_bytes);
+        self.piece_bytes = self.piece_bytes.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
     }
 
     fn spend(&mut self, ns: u64) {
@@ -292,5 +314,48 @@ impl Behind {
             return bytes;
         }
         &bytes[crate::stream::first_line_from(bytes, self.next)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_lent_a_share_of_the_last_one_or_a_slice() {
+        let mut catch_up = CatchUp::new(&Config::default());
+        // It has waited for long: that was no work.
+        assert_eq!(catch_up.budget(0, true, SECOND), 0);
+        assert_eq!(catch_up.budget(0, false, SECOND), SLICE_NS);
+        catch_up.is_idle = false;
+        let (millisecond, mut now) = (MILLISECOND * 1000, SECOND);
+        for _ in 0..10 {
+            now += MILLISECOND;
+            let budget = catch_up.budget(0, true, now);
+            assert_eq!(budget, millisecond / 4);
+            catch_up.spend(budget);
+        }
+        // However much the journal has grown, it is half of the time.
+        catch_up.owed = u64::MAX / 2;
+        for _ in 0..10 {
+            now += MILLISECOND;
+            let budget = catch_up.budget(1 << 30, true, now);
+            assert_eq!(budget, millisecond / 2);
+            catch_up.spend(budget);
+        }
+    }
+
+    #[test]
+    fn pieces_are_as_small_as_a_slice_asks_for() {
+        let mut catch_up = CatchUp::new(&Config::default());
+        for _ in 0..20 {
+            catch_up.measure(catch_up.piece_bytes, 2 * catch_up.piece_bytes);
+        }
+        assert_eq!(catch_up.piece_bytes, SLICE_NS / 4);
+        // Many users come.
+        for _ in 0..20 {
+            catch_up.measure(catch_up.piece_bytes, 1000 * catch_up.piece_bytes);
+        }
+        assert_eq!(catch_up.piece_bytes, *PIECE_BYTES.start());
     }
 }

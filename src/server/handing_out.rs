@@ -139,9 +139,12 @@ impl<N: Net> Server<N> {
 
     /// Has users that are served from the journal catch up. `is_live`: events flow.
     pub(super) fn catch_up(&mut self, is_live: bool) {
-        if self.phase() == Phase::Running {
-            let (users, mut context) = self.users();
+        let is_running = self.phase() == Phase::Running;
+        let (users, mut context) = self.users();
+        if is_running {
             users.catch_up(is_live, &mut context);
+        } else {
+            users.stop_catching_up(&mut context);
         }
     }
 }

@@ -10,8 +10,6 @@ use crate::{
     journal::{Block, JournalError, Log, Read, Reader, SnapshotRead, SnapshotReader, Start},
 };
 
-/// Bytes of lines that are applied at once: some tenths of a millisecond.
-const PIECE_BYTES: usize = 128 << 10;
 /// Bytes that all users together may be owed by one piece, give or take an event for each.
 const TURN_BYTES_ALL: usize = 64 << 20;
 /// Bytes per user that are worth a write, and fewer that are still worth it.
@@ -138,15 +136,15 @@ impl Pass {
         self.engine.disconnect(id, slot);
     }
 
-    /// Applies the next piece of the block. Says how many bytes that was. [`Pass::deliver`] must follow.
+    /// Applies the next piece of the block, of about so many bytes. Says how many bytes that was. [`Pass::deliver`] must follow.
     ///
     /// # Errors
     ///
     /// If the block has something that is no event.
-    pub(super) fn apply(&mut self) -> Result<u64, JournalError> {
+    pub(super) fn apply(&mut self, piece_bytes: usize) -> Result<u64, JournalError> {
         let lines = self.block.lines();
         let start = self.at.unwrap_or(lines.len());
-        let mut end = lines.len().min(start + PIECE_BYTES);
+        let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor is not to be behind lines that are still to come.
         let to = leading_number(&lines[end..]).map_or(self.block.to, u128::from);

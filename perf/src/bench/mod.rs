@@ -6,6 +6,8 @@
 
 mod latency;
 pub(crate) mod machine;
+mod resume;
+mod returning;
 mod shapes;
 mod sweeps;
 
@@ -40,6 +42,8 @@ pub enum Section {
     Batches,
     /// Latency at a fixed rate, with and without `busyPoll`, next to the limit
     Latency,
+    /// Users that come back: catching up beside delivering live, and what it takes from others
+    Resume,
     /// All of them
     All,
 }
@@ -50,7 +54,7 @@ impl Section {
         match self {
             Section::Users => (0.3, 5),
             Section::Memory => (1.0, 1),
-            Section::Batches => (1.0, 3),
+            Section::Batches | Section::Resume => (1.0, 3),
             Section::Latency => (1.0, 11),
             Section::Shapes | Section::All => (1.0, 7),
         }
@@ -75,7 +79,7 @@ pub struct BenchOptions {
     /// Shrinks all numbers of events [default: 1, for users 0.3]
     #[arg(long)]
     pub scale: Option<f64>,
-    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11]
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, resume 3]
     #[arg(long)]
     pub pairs: Option<usize>,
     /// Events per second where latency is measured
@@ -366,12 +370,13 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     }
     let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
     type Run = fn(&Bench) -> Result<(), String>;
-    let all: [(Section, Run); 5] = [
+    let all: [(Section, Run); 6] = [
         (Section::Shapes, shapes::run),
         (Section::Users, sweeps::users),
         (Section::Memory, sweeps::memory),
         (Section::Batches, sweeps::batches),
         (Section::Latency, latency::run),
+        (Section::Resume, resume::run),
     ];
     for (section, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
         bench.begin(section, options);

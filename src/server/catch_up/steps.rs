@@ -1,6 +1,9 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
-use super::{CatchUp, NS_PER_EDGE, NS_PER_PIECE, NS_PER_SCANNED_BYTE, NS_PER_WRITE, REST_MAX};
+use super::{
+    CatchUp, NS_PER_EDGE, NS_PER_PIECE, NS_PER_SCANNED_BYTE, NS_PER_TWO_WRITTEN_BYTES, NS_PER_WRITE,
+    REST_MAX, WRITE_BYTES,
+};
 use crate::{
     counters::DisconnectReason,
     server::{
@@ -37,7 +40,7 @@ impl<S: Read + Write> Users<S> {
             return;
         }
         let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now) as i64;
-        while budget > 0 || context.catch_up.owed > 0 {
+        while budget > 0 {
             let cost = if let Some(key) = context.catch_up.queue.pop_front() {
                 self.flush_one(key, context)
             } else {
@@ -55,11 +58,21 @@ impl<S: Read + Write> Users<S> {
         context.catch_up.is_idle = false;
     }
 
+    /// No pass goes on at the end of the server: what users have in their buffers is written.
+    pub(in crate::server) fn stop_catching_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        self.hold_nothing_back(context);
+        while let Some(key) = context.catch_up.queue.pop_front() {
+            self.flush_one(key, context);
+        }
+    }
+
     fn flush_one<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) -> u64 {
         match self.user_mut(key) {
             Some(user) if !user.blocked && !user.output.is_empty() => {
+                let waiting = user.output.len();
                 self.flush(key, context);
-                NS_PER_WRITE
+                let left = self.user_mut(key).map_or(0, |user| user.output.len());
+                NS_PER_WRITE + (waiting - left) as u64 / 2 * NS_PER_TWO_WRITTEN_BYTES
             }
             _ => 1,
         }
@@ -72,7 +85,7 @@ impl<S: Read + Write> Users<S> {
         }
         self.note_room(context);
         if context.catch_up.is_stopped(context.now) {
-            return Step::Stop(true);
+            return self.rest_of_the_turn(context).unwrap_or(Step::Stop(true));
         }
         let Context { catch_up, log, .. } = &mut *context;
         let (Some(log), Some(pass)) = (log.as_deref_mut(), &mut catch_up.pass) else {
@@ -89,22 +102,37 @@ impl<S: Read + Write> Users<S> {
         let limit = log.servable_cursor();
         match pass.read(log, limit) {
             Ok(Stepped::Edges(edges)) => Step::Worked(NS_PER_PIECE + edges * NS_PER_EDGE),
-            Ok(Stepped::Later) => Step::Stop(false),
+            Ok(Stepped::Later) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(false)),
             Ok(Stepped::Block) => {
                 self.pick_up(context);
                 Step::Worked(1)
             }
             Ok(Stepped::End) if context.is_at_the_cursor() => {
+                self.hold_nothing_back(context);
                 self.join(context);
                 self.end_pass(is_live, context);
-                Step::Stop(true)
+                Step::Worked(1)
             }
-            Ok(Stepped::End) => Step::Stop(true),
+            Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
             Err(error) => {
                 log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
                 self.cut_off_pass(context);
                 Step::Worked(1)
             }
+        }
+    }
+
+    /// The pass cannot go on now: what its users have in their buffers is written, however little it is. `None`: there is nothing.
+    fn rest_of_the_turn<N>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
+        self.hold_nothing_back(context);
+        (!context.catch_up.queue.is_empty()).then_some(Step::Worked(1))
+    }
+
+    /// Everybody in the pass is written to.
+    fn hold_nothing_back<N>(&mut self, context: &mut Context<'_, N>) {
+        let catch_up = &mut *context.catch_up;
+        if std::mem::take(&mut catch_up.holds_back) {
+            catch_up.queue.extend(catch_up.keys.iter().flatten());
         }
     }
 
@@ -146,6 +174,7 @@ impl<S: Read + Write> Users<S> {
         catch_up.keys.clear();
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
+        catch_up.holds_back = false;
         let rest = if is_live && !catch_up.has_newcomers { 3 * (*now - catch_up.began) } else { 0 };
         catch_up.begin_at = *now + rest.min(REST_MAX);
     }
@@ -206,13 +235,15 @@ impl<S: Read + Write> Users<S> {
     /// Applies a piece of the block, and puts what it owes into the output buffers.
     fn apply_piece<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let Context { catch_up, engine, now, .. } = &mut *context;
-        let CatchUp { pass: Some(pass), keys, full, queue, limit, owed, .. } = &mut **catch_up else {
+        let CatchUp { pass: Some(pass), keys, full, queue, limit, owed, holds_back, piece_bytes, .. } =
+            &mut **catch_up
+        else {
             return Step::Stop(true);
         };
-        let mut cost = match pass.apply() {
+        let (mut cost, applied) = match pass.apply(*piece_bytes as usize) {
             Ok(bytes) => {
                 *owed = owed.saturating_sub(bytes);
-                NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE
+                (NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE, bytes)
             }
             Err(error) => {
                 log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
@@ -250,9 +281,14 @@ impl<S: Read + Write> Users<S> {
                 full.push(key);
             }
             backlog.note(waiting, user.output.len());
-            queue.push_back(key);
+            if user.output.len() >= WRITE_BYTES.min(*limit / 2) {
+                queue.push_back(key);
+            } else {
+                *holds_back = true;
+            }
         });
         engine.counters.deliveries -= dropped;
+        catch_up.measure(applied, cost);
         for (key, next) in overflowed {
             self.park(key, next, context);
         }
@@ -269,6 +305,7 @@ impl<S: Read + Write> Users<S> {
         behind.next = next.unwrap_or(cursor);
         behind.is_full = false;
         catch_up.leave_pass(user.id, slot);
+        catch_up.queue.push_back(key);
     }
 
     /// The pass is at the cursor, and everything has been delivered: who is in it, or waits there, is live.

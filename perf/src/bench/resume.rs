@@ -1,0 +1,337 @@
+//! Users that come back: what catching up costs, beside delivering the same live, and what it takes from others.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::returning::{Crowd, Place};
+use super::{Bench, Prepared, Spread};
+use crate::block::Expect;
+use crate::drive::{self, Trouble};
+use crate::plot::{Curve, Labels, lines};
+use crate::process::{Addresses, Server, cpu_ns};
+use crate::report::Figures;
+use crate::rng::Rng;
+use crate::workload::{Mix, Shape, Workload};
+
+/// Events per second while users come back.
+const RATE: f64 = 20_000.0;
+/// What follows on other events: it does not depend on the follow graph that they leave.
+const LATER: Mix = Mix { weights: [0, 0, 1, 30, 0] };
+
+#[derive(Debug, Serialize)]
+struct Row {
+    what: String,
+    /// The quotient, and what it may be.
+    ratio: Spread,
+    target: f64,
+    is_met: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Point {
+    users: u64,
+    events: u64,
+    /// Of the server, per delivery.
+    cpu_ns: f64,
+}
+
+/// A server with a journal in a folder of its own.
+struct Kept {
+    server: Server,
+    folder: PathBuf,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.server.stop();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Kept {
+    fn start(bench: &Bench) -> Result<Kept, String> {
+        let folder = std::env::temp_dir().join(format!("maze-bench-resume-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let path = folder.to_string_lossy();
+        let path = shlex::try_quote(&path).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let options = "--journal-retention-bytes 68719476736 --user-mark-ms 0 --max-event-source-clients 8";
+        let command = format!("{} --journal-directory {path} {options}", bench.servers[0].command);
+        let fallback = Addresses::resolve("127.0.0.1", 9090, 9099)?;
+        let server = Server::start(&command, &[], bench.server_core, fallback)?;
+        Ok(Kept { server, folder })
+    }
+
+    fn users(&self) -> SocketAddr {
+        self.server.addresses.users
+    }
+
+    fn place(&self) -> Result<Place, String> {
+        Place::of(self.server.addresses.source)
+    }
+
+    /// Runs a workload on it, with everybody live.
+    fn run(&self, prepared: &mut Prepared) -> Result<Figures, String> {
+        let settings = &mut prepared.settings;
+        (settings.addresses, settings.pid) = (self.server.addresses, Some(self.server.pid()));
+        drive::run(settings, &mut prepared.book, &mut |_| {}).map_err(|trouble| match trouble {
+            Trouble::Fault(fault) => format!("resume:\n{fault}"),
+            Trouble::Failed(sentence) => format!("resume: {sentence}"),
+        })
+    }
+
+    fn send(&self, text: &[u8]) -> Result<(), String> {
+        let stream = TcpStream::connect(self.server.addresses.source);
+        let sent = stream.and_then(|mut stream| stream.write_all(text));
+        sent.map_err(|error| format!("the event source: {error}"))
+    }
+
+    fn cpu(&self) -> u64 {
+        cpu_ns(self.server.pid()).unwrap_or(0)
+    }
+
+    /// These users come back at these places and get everything. Returns CPU time per delivery in nanoseconds.
+    fn come_back(&self, users: impl Iterator<Item = (u64, u64)>, place: &mut Place) -> Result<f64, String> {
+        let last = format!("{}|B\n", place.next);
+        let mut crowd = Crowd::new(&last)?;
+        let before = self.cpu();
+        for (id, next) in users {
+            crowd.add(self.users(), &place.login(id, next), None)?;
+        }
+        self.send(last.as_bytes())?;
+        place.next += 1;
+        crowd.read_all()?;
+        Ok((self.cpu() - before) as f64 / crowd.deliveries as f64)
+    }
+}
+
+pub(super) fn run(bench: &Bench) -> Result<(), String> {
+    let maze = Workload::of_shape(Shape::Maze, bench.scale);
+    let many = Workload {
+        events: (6e6 * bench.scale) as u64,
+        users: 10_000,
+        connected: 10_000,
+        mix: Mix::DEFAULT,
+        ..Workload::of_shape(Shape::Dense, 1.0)
+    };
+    let mut rows = vec![
+        against_live(bench, "catching up, `maze`, 100 users: CPU per delivery × live", &maze, 2.0)?,
+        against_live(bench, "10,000 users over 6 M events: CPU × live", &many, 3.0)?,
+    ];
+    rows.push(others(bench)?);
+    rows.push(far_behind(bench)?);
+    rows.push(slow_readers(bench)?);
+    let points = curves(bench)?;
+    let mut text = String::from("| what | measured | target | |\n| --- | --- | --- | --- |\n");
+    for Row { what, ratio, target, is_met } in &rows {
+        let _ = writeln!(text, "| {what} | {} | {target} | {} |", ratio.told(), bench.verdict(*is_met));
+    }
+    text.push_str("\n| users | events behind | CPU ns per delivery |\n| --- | --- | --- |\n");
+    for Point { users, events, cpu_ns } in &points {
+        let _ = writeln!(text, "| {users} | {events} | {cpu_ns:.1} |");
+    }
+    bench.store("resume", &(rows, points), &text)
+}
+
+fn row(what: &str, values: impl IntoIterator<Item = f64>, target: f64) -> Row {
+    let ratio = Spread::of(values);
+    println!("{what}: {} (target {target})", ratio.told());
+    Row { what: what.to_owned(), ratio, target, is_met: ratio.median <= target }
+}
+
+/// Everybody is live; then everybody comes back and gets the same again.
+fn against_live(bench: &Bench, what: &str, load: &Workload, target: f64) -> Result<Row, String> {
+    let mut ratios = Vec::new();
+    for _ in 0..bench.pairs {
+        let mut prepared = bench.prepare(load, Expect::Protocol, None)?;
+        let kept = Kept::start(bench)?;
+        let figures = kept.run(&mut prepared)?;
+        let live = figures.cpu_ns_per_delivery().ok_or("resume: the server's CPU time cannot be read")?;
+        drop(prepared);
+        let mut place = kept.place()?;
+        let users = load.ids().into_iter().take(load.connected as usize).map(|id| (id, load.first_sequence));
+        ratios.push(kept.come_back(users, &mut place)? / live);
+    }
+    Ok(row(what, ratios, target))
+}
+
+/// What others do meanwhile, in a thread that gives way to the one that measures.
+fn meanwhile(
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static,
+) -> (Arc<AtomicBool>, JoinHandle<Result<(), String>>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || {
+        // A thread of a low priority only would keep the core to the end of its slice.
+        let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let idle = Command::new("chrt").args(["--idle", "--pid", "0", &own]).status();
+        if !idle.is_ok_and(|status| status.success()) {
+            return Err("resume: `chrt`, of the package util-linux, is needed to let others give way".into());
+        }
+        work(&|| !is_over.load(Ordering::Relaxed))
+    });
+    (stop, thread)
+}
+
+fn end(stop: &AtomicBool, thread: JoinHandle<Result<(), String>>) -> Result<(), String> {
+    stop.store(true, Ordering::Relaxed);
+    thread.join().map_err(|_| "resume: the thread of the others has panicked".to_owned())?
+}
+
+/// p99 of live users at a fixed rate, without and with users that come back all the time.
+fn others(bench: &Bench) -> Result<Row, String> {
+    let mut ratios = Vec::new();
+    for _ in 0..bench.pairs {
+        let kept = Kept::start(bench)?;
+        let past = Workload { connected: 1, ..Workload::of_shape(Shape::Maze, 0.3 * bench.scale) };
+        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        let mut p99 = [0.0; 2];
+        for (index, p99) in p99.iter_mut().enumerate() {
+            let place = kept.place()?;
+            let events = (RATE * (10.0 * bench.scale).max(1.0)) as u64;
+            let first_sequence = place.next;
+            let load =
+                Workload { events, first_sequence, mix: LATER, ..Workload::of_shape(Shape::Maze, 1.0) };
+            let mut prepared = bench.prepare(&load, Expect::Protocol, Some(RATE))?;
+            prepared.settings.spin = false;
+            let users = kept.users();
+            let (until, target) = (past.users, place.clone());
+            let returning = (index == 1).then(|| {
+                meanwhile(move |go_on| {
+                    while go_on() {
+                        // Until the last number of before: what comes now is for those who are live.
+                        let mut crowd = Crowd::new("")?;
+                        let mut rng = Rng::new(666, 77);
+                        for id in 500..until {
+                            let next = target.next - rng.below(target.next - 1) - 1;
+                            crowd.add(users, &target.login(id, next), Some(4e6))?;
+                        }
+                        let began = Instant::now();
+                        crowd.read_slowly(&|| go_on() && began.elapsed().as_millis() < 2000)?;
+                    }
+                    Ok(())
+                })
+            });
+            let figures = kept.run(&mut prepared)?;
+            if let Some((stop, thread)) = returning {
+                end(&stop, thread)?;
+            }
+            let times = figures.latency.ok_or("resume: latency was not measured")?;
+            *p99 = times.value_at_quantile(0.99) as f64;
+        }
+        println!("p99 of live users: {:.0} µs, {:.0} µs while others come back", p99[0] / 1e3, p99[1] / 1e3);
+        ratios.push(p99[1] / p99[0]);
+    }
+    Ok(row(
+        "p99 of live users at 20,000 events/s while 500 users come back again and again × without",
+        ratios,
+        2.0,
+    ))
+}
+
+/// Seconds until a user is live that is 10 M private events behind, none of which are for it.
+fn far_behind(bench: &Bench) -> Result<Row, String> {
+    let count = (10e6 * bench.scale) as u64;
+    let mut seconds = Vec::new();
+    for _ in 0..bench.pairs {
+        let kept = Kept::start(bench)?;
+        let text: String = (1..=count).fold(String::new(), |mut text, number| {
+            let _ = writeln!(text, "{number}|P|1|2");
+            text
+        });
+        kept.send(text.as_bytes())?;
+        let place = kept.place()?;
+        let last = format!("{}|B\n", place.next);
+        let mut crowd = Crowd::new(&last)?;
+        let began = Instant::now();
+        crowd.add(kept.users(), &place.login(7, 1), None)?;
+        kept.send(last.as_bytes())?;
+        crowd.read_all()?;
+        seconds.push(began.elapsed().as_secs_f64());
+    }
+    Ok(row("one user 10 M private events behind: seconds until it is live", seconds, 1.0))
+}
+
+/// The part of the server's time that a thousand slow readers take while there is live work.
+fn slow_readers(bench: &Bench) -> Result<Row, String> {
+    let mut shares = Vec::new();
+    for _ in 0..bench.pairs {
+        let kept = Kept::start(bench)?;
+        let past = Workload { connected: 1, ..Workload::of_shape(Shape::Maze, 0.3 * bench.scale) };
+        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        let mut costs = [0.0; 2];
+        for (index, cost) in costs.iter_mut().enumerate() {
+            let first_sequence = kept.place()?.next;
+            let load =
+                Workload { first_sequence, mix: LATER, ..Workload::of_shape(Shape::Maze, 3.0 * bench.scale) };
+            let mut prepared = bench.prepare(&load, Expect::Protocol, None)?;
+            let slow = if index == 1 {
+                let (users, place, mut rng) = (kept.users(), kept.place()?, Rng::new(666, 78));
+                Some(meanwhile(move |go_on| {
+                    let mut crowd = Crowd::new("")?;
+                    for id in 0..1000 {
+                        let next = 1 + rng.below(place.next - 1);
+                        let rate = 2000.0 + rng.below(20_000) as f64;
+                        crowd.add(users, &place.login(1_000_000 + id, next), Some(rate))?;
+                    }
+                    crowd.read_slowly(go_on)
+                }))
+            } else {
+                None
+            };
+            let figures = kept.run(&mut prepared)?;
+            if let Some((stop, thread)) = slow {
+                end(&stop, thread)?;
+            }
+            *cost = figures.cpu_ns_per_delivery().ok_or("resume: the server's CPU time cannot be read")?;
+        }
+        shares.push((costs[1] - costs[0]) / costs[1]);
+    }
+    Ok(row("a thousand slow readers at a thousand places: their part of the loop", shares, 0.25))
+}
+
+/// Cost per delivery against the number of users, and against distance.
+fn curves(bench: &Bench) -> Result<Vec<Point>, String> {
+    let kept = Kept::start(bench)?;
+    let load = Workload { connected: 1, ..Workload::of_shape(Shape::Dense, 1.5 * bench.scale) };
+    kept.run(&mut bench.prepare(&load, Expect::Protocol, None)?)?;
+    let mut place = kept.place()?;
+    let mut points = Vec::new();
+    for users in [1, 10, 100, 1000] {
+        let events = place.next - 1;
+        let cpu_ns = kept.come_back((1..=users).map(|id| (id, 1)), &mut place)?;
+        points.push(Point { users, events, cpu_ns });
+    }
+    for share in [1000, 100, 10, 3] {
+        let events = (place.next - 1) / share;
+        let next = place.next - events;
+        let cpu_ns = kept.come_back((1..=100).map(|id| (id, next)), &mut place)?;
+        points.push(Point { users: 100, events, cpu_ns });
+    }
+    let curve = |name: &str, points: Vec<(f64, f64)>| vec![Curve { name: name.to_owned(), points }];
+    let users = points[..4].iter().map(|point| (point.users as f64, point.cpu_ns)).collect();
+    let labels = Labels {
+        title: "Catching up against users",
+        x: "users that come back",
+        y: "CPU nanoseconds per delivery",
+    };
+    lines(&bench.file("resume-users.svg"), labels, &curve("from the beginning", users))?;
+    let mut distance: Vec<(f64, f64)> =
+        points[4..].iter().chain(&points[2..3]).map(|point| (point.events as f64, point.cpu_ns)).collect();
+    distance.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let labels = Labels {
+        title: "Catching up against distance",
+        x: "events behind",
+        y: "CPU nanoseconds per delivery",
+    };
+    lines(&bench.file("resume-distance.svg"), labels, &curve("100 users", distance))?;
+    Ok(points)
+}
