@@ -44,6 +44,17 @@ pub(crate) struct Catalog {
     pub(crate) has_origin: bool,
     /// Files that a process left behind in the middle of making them.
     pub(crate) leftovers: Vec<String>,
+    /// A segment that has gone, and is written over by the next one.
+    pub(crate) spare: Option<Spare>,
+}
+
+/// See [`segment::SPARE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spare {
+    /// Bytes of the file.
+    pub(crate) len: u64,
+    /// Its name is: the old one cannot come back.
+    pub(crate) is_durable: bool,
 }
 
 impl Catalog {
@@ -56,6 +67,9 @@ impl Catalog {
                 catalog.segments.push_back(Segment { first, len, time_ms: 0 });
             } else if let Some(info) = SnapshotInfo::parse(&name, len) {
                 catalog.snapshots.push(info);
+            } else if name == segment::SPARE {
+                // A start makes the names durable.
+                catalog.spare = Some(Spare { len, is_durable: true });
             } else if name == snapshot::TEMPORARY {
                 catalog.leftovers.push(name);
             }

@@ -8,7 +8,7 @@ use super::{
     catalog::{Catalog, Segment},
     meta::{JournalId, Meta},
     scan::{Chain, SegmentScan},
-    segment::{SEGMENT_HEADER, SegmentHeader, segment_name},
+    segment::{SEGMENT_HEADER, SPARE, SegmentHeader, segment_name},
     settings::{Opening, Settings, SyncMode},
     snapshot::{SnapshotInfo, SnapshotReader},
 };
@@ -77,6 +77,8 @@ pub struct Log {
     /// The segment that is written to, and where. `None`: it must be made.
     active: Option<FileId>,
     offset: u64,
+    /// Where the file ends. Behind `offset` it has what is left of the segment that it was.
+    file_len: u64,
     /// What is complete.
     chain: Chain,
     pending: Option<Pending>,
@@ -150,6 +152,7 @@ impl Log {
             catalog,
             active,
             offset,
+            file_len: offset,
             chain,
             pending: None,
             queue: VecDeque::new(),
@@ -353,6 +356,8 @@ impl Log {
     pub fn end(&mut self, waiting: Waiting) {
         self.is_ending = true;
         self.abandon_snapshot();
+        // If that fails, the next start does it.
+        let _ = self.cut_rest();
         for (index, (block, lines)) in waiting.blocks.into_iter().enumerate() {
             let kind = if index == 0 { Kind::WaitingFirst } else { Kind::Waiting };
             self.queue.push_back((kind, block, lines));
@@ -482,7 +487,7 @@ impl Log {
             return Ok(file);
         }
         if self.must_roll(&pending.header) {
-            self.close_segment();
+            self.close_segment()?;
         }
         let file = match self.active {
             Some(file) => file,
@@ -490,7 +495,7 @@ impl Log {
         };
         pending.header.durable = self.durable;
         pending.header.previous = self.chain.previous;
-        let hash = pending.header.seal(&mut pending.bytes, self.meta.id, self.chain.position);
+        let hash = pending.header.seal(&mut pending.bytes, self.meta.id, self.offset, self.chain.position);
         pending.sealed = Some(Sealed { offset: self.offset, hash });
         Ok(file)
     }
@@ -498,20 +503,30 @@ impl Log {
     /// A block that moves the cursor begins a new segment if it does not fit the active one.
     fn must_roll(&self, header: &Header) -> bool {
         let Some(segment) = self.catalog.segments.back() else { return true };
-        let is_too_long = self.offset + header.block_len() > self.settings.segment_bytes;
+        let is_too_long = self.offset + header.block_len(self.offset) > self.settings.segment_bytes;
         header.kind == Kind::Events
             && self.active.is_some()
             && segment.first < self.chain.cursor
             && (is_too_long || self.is_segment_old())
     }
 
-    fn close_segment(&mut self) {
-        let Some(file) = self.active.take() else { return };
-        if self.durable < self.chain.position || self.is_syncing(file) {
+    fn close_segment(&mut self) -> io::Result<()> {
+        let is_cut = self.cut_rest()?;
+        let Some(file) = self.active.take() else { return Ok(()) };
+        if is_cut || self.durable < self.chain.position || self.is_syncing(file) {
             self.unsynced.push_back((file, self.chain.position, self.chain.cursor));
         } else {
             self.disk.close(file);
         }
+        Ok(())
+    }
+
+    /// Cuts off what is left of an older segment behind the last block. Says whether there was something.
+    fn cut_rest(&mut self) -> io::Result<bool> {
+        let Some(file) = self.active.filter(|_| self.file_len > self.offset) else { return Ok(false) };
+        self.disk.truncate(file, self.offset)?;
+        self.file_len = self.offset;
+        Ok(true)
     }
 
     fn is_syncing(&self, file: FileId) -> bool {
@@ -529,8 +544,15 @@ impl Log {
             durable: self.durable,
             time_ms,
             is_origin: self.catalog.segments.is_empty() && self.meta.base.is_none(),
+            is_recycled: self.catalog.spare.is_some_and(|spare| spare.is_durable),
         };
-        let file = self.disk.create(&name)?;
+        let (file, file_len) = match self.catalog.spare.take_if(|_| header.is_recycled) {
+            Some(spare) => {
+                self.disk.rename(SPARE, &name)?;
+                (self.disk.open(&name)?, spare.len)
+            }
+            None => (self.disk.create(&name)?, 0),
+        };
         if let Err(error) = self.disk.write_at(file, 0, &header.encode()) {
             self.disk.close(file);
             return Err(error);
@@ -539,6 +561,7 @@ impl Log {
         self.catalog.segments.push_back(Segment { first: header.first, len, time_ms });
         self.active = Some(file);
         self.offset = len;
+        self.file_len = file_len.max(len);
         self.chain.position += len;
         self.is_folder_dirty = true;
         Ok(file)
@@ -585,8 +608,9 @@ impl Log {
 
     /// The block is in the file.
     fn finish_block(&mut self, header: &Header, hash: u64) {
-        let len = header.block_len();
+        let len = header.block_len(self.offset);
         self.offset += len;
+        self.file_len = self.file_len.max(self.offset);
         self.chain = Chain { previous: hash, cursor: header.to, position: self.chain.position + len };
         if let Some(segment) = self.catalog.segments.back_mut() {
             segment.len = self.offset;
@@ -640,6 +664,9 @@ impl Log {
         if std::mem::take(&mut self.is_folder_dirty) {
             self.has_removed = false;
             self.disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))?;
+            if let Some(spare) = &mut self.catalog.spare {
+                spare.is_durable = true;
+            }
         }
         Ok(())
     }

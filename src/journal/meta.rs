@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The file's name.
 pub(crate) const META: &str = "journal.meta";
 const TEMPORARY: &str = "journal.meta.tmp";
-const TITLE: &str = "fortnight journal 1";
+const TITLE: &str = "fortnight journal 2";
 /// Longest file that is read.
 const BYTES_MAX: usize = 1 << 20;
 

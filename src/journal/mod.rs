@@ -9,6 +9,7 @@
 //! | `journal.lock` | locked by whoever may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
 //! | `journal.meta` | id, epoch, older epochs, identity of the lock file; replaced as a whole | [`meta`] |
 //! | `FIRST.fnj` | a segment: a header, then blocks | [`segment`], [`block`] |
+//! | `spare.fnj` | a segment that has gone; the next one is written over it | [`segment`] |
 //! | `A-B.fns` | a snapshot of the follow graph | [`snapshot`] |
 //!
 //! FIRST, A and B are cursors with 20 digits. A *position* counts the bytes of all segments since the journal was made. The hash of
@@ -48,8 +49,8 @@
 //!
 //! # Limits
 //!
-//! Memory: one block in flight (what is released in a turn), one window of 256 KiB per reader, one piece of a snapshot. Reading never takes
-//! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one snapshot that is being written, and
+//! Memory: one block in flight (what is released in a turn: 4 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
+//! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one to be recycled, one snapshot that is being written, and
 //! never less than what the next start needs.
 
 #![forbid(unsafe_code)]

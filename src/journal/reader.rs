@@ -87,6 +87,11 @@ impl Reader {
                         scan.close(log.disk());
                     }
                 }
+                scan::Step::Bad if log.segment_len(scan.header.first).is_none() => {
+                    // It has gone, and its file is written over.
+                    let what = format!("the block of number {} is not kept any more", self.from);
+                    return Err(JournalError::new(what));
+                }
                 scan::Step::Bad => {
                     return Err(JournalError::damage(
                         &scan.name,

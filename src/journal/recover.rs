@@ -59,7 +59,7 @@ pub struct Report {
     pub snapshot: Option<SnapshotInfo>,
     /// Bytes of segments that were read.
     pub bytes: u64,
-    /// Bytes of the torn tail, which was cut.
+    /// Bytes of the torn tail, which was cut. What is left in a recycled file of an older segment is not counted.
     pub cut_bytes: u64,
     /// Events that waited.
     pub waiting: usize,
@@ -186,7 +186,7 @@ pub(crate) fn recover(
             Kind::Mark => {}
         }
         apply_block(header, payload, start.from, apply)
-            .map_err(|reason| JournalError::damage(place.file, place.end - header.block_len(), &reason))
+            .map_err(|reason| JournalError::damage(place.file, place.offset, &reason))
     })?;
     for (number, line) in waiting.iter().flat_map(|payload| WaitingLines::new(payload)) {
         report.waiting += 1;
@@ -219,7 +219,9 @@ pub(crate) fn is_origin(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> 
     read.map_err(failed)?;
     let header = SegmentHeader::decode(&bytes, meta.id);
     // A segment that nobody finished making is the only one, and begins the journal.
-    Ok(header.map_or(catalog.segments.len() == 1 && catalog.snapshots.is_empty(), |header| header.is_origin))
+    Ok(header
+        .filter(|header| header.first == segment.first)
+        .map_or(catalog.segments.len() == 1 && catalog.snapshots.is_empty(), |header| header.is_origin))
 }
 
 /// The newest snapshot that is whole, or the origin; and up to where that says the journal was durable.
@@ -333,7 +335,9 @@ pub(crate) fn cut(
         disk.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
     }
     if keeps_part && let Some(segment) = catalog.segments.back_mut() {
-        report.cut_bytes += segment.len - bad.offset;
+        if !bad.is_recycled {
+            report.cut_bytes += segment.len - bad.offset;
+        }
         segment.len = bad.offset;
         truncate(disk, &segment.name(), bad.offset)?;
     }

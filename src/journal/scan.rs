@@ -86,8 +86,16 @@ impl SegmentScan {
         base: u64,
     ) -> Result<Self, JournalError> {
         let file = disk.open(name).map_err(|error| JournalError::io("cannot open", name, &error))?;
-        let header =
-            SegmentHeader { id, first: 0, base, previous: 0, durable: 0, time_ms: 0, is_origin: false };
+        let header = SegmentHeader {
+            id,
+            first: 0,
+            base,
+            previous: 0,
+            durable: 0,
+            time_ms: 0,
+            is_origin: false,
+            is_recycled: false,
+        };
         Ok(Self::new(id, name, len, file, header))
     }
 
@@ -127,8 +135,9 @@ impl SegmentScan {
             Ok(Some((header, hash)))
                 if header.previous == self.chain.previous && header.from == self.chain.cursor =>
             {
-                self.offset += header.block_len();
-                self.chain.position += header.block_len();
+                let len = header.block_len(self.offset);
+                self.offset += len;
+                self.chain.position += len;
                 self.chain.previous = hash;
                 self.chain.cursor = header.to;
                 Ok(Step::Block(header))
@@ -150,7 +159,7 @@ impl SegmentScan {
         let Some(bytes) = self.bytes(disk, offset, BLOCK_HEADER as u64, wait)? else { return Ok(None) };
         let Some((header, hash)) = bytes.first_chunk().and_then(Header::decode) else { return Ok(None) };
         let id = self.id;
-        let Some(bytes) = self.bytes(disk, offset, header.block_len(), wait)? else { return Ok(None) };
+        let Some(bytes) = self.bytes(disk, offset, header.block_len(offset), wait)? else { return Ok(None) };
         if block::hash(bytes, id, position) != hash {
             return Ok(None);
         }
@@ -197,9 +206,9 @@ impl SegmentScan {
             offset += match found {
                 Some((header, _)) => {
                     mark = mark.max(header.durable);
-                    header.block_len()
+                    header.block_len(offset)
                 }
-                None => ALIGNMENT as u64,
+                None => ALIGNMENT,
             };
         }
         Ok(mark)

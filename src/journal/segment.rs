@@ -1,8 +1,13 @@
 //! Segments: the files that hold the blocks, one behind the other.
 //!
 //! ```text
-//! magic 8 | journal id 16 | first 16 | base 8 | previous 8 | durable 8 | time 8 | flags 8 | hash 8 | blocks
+//! magic 8 | journal id 16 | first 16 | base 8 | previous 8 | durable 8 | time 8 | flags 8 | zeros 40 | hash 8 | blocks
 //! ```
+//!
+//! A segment that is not kept any more becomes the *spare* one, and the next segment is written over it: its pages are in memory
+//! and its blocks on the disk, so writing copies less and a sync has no metadata to write. Before that, its new name is durable. What is left in it of the
+//! old segment cannot be taken for new: hashes are seeded with positions, and blocks are chained. It is cut off when the segment is closed, and at a
+//! graceful end.
 //!
 //! A segment is named by the cursor before its first block. `base` is the *position* of the file's first byte: positions count all bytes of all
 //! segments since the journal was made, so a position is never used twice.
@@ -13,10 +18,12 @@ use super::{block::Fields, meta::JournalId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the first block.
-pub(crate) const SEGMENT_HEADER: usize = 88;
-const MAGIC: [u8; 8] = *b"FNJSEG01";
+pub(crate) const SEGMENT_HEADER: usize = 128;
+const MAGIC: [u8; 8] = *b"FNJSEG02";
 const HASHED: usize = SEGMENT_HEADER - 8;
 const SUFFIX: &str = ".fnj";
+/// The name of a segment that has gone, and waits to be written over.
+pub(crate) const SPARE: &str = "spare.fnj";
 
 /// What stands at the beginning of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) time_ms: u64,
     /// The follow graph is empty at `first`: the journal begins here.
     pub(crate) is_origin: bool,
+    /// The file was one of an older segment: what stands behind the last block is left of that.
+    pub(crate) is_recycled: bool,
 }
 
 impl SegmentHeader {
@@ -46,7 +55,7 @@ impl SegmentHeader {
             &self.previous.to_le_bytes(),
             &self.durable.to_le_bytes(),
             &self.time_ms.to_le_bytes(),
-            &u64::from(self.is_origin).to_le_bytes(),
+            &(u64::from(self.is_origin) | u64::from(self.is_recycled) << 1).to_le_bytes(),
         ];
         let mut at = 0;
         for field in fields {
@@ -64,15 +73,18 @@ impl SegmentHeader {
         if fields.take::<8>() != MAGIC || u128::from_le_bytes(fields.take()) != id.0 {
             return None;
         }
-        let header = Self {
+        let mut header = Self {
             id,
             first: u128::from_le_bytes(fields.take()),
             base: u64::from_le_bytes(fields.take()),
             previous: u64::from_le_bytes(fields.take()),
             durable: u64::from_le_bytes(fields.take()),
             time_ms: u64::from_le_bytes(fields.take()),
-            is_origin: u64::from_le_bytes(fields.take()) & 1 == 1,
+            is_origin: false,
+            is_recycled: false,
         };
+        let flags = u64::from_le_bytes(fields.take());
+        (header.is_origin, header.is_recycled) = (flags & 1 == 1, flags & 2 == 2);
         (header.encode() == *bytes && header.first <= super::END).then_some(header)
     }
 }

@@ -136,7 +136,8 @@ fn a_flipped_bit_below_a_mark_is_damage_and_is_named() {
     let segments: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".fnj")).collect();
     // Everything but the last block, which is the mark itself.
     for (index, (name, len)) in segments.iter().enumerate() {
-        let end = if index + 1 == segments.len() { len - BLOCK_HEADER as u64 } else { *len };
+        let end =
+            if index + 1 == segments.len() { len - BLOCK_HEADER.next_multiple_of(64) as u64 } else { *len };
         for bit in (0..end * 8).step_by(101) {
             folder.flip(name, bit);
             let error = reopen(&folder, settings(SyncMode::Always)).map(|_| ()).unwrap_err();

@@ -114,7 +114,8 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
     if let Some(bad) = &end.bad {
         let name = catalog.segments[bad.segment].name();
         let bytes: u64 = catalog.segments.iter().skip(bad.segment).map(|segment| segment.len).sum();
-        let _ = writeln!(text, "torn tail of {} bytes: {name}, offset {}", bytes - bad.offset, bad.offset);
+        let what = if bad.is_recycled { "torn tail, or room of a recycled file," } else { "torn tail" };
+        let _ = writeln!(text, "{what} of {} bytes: {name}, offset {}", bytes - bad.offset, bad.offset);
     }
 }
 

@@ -16,8 +16,8 @@ use crate::disk::Disk;
 pub(crate) struct Place<'a> {
     /// The file.
     pub(crate) file: &'a str,
-    /// The offset behind the block.
-    pub(crate) end: u64,
+    /// The block's offset in it.
+    pub(crate) offset: u64,
 }
 
 /// What does not continue the journal.
@@ -28,6 +28,8 @@ pub(crate) struct Bad {
     pub(crate) offset: u64,
     /// The position of the first bad byte.
     pub(crate) position: u64,
+    /// What stands there may be left of the segment that the file was before.
+    pub(crate) is_recycled: bool,
 }
 
 /// How a walk ended.
@@ -73,14 +75,14 @@ pub(crate) fn walk(
         let scan = SegmentScan::open(disk, id, &name, segment.len)?;
         let Some(mut scan) = scan.filter(|scan| continues(scan, segment.first, end.chain)) else {
             let position = end.chain.map_or(0, |chain| chain.position);
-            end.bad = Some(Bad { segment: index, offset: 0, position });
+            end.bad = Some(Bad { segment: index, offset: 0, position, is_recycled: false });
             break;
         };
         end.mark = end.mark.max(scan.header.durable);
         let walked = walk_segment(disk, segment, &mut scan, &mut end, visit);
         if let Ok(false) = walked {
             let (offset, position) = (scan.offset, scan.chain.position);
-            end.bad = Some(Bad { segment: index, offset, position });
+            end.bad = Some(Bad { segment: index, offset, position, is_recycled: scan.header.is_recycled });
         }
         end.bytes += scan.offset;
         scan.close(disk);
@@ -101,7 +103,12 @@ pub(crate) fn walk(
 
 fn has_header(disk: &mut dyn Disk, id: JournalId, segment: &Segment) -> Result<bool, JournalError> {
     let scan = SegmentScan::open(disk, id, &segment.name(), segment.len)?;
-    Ok(scan.map(|scan| scan.close(disk)).is_some())
+    // One that has been recycled may still have its old one.
+    Ok(scan.is_some_and(|scan| {
+        let first = scan.header.first;
+        scan.close(disk);
+        first == segment.first
+    }))
 }
 
 fn continues(scan: &SegmentScan, first: u128, chain: Option<Chain>) -> bool {
@@ -123,12 +130,13 @@ fn walk_segment(
     segment.time_ms = scan.header.time_ms;
     end.chain = Some(scan.chain);
     loop {
+        let offset = scan.offset;
         match scan.next(disk, true)? {
             Step::Block(header) => {
                 end.mark = end.mark.max(header.durable);
                 end.chain = Some(scan.chain);
                 segment.time_ms = header.time_ms;
-                visit(&header, scan.payload(), Place { file: &scan.name, end: scan.offset })?;
+                visit(&header, scan.payload(), Place { file: &scan.name, offset })?;
             }
             Step::End => return Ok(true),
             Step::Bad | Step::Later => return Ok(false),
@@ -146,7 +154,13 @@ fn highest_mark(
     let name = segment.name();
     let scan = SegmentScan::open(disk, id, &name, segment.len)?;
     let mut scan = match (scan, base) {
-        (Some(scan), _) => scan,
+        (Some(scan), None) => scan,
+        (Some(scan), Some(_)) if scan.header.first == segment.first => scan,
+        (Some(scan), Some(base)) => {
+            // It was recycled, and its header did not come to be written.
+            scan.close(disk);
+            SegmentScan::open_without_header(disk, id, &name, segment.len, base)?
+        }
         (None, Some(base)) => SegmentScan::open_without_header(disk, id, &name, segment.len, base)?,
         (None, None) => return Ok(0),
     };

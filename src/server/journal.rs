@@ -4,7 +4,7 @@
 //! has it, durably where `journalSync` is `always`. While it is closed sources are not read and users neither come nor go. Users go on
 //! being written what they are owed.
 
-use super::{chunk::READ_BYTES, report::Reports};
+use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
     admin::JournalNumbers,
     config::{Config, ServerRole},
@@ -18,8 +18,9 @@ use crate::{
 };
 use std::{collections::VecDeque, ops::Range};
 
-/// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events.
-const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events. Where every event
+/// has one recipient, this decides how many of them share a write: with an eighth of it, a private message costs twice as much.
+const BLOCK_BYTES: usize = 4 << 20;
 /// Steps of a snapshot's walk in one turn: well below a millisecond.
 const SNAPSHOT_STEPS: usize = 20_000;
 
@@ -104,7 +105,9 @@ impl Journal {
         let recovered = open(disk, &opening, &mut |step| restore(engine, &mut kept, step))?;
         // What was released in an earlier life is not counted in this one.
         engine.counters = Counters::default();
-        engine.record(BLOCK_BYTES, BLOCK_HEADER);
+        // Clients of the stream are handed whole blocks.
+        let block_bytes = if config.stream_port.is_some() { RECORD_BYTES } else { BLOCK_BYTES };
+        engine.record(block_bytes, BLOCK_HEADER);
         for number in kept.used_up {
             if engine.takes(number) {
                 engine.use_up(number);

@@ -167,14 +167,14 @@ fn damage_is_named_by_check_and_refused_by_the_server() {
     assert_eq!(first.exit_status(), 0);
     let segment = folder.0.join("00000000000000000001.fnj");
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[88 + 80] ^= 1;
+    bytes[128 + 80] ^= 1;
     fs::write(&segment, bytes).unwrap();
     let (status, _, sentence) = tool(&folder, "check", &[]);
     assert_eq!(status, 1);
-    assert!(sentence.contains("00000000000000000001.fnj, offset 88"), "{sentence}");
+    assert!(sentence.contains("00000000000000000001.fnj, offset 128"), "{sentence}");
     let finished = launch!(journalDirectory = folder.show()).run();
     assert_eq!(finished.status, 1);
-    assert!(finished.stderr.contains("offset 88"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("offset 128"), "{}", finished.stderr);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_repair_cuts_at_the_damage_or_at_a_number() {
     assert_eq!(tool(&folder, "dump", &[]).1, "1|B\n2|B\n");
     let segment = folder.0.join("00000000000000000001.fnj");
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[88 + 80] ^= 1;
+    bytes[128 + 80] ^= 1;
     fs::write(&segment, bytes).unwrap();
     assert_eq!(tool(&folder, "check", &[]).0, 1);
     assert_eq!(launch!(journalDirectory = folder.show()).run().status, 1);

@@ -93,7 +93,12 @@ impl Log {
         for old in catalog.snapshots.iter().filter(|old| old.name() != info.name()) {
             self.disk.remove(&old.name())?;
         }
-        self.catalog = Catalog { segments: VecDeque::new(), snapshots: vec![info], ..Catalog::default() };
+        self.catalog = Catalog {
+            segments: VecDeque::new(),
+            snapshots: vec![info],
+            spare: catalog.spare,
+            ..Catalog::default()
+        };
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use super::{JournalError, Log};
 use crate::{
     journal::{
-        catalog::{Segment, Unneeded},
-        segment::SEGMENT_HEADER,
+        catalog::{Segment, Spare, Unneeded},
+        segment::{SEGMENT_HEADER, SPARE},
     },
     time::SECOND,
 };
@@ -67,6 +67,17 @@ impl Log {
         self.durable >= self.chain.position - behind + SEGMENT_HEADER as u64
     }
 
+    /// Keeps a segment's file for the next one.
+    fn set_aside(&mut self, segment: &Segment) -> Result<(), JournalError> {
+        let name = segment.name();
+        match self.disk.rename(&name, SPARE) {
+            Ok(()) => self.catalog.spare = Some(Spare { len: segment.len, is_durable: false }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(JournalError::io("cannot rename", &name, &error)),
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, unneeded: Unneeded) -> Result<(), JournalError> {
         let name = match unneeded {
             Unneeded::Segment => {
@@ -76,7 +87,11 @@ impl Log {
                 }
                 (self.has_removed, self.is_folder_dirty) = (true, true);
                 self.catalog.has_origin = false;
-                self.catalog.segments.pop_front().map(|segment| segment.name()).unwrap_or_default()
+                let Some(segment) = self.catalog.segments.pop_front() else { return Ok(()) };
+                if self.catalog.spare.is_none() && segment.len >= self.settings.segment_bytes / 2 {
+                    return self.set_aside(&segment);
+                }
+                segment.name()
             }
             Unneeded::Snapshot(index) => self.catalog.snapshots.remove(index).name(),
         };

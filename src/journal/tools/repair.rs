@@ -53,15 +53,20 @@ pub fn find_cut(disk: &mut dyn Disk, at: Option<u128>) -> Result<Option<Cut>, Jo
     let end = walk(disk, meta.id, segments, 0, 0, &mut |header, lines, place| {
         let is_cut = header.kind == Kind::Events && at.is_some_and(|at| header.to > at);
         if is_cut && found.is_none() {
-            let len = header.block_len();
-            found = Some((place.file.to_owned(), place.end - len, header.from, lines.to_vec()));
+            found = Some((place.file.to_owned(), place.offset, header.from, lines.to_vec()));
         }
         Ok(())
     })?;
     let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    let room = end.bad.as_ref().filter(|bad| bad.is_recycled && !end.is_damaged());
+    if let Some(bad) = room {
+        // What is left there of an older segment is nothing that is lost.
+        catalog.segments.truncate(bad.segment + 1);
+        catalog.segments[bad.segment].len = bad.offset;
+    }
     let (segment, offset) = match &end.bad {
-        Some(bad) => (bad.segment, bad.offset),
-        None => {
+        Some(bad) if room.is_none() => (bad.segment, bad.offset),
+        _ => {
             let len = catalog.segments.back().map_or(0, |segment| segment.len);
             (catalog.segments.len().saturating_sub(1), len)
         }

@@ -34,7 +34,7 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 27] = [
+pub(crate) const REQUIRED: [&str; 28] = [
     "lives: the process ends",
     "lives: the process ends in the middle of a turn",
     "lives: the process ends in the middle of an operation of the disk",
@@ -48,6 +48,7 @@ pub(crate) const REQUIRED: [&str; 27] = [
     "lives: what was not durable is lost",
     "lives: a snapshot is begun with",
     "lives: segments have gone",
+    "lives: a segment waits to be recycled",
     "lives: everything has arrived",
     "disk: short write",
     "disk: full",
@@ -198,6 +199,7 @@ impl Run {
         let names = self.folder.names();
         let has = |suffix: &str| names.iter().any(|(name, _)| name.ends_with(suffix));
         coverage.add("lives: a snapshot is begun with", u64::from(has(".fns")));
+        coverage.add("lives: a segment waits to be recycled", u64::from(has("spare.fnj")));
         let first = format!("{:020}.fnj", self.temper.config.first_sequence);
         coverage.add("lives: segments have gone", u64::from(!has(&first)));
         self.recovered = cursor;
