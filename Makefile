@@ -15,7 +15,7 @@ MUTANT ?=
 STORE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-tls lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz
+.PHONY: help run test test-tls lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what chang
 soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
+
+chaos: ## Kill and stop NATS servers, sequencers and edges at random for MINUTES, and see that nothing is lost (needs nats-server)
+	CHAOS_MINUTES=$(MINUTES) $(CARGO) test --quiet --test black_box chaos:: -- --nocapture
 
 simulate: ## Run SEEDS (default 2000) of the simulator (PROFILE=release: builds for minutes, runs ten times as fast)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) --test simulate -- --nocapture

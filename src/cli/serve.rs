@@ -158,11 +158,6 @@ fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result
             "journalDirectory: a sequencer keeps everything in its stream; leave it out where role is sequencer",
         ));
     }
-    if config.role == ServerRole::Edge && matches!(config.stream, Some(StreamAddress::Nats { .. })) {
-        return Err(Exit::refused(
-            "journalDirectory: an edge of NATS keeps no journal in this version; leave it out, or take the stream over tcp",
-        ));
-    }
     if config.reset_on_source_eof {
         let (reset, journal) = ("resetOnSourceEof", "journalDirectory");
         return Err(refuse(

@@ -20,6 +20,7 @@ use crate::{
 use std::{collections::VecDeque, fmt, io};
 
 mod founding;
+mod note;
 mod retention;
 mod snapshots;
 mod snapshotting;

@@ -7,6 +7,7 @@
 //! | file | what it is | module |
 //! | --- | --- | --- |
 //! | `journal.lock` | locked by whoever may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
+//! | `stream.place` | at an edge of NATS: its place in the log, not newer than what is durable here | `log::note` |
 //! | `journal.meta` | id, epoch, older epochs, identity of the lock file; replaced as a whole | [`meta`] |
 //! | `FIRST.fnj` | a segment: a header, then blocks | [`segment`], [`block`] |
 //! | `spare.fnj` | a segment that has gone; the next one is written over it | [`segment`] |

@@ -9,8 +9,8 @@ use super::{
 use crate::time::{Micros, SECOND};
 use std::collections::VecDeque;
 
-/// Messages that are on their way at a time.
-pub const WINDOW: usize = 16;
+/// Blocks that are on their way or wait for it. While there are so many, sources are not read.
+const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
 /// What a message costs in the log besides its block.
@@ -83,7 +83,7 @@ impl Leader {
     /// More may be published: the log is there, and does not lag behind.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.verifying.is_none() && self.flights.len() < WINDOW
+        self.verifying.is_none() && self.flights.len() < QUEUE
     }
 
     /// It has said that it ends, and the log has everything.
@@ -150,13 +150,15 @@ impl Leader {
         self.flights.push_back(Flight { id: None, place: self.tail, ends_graph, block });
     }
 
-    /// Sends what has not been sent on this connection.
+    /// Sends the next block, if none is on its way.
+    ///
+    /// Only one is: a message says how long the log must be, and not which message must be the last one. Of two on their way
+    /// the first could be refused because another sequencer has taken its place, and the second be stored behind that.
     pub fn send(&mut self, session: &mut Session, now: Micros) {
         if self.verifying.is_some() || !session.is_ready() {
             return;
         }
-        let sent = self.flights.iter().take_while(|flight| flight.id.is_some()).count();
-        for flight in self.flights.iter_mut().skip(sent).take(WINDOW.saturating_sub(sent)) {
+        if let Some(flight) = self.flights.front_mut().filter(|flight| flight.id.is_none()) {
             let expected = flight.place.number - 1;
             flight.id = Some(session.publish(flight.ends_graph, expected, &flight.block, now));
         }

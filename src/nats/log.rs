@@ -85,6 +85,8 @@ pub struct Log {
     quiet_since: Option<Micros>,
     /// The log seems to end before the place that was reached: when to ask about it.
     ask_at: Option<Micros>,
+    /// What was read is kept in a journal: another log cannot take the place of this one.
+    has_journal: bool,
     /// The name of the sequence of events, once the end has been reached.
     epoch: Option<Epoch>,
     away_since: Option<Micros>,
@@ -119,6 +121,7 @@ impl Log {
             effects: VecDeque::new(),
             quiet_since: None,
             ask_at: None,
+            has_journal: false,
             epoch: None,
             away_since: Some(now),
             replicas: 0,
@@ -129,6 +132,23 @@ impl Log {
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
+    }
+
+    /// What is read is kept, in a journal of this epoch, which goes on behind this place or a later one. Without an epoch
+    /// the journal is empty.
+    pub fn resume(&mut self, epoch: Option<Epoch>, place: Option<Place>) {
+        (self.has_journal, self.epoch) = (true, epoch);
+        match place {
+            Some(place) => self.reader = Reader::resumed(place),
+            // Where the journal ends in the log is not known.
+            None if epoch.is_some() => self.reader.reset(Some(Loss::Gone)),
+            None => {}
+        }
+    }
+
+    /// Another log may take the place of this one.
+    fn may_be_replaced(&self) -> bool {
+        matches!(self.role, Role::Edge) && !self.has_journal
     }
 
     /// Since when the log has been away, if it is.
@@ -410,7 +430,7 @@ impl Log {
             Ok(Some(from)) => self.open(from, now),
             Err(Failure::Connection(reason)) => return Err(reason),
             Err(Failure::Log(reason)) => {
-                if matches!(self.role, Role::Edge) {
+                if self.may_be_replaced() {
                     self.reader.reset(Some(Loss::Epoch));
                     return Err(format!("it is another stream: {reason}"));
                 }
@@ -467,7 +487,7 @@ impl Log {
     fn informed(&mut self, info: &StreamInfo, now: Micros) {
         let known = self.place().map_or(0, |place| place.number);
         if self.ask_at.is_some() && info.has_leader && info.last < known {
-            if matches!(self.role, Role::Edge) {
+            if self.may_be_replaced() {
                 self.reader.reset(Some(Loss::Epoch));
                 self.ask_at = None;
                 return self.open(From::LastGraph, now);

@@ -19,7 +19,8 @@
 //! # Publishing
 //!
 //! Every message is *fenced*: it says which message must be the last one (`Nats-Expected-Last-Sequence`), and the log refuses it otherwise.
-//! So two leaders cannot both write, whatever they believe. Up to [`leader::WINDOW`] messages are on their way at a time.
+//! So two leaders cannot both write, whatever they believe. A leader has one message on its way at a time: of
+//! two, the first could be refused because another leader's message stands in its place, and the second be stored behind that one.
 //!
 //! Where the stream stands is never taken from what it says of itself: servers without a leader answer with the past. Only a
 //! message that was accepted proves it.

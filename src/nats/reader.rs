@@ -6,6 +6,10 @@ use super::{
 };
 use crate::{epoch::Epoch, stream::follower::Loss};
 use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What the text of a place begins with.
+const TITLE: &str = "fortnight place 1";
 
 /// A place in the log: the message that was read or published last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,35 @@ pub struct Place {
     pub epoch: Epoch,
     /// When it was made, in milliseconds since 1970.
     pub time_ms: u64,
+}
+
+impl Place {
+    /// The place as a line of text, with a checksum.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let Self { number, hash, cursor, term, epoch, time_ms } = self;
+        let body = format!("{TITLE} {number} {hash} {cursor} {term} {epoch} {time_ms}");
+        let sum = xxh3_64(body.as_bytes());
+        format!("{body} {sum:016x}\n")
+    }
+
+    /// Reads what [`to_text`](Self::to_text) has made. `None`: it is damaged.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (body, sum) = text.strip_suffix('\n')?.rsplit_once(' ')?;
+        if u64::from_str_radix(sum, 16).ok()? != xxh3_64(body.as_bytes()) {
+            return None;
+        }
+        let mut fields = body.strip_prefix(TITLE)?.strip_prefix(' ')?.split(' ');
+        Some(Self {
+            number: fields.next()?.parse().ok()?,
+            hash: fields.next()?.parse().ok()?,
+            cursor: fields.next()?.parse().ok()?,
+            term: fields.next()?.parse().ok()?,
+            epoch: Epoch::parse(fields.next()?.as_bytes())?,
+            time_ms: fields.next()?.parse().ok()?,
+        })
+    }
 }
 
 /// What the server is to do.
@@ -101,6 +134,12 @@ impl Default for Reader {
 }
 
 impl Reader {
+    /// A reader that goes on behind this place, if the log still has it.
+    #[must_use]
+    pub fn resumed(place: Place) -> Self {
+        Self { stage: Stage::Follow { is_verified: false }, place: Some(place), ..Self::default() }
+    }
+
     /// The message that was read last.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
@@ -293,6 +332,31 @@ impl Reader {
         {
             self.stage = Stage::Follow { is_verified: true };
             effects.extend([Effect::Reached(epoch)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written_and_every_changed_byte_is_noticed() {
+        let place = Place {
+            number: 7,
+            hash: u64::MAX,
+            cursor: 1 << 64,
+            term: 3,
+            epoch: Epoch::new(0xabc),
+            time_ms: 99,
+        };
+        let text = place.to_text();
+        assert_eq!(Place::parse(&text), Some(place));
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert_eq!(String::from_utf8(bytes).ok().and_then(|text| Place::parse(&text)), None);
+            assert_eq!(Place::parse(&text[..at]), None);
         }
     }
 }

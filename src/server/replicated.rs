@@ -14,14 +14,15 @@ use crate::{
     nats::{
         block::edges,
         log::{Due, Log, Moment, Part},
-        reader::Effect,
+        reader::{Effect, Place},
         session::Settings,
     },
     stream::{
         address::{HostPort, StreamAddress},
+        first_line_from,
         follower::Loss,
     },
-    time::{MILLISECOND, Micros},
+    time::{MILLISECOND, Micros, SECOND},
 };
 use std::{
     io::{Read, Write},
@@ -37,6 +38,18 @@ pub(super) struct Replicated<S> {
     held_since: Option<Micros>,
     /// The end of the log has been reached: what comes is for users.
     serves: bool,
+    keeping: Keeping,
+}
+
+/// The place that stands beside the journal of an edge, so that a restart finds it.
+#[derive(Debug, Default)]
+struct Keeping {
+    /// What is written as soon as the journal has everything below it.
+    next: Option<Place>,
+    /// The number of the last one that was written.
+    last: u64,
+    /// When the next one may be written.
+    due: Micros,
 }
 
 /// What came of applying a part of the log.
@@ -88,6 +101,7 @@ impl<S: Read + Write> Replicated<S> {
             log: Log::new(settings, servers, part, config.stream_takeover_ms * MILLISECOND, now),
             held_since: None,
             serves: false,
+            keeping: Keeping::default(),
         })
     }
 
@@ -102,6 +116,27 @@ impl<S: Read + Write> Replicated<S> {
     /// The end of the log has been reached: what comes is for users.
     pub(super) fn serves(&self) -> bool {
         self.serves
+    }
+
+    /// It goes on behind a journal that ends at `cursor`; `note` is the place that was kept beside it.
+    pub(super) fn resume(&mut self, epoch: Option<Epoch>, note: Option<&str>, cursor: u128) {
+        let place = note.and_then(Place::parse);
+        let place = place.filter(|place| Some(place.epoch) == epoch && place.cursor <= cursor);
+        self.keeping.last = place.map_or(0, |place| place.number);
+        self.log.resume(epoch, place);
+        self.serves = epoch.is_some();
+    }
+
+    /// The place that is to be written beside the journal, which has everything below `kept`: about once a second a newer one.
+    pub(super) fn place_to_keep(&mut self, kept: u128, now: Micros) -> Option<String> {
+        let is_applied = self.serves && !self.link.has_rest() && !self.log.has_effects();
+        let keeping = &mut self.keeping;
+        if keeping.next.is_none() && is_applied {
+            keeping.next = self.log.place().filter(|place| place.number != keeping.last);
+        }
+        let place = keeping.next.filter(|place| place.cursor <= kept && keeping.due <= now)?;
+        *keeping = Keeping { next: None, last: place.number, due: now + SECOND };
+        Some(place.to_text())
     }
 
     /// The connection itself.
@@ -196,6 +231,9 @@ impl<S: Read + Write> Replicated<S> {
 
     /// Applies the next part of what has been received.
     pub(super) fn apply(&mut self, engine: &mut Engine, now: Micros) -> Taken {
+        if let Some(loss) = self.link.postponed.take() {
+            return Taken::Anew(loss);
+        }
         if let Some((lines, to)) = self.link.rest.take() {
             return self.replay(lines, to, engine);
         }
@@ -207,6 +245,7 @@ impl<S: Read + Write> Replicated<S> {
             Ok(None) => return Taken::All,
             Ok(Some(Effect::Begin(loss))) => {
                 self.serves = false;
+                self.keeping.next = None;
                 return Taken::Anew(loss);
             }
             Ok(Some(Effect::Edges(payload))) => {
@@ -227,7 +266,13 @@ impl<S: Read + Write> Replicated<S> {
         Taken::More
     }
 
-    fn replay(&mut self, lines: Range<usize>, to: u128, engine: &mut Engine) -> Taken {
+    fn replay(&mut self, mut lines: Range<usize>, to: u128, engine: &mut Engine) -> Taken {
+        let cursor = engine.cursor();
+        if to <= cursor {
+            // The journal was ahead of the place that was kept beside it.
+            return Taken::More;
+        }
+        lines.start += first_line_from(&self.link.chunk[lines.clone()], cursor);
         match engine.replay(&self.link.chunk, lines.clone(), to) {
             Ok((_, Replay::Done)) => Taken::More,
             Ok((at, Replay::TurnFull)) => {

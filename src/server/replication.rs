@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     engine::Engine,
+    epoch::Epoch,
     nats::block::{BLOCK_HEADER, Kind, push_edge},
-    stream::follower::Loss,
+    stream::{follower::Loss, reader::Place},
     time::Micros,
 };
 use std::io;
@@ -84,6 +85,7 @@ impl<N: Net> Server<N> {
         {
             self.engine.postpone(closed);
         }
+        self.keep_place();
         self.flush_log();
         Ok(reads)
     }
@@ -102,12 +104,17 @@ impl<N: Net> Server<N> {
                 Taken::All => break,
                 Taken::TurnFull => return Ok(true),
                 Taken::More => {}
-                Taken::Anew(loss) => self.begin_log_anew(loss),
+                Taken::Anew(loss) => {
+                    if !self.begin_log_anew(loss) {
+                        return Ok(true);
+                    }
+                }
                 Taken::Reached(epoch) => {
                     self.engine.deliver(|_, _| {});
                     self.engine.take_released(&mut self.released);
                     let address = replicated.link().address();
                     log::info!(stream:% = address, epoch:%, cursor = self.engine.cursor(); "the stream has been reached");
+                    self.begin_journal(epoch)?;
                 }
                 Taken::Leads => self.lead()?,
                 Taken::Deposed(reason) => self.end_term(&reason)?,
@@ -122,12 +129,37 @@ impl<N: Net> Server<N> {
         Ok(false)
     }
 
-    fn begin_log_anew(&mut self, loss: Option<Loss>) {
+    /// Returns false if a journal has to take first what came before.
+    fn begin_log_anew(&mut self, loss: Option<Loss>) -> bool {
         if self.is_sequencer() {
             self.forget();
-        } else {
-            // Without a journal there is nothing that it would have to wait for.
-            self.begin_anew(loss);
+            return true;
+        }
+        self.begin_anew(loss)
+    }
+
+    /// The follow graph is complete: the journal of an edge, if it has one, begins with it.
+    fn begin_journal(&mut self, epoch: Epoch) -> io::Result<()> {
+        let (Some(journal), Some(replicated)) = (&self.journal, &self.replicated) else { return Ok(()) };
+        if journal.stream().is_some_and(|kept| kept != epoch) {
+            let address = replicated.link().address();
+            return Err(io::Error::other(format!(
+                "stream: {address} is another stream, of epoch {epoch}; start this edge with an empty journalDirectory to follow it"
+            )));
+        }
+        self.found_journal(Place { epoch, next: self.engine.cursor() });
+        Ok(())
+    }
+
+    /// Notes down beside the journal where in the log it ends.
+    fn keep_place(&mut self) {
+        let kept = self.acknowledgeable();
+        let (Some(journal), Some(replicated)) = (&mut self.journal, &mut self.replicated) else { return };
+        if let Some(place) = replicated.place_to_keep(kept, self.now)
+            && let Err(error) = journal.log_mut().keep_note(&place)
+        {
+            // The older one serves as well: from there more is read again.
+            log::debug!(error:%; "the place in the log cannot be written");
         }
     }
 

@@ -132,6 +132,9 @@ impl<N: Net> Server<N> {
         server.epoch = journal.log().epoch();
         if let Some(upstream) = &mut server.upstream {
             upstream.resume(journal.stream(), began);
+        } else if let Some(replicated) = &mut server.replicated {
+            let note = journal.log_mut().note();
+            replicated.resume(journal.stream(), note.as_deref(), server.engine.cursor());
         } else if server.engine.cursor() != u128::from(server.config.first_sequence) {
             // Sources that were connected before are expected back.
             server.grace.begin(&mut server.engine, server.now);
@@ -155,7 +158,7 @@ impl<N: Net> Server<N> {
             reports: &mut self.reports,
             log: self.journal.as_mut().map(Journal::log_mut),
             epoch,
-            first_sequence: if self.upstream.is_some() { 0 } else { self.config.first_sequence },
+            first_sequence: if self.config.role == ServerRole::Edge { 0 } else { self.config.first_sequence },
             now: self.now,
         };
         (&mut self.users, context)
@@ -218,7 +221,10 @@ impl<N: Net> Server<N> {
     pub(super) fn epoch(&self) -> Option<Epoch> {
         match (&self.upstream, &self.replicated) {
             (Some(upstream), _) => upstream.epoch(),
-            (None, Some(replicated)) => replicated.log().epoch(),
+            // While an edge begins anew, nobody can tell it a place.
+            (None, Some(replicated)) => {
+                replicated.log().epoch().filter(|_| self.is_sequencer() || replicated.serves())
+            }
             (None, None) => Some(self.epoch),
         }
     }

@@ -119,6 +119,9 @@ impl<N: Net> Server<N> {
             if let Some(upstream) = &mut self.upstream {
                 upstream.link_mut().postponed = Some(loss);
             }
+            if let Some(replicated) = &mut self.replicated {
+                replicated.link_mut().postponed = Some(loss);
+            }
             return false;
         }
         let reason = match loss {
@@ -144,7 +147,7 @@ impl<N: Net> Server<N> {
     }
 
     /// The follow graph of the stream is complete: the journal, if there is one, begins with it.
-    fn found_journal(&mut self, place: Place) {
+    pub(super) fn found_journal(&mut self, place: Place) {
         if let Some(journal) = &mut self.journal {
             journal.found(place, &mut self.engine);
         }

@@ -2,6 +2,7 @@
 
 mod acknowledgements;
 mod admin;
+mod chaos;
 mod clients;
 mod crashes;
 mod crowd;
@@ -18,6 +19,7 @@ mod linger;
 mod logins;
 mod maze;
 mod metrics;
+mod nats_journal;
 mod options;
 mod order;
 mod protocol;

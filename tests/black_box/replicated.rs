@@ -11,10 +11,10 @@ use support::stream::{Random, each};
 use support::{DEADLINE, Line, Server, Signal, User, launch, server};
 
 /// NATS sets so much aside on the disk.
-const RETENTION: u64 = 256 << 20;
+pub(crate) const RETENTION: u64 = 256 << 20;
 
 /// A sequencer of a stream that it may make.
-fn sequencer(nats: &Nats, name: &str) -> Server {
+pub(crate) fn sequencer(nats: &Nats, name: &str) -> Server {
     server!(
         role = "sequencer",
         stream = nats.stream(name),
@@ -32,21 +32,21 @@ fn edge(nats: &Nats, name: &str) -> Server {
     edge
 }
 
-fn leads(server: &Server) -> bool {
+pub(crate) fn leads(server: &Server) -> bool {
     server.get("/leader").status == 200
 }
 
 /// Waits until the server leads.
-fn wait_to_lead(server: &Server) {
+pub(crate) fn wait_to_lead(server: &Server) {
     server.wait_for_log("this sequencer leads");
 }
 
 /// A source that keeps what is not acknowledged, and goes on from there at whichever sequencer listens.
-struct Feed(JoinHandle<Vec<(String, u64)>>);
+pub(crate) struct Feed(JoinHandle<Vec<(String, u64)>>);
 
 impl Feed {
     /// Sends the lines of the numbers from 1 on, all of them at the end. Gives every acknowledgement.
-    fn start(servers: &[&Server], lines: Vec<String>) -> Feed {
+    pub(crate) fn start(servers: &[&Server], lines: Vec<String>) -> Feed {
         let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.sources).collect();
         Feed(std::thread::spawn(move || {
             let mut told = Vec::new();
@@ -65,7 +65,7 @@ impl Feed {
     }
 
     /// All has been acknowledged: in one epoch, and never less than before.
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let told = self.0.join().expect("the feed");
         assert!(told.windows(2).all(|pair| pair[0].0 == pair[1].0 && pair[0].1 <= pair[1].1), "{told:?}");
     }
@@ -94,7 +94,7 @@ fn serve(address: SocketAddr, lines: &[String], told: &mut Vec<(String, u64)>) -
 }
 
 /// Events of all types among the users 1 to `users`, and what each user gets who is connected all the time.
-fn events(count: u64, users: u64, seed: u64) -> (Vec<String>, Model) {
+pub(crate) fn events(count: u64, users: u64, seed: u64) -> (Vec<String>, Model) {
     let (mut random, mut model) = (Random::new(seed), Model::new());
     for user in 1..=users {
         model.login(user);
@@ -122,7 +122,7 @@ fn connect(edge: &Server, users: u64) -> Vec<User> {
 }
 
 /// Every user gets exactly what the model says.
-fn expect_all(users: &mut [User], model: &Model) {
+pub(crate) fn expect_all(users: &mut [User], model: &Model) {
     for (index, user) in users.iter_mut().enumerate() {
         user.expect(model.told(index as u64 + 1).expect("a user"));
     }

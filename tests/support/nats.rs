@@ -158,16 +158,33 @@ impl Nats {
         let _ = std::fs::remove_dir_all(store);
     }
 
+    /// What a server says of itself under this path.
+    fn ask(&self, index: usize, path: &str, patience: Duration) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect_timeout(&self.nodes[index].monitor, patience)?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Which server leads a stream, if one does and says so soon.
+    pub fn leader(&self, stream: &str) -> Option<usize> {
+        let path = "/jsz?accounts=true&streams=true";
+        (0..self.nodes.len()).find_map(|index| {
+            let answer = self.ask(index, path, Duration::from_millis(200)).ok()?;
+            let (_, streams) = answer.split_once("\"stream_detail\"")?;
+            let (_, found) = streams.split_once(&format!("\"name\": \"{stream}\""))?;
+            let (_, leader) = found.split_once("\"leader\": \"n")?;
+            leader.split('"').next()?.parse().ok().filter(|&leader| leader < self.nodes.len())
+        })
+    }
+
     /// Waits until a server has everything that the others have.
     pub fn wait_until_well(&self, index: usize) {
         let deadline = Instant::now() + 3 * DEADLINE;
-        let is_well = || -> std::io::Result<bool> {
-            let mut socket = TcpStream::connect(self.nodes[index].monitor)?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-            socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(answer.contains(" 200 "))
+        let is_well = || {
+            Ok::<_, std::io::Error>(self.ask(index, "/healthz", Duration::from_secs(5))?.contains(" 200 "))
         };
         while !is_well().unwrap_or(false) {
             assert!(Instant::now() < deadline, "nats-server {index} does not get well");
