@@ -9,7 +9,7 @@ use super::{
     meta::Meta,
     segment::{SEGMENT_HEADER, SegmentHeader},
     settings::Opening,
-    snapshot::{SnapshotInfo, SnapshotRead, SnapshotReader, Trailer},
+    snapshot::{SnapshotInfo, SnapshotRead, SnapshotReader, Trailer, read_mark},
     waiting::WaitingLines,
     walk::{WalkEnd, walk},
 };
@@ -232,19 +232,23 @@ fn choose_start(
     report: &mut Report,
 ) -> Result<(Start, u64), JournalError> {
     let oldest = catalog.segments.front().map_or(0, |segment| segment.first);
-    let mut damage = None;
+    let (mut damage, mut mark) = (None, 0);
     for &info in catalog.snapshots.iter().rev().filter(|info| info.from >= oldest) {
         match verify(disk, meta, info) {
-            Ok(trailer) => return Ok((Start { snapshot: Some(info), from: info.from }, trailer.position)),
+            Ok(trailer) => {
+                return Ok((Start { snapshot: Some(info), from: info.from }, trailer.position.max(mark)));
+            }
             Err(error) if error.damage_place().is_some() => {
                 report.damaged_snapshots.push(info.name());
+                // Its end may be whole, and says up to where the journal was durable.
+                mark = mark.max(read_mark(disk, meta.id, info)?);
                 damage = Some(error);
             }
             Err(error) => return Err(error),
         }
     }
     if catalog.has_origin {
-        return Ok((Start { snapshot: None, from: oldest }, 0));
+        return Ok((Start { snapshot: None, from: oldest }, mark));
     }
     Err(damage.unwrap_or_else(|| {
         let what = "the segments before it are gone, and there is no snapshot to begin with";

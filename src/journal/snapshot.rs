@@ -172,6 +172,19 @@ impl Trailer {
     }
 }
 
+/// Up to where the journal was durable, as the end of a snapshot says that is damaged elsewhere. 0: the end does not prove itself.
+pub(crate) fn read_mark(disk: &mut dyn Disk, id: JournalId, info: SnapshotInfo) -> Result<u64, JournalError> {
+    let Some(at) = info.len.checked_sub((PIECE_HEADER + TRAILER) as u64) else { return Ok(0) };
+    let name = info.name();
+    let file = disk.open(&name).map_err(|error| JournalError::io("cannot open", &name, &error))?;
+    let mut bytes = [0; TRAILER];
+    let whole = read(disk, file, at + PIECE_HEADER as u64, &mut bytes, true);
+    disk.close(file);
+    let whole = whole.map_err(|error| JournalError::io("cannot read", &name, &error))?;
+    let trailer = Trailer::decode(&bytes, id, at).filter(|trailer| whole && trailer.to == info.to);
+    Ok(trailer.map_or(0, |trailer| trailer.position))
+}
+
 /// How a step of reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotRead {

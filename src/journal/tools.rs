@@ -10,14 +10,15 @@ pub use repair::{Cut, find_cut, repair};
 use super::{
     JournalError, Opening, Step, Waiting,
     block::{BLOCK_HEADER, Kind},
-    catalog::Catalog,
+    catalog::{Catalog, Segment},
     meta::Meta,
     open,
     recover::{self, Report},
+    snapshot::SnapshotInfo,
     walk::{WalkEnd, walk},
 };
 use crate::{disk::Disk, epoch::Epoch};
-use folder::{draw, finish, load, number_of};
+use folder::{again_while_files_go, draw, finish, load, number_of};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -56,6 +57,10 @@ impl Ranges {
 ///
 /// The place of the damage.
 pub fn check(disk: &mut dyn Disk) -> Result<String, JournalError> {
+    again_while_files_go(disk, check_once)
+}
+
+fn check_once(disk: &mut dyn Disk) -> Result<String, JournalError> {
     let (meta, mut catalog) = load(disk)?;
     let mut text = format!("epoch {}\n", meta.epoch);
     for ancestor in &meta.ancestors {
@@ -176,6 +181,23 @@ pub fn copy(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), Jou
     if Meta::load(to)?.is_some() {
         return Err(JournalError::new("there is a journal already where the copy should go".to_owned()));
     }
+    again_while_files_go(from, |from| {
+        remove_copied(to)?;
+        copy_once(from, to)
+    })
+}
+
+/// What an attempt has left that did not succeed: it was overtaken.
+fn remove_copied(to: &mut dyn Disk) -> Result<(), JournalError> {
+    let copied = Catalog::list(to)?;
+    let segments = copied.segments.iter().map(Segment::name);
+    for name in segments.chain(copied.snapshots.iter().map(SnapshotInfo::name)) {
+        to.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
+    }
+    Ok(())
+}
+
+fn copy_once(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
     let (mut meta, mut catalog) = load(from)?;
     let mut mark = 0;
     for info in &catalog.snapshots {

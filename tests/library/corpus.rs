@@ -44,6 +44,27 @@ fn every_trace_is_read_written_and_replayed_the_same() {
 }
 
 #[test]
+fn no_folder_breaks_the_readers_of_a_journal() {
+    check("journal", targets::journal::run);
+}
+
+/// More of them than are kept, each one drawn anew: mutated files and random ones.
+#[test]
+fn mutated_and_random_files_do_not_break_the_readers_of_a_journal() {
+    let mut dice: u64 = 1;
+    let mut roll = || {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as u8
+    };
+    for round in 0..2000 {
+        let len =
+            5 * (1 + usize::from(roll()) % 8) + if round % 4 == 0 { usize::from(roll()) * 4 } else { 0 };
+        let input: Vec<u8> = (0..len).map(|_| roll()).collect();
+        assert!(catch_unwind(|| targets::journal::run(&input)).is_ok(), "broken by {input:?}");
+    }
+}
+
+#[test]
 fn every_command_line_is_accepted_or_refused_as_documented() {
     check("options", targets::options::run);
 }

@@ -3,6 +3,7 @@
 //! | target | what it runs | what it is compared with |
 //! | --- | --- | --- |
 //! | [`framing`] | the real server on simulated sockets: logins and events, cut into reads as the input says | the grammar and the model of `tests/support`, which know nothing of reads |
+//! | [`journal`] | the tools and the start on a folder whose files were changed | nothing is handed out that was not released |
 //! | [`trace`] | the trace reader, `trace show`, `trace cut`, `replay` | what was read is the same after writing and reading it again |
 //! | [`options`] | command lines and environments | a table of what each option accepts, and a second reading of simple command lines |
 //!
@@ -12,5 +13,6 @@
 //! of which has found a bug, or would.
 
 pub mod framing;
+pub mod journal;
 pub mod options;
 pub mod trace;
