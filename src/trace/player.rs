@@ -32,6 +32,7 @@ pub struct Player<R> {
     keep: Keep,
     ended: Option<Result<(), TraceError>>,
     last_at: Micros,
+    played: u64,
 }
 
 /// A connection of the trace.
@@ -82,12 +83,27 @@ impl<R: Read> Player<R> {
             keep,
             ended: None,
             last_at: 0,
+            played: 0,
         }
     }
 
     /// Whether everything has been played, and until when that was.
     pub(super) fn ended_at(&self) -> Option<Micros> {
         self.ended.is_some().then_some(self.last_at)
+    }
+
+    /// How many records have been played.
+    pub(super) fn played(&self) -> u64 {
+        self.played
+    }
+
+    /// The next record, if there is one, comes too late: the server has had too many turns until then.
+    pub(super) fn give_up(&mut self, turns: u64) {
+        if self.ended.is_none() {
+            self.fail(format!(
+                "the server has something to do in {turns} turns and more until then; expected a record before that"
+            ));
+        }
     }
 
     /// Keeps what the server has written since the last call.
@@ -220,6 +236,7 @@ impl<R: Read> Script for Player<R> {
             return;
         };
         self.last_at = at;
+        self.played += 1;
         let played = match record {
             Record::Signal => {
                 world.signal();

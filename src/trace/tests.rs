@@ -1,6 +1,6 @@
 use super::{
     Content, Expectation, Keep, Outcome, Player, Reader, Recorder, Recording, Stream, cut, replay,
-    replay::Replayed,
+    replay::{Replayed, replay_within},
 };
 use crate::{
     server::{Phase, Server},
@@ -131,6 +131,35 @@ fn at_the_latest_time_everything_still_happens() {
     assert!(piece.ends_with(b"\n9223372036854775807 user 2 connects\n"), "{}", piece.escape_ascii());
     let ends = replay(at_the_end.replace("user 2 connects", "signal").as_bytes(), Keep::Numbers).unwrap();
     assert_eq!((ends.time, ends.outcome.streams[0].end.as_str()), (i64::MAX as u64, "closed"));
+}
+
+#[test]
+fn a_time_in_which_the_server_never_rests_is_not_played_for_ever() {
+    let trace = "\
+fortnight trace 1
+option userMarkMs 1
+0 user 1 connects
+0 user 1 sends
+=7|now
+9000000000000000000 user 1 closes
+";
+    let Replayed { outcome, damage, time } = replay_within(1000, trace.as_bytes(), Keep::Digests).unwrap();
+    assert_eq!(
+        damage.unwrap().to_string(),
+        "line 6: the server has something to do in 1000 turns and more until then; expected a record before that"
+    );
+    assert!((900_000..2_000_000).contains(&time), "{time}");
+    assert_eq!(outcome.streams.len(), 1);
+
+    // After the last record the replay just ends.
+    let (open, _) = trace.rsplit_once("9000").unwrap();
+    let Replayed { damage, time, .. } = replay_within(1000, open.as_bytes(), Keep::Digests).unwrap();
+    assert_eq!(damage, None);
+    assert!(time < 2_000_000, "{time}");
+
+    // A long time with nothing to do is a turn.
+    let quiet = trace.replace("userMarkMs 1", "userMarkMs 0");
+    assert_eq!(replay_within(1000, quiet.as_bytes(), Keep::Digests).unwrap().damage, None);
 }
 
 #[test]
