@@ -46,6 +46,7 @@ pub mod identity;
 pub mod journal;
 pub mod logging;
 pub mod nats;
+pub mod notify;
 pub mod options;
 pub mod proxy;
 pub mod rate_limit;

@@ -10,7 +10,9 @@ use fortnight::{
     door::{Door, Rules},
     health,
     identity::Tokens,
-    logging, options,
+    logging,
+    notify::{self, Notifier},
+    options,
     reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
     time::Micros,
@@ -120,9 +122,14 @@ fn run<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -> ExitCode {
     say_how_it_runs(&options);
     // Whoever reads it may have gone by now; that is no reason not to serve.
     let _ = writeln!(stdout(), "{addresses}");
+    let mut notifier = Notifier::new(std::env::var_os(notify::VARIABLE));
+    notifier.serves();
     loop {
         if let Err(error) = server.turn() {
             return fail(&error.to_string());
+        }
+        if server.phase() != Phase::Running {
+            notifier.ends();
         }
         if let Phase::Done { forced } = server.phase() {
             return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };

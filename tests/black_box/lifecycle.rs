@@ -1,10 +1,11 @@
 //! SPEC section 5: signals, the end of a run, and clients that fail.
 
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use support::stream::{each, long_broadcasts};
-use support::{Signal, private_address, server};
+use support::{Signal, launch, private_address, server};
 
 #[test]
 fn sigterm_and_sigint_end_the_server_with_status_0() {
@@ -14,6 +15,25 @@ fn sigterm_and_sigint_end_the_server_with_status_0() {
         server.signal(signal);
         assert_eq!(server.exit_status(), 0);
     }
+}
+
+#[test]
+fn a_service_manager_is_told_when_it_serves_and_when_it_ends() {
+    let place = std::env::temp_dir().join(format!("fortnight-ready-{}", std::process::id()));
+    let manager = UnixDatagram::bind(&place).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let told = || {
+        let mut state = [0; 64];
+        let len = manager.recv(&mut state).unwrap();
+        String::from_utf8_lossy(&state[..len]).into_owned()
+    };
+    let mut server = launch!().set("NOTIFY_SOCKET", &place.display()).start();
+    assert_eq!(told(), "READY=1");
+    server.pass();
+    server.signal(Signal::TERM);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(server.exit_status(), 0);
+    std::fs::remove_file(place).unwrap();
 }
 
 #[test]
