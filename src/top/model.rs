@@ -93,7 +93,9 @@ pub(super) struct Model {
     pub(super) url: String,
     /// What it said last.
     pub(super) status: Option<Status>,
-    /// When that was.
+    /// What it said about a second before that.
+    before: Option<Status>,
+    /// When it was heard last.
     pub(super) heard_at: Option<Instant>,
     /// Why there was no answer since.
     pub(super) failure: Option<String>,
@@ -152,6 +154,11 @@ impl Model {
         while self.samples.get(1).is_some_and(|second| second[0] + KEPT_US < sample[0]) {
             self.samples.pop_front();
         }
+        match self.status.take() {
+            // Too close to tell how fast totals grow.
+            Some(last) if self.before.is_some() && status.now_us.abs_diff(last.now_us) < 500_000 => {}
+            last => self.before = last.filter(|last| last.now_us < status.now_us),
+        }
         self.status = Some(status);
         Ok(())
     }
@@ -160,6 +167,13 @@ impl Model {
     pub(super) fn rate(&self, series: Series) -> f64 {
         let count = self.samples.len();
         if count < 2 { 0.0 } else { slope(self.samples[count - 2], self.samples[count - 1], series) }
+    }
+
+    /// How fast a total grows now, per second.
+    pub(super) fn pace(&self, total: impl Fn(&Status) -> u128) -> f64 {
+        let (Some(status), Some(before)) = (&self.status, &self.before) else { return 0.0 };
+        let grown = total(status).saturating_sub(total(before));
+        grown as f64 * 1e6 / status.now_us.saturating_sub(before.now_us).max(1) as f64
     }
 
     /// The rate in each of the last `seconds` seconds, oldest first; `None` where nothing is known.

@@ -5,6 +5,7 @@ use super::{
     model::{Model, Pause, Series, Status},
 };
 use fortnight::{
+    admin::Health,
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
 };
@@ -77,8 +78,11 @@ fn state_of(model: &Model, now: Instant) -> Line<'static> {
     let flowing = model.rate(Series::Released) > 0.0;
     if status.health == "shutting down" {
         said("The server is shutting down.", Color::Yellow)
-    } else if status.health != "ok" {
+    } else if status.health == Health::RingFull.sentence() {
         said("The ring is full, and every source waits for a missing event.", Color::Red)
+    } else if status.health != Health::Ok.sentence() {
+        let sentence = format!("The server is not healthy: {}.", status.health);
+        Line::from(Span::styled(sentence, Style::new().fg(Color::Red).bold()))
     } else if status.pauses.iter().any(|pause| pause.reason == "slow_user") {
         said("Sources are held up by slow users.", Color::Yellow)
     } else if !status.pauses.is_empty() {
@@ -102,13 +106,15 @@ fn draw_wide(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) 
     draw_chart(frame, left, model, Series::Released);
     draw_chart(frame, right, model, Series::Deliveries);
     for (area, (title, rows)) in
-        thirds(numbers).into_iter().zip([order(status), users(status), sources(status)])
+        thirds(numbers).into_iter().zip([order(model, status), users(model, status), sources(model, status)])
     {
         draw_rows(frame, area, title, rows);
     }
-    for (area, (title, rows)) in
-        thirds(counts).into_iter().zip([released(status), disconnected(status), rejected(status)])
-    {
+    for (area, (title, rows)) in thirds(counts).into_iter().zip([
+        released(model, status),
+        disconnected(model, status),
+        rejected(model, status),
+    ]) {
         draw_rows(frame, area, title, rows);
     }
 }
@@ -119,12 +125,12 @@ fn draw_narrow(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status
     draw_chart(frame, first, model, Series::Released);
     draw_chart(frame, second, model, Series::Deliveries);
     let blocks = [
-        order(status),
-        users(status),
-        sources(status),
-        released(status),
-        disconnected(status),
-        rejected(status),
+        order(model, status),
+        users(model, status),
+        sources(model, status),
+        released(model, status),
+        disconnected(model, status),
+        rejected(model, status),
     ];
     let mut rest = rest;
     for (title, rows) in blocks {
@@ -165,20 +171,58 @@ fn draw_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, series: Series) 
     frame.render_widget(chart, area);
 }
 
-/// A name, its value, and whether the value is a reason to worry.
-type Row = (String, String, bool);
+/// A line of a block.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    value: String,
+    /// How fast the value grows, where it is a total that grows. It is left out where there is no room.
+    pace: String,
+    /// The value is a reason to worry.
+    worrying: bool,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, value: impl Into<String>, worrying: bool) -> Self {
+        Self { name: name.into(), value: value.into(), pace: String::new(), worrying }
+    }
+
+    fn count(name: &str, value: &impl ToString) -> Self {
+        Self::new(name, grouped(value), false)
+    }
+
+    /// A total, and how fast it grows.
+    fn total(name: &str, model: &Model, status: &Status, of: impl Fn(&Status) -> u128) -> Self {
+        Self::count(name, &of(status)).with_pace(model.pace(of))
+    }
+
+    fn with_pace(mut self, pace: f64) -> Self {
+        if pace > 0.0 {
+            self.pace = format!(" {}/s", rate(pace));
+        }
+        self
+    }
+
+    /// Of what should not happen at all: it is a reason to worry while it goes on.
+    fn bad(mut self) -> Self {
+        self.worrying |= !self.pace.is_empty();
+        self
+    }
+}
 
 fn draw_rows(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: Vec<Row>) {
     let inner = usize::from(area.width.saturating_sub(2));
     let lines: Vec<Line<'_>> = rows
         .into_iter()
-        .map(|(name, value, worrying)| {
+        .map(|Row { name, value, pace, worrying }| {
             let style = if worrying { Style::new().fg(Color::Yellow).bold() } else { Style::new().bold() };
             if value.is_empty() {
                 return Line::from(Span::styled(name, style));
             }
             let room = inner.saturating_sub(name.chars().count() + value.chars().count());
-            Line::from(vec![Span::raw(name), Span::raw(" ".repeat(room.max(1))), Span::styled(value, style)])
+            let pace = if room > pace.len() { pace } else { String::new() };
+            let gap = " ".repeat((room - pace.len().min(room)).max(1));
+            Line::from(vec![Span::raw(name), Span::raw(gap), Span::styled(value, style), pace.dim()])
         })
         .collect();
     frame.render_widget(
@@ -187,21 +231,17 @@ fn draw_rows(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: Vec<R
     );
 }
 
-fn row(name: &str, value: &impl ToString) -> Row {
-    (name.to_owned(), grouped(value), false)
-}
-
 fn micros(time: u64) -> Duration {
     Duration::from_micros(time)
 }
 
-fn order(status: &Status) -> (&'static str, Vec<Row>) {
+fn order(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
     let hole = status.hole.as_ref().map_or_else(
-        || ("Nothing is missing.".to_owned(), String::new(), false),
+        || Row::new("Nothing is missing.", "", false),
         |hole| {
             let end =
                 hole.given_up_in_us.map_or(String::new(), |left| format!(", {} left", span(micros(left))));
-            ("Missing for".to_owned(), format!("{}{end}", span(micros(hole.waited_us))), true)
+            Row::new("Missing for", format!("{}{end}", span(micros(hole.waited_us))), true)
         },
     );
     let fill = format!("{} of {}", grouped(&status.waiting), grouped(&status.capacity));
@@ -209,95 +249,100 @@ fn order(status: &Status) -> (&'static str, Vec<Row>) {
         let lag = span(micros(journal.sync_lag_us));
         let said = if journal.stall.is_empty() { lag } else { "full disk".to_owned() };
         let value = format!("{}, {said}, {}", grouped(&journal.durable_cursor), bytes(journal.bytes));
-        ("Durable".to_owned(), value, !journal.stall.is_empty())
+        Row::new("Durable", value, !journal.stall.is_empty())
     });
     let mut rows = vec![
-        row("Cursor", &status.cursor),
+        Row::count("Cursor", &status.cursor),
         hole,
-        ("Waiting".to_owned(), fill, status.waiting * 5 > status.capacity * 4),
-        row("Skipped", &status.skipped),
-        row("Late", &status.late),
-        row("Duplicate", &status.duplicate),
+        Row::new("Waiting", fill, status.waiting * 5 > status.capacity * 4),
+        Row::total("Skipped", model, status, |status| status.skipped.parse().unwrap_or_default()).bad(),
+        Row::total("Late", model, status, |status| status.late.into()).bad(),
+        Row::total("Duplicate", model, status, |status| status.duplicate.into()),
     ];
     if let Some(durable) = durable {
         // As many rows as without a journal.
         rows.truncate(4);
         let dropped = format!("{}, {}", grouped(&status.late), grouped(&status.duplicate));
-        rows.push(("Late, duplicate".to_owned(), dropped, false));
+        let pace = model.pace(|status| u128::from(status.late) + u128::from(status.duplicate));
+        rows.push(Row::new("Late, duplicate", dropped, false).with_pace(pace));
         rows.insert(1, durable);
     }
     ("Order", rows)
 }
 
-fn users(status: &Status) -> (&'static str, Vec<Row>) {
+fn users(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
     let slow = status.slow.first().map_or_else(
-        || ("All keep up.".to_owned(), String::new(), false),
+        || Row::new("All keep up.", "", false),
         |user| {
             let what = format!("{} for {}", bytes(user.buffered_bytes), span(micros(user.slow_for_us)));
-            (format!("User {}", user.id), what, true)
+            Row::new(format!("User {}", user.id), what, true)
         },
     );
     let farthest = format!("farthest {}", grouped(&status.farthest_behind));
-    let catching_up = (format!("{} catch up", grouped(&status.catching_up)), farthest, false);
+    let catching_up = Row::new(format!("{} catch up", grouped(&status.catching_up)), farthest, false);
+    let delivered = model.pace(|status| status.delivered_bytes.into());
+    let mut delivered_bytes = Row::new("Bytes delivered", bytes(status.delivered_bytes), false);
+    if delivered > 0.0 {
+        delivered_bytes.pace = format!(" {}/s", bytes(delivered as u64));
+    }
     let rows = vec![
-        row("Connected", &status.users),
-        ("Slow".to_owned(), grouped(&status.slow_users), status.slow_users > 0),
+        Row::count("Connected", &status.users),
+        Row::new("Slow", grouped(&status.slow_users), status.slow_users > 0),
         if status.catching_up > 0 { catching_up } else { slow },
-        ("Bytes waiting".to_owned(), bytes(status.buffered_bytes), false),
-        row("Deliveries", &status.deliveries),
-        ("Bytes delivered".to_owned(), bytes(status.delivered_bytes), false),
+        Row::new("Bytes waiting", bytes(status.buffered_bytes), false),
+        Row::total("Deliveries", model, status, |status| status.deliveries.into()),
+        delivered_bytes,
     ];
     ("Users", rows)
 }
 
-fn sources(status: &Status) -> (&'static str, Vec<Row>) {
+fn sources(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
     let total = |reason: &str| status.paused_us.get(reason).copied().unwrap_or_default();
-    let paused = |name: &str, reason: &str| (name.to_owned(), span(micros(total(reason))), false);
+    let paused = |name: &str, reason: &str| Row::new(name, span(micros(total(reason))), false);
     let now = status.pauses.first().map_or_else(
-        || {
-            (
-                if status.sources > 0 { "All are read." } else { "Nobody sends." }.to_owned(),
-                String::new(),
-                false,
-            )
-        },
+        || Row::new(if status.sources > 0 { "All are read." } else { "Nobody sends." }, "", false),
         |Pause { reason, sources, paused_for_us }| {
             let why = match reason.as_str() {
                 "slow_user" => "slow users",
                 "journal" => "journal",
                 _ => "full ring",
             };
-            (format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
+            Row::new(format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
         },
     );
     let rows = vec![
-        row("Connected", &status.sources),
+        Row::count("Connected", &status.sources),
         now,
-        row("Received", &status.received),
+        Row::total("Received", model, status, |status| status.received.into()),
         paused("Slow users, in all", "slow_user"),
         paused("Full ring, in all", "ring_full"),
-        row("Follow edges", &status.follow_edges),
+        Row::count("Follow edges", &status.follow_edges),
     ];
     ("Event sources", rows)
 }
 
-fn released(status: &Status) -> (&'static str, Vec<Row>) {
+fn released(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
     let rows = Kind::EVENTS.iter().map(|(kind, letter)| {
-        let count = status.released.get(&letter.to_string()).copied().unwrap_or_default();
-        row(&format!("{kind:?}"), &count)
+        let letter = letter.to_string();
+        let count = |status: &Status| status.released.get(&letter).copied().unwrap_or_default().into();
+        Row::total(&format!("{kind:?}"), model, status, count)
     });
     ("Released", rows.collect())
 }
 
-fn disconnected(status: &Status) -> (&'static str, Vec<Row>) {
-    let count = |end: &DisconnectReason| status.disconnected.get(end.name()).copied().unwrap_or_default();
-    let rows = DisconnectReason::ALL.iter().map(|end| row(&end.name().replace('_', " "), &count(end)));
+fn disconnected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
+    let rows = DisconnectReason::ALL.iter().map(|end| {
+        let count = |status: &Status| status.disconnected.get(end.name()).copied().unwrap_or_default().into();
+        Row::total(&end.name().replace('_', " "), model, status, count)
+    });
     ("Disconnected", rows.collect())
 }
 
-fn rejected(status: &Status) -> (&'static str, Vec<Row>) {
-    let count = |reason: &Reject| status.rejected.get(reason.name()).copied().unwrap_or_default();
-    let rows = Reject::ALL.iter().map(|reason| row(&reason.name().replace('_', " "), &count(reason)));
+fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
+    let rows = Reject::ALL.iter().map(|reason| {
+        let count = |status: &Status| status.rejected.get(reason.name()).copied().unwrap_or_default().into();
+        Row::total(&reason.name().replace('_', " "), model, status, count).bad()
+    });
     ("Rejected lines", rows.collect())
 }
 
@@ -307,8 +352,7 @@ mod tests {
     use super::*;
     use fortnight::{
         admin::{
-            Health, Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample,
-            status::json,
+            Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json,
         },
         config::Config,
         counters::Counters,
@@ -361,9 +405,33 @@ mod tests {
         change(&mut snapshot);
         let mut model = Model::new("http://127.0.0.1:9095".to_owned());
         model.take(HISTORY, Ok(history.json().into_bytes()), Instant::now());
-        model.take("/status.json", Ok(json(&snapshot).into_bytes()), Instant::now());
-        assert_eq!(model.failure, None);
+        hear(&mut model, json(&snapshot));
         model
+    }
+
+    /// The server says how it is going.
+    fn hear(model: &mut Model, status: String) {
+        model.take("/status.json", Ok(status.into_bytes()), Instant::now());
+        assert_eq!(model.failure, None);
+    }
+
+    #[test]
+    fn it_shows_how_fast_totals_grow() {
+        let (said, before) = (std::cell::RefCell::new(String::new()), Instant::now());
+        let mut model = model(|snapshot| drop(said.replace(json(snapshot))));
+        let calm = screen(&model, before, 160, 40);
+        assert!(!calm.contains("/s"), "nothing is known yet:\n{calm}");
+        let later = said
+            .into_inner()
+            .replace("\"now_us\":61000000", "\"now_us\":63000000")
+            .replace("\"late\":41", "\"late\":46")
+            .replace("\"too_long\":99", "\"too_long\":10099");
+        hear(&mut model, later.clone());
+        expect(&screen(&model, before, 160, 40), &["46 2.5/s", "10,099 5,000/s"]);
+        assert!(!screen(&model, before, 160, 40).contains("17 "), "nobody is replaced now");
+        // It has stopped. Where there is no room, the total alone is shown.
+        hear(&mut model, later.replace("63000000", "64000000"));
+        assert!(!screen(&model, before, 160, 40).contains("/s"));
     }
 
     #[track_caller]
@@ -465,6 +533,8 @@ mod tests {
         expect(&screen(&slow, now, 110, 30), &parts);
         let full = model(|snapshot| snapshot.health = Health::RingFull);
         expect(&screen(&full, now, 110, 30), &["The ring is full", "● waiting on a full ring"]);
+        let silent = model(|snapshot| snapshot.health = Health::SourcesSilent);
+        expect(&screen(&silent, now, 110, 30), &["The server is not healthy: event sources are turned away"]);
         let ending = model(|snapshot| snapshot.health = Health::ShuttingDown);
         expect(&screen(&ending, now, 110, 30), &["The server is shutting down."]);
     }
