@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::journal::Folder;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
-use support::{Server, Signal, server, skipped, stream::long_broadcasts};
+use support::{Server, Signal, launch, server, skipped, stream::long_broadcasts};
 
 #[cfg(target_arch = "x86_64")]
 const TARGET_ARCH: TargetArch = TargetArch::x86_64;
@@ -205,4 +206,42 @@ fn a_full_disk_holds_up_the_sources_and_then_everything_goes_on() {
     assert_eq!(server.get("/healthz").status, 200);
     server.signal(Signal::TERM);
     assert_eq!(server.exit_status(), 0);
+}
+
+/// Users log in, and then hang up, until the server has noticed all of it.
+fn log_in(server: &Server, ids: std::ops::Range<u64>) {
+    let users: Vec<_> = ids.map(|id| server.user(id)).collect();
+    server.pass();
+    drop(users);
+    server.wait_for_hang_ups(server.users);
+}
+
+/// A limit of the file's size stands for a disk that is full, and then has room again.
+#[test]
+fn a_log_whose_disk_is_full_has_whole_lines_and_says_what_was_left_out() {
+    let log = std::env::temp_dir().join(format!("fortnight-log-{}", std::process::id()));
+    // Of 512 bytes each: the log cannot be longer than these blocks.
+    let limit = format!("-S -f 8 && exec 2> '{}'", log.display());
+    let mut server = launch!(logLevel = "debug").limit(&limit).start();
+    log_in(&server, 1000..1100);
+    let full = fs::read_to_string(&log).unwrap();
+    assert_eq!(full.len(), 8 * 512, "the limit has not been reached, or counts for nothing");
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let room = Rlimit { current: maximum, maximum };
+    prlimit(Some(Pid::from_raw(server.pid() as i32).unwrap()), Resource::Fsize, room).unwrap();
+    log_in(&server, 2000..2100);
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_status(), 0);
+    let text = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    for line in text.lines() {
+        assert!(line.starts_with("time=") && line.contains(" level="), "{line:?}");
+        assert_eq!(line.matches("time=20").count(), 1, "lines are glued together: {line:?}");
+    }
+    let is_missing = |id: &u64| !text.contains(&format!("user={id} "));
+    let missing = (1000..1100).chain(2000..2100).filter(is_missing).count();
+    let count = text.split("standard error took no more").nth(1).and_then(|rest| rest.split("count=").nth(1));
+    let count: usize =
+        count.and_then(|rest| rest.lines().next()).expect("what was left out").parse().unwrap();
+    assert!(missing > 0 && missing <= count, "{missing} logins are missing, {count} lines");
 }
