@@ -60,6 +60,9 @@ pub(crate) struct Arrivals {
     pub(crate) clock: u64,
     /// Per source: up to which byte it had sent when.
     pub(crate) sources: BTreeMap<usize, Vec<(u64, u64)>>,
+    /// Per source: up to which byte it had sent at which time. That is the time of the network: the server may have been stopped
+    /// then, and may have looked at the clock before it looked at its sockets.
+    pub(crate) times: BTreeMap<usize, Vec<(u64, Micros)>>,
     /// Per connection on the user port: when the end of its login line arrived.
     pub(crate) logins: BTreeMap<usize, u64>,
     /// When something last went wrong on the user port, so that a login may be noticed later than it arrived.
@@ -79,6 +82,8 @@ pub(crate) struct Chaos {
     sneaks: bool,
     /// Things that still happen. The last ones calm everybody down.
     left: u64,
+    /// The server is in the middle of a turn.
+    is_amid: bool,
     signals: u64,
     calm: bool,
     /// Nothing goes wrong any more.
@@ -102,6 +107,7 @@ impl Chaos {
             next_at: 0,
             sneaks: false,
             left: temper.actions,
+            is_amid: false,
             signals: 0,
             calm: false,
             faultless: false,
@@ -227,6 +233,8 @@ impl Chaos {
         self.arrivals.clock += 1;
         let (peer, clock) = (end.peer.index(), self.arrivals.clock);
         if end.port == Port::Source {
+            let at = if self.is_amid { world.now() } else { self.next_at.min(world.now()) };
+            self.arrivals.times.entry(peer).or_default().push((end.sent, at));
             self.arrivals.sources.entry(peer).or_default().push((end.sent, clock));
         } else if bytes.contains(&b'\n') {
             self.arrivals.logins.entry(peer).or_insert(clock);
@@ -379,7 +387,9 @@ impl Script for Chaos {
         }
         if self.sneaks && !self.calm && matches!(operation, Operation::Read(..)) {
             self.coverage.count("far end: in the middle of a turn");
+            self.is_amid = true;
             self.happen(world);
+            self.is_amid = false;
         }
     }
 

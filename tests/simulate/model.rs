@@ -48,6 +48,8 @@ pub(crate) struct Report {
     pub(crate) phase: Phase,
     /// Connections with unread bytes of which the server has been told.
     pub(crate) unread: Vec<usize>,
+    /// Connections with unread bytes, also if the server knows nothing of them.
+    pub(crate) lying: Vec<usize>,
 }
 
 /// See the module.
@@ -80,6 +82,10 @@ pub(crate) struct Model {
     undone: Option<String>,
     /// Sources have been read in this turn.
     has_read: bool,
+    /// When the first byte arrived that a source has sent, and that was not read in this turn.
+    overlooked_since: Option<Micros>,
+    /// When the server saw on the clock that the time of a hole is up. The look that decides about it begins then, or later.
+    due_seen_at: Option<Micros>,
     held_up: HeldUp,
 }
 
@@ -105,6 +111,8 @@ impl Model {
             shutdown_at: None,
             undone: None,
             has_read: false,
+            overlooked_since: None,
+            due_seen_at: None,
             held_up: HeldUp::default(),
         }
     }
@@ -132,6 +140,7 @@ impl Model {
         }
         self.ring.take(Some(report.counters.events_received), self.now, &mut self.people)?;
         self.ring.note_held_back(self.now);
+        self.overlooked_since = self.ring.overlooked_since(&report.lying, &arrivals.times);
         let mut held_back = self.clone();
         let matters = held_back.ring.hold_back_current(self.now);
         let models = held_back.decide(report, coverage);
@@ -154,6 +163,8 @@ impl Model {
         match seen {
             Seen::Poll { now, .. } => {
                 self.now = Moment { now: *now, paused: report.counters.paused_slow_user };
+                let is_due = self.ring.has_due_hole(self.now);
+                self.due_seen_at = is_due.then(|| self.due_seen_at.unwrap_or(*now));
             }
             &Seen::Accepted(port, peer) => {
                 self.fresh.push((port, peer));
@@ -331,6 +342,16 @@ impl Model {
             options.push((highest, ""));
         }
         for (skip_before, why) in options {
+            if why == "deadline: hole"
+                && let (Some(since), Some(seen)) = (self.overlooked_since, self.due_seen_at)
+                && since < seen
+            {
+                // Holes are given up at the end of a turn: what is unread then had not been read before.
+                wrong = Some(format!(
+                    "holes below {skip_before} were given up by the clock of {seen}, though a byte lies unread since {since}"
+                ));
+                continue;
+            }
             let reach = self.ring.reach(skip_before);
             let possible = if report.cursor == reach {
                 true

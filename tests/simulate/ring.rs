@@ -333,6 +333,25 @@ impl Ring {
         ring.into_iter().chain(held).chain(gone).max().map(u128::from)
     }
 
+    /// Whether the time of a hole is up that has not been given up.
+    pub(crate) fn has_due_hole(&self, now: Moment) -> bool {
+        self.due(now).is_some_and(|due| due > self.skip_before && due >= self.cursor)
+    }
+
+    /// When the first byte arrived that has not been read of a source that the ring does not hold back.
+    pub(crate) fn overlooked_since(
+        &self,
+        lying: &[usize],
+        times: &BTreeMap<usize, Vec<(u64, Micros)>>,
+    ) -> Option<Micros> {
+        let first = |peer: &usize| {
+            let source = self.sources.get(peer).filter(|source| !source.over && source.lines.is_empty())?;
+            let sent = times.get(peer)?;
+            sent.get(sent.partition_point(|&(end, _)| end <= source.read)).map(|&(_, at)| at)
+        };
+        lying.iter().filter_map(first).min()
+    }
+
     /// Whether every source is held back by a ring with this cursor.
     fn is_stuck_at(&self, cursor: u128) -> bool {
         let held = |source: &Source| source.lines.front().is_some_and(|line| !self.fits(line, cursor));

@@ -218,10 +218,13 @@ fn is_over(net: &SimNet<Chaos>, phase: Phase) -> bool {
 }
 
 fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>) -> Report {
-    let unread = {
+    let (unread, lying) = {
         let shared = net.shared();
+        let lies = |&peer: &Peer| shared.world.unread(peer) > 0;
         let is_known = |&peer: &Peer| shared.world.unread(peer) > 0 && !shared.world.has_edge(peer);
-        shared.world.peers().filter(is_known).map(Peer::index).collect()
+        let with =
+            |which: &dyn Fn(&Peer) -> bool| shared.world.peers().filter(which).map(Peer::index).collect();
+        (with(&is_known), with(&lies))
     };
     let phase = server.phase();
     let snapshot = server.snapshot();
@@ -236,6 +239,7 @@ fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>) -> Report {
         edges: snapshot.follow_edges,
         phase,
         unread,
+        lying,
     }
 }
 
