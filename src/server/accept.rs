@@ -9,7 +9,7 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 use rustix::io::Errno;
 use std::{collections::VecDeque, io, net::SocketAddr};
 
-/// Where accepting has failed, it is tried again after this.
+/// The pause after a failed accept.
 const RETRY: Micros = SECOND;
 
 /// Time of a turn in which users are let in. When it is over, others get their turns.
@@ -73,7 +73,7 @@ impl<S> Accepting<S> {
         if self.may_accept(port, now) { net.backlog(port).max(1) } else { 0 }
     }
 
-    /// Who waits now at the users' listener comes before everything that has been read; who comes later does not.
+    /// Connections in the users' backlog now come before everything that has been read. Later ones do not.
     pub(super) fn mark_users<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) {
         if self.first == 0 {
             self.first = self.waiting(net, Port::User, now);

@@ -37,7 +37,7 @@ const ACCEPTS_PER_STEP: usize = 2;
 const PATIENCE: Micros = 5 * SECOND;
 /// How long the other side may go on sending after the answer that ends its connection.
 const LINGER: Micros = SECOND;
-/// Where accepting has failed, it is tried again after this.
+/// The pause after a failed accept.
 const ACCEPT_RETRY: Micros = SECOND;
 /// Bytes of one read.
 const SCRATCH_BYTES: usize = 4096;
@@ -71,7 +71,7 @@ struct AdminClient<S> {
     socket: S,
     /// It is on the list of those that have something to do.
     queued: bool,
-    /// What has been read and not been answered.
+    /// Bytes that have been read and not been answered.
     input: Vec<u8>,
     /// The answer, and how much of it has been written.
     output: Vec<u8>,
@@ -108,7 +108,7 @@ impl<S> AdminClient<S> {
     }
 }
 
-/// What is left of a connection's step.
+/// The rest of a connection's step.
 enum Progress {
     /// There is more to do at once.
     More,

@@ -1,4 +1,4 @@
-//! Who comes and who goes: the one way in which the audience of the engine changes.
+//! Logins and departures: the one way in which the audience of the engine changes.
 //!
 //! A login that names a place is answered when it is acted upon: between two turns of the engine, with everything delivered.
 //! So the cursor is the place at which a user begins that is up to date. One that is behind is served from the journal first

@@ -109,7 +109,7 @@ pub(super) struct CatchUp {
     /// Bytes that the journal had grown by when it was looked at last, and bytes that the pass has to advance for that.
     grown_to: u64,
     owed: u64,
-    /// What may be worked while events flow.
+    /// The work that catching up may do while events flow.
     credit_ns: u64,
     looked_at: Micros,
     /// When somebody's socket may have taken nothing for too long.

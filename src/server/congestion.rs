@@ -14,7 +14,7 @@ use crate::{
     time::{MILLISECOND, Micros},
 };
 
-/// Who holds up the sources, and since when.
+/// The users that hold up the sources, and the time since they do.
 #[derive(Debug)]
 pub(super) struct Congestion {
     limit: usize,
@@ -47,7 +47,7 @@ pub(super) struct Pace {
     behind: bool,
 }
 
-/// What is to be done about a user whose output buffer has grown.
+/// The decision about a user whose output buffer has grown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grown {
     /// Nothing.

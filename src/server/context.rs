@@ -24,7 +24,7 @@ pub(super) struct Context<'a, N> {
 }
 
 impl<N: Net> Context<'_, N> {
-    /// What this server knows of its past, if it has an epoch.
+    /// The server's past, if the server has an epoch.
     pub(super) fn answer(&self, start: Start, epoch: Epoch) -> Answer {
         let cursor = self.engine.cursor();
         let log = self.log.as_deref();

@@ -149,7 +149,7 @@ impl<N: Net> Server<N> {
     }
 }
 
-/// Where to cut a block that is too large: behind a line in its middle, and that line's number.
+/// The place to cut a block that is too large: behind a line in its middle, and that line's number.
 fn cut(block: &[u8]) -> Option<(usize, u64)> {
     let within = &block[..BLOCK_HEADER + BLOCK_BYTES_MAX];
     let end = memchr::memrchr(b'\n', within).filter(|&end| end >= BLOCK_HEADER)? + 1;

@@ -6,7 +6,7 @@ use crate::time::{Micros, SECOND};
 const RING_FULL_AFTER: Micros = SECOND;
 /// Sources that have sent nothing for longer than this are silent.
 const SILENT_AFTER: Micros = 2 * SECOND;
-/// Who is turned away tries again. If nobody has for this long, nobody is kept out any more.
+/// A rejected source tries again. After this time without a rejection the server counts as open to sources.
 const TRIES_AGAIN_WITHIN: Micros = 60 * SECOND;
 
 /// Whether the sources that are connected say anything while others are turned away.

@@ -103,7 +103,7 @@ impl Journal {
         };
         let mut kept = Kept::default();
         let recovered = open(disk, &opening, &mut |step| restore(engine, &mut kept, step))?;
-        // What was released in an earlier life is not counted in this one.
+        // Events that an earlier process released do not count in this one.
         engine.counters = Counters::default();
         // Clients of the stream are handed whole blocks.
         let block_bytes = if config.stream_port.is_some() { RECORD_BYTES } else { BLOCK_BYTES };
@@ -140,7 +140,7 @@ impl Journal {
         &mut self.log
     }
 
-    /// What operators are shown.
+    /// The state of the journal for operators.
     pub(super) fn numbers(&self, now: Micros) -> JournalNumbers {
         let stalled_for = self.closed_since.filter(|_| self.is_stalled()).map(|since| now - since);
         JournalNumbers {
@@ -337,7 +337,7 @@ impl Journal {
     }
 }
 
-/// What was kept at a graceful end.
+/// The waiting events that a graceful end kept.
 #[derive(Default)]
 struct Kept {
     chunks: VecDeque<(Vec<u8>, Range<usize>)>,

@@ -8,7 +8,7 @@ use crate::{
 /// The part of `shutdownTimeoutMs` that is kept for flushing.
 const FLUSHING_SHARE: u64 = 2;
 
-/// Where the server is in its life.
+/// The phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It serves.

@@ -1,7 +1,7 @@
 //! The one connection that a server opens itself: to the stream that it follows, or to the log that it publishes to
 //! (`docs/SPEC.md` section 11).
 //!
-//! What is said on it is the business of [`upstream`](super::upstream) and [`replicated`](super::replicated). Here are the
+//! Its protocol is in [`upstream`](super::upstream) and [`replicated`](super::replicated). Here are the
 //! socket, what has come and has not been applied, and what the log says of a stream that is away.
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) struct Link<S> {
     /// Being writable is told.
     wants_write: bool,
     pub(super) chunk: Vec<u8>,
-    /// What of the chunk has been received and not been taken.
+    /// The range of the chunk that has been received and not been taken.
     pub(super) unread: Range<usize>,
     /// Lines that did not fit the turn, and the cursor behind them.
     pub(super) rest: Option<(Range<usize>, u128)>,
@@ -51,7 +51,7 @@ pub(super) struct Link<S> {
     warned_away: Option<Micros>,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug)]
 pub(super) enum Receiving {
     Something,
@@ -78,7 +78,7 @@ impl<S: Read + Write> Link<S> {
         }
     }
 
-    /// Where the stream is.
+    /// The address of the stream.
     pub(super) fn address(&self) -> &StreamAddress {
         &self.address
     }

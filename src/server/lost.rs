@@ -1,6 +1,6 @@
-//! What is lost at the end, for the log.
+//! The losses at the end of the server, for the log.
 
-/// What sources had sent and is not released.
+/// Lines and bytes that sources sent and the server did not release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     /// Whole lines that had been read.

@@ -1,4 +1,4 @@
-//! What users that resume have been told, and when they are told again (`docs/SPEC.md` section 10).
+//! Marks: the places that users that resume have been told, and the time of the next mark (`docs/SPEC.md` section 10).
 
 use super::{key::UserKey, login::Arrival};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// What a user that resumes has been told, and what it is not to be sent.
+/// The last mark of a user that resumes, and the events that it must not be sent.
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) epoch: Epoch,

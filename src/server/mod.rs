@@ -106,7 +106,7 @@ impl<N: Net> Server<N> {
         self.collect(wait)?;
         self.accepting.begin_turn();
         self.heed_signals();
-        // What the disk has done may let others go on.
+        // A completion of the disk may let other parts go on.
         self.pass_journal();
         // Users first: who logs in now is told of what is read now.
         self.serve_users()?;
@@ -199,7 +199,7 @@ impl<N: Net> Server<N> {
             self.sources.read_only_what_has_arrived();
             self.sources.look(&mut self.net);
             if self.journal.is_some() {
-                // What waits for missing events is kept for the next start.
+                // The journal keeps events that wait for missing ones for the next start.
                 self.engine.hold_gaps(true, self.now);
             }
         }

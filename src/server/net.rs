@@ -1,4 +1,4 @@
-//! What the server needs of the world: sockets, readiness and the time, as one trait with two implementations.
+//! The server's interface to the world: sockets, readiness and the time, as one trait with two implementations.
 //!
 //! [`reactor`](crate::reactor) implements it on mio, the simulator on virtual sockets and virtual time.
 

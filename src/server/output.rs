@@ -38,7 +38,7 @@ impl Pool {
     }
 }
 
-/// What waits in all output buffers.
+/// The total number of bytes in all output buffers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backlog {
     pub(crate) bytes: usize,
@@ -59,7 +59,7 @@ impl Backlog {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     blocks: VecDeque<Block>,
-    /// Where the first block's unwritten bytes begin.
+    /// The offset of the first unwritten byte in the first block.
     start: usize,
     len: usize,
     /// The last byte that was written is not the end of a line.

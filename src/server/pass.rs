@@ -28,13 +28,13 @@ pub(super) struct Pass {
     at: Option<usize>,
 }
 
-/// What a step has done.
+/// The result of a step.
 pub(super) enum Stepped {
     /// It has added so many edges of the snapshot.
     Edges(u64),
     /// It has read a block. Those whose places are in it can be connected now.
     Block,
-    /// What comes next is not in memory yet.
+    /// The next block is not in memory yet.
     Later,
     /// It has come to the end of the journal.
     End,

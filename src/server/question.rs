@@ -20,7 +20,7 @@ pub(super) const QUESTION_BYTES_MAX: usize = QUESTION.len() + 1 + NAME_BYTES_MAX
 /// A source's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 pub(super) type Name = SmallVec<[u8; 16]>;
 
-/// What a source begins with.
+/// The kind of a source's first line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FirstLine {
     /// It may become a question: more bytes are needed.
@@ -63,14 +63,14 @@ fn is_name(name: &[u8]) -> bool {
     fits && name.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// What a source that asked has been told.
+/// The last acknowledgement of a source that asked for acknowledgements.
 #[derive(Debug)]
 pub(super) struct Acknowledgements {
     name: Option<Name>,
     terminator: Terminator,
     /// The epoch and number of the newest line, whether it has been written or not.
     told: Option<(Epoch, u128)>,
-    /// What the socket has not taken of that line.
+    /// The rest of that line, which the socket has not accepted yet.
     unwritten: Line,
 }
 

@@ -31,7 +31,7 @@ impl<N: Net> Server<N> {
         Ok(reads)
     }
 
-    /// Where users take turns, each source is read once a turn, unless the end has begun.
+    /// With `busyPoll` the server reads each source once a turn, unless the end has begun.
     pub(super) fn reads_per_turn(&self) -> usize {
         let once_round = self.config.busy_poll && self.phase() == Phase::Running;
         if once_round { self.sources.readable().min(READS_PER_TURN) } else { READS_PER_TURN }

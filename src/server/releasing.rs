@@ -1,4 +1,4 @@
-//! What is left to be released without another read, and the look that decides about gaps.
+//! Release of events that need no other read, and the decision about gaps.
 
 use crate::time::Micros;
 

@@ -44,7 +44,7 @@ pub(super) struct Replicated<S> {
 /// The place that stands beside the journal of an edge, so that a restart finds it.
 #[derive(Debug, Default)]
 struct Keeping {
-    /// What is written as soon as the journal has everything below it.
+    /// The place to write as soon as the journal has everything below it.
     next: Option<Place>,
     /// The number of the last one that was written.
     last: u64,
@@ -52,7 +52,7 @@ struct Keeping {
     due: Micros,
 }
 
-/// What came of applying a part of the log.
+/// The result of applying a part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// There is nothing left of what has been received.

@@ -1,4 +1,4 @@
-//! What the log says: progress while events flow, trouble (rate-limited), and a summary at the end.
+//! The lines of the log: progress while events flow, trouble (rate-limited), and a summary at the end.
 
 use super::{lost::Lost, net::Port, takeovers::Takeovers};
 use crate::{
@@ -88,7 +88,7 @@ pub(super) struct Reports {
     not_stuck_before: Micros,
     /// When the log will next say that the journal's disk is full.
     stalled_at: Option<Micros>,
-    /// What is lost at the end: lines and bytes of sources, sources that were not read at all, users and their bytes.
+    /// The losses at the end: lines and bytes of sources, sources that were not read at all, users and their bytes.
     lost: Lost,
     unread_sources: usize,
     unsent: (usize, usize),
@@ -130,7 +130,7 @@ impl Reports {
     }
 }
 
-/// What the parts report.
+/// The reports of the parts.
 impl Reports {
     /// A progress line every interval in which there was progress, and what was left out of the log.
     pub(super) fn progress(&mut self, engine: &Engine, sources: usize, now: Micros) {
@@ -205,7 +205,7 @@ impl Reports {
         self.unsent.1 += bytes;
     }
 
-    /// What happened, in numbers.
+    /// The counters of the summary.
     pub(super) fn summary(&mut self, engine: &mut Engine) {
         engine.take_given_up();
         self.left_out(Micros::MAX);

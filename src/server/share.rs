@@ -18,10 +18,10 @@ const LOOKS: u64 = 20;
 /// Accounts are looked through for those that are empty when there are twice as many as the last time, and this many.
 const ACCOUNTS_KEPT: usize = 64;
 
-/// What slow users have used up.
+/// The time that slow users have used up.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// What a user may use up within the stretch, and all of them together.
+    /// The time that one user may use up within the stretch. All users together have the same limit.
     most: Micros,
     /// By the user's id.
     accounts: HashMap<u64, Account>,
@@ -113,7 +113,7 @@ impl Account {
         }
     }
 
-    /// What has been used up, as seen from a part.
+    /// The time that has been used up, as seen from a part.
     fn used(&self, part: u64) -> Micros {
         let past = self.parts.iter().take_while(|&&(first, _)| first + PARTS < part);
         self.sum - past.map(|&(_, used)| used).sum::<Micros>()

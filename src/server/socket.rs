@@ -1,4 +1,4 @@
-//! What reads and writes of a socket come to.
+//! The results of reads and writes of a socket.
 
 use crate::counters::DisconnectReason;
 use std::io::{self, ErrorKind, Read};
@@ -29,7 +29,7 @@ pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) -> (bool, Opt
     (true, None)
 }
 
-/// What a failed read or write says about how a user went.
+/// The disconnect reason that follows from a failed read or write.
 pub(super) fn reason_of(error: &io::Error) -> DisconnectReason {
     match error.kind() {
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {

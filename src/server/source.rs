@@ -60,7 +60,7 @@ pub(super) struct HalfClosed {
     pub(super) until: Micros,
 }
 
-/// What is to be done with what a source has sent.
+/// The next step for the bytes that a source has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is fed to the engine.
@@ -71,7 +71,7 @@ pub(super) enum Verdict {
     TurnAway,
 }
 
-/// What came of reading a socket.
+/// The result of reading a socket.
 pub(super) enum Outcome {
     Read(usize),
     Ended,

@@ -30,7 +30,7 @@ pub(super) struct Sources<S> {
     entries: Slab<Source<S>>,
     /// Those that have not come to their ends.
     connected: usize,
-    /// Of these, those that have hung up.
+    /// The number of these sources that have hung up.
     hung_up: usize,
     /// Sources connected at once, and longest event line.
     places: usize,
@@ -78,7 +78,7 @@ pub(super) enum Admission {
     Never,
 }
 
-/// What came of feeding a chunk.
+/// The result of feeding a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fed {
     /// The turn is full, and there is more in the chunk.
@@ -396,7 +396,7 @@ impl<S: Read> Sources<S> {
             return true;
         };
         source.queued = false;
-        // Of one that has hung up everything has arrived.
+        // Everything from a source that has hung up has arrived.
         let all = (!self.only_what_has_arrived && !source.is_retired) || source.hung_up;
         let most = if all { READ_BYTES } else { source.arrived.min(READ_BYTES) };
         if most == 0 {

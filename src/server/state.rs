@@ -1,4 +1,4 @@
-//! What the server is made of, and what holds at a moment.
+//! The parts of the server, and questions about its state at a moment.
 
 use super::{
     accept::Accepting,
@@ -50,7 +50,7 @@ pub struct Server<N: Net> {
     pub(super) replicated: Option<Replicated<N::Socket>>,
     /// The name of this server's sequence of events; an edge has that of its stream.
     pub(super) epoch: Epoch,
-    /// What has been released and is being handed out.
+    /// Released lines that are being handed out.
     pub(super) released: Released,
     pub(super) releasing: Releasing,
     pub(super) congestion: Congestion,
@@ -62,7 +62,7 @@ pub struct Server<N: Net> {
     pub(super) admin: Admin<N::Socket>,
     pub(super) watch: Watch,
     pub(super) reports: Reports,
-    /// What the net said last.
+    /// The last answer of the net.
     pub(super) ready: Vec<Ready>,
     pub(super) now: Micros,
 }
@@ -164,7 +164,7 @@ impl<N: Net> Server<N> {
         (&mut self.users, context)
     }
 
-    /// Where the server is in its life.
+    /// The phase of the server's life.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.lifecycle.phase()
@@ -182,7 +182,7 @@ impl<N: Net> Server<N> {
     }
 }
 
-/// Who waits for what.
+/// The reasons for which the server waits.
 impl<N: Net> Server<N> {
     /// Slow users or the journal hold up the sources.
     pub(super) fn is_paused(&self) -> bool {

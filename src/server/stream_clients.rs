@@ -37,7 +37,7 @@ use std::{
 const REQUEST_BYTES_MAX: usize = 64;
 /// Bytes of one read: clients have nothing to say after their request.
 const SCRATCH_BYTES: usize = 4096;
-/// What is read of one client before it is another one's turn.
+/// Number of reads from one client before the next client is read.
 const READS_PER_TURN: usize = 16;
 /// Steps of the walk over the follow graph in one turn: some tenths of a millisecond.
 const WALK_STEPS: usize = 16 << 10;
@@ -55,7 +55,7 @@ pub(super) struct StreamClients<S> {
     buffer_bytes: usize,
     /// There is a journal: whoever is behind is served from it.
     has_journal: bool,
-    /// What was read of the journal last.
+    /// The block of the journal that was read last.
     block: Block,
     readable: VecDeque<StreamKey>,
     writable: VecDeque<StreamKey>,
@@ -74,11 +74,11 @@ struct Client<S> {
     stage: Stage,
     /// The sequence of events that it follows.
     epoch: Epoch,
-    /// What it ends its lines with.
+    /// The line end that the client uses.
     line_end: &'static str,
     /// Events below this number are not for it.
     next: u128,
-    /// Where it is in the journal.
+    /// The client's place in the journal.
     reader: Option<Reader>,
     /// The follow graph, and what follows on it, before everything else.
     graph: Option<GraphLines>,
@@ -109,7 +109,7 @@ enum Stage {
     Refused,
 }
 
-/// Where the stream is now, as far as clients may know.
+/// The place of the stream that clients may know.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) time: Micros,
@@ -410,10 +410,10 @@ impl<S: Read + Write> StreamClients<S> {
             let key = StreamKey::new(index);
             match client.stage {
                 Stage::Asking(_) | Stage::Asked(_) => self.ended.push((key, "login_timeout")),
-                // Whoever has not taken what it was sent before knows no later place from a mark.
+                // A client that has not taken all earlier bytes gets no mark with a later place.
                 Stage::Following if client.is_flushed() => {
                     let place = client.next.max(cursor.min(now.durable));
-                    // What lies between was given up: nothing of it comes any more.
+                    // The numbers between were given up, so their events do not come any more.
                     client.next = place;
                     let epoch = client.epoch;
                     client.say(format_args!("+|{epoch}|{place}"), &mut self.pool);

@@ -29,7 +29,7 @@ impl<N: Net> Server<N> {
         self.hand_out();
         let cursor = self.engine.cursor();
         if self.journal.as_ref().is_some_and(|journal| journal.is_behind(cursor)) {
-            // Who comes now would be told of events before the journal has them.
+            // A client that is admitted now would receive events before the journal has them.
             return Ok(());
         }
         let now = Now {

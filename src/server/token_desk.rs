@@ -61,7 +61,7 @@ impl TokenDesk {
         Ok((login, Some(Micros::try_from(lasts.as_micros()).unwrap_or(Micros::MAX))))
     }
 
-    /// What of a login line may be told in the log: not its token.
+    /// The part of a login line that the log may show. The token is not part of it.
     pub(super) fn without_token<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         let end = memchr::memchr(b'|', line).filter(|_| self.tokens.is_some());
         &line[..end.unwrap_or(line.len())]

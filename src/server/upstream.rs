@@ -27,7 +27,7 @@ use std::{
 pub(super) struct Upstream<S> {
     link: Link<S>,
     follower: Follower,
-    /// What is to be sent: the request.
+    /// The request that is still to be sent.
     out: Vec<u8>,
     /// It begins anew: the follow graph is being received.
     begins: bool,
@@ -35,7 +35,7 @@ pub(super) struct Upstream<S> {
     warned_behind: bool,
 }
 
-/// What came of applying a part of the stream.
+/// The result of applying a part of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applied {
     /// There is nothing left of what has been received.

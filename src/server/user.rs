@@ -21,7 +21,7 @@ pub(super) struct Connection<S> {
     pub(super) has_hung_up: bool,
     /// It has sent something besides its login: it may do so again.
     pub(super) is_talking: bool,
-    /// What it was sent is still on its way.
+    /// Bytes for this user are still on their way.
     pub(super) lingers: bool,
     pub(super) role: Role,
 }
@@ -32,7 +32,7 @@ impl<S> Connection<S> {
     }
 }
 
-/// Who is at the other end.
+/// The peer.
 #[derive(Debug)]
 pub(super) enum Role {
     /// Nobody knows yet.
@@ -46,7 +46,7 @@ pub(super) enum Role {
 pub(super) struct User {
     pub(super) id: u64,
     pub(super) stage: Stage,
-    /// What its socket has not taken, or has not been offered yet because it was put off.
+    /// Bytes that the socket has not accepted, or that the server has put off writing.
     pub(super) output: Output,
     /// Its socket has not taken everything, and tells when it takes more.
     pub(super) blocked: bool,
@@ -57,7 +57,7 @@ pub(super) struct User {
     pub(super) resume: Option<Box<Resume>>,
 }
 
-/// What a user is served from.
+/// The origin of a user's events: the live stream or the journal.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The engine, where this is its slot.

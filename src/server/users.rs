@@ -30,7 +30,7 @@ use std::{
     net::SocketAddr,
 };
 
-/// What is read of one user before it is another one's turn.
+/// Number of reads from one user before the next user is read.
 const READS_PER_USER: usize = 16;
 /// Users whose chatter is thrown away in a turn.
 const TALKERS_PER_TURN: usize = 4;
@@ -55,7 +55,7 @@ pub(super) struct Users<S> {
     pub(super) writable: Vec<UserKey>,
     /// When connections must have logged in, in order of time; some have, or are gone.
     pub(super) logins: VecDeque<(Micros, UserKey)>,
-    /// Who has logged in and who leaves, in order, and nobody has acted on it.
+    /// Logins and departures, in order, that the server has not acted on yet.
     pub(super) changes: Vec<Change>,
     /// Connections that have come to their ends, whose sockets are to be closed.
     pub(super) ended: Vec<UserKey>,

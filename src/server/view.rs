@@ -1,4 +1,4 @@
-//! What is told to those who ask how it is going.
+//! The view of the server that metrics, health and the status page show.
 
 use super::{admin::Admin, journal::Journal, lifecycle::Phase, net::Net, state::Server, watch::View};
 use crate::{
@@ -75,7 +75,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// What is shown of the stream.
+    /// The state of the stream for operators.
     pub(super) fn stream_view(&self) -> Option<Stream> {
         let upstream = self.upstream.as_ref()?;
         Some(Stream {
@@ -88,7 +88,7 @@ impl<N: Net> Server<N> {
         })
     }
 
-    /// What is shown of the log.
+    /// The state of the replicated log for operators.
     pub(super) fn log_view(&mut self) -> Option<Stream> {
         let time_ms = self.net.time_ms();
         let log = self.replicated.as_ref()?.log();

@@ -1,4 +1,4 @@
-//! What operators are shown: since when what is waited for, the last minutes, health, and all numbers at one moment.
+//! The operator's view: current waits with their start, the last minutes, health, and all numbers at one moment.
 
 use super::{
     catch_up::CatchUp, congestion::Congestion, health::Standstill, journal::Journal, sources::Sources,
@@ -18,7 +18,7 @@ use crate::{
 /// Slow users that are named.
 const SLOW_NAMED: usize = 8;
 
-/// What can only be seen by watching.
+/// Values that are known only by watching over time.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The cursor that the ring waits at, and since when.
@@ -84,7 +84,7 @@ impl Watch {
     }
 }
 
-/// What all sources are held up by.
+/// The reason for which all sources are held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PauseReason {
     SlowUser,
@@ -92,7 +92,7 @@ pub(super) enum PauseReason {
     Stream,
 }
 
-/// What a snapshot is made of.
+/// The contents of a snapshot.
 pub(super) struct View<'a, S> {
     pub(super) watch: &'a Watch,
     pub(super) engine: &'a Engine,

@@ -19,7 +19,7 @@ use crate::{
 };
 use std::io::{Read, Write};
 
-/// What a step of the pass comes to.
+/// The result of a step of the pass.
 enum Step {
     Worked(u64),
     /// Nothing more can be done in this turn. True: and nothing can be done in the next one unless something happens.
@@ -179,7 +179,7 @@ impl<S: Read + Write> Users<S> {
         catch_up.begin_at = *now + rest.min(REST_MAX);
     }
 
-    /// What the pass comes to next is lost.
+    /// The next part of the journal is lost.
     fn cut_off_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let catch_up = &mut *context.catch_up;
         let cursor = catch_up.pass.as_ref().map_or(0, Pass::cursor);
