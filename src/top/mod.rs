@@ -113,7 +113,7 @@ fn body(answer: Answer) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What comes from the keyboard.
+/// Input from the keyboard.
 enum Keys {
     None,
     Some,

@@ -1,4 +1,4 @@
-//! What the server said, and when.
+//! The server's answers, and the time of each.
 
 use serde::Deserialize;
 use std::{
@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How long samples are kept.
 const KEPT_US: u64 = 600_000_000;
 
-/// What `/status.json` says. Times are in microseconds, large numbers are text.
+/// The contents of `/status.json`. Times are in microseconds, large numbers are text.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Status {
     pub(super) version: String,
@@ -91,7 +91,7 @@ pub(super) enum Series {
 pub(super) struct Model {
     /// Whom we ask.
     pub(super) url: String,
-    /// What it said last.
+    /// The last answer of the server.
     pub(super) status: Option<Status>,
     /// What it said about a second before that.
     before: Option<Status>,
@@ -108,7 +108,7 @@ impl Model {
         Self { url, ..Self::default() }
     }
 
-    /// What to ask for next.
+    /// The next request.
     pub(super) fn next_question(&self) -> &'static str {
         if self.has_history { STATUS } else { HISTORY }
     }

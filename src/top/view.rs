@@ -1,4 +1,4 @@
-//! What the screen looks like. Colours are the terminal's own, so that they fit dark and light ones.
+//! The layout of the screen. Colours are the terminal's own, so that they fit dark and light ones.
 
 use super::{
     format::{bytes, grouped, rate, span},

@@ -20,7 +20,7 @@ const LOGIN_BYTES_MAX: usize = 64;
 struct State {
     /// How many came before it.
     place: u64,
-    /// What a user has sent up to its first line end.
+    /// The bytes that a user has sent, up to its first line end.
     login: Vec<u8>,
     /// The source is in the middle of a line. The rest of that line is not part of the piece.
     in_line: bool,

@@ -39,11 +39,11 @@ pub struct Expectation(Outcome);
 /// The first thing that is not as expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// What it is about: a user and a line, or a counter.
+    /// The subject of the difference: a user and a line, or a counter.
     pub place: String,
-    /// What was expected.
+    /// The expected text.
     pub expected: String,
-    /// What was got instead.
+    /// The text that the replay gave.
     pub got: String,
 }
 

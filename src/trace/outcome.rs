@@ -11,7 +11,7 @@ use crate::{
 };
 use std::fmt;
 
-/// What every user received, and what was counted.
+/// The bytes that each user received, and the counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The connections on the user port, in the order in which they came.

@@ -49,7 +49,7 @@ struct Connection {
 pub(super) struct User {
     pub(super) number: u64,
     peer: Option<Peer>,
-    /// What it has sent up to its first line end.
+    /// The bytes that it has sent, up to its first line end.
     login: Vec<u8>,
     pub(super) received: Received,
     pub(super) end: ServerEnd,
@@ -111,7 +111,7 @@ impl<R: Read> Player<R> {
         let now = world.now();
         while let Some(peer) = world.next_written_to() {
             let user = &mut self.users[self.user_of_peer[peer.index()]];
-            // Whoever is sent something has logged in: its id is known.
+            // The server sends only to users that have logged in, so the id is known.
             if let Keep::Lines(shown) = self.keep
                 && user.received.is_empty()
                 && shown.includes(user.number, user.id())

@@ -23,7 +23,7 @@ const QUOTED_BYTES: usize = 60;
 pub struct TraceError {
     /// The line, the first one being 1.
     pub line: u64,
-    /// What is wrong with it, and what was expected.
+    /// The fault of the line, and the text that was expected.
     pub reason: String,
     /// The file ends in the middle of this line. Everything before the line is a whole trace.
     pub cut: bool,

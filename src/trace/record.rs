@@ -54,7 +54,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// What a connection does.
+/// An action of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// It connects.
@@ -90,9 +90,9 @@ impl fmt::Display for What {
 pub enum Record {
     /// A connection did something.
     Connection {
-        /// Which one.
+        /// The number of the connection.
         who: Who,
-        /// What it did.
+        /// The action of the connection.
         what: What,
     },
     /// The server was told to end.
@@ -116,7 +116,7 @@ pub(super) fn push_block_line(time: Micros, who: Who, len: usize, text: &mut Vec
     text.extend_from_slice(format!("{time} {who} {} {len} bytes\n", What::Sends).as_bytes());
 }
 
-/// What a trace begins with.
+/// The head of a trace.
 pub(super) fn head(config: &Config) -> String {
     let mut head = format!("{HEADER}\n");
     for name in OPTIONS {

@@ -27,7 +27,7 @@ pub struct Replayed {
     pub outcome: Outcome,
     /// The virtual time at its end.
     pub time: Micros,
-    /// What is wrong with the trace, if anything.
+    /// The fault of the trace, if it has one.
     pub damage: Option<TraceError>,
 }
 

@@ -1,4 +1,4 @@
-//! What one user received.
+//! The stream that one user received.
 
 use crate::{engine::event::leading_number, time::Micros};
 use std::fmt;
@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// A stream of up to so many lines is stored line by line, a longer one by its sequence numbers.
 const LINES_TOLD: usize = 64;
 
-/// What a connection on the user port received.
+/// The stream that a connection on the user port received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// The number of the connection in the trace.
@@ -26,7 +26,7 @@ pub struct Stream {
     pub content: Content,
 }
 
-/// What a stream consists of.
+/// The form of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Every line, when its last byte was written, and its bytes; the last one may have no end.
@@ -35,7 +35,7 @@ pub enum Content {
     Numbers(Vec<u64>),
 }
 
-/// What a replay keeps of the streams, beside digests and the first lines.
+/// The parts of the streams that a replay keeps, beside digests and the first lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Nothing.
@@ -47,7 +47,7 @@ pub enum Keep {
     Lines(Shown),
 }
 
-/// Which users are shown.
+/// The users that are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// Every user.

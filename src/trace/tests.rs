@@ -296,7 +296,7 @@ fn busy_trace() -> String {
     trace
 }
 
-/// What does not depend on the microsecond at which something happened.
+/// The part of an outcome that does not depend on exact times.
 fn timeless(outcome: Outcome) -> (Vec<Stream>, Vec<(String, u64)>) {
     let nothing = || Content::Numbers(Vec::new());
     let streams = outcome.streams.into_iter().map(|stream| Stream { content: nothing(), ..stream });

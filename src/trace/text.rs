@@ -92,7 +92,7 @@ pub(super) fn escaped(bytes: &[u8]) -> String {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The fault of the text.
 pub(super) fn read_data(line: &[u8], bytes: &mut Vec<u8>) -> Result<(), String> {
     let Some((&mark, piece)) = line.split_first() else {
         return Ok(());
