@@ -8,7 +8,7 @@ pub const HEAD_BYTES_MAX: usize = 8192;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// What can be asked for.
+/// The resources of the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// `/`
@@ -39,7 +39,7 @@ impl Resource {
     }
 }
 
-/// What becomes of a request.
+/// The status of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of RFC 9110")]
 pub enum Status {
@@ -94,7 +94,7 @@ impl Status {
 pub struct Request {
     /// Bytes of the head; the next request begins after them.
     pub len: usize,
-    /// What is asked for, or why it is refused.
+    /// The requested resource, or the reason for the refusal.
     pub resource: Result<Resource, Status>,
     /// Only the head of the answer is wanted.
     pub head_only: bool,

@@ -90,7 +90,7 @@ pub struct Snapshot<'a> {
     pub pauses: Vec<Pause>,
     /// The stream that it follows, if it does.
     pub stream: Option<Stream>,
-    /// What is counted in front of the server.
+    /// Counters of the door, in front of the server.
     pub door: DoorCounters,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,

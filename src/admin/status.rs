@@ -28,8 +28,8 @@ pub fn page_headers() -> String {
     )
 }
 
-/// What the page and `fortnight top` show, as one JSON object. Times are in microseconds. Numbers that may be above 2^53, where
-/// JavaScript's end, are strings.
+/// The data of the page and of `fortnight top`, as one JSON object. Times are in microseconds.
+/// Numbers that may be above 2^53 are strings, because JavaScript cannot hold them.
 #[must_use]
 pub fn json(snapshot: &Snapshot<'_>) -> String {
     let counters = snapshot.counters;

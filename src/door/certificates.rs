@@ -9,7 +9,7 @@ use rustls::{
 };
 use std::{path::Path, sync::Arc};
 
-/// What each port speaks TLS with.
+/// The TLS configuration of each port.
 #[derive(Clone, Debug)]
 pub(super) struct Certificates {
     ports: Vec<(Port, Arc<ServerConfig>)>,

@@ -91,7 +91,7 @@ struct Visitor<S: Read + Write> {
     stage: Stage,
 }
 
-/// What a visitor has to show next.
+/// The next thing that a new connection must show.
 #[derive(Debug)]
 enum Stage {
     /// A PROXY header, of which this has come.

@@ -1,4 +1,4 @@
-//! Who has to show what.
+//! The rules of the door: the things that a connection on each port must show.
 
 use super::certificates::Certificates;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 use rustls::ServerConfig;
 use std::{net::IpAddr, sync::Arc};
 
-/// What the door asks for.
+/// The configuration of the door.
 #[derive(Clone, Debug)]
 pub struct Rules {
     config: Config,
@@ -40,7 +40,7 @@ impl Rules {
         is_for_proxies && self.config.proxy_protocol_from.iter().any(|proxy| proxy.contains(peer))
     }
 
-    /// What a port speaks TLS with, if it does.
+    /// The TLS configuration of a port that speaks TLS.
     pub(super) fn tls(&self, port: Port) -> Option<&Arc<ServerConfig>> {
         self.certificates.as_ref()?.of(port)
     }

@@ -137,7 +137,7 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// What comes of a read that ends with so many bytes because of a failure.
+    /// The result of a read that a failure ends after so many bytes.
     fn fail(&mut self, kind: ErrorKind, filled: usize) -> io::Result<usize> {
         self.failure = Some(kind);
         if filled == 0 {

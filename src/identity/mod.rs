@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What a token says.
+/// The claims of a token.
 #[derive(serde::Deserialize)]
 struct Claims {
     sub: String,
@@ -22,7 +22,7 @@ struct Claims {
     nbf: Option<f64>,
 }
 
-/// What users' tokens are judged by.
+/// The keys and the audience that tokens of users are checked against.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     keys: Keys,

@@ -144,7 +144,7 @@ impl Field {
         })
     }
 
-    /// What is accepted, as the end of a sentence.
+    /// The accepted values, as the end of a sentence.
     pub(crate) fn expected(&self) -> String {
         match self {
             Self::Port(_) => "a port from 0 to 65535".to_owned(),

@@ -8,9 +8,9 @@ pub(crate) struct Definition {
     pub(crate) variable: &'static str,
     /// The heading of `--help` that it stands under.
     pub(crate) heading: &'static str,
-    /// What it means.
+    /// The meaning of the option.
     pub(crate) help: &'static str,
-    /// What it accepts and where its value goes.
+    /// The accepted values, and the field that the value goes to.
     pub(crate) field: Field,
 }
 

@@ -22,7 +22,7 @@ pub enum ListenError {
         option: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
     /// There is no event loop or no signal handling to be had.

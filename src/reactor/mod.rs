@@ -40,7 +40,7 @@ const ADMIN_LISTENER: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
 const DISK: Token = Token(5);
-/// What ends the server: the first one in good order, the second one at once.
+/// Signals that end the server. The first signal ends it gracefully, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
 /// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
 /// and a file that may not grow any further, of which the write says so itself.
@@ -71,9 +71,9 @@ pub struct Addresses {
     pub source: Option<SocketAddr>,
     /// For users; a sequencer has none.
     pub users: Option<SocketAddr>,
-    /// Of the admin interface, if it is on.
+    /// The address of the admin interface, if it is on.
     pub admin: Option<SocketAddr>,
-    /// Of the stream port, if it is on.
+    /// The address of the stream port, if it is on.
     pub stream: Option<SocketAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! What the system knows of a TCP socket: `TCP_INFO`.
+//! The kernel's state of a TCP socket: `TCP_INFO`.
 //!
 //! The only file of the reactor with `unsafe`: no safe crate that the project uses offers it. The call writes numbers into a
 //! structure that has been zeroed before, and no more of them than there is room for. Every pattern of bits is valid there.
