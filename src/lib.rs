@@ -1,7 +1,7 @@
 //! Fortnight: an event multiplexer.
 //!
 //! Event sources send one long stream of numbered events, out of order, over TCP. Fortnight puts them back
-//! in order and hands each one to the users whom it concerns, each on a connection of its own.
+//! in order and sends each one to the users that it concerns. Each user has a connection of its own.
 //!
 //! # Three floors
 //!
@@ -26,7 +26,7 @@
 //! | What happens in a turn of the loop, and in which order? | [`server`] |
 //! | What happens to a slow user? | [`server`], `congestion` |
 //! | What does `busyPoll` change? | [`server`], `rotation` |
-//! | When is a hole given up? | `engine::sequencer` (what), `server::deadlines` (when) |
+//! | When does the server give up a missing event? | `server::release` (decision), `engine::sequencer` (effect) |
 //! | What is counted? | [`counters`] |
 //! | Which options are there? | [`config`] (values), [`options`] (names and ranges), [`cli`] (flags and variables) |
 //! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
