@@ -1,11 +1,11 @@
-//! What the engine is told, and what it answers.
+//! The configuration of the engine, and the results of its calls.
 
 #![forbid(unsafe_code)]
 
 use super::arch::instruction_set::InstructionSet;
 use crate::time::Micros;
 
-/// What the engine needs to know.
+/// The configuration of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Slots of the ring, a power of two.

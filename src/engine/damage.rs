@@ -17,9 +17,9 @@ pub enum Replay {
 /// Lines that cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where in the chunk the line begins that is wrong. Those before it have been applied.
+    /// The offset of the damaged line in the chunk. The lines before it have been applied.
     pub at: usize,
-    /// What is wrong.
+    /// The fault.
     pub reason: DamageReason,
 }
 

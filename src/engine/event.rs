@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-/// What kind of line occupies a slot of the ring.
+/// The kind of line that occupies a slot of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -80,7 +80,7 @@ impl Reject {
     }
 }
 
-/// What a valid line says. Fields that its kind does not have are 0.
+/// The fields of a valid line. Fields that its kind does not have are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Sequence number.
@@ -98,7 +98,7 @@ pub struct Event {
 pub struct Rejected {
     /// Its number, if that could be read: it is used up.
     pub seq: Option<u64>,
-    /// What is wrong with the line.
+    /// The fault of the line.
     pub reason: Reject,
 }
 

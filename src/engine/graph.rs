@@ -1,4 +1,4 @@
-//! Who follows whom, and which of them are connected.
+//! The follow graph, and the users in it that are connected.
 //!
 //! User ids, any 64-bit numbers, are turned into dense *nodes* at the edge; everything behind that is an array. The graph
 //! proper is a [relation](super::relation) of nodes, `following`. From it and from who is connected follows `audience`: the

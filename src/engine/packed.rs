@@ -14,12 +14,12 @@ pub(crate) const BOXED: u8 = 4;
 
 /// Its text is longer than [`INLINE_BYTES`].
 pub(crate) const LONG: u8 = 8;
-/// What sets an event apart from ordinary ones.
+/// The flags of an event that is not ordinary.
 const UNUSUAL: u8 = WIDE | BOXED | LONG;
 /// There is an event, and it is an ordinary one.
 pub(crate) const ORDINARY: u8 = 16;
 
-/// What the ring knows of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
+/// The ring's description of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
 ///
 /// The first word is the offset of a fresh event's text in its chunk, and `from`; the second one `to`, the text's length, the
 /// kind, and the flags.

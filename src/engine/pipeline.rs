@@ -33,7 +33,7 @@ pub struct Engine {
     pub(super) walk: Option<Walk>,
     pub(super) event_bytes_max: usize,
     pub(super) first_sequence: u64,
-    /// What has been counted so far. The server adds its own.
+    /// The counters of the engine. The server adds its own.
     pub counters: Counters,
     pub(super) rejects: Rejects,
     pub(super) runner: Runner,
@@ -52,7 +52,7 @@ impl Engine {
         Self::on(config, Cpu::up_to(config.instruction_set))
     }
 
-    /// An engine for a processor of which so much is known.
+    /// An engine that uses the given features of the processor.
     pub(super) fn on(config: &EngineConfig, cpu: Cpu) -> Self {
         let limits = TurnLimits {
             user_bytes: config.turn_bytes_max,

@@ -13,7 +13,7 @@ const TEXT_BYTES_MAX: usize = 80;
 /// A line that was no event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedLine {
-    /// What is wrong with it.
+    /// The reason of the rejection.
     pub reason: Reject,
     /// Its number, if that could be read.
     pub seq: Option<u64>,

@@ -1,4 +1,4 @@
-//! Which rows go with which columns: for each row, a set of columns.
+//! A relation between rows and columns: for each row, a set of columns.
 //!
 //! As long as it is small, it is a matrix of bits: where a row and a column meet is arithmetic, with nothing to be looked up
 //! on the way. A large one is an [`IdSet`] per row, and stays so. There is nothing for the rows behind the last one that

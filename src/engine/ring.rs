@@ -107,7 +107,7 @@ impl Ring {
         number as usize & (self.slots.len() - 1)
     }
 
-    /// What waits for a number, near enough to the cursor.
+    /// The event that waits at a number near enough to the cursor.
     #[inline(always)]
     pub(crate) fn slot(&self, number: u64) -> Packed {
         self.slots[self.index(number)]

@@ -1,4 +1,4 @@
-//! Who gets the events on the tape: a row of bits for each event, which becomes a row of bits for each user.
+//! The recipients of the events on the tape: a row of bits for each event, which becomes a row of bits for each user.
 
 #![forbid(unsafe_code)]
 

@@ -25,7 +25,7 @@ use super::{
 use crate::time::Micros;
 use std::collections::VecDeque;
 
-/// Where an event can go.
+/// The place where an event can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// It has been put into the ring.
@@ -427,7 +427,7 @@ impl Sequencer {
         self.skip_before = self.skip_before.max(highest.unwrap_or(0).into());
     }
 
-    /// What waits, in the order of the numbers: each number and its line, which is empty for a rejected one. Everything
+    /// Waiting events, in the order of the numbers: each number and its line, which is empty for a rejected one. Everything
     /// must have been settled.
     pub(crate) fn waiting_lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         debug_assert_eq!(self.settled, self.waiting, "texts are in the ring");

@@ -14,7 +14,7 @@ pub(crate) const CACHE_LINE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Tape {
     bytes: Vec<u8>,
-    /// Where in `bytes` it begins and ends.
+    /// The range in `bytes`.
     start: usize,
     end: usize,
     /// Where each event ends, after where the first one begins.

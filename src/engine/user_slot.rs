@@ -5,7 +5,7 @@
 /// No slot: the user is not connected.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
-/// Who has which slot.
+/// The slots, and the user in each.
 #[derive(Debug, Default)]
 pub(crate) struct UserSlots {
     /// Bit per slot: connected.

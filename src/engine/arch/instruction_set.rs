@@ -20,7 +20,7 @@ impl InstructionSet {
     /// Every set, from the smallest to the largest.
     pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
 
-    /// What it is called.
+    /// The name of the instruction set.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What a run of events does, taken apart.
+//! A run of events, partitioned by the effect of each event.
 
 #![forbid(unsafe_code)]
 
@@ -8,10 +8,10 @@ pub(crate) const RUN: usize = 256;
 /// What a run does: places of events in it, in order. Room for what a vector writes too much.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// What changes an edge.
+    /// Events that change an edge.
     pub(crate) edges: [u32; RUN + 16],
     pub(crate) edge_count: usize,
-    /// What concerns somebody.
+    /// Events that some user receives.
     pub(crate) due: [u32; RUN + 16],
     /// The slot of whom each of those is for, if it is for one.
     pub(crate) targets: [u32; RUN + 16],

@@ -56,7 +56,7 @@ fn line() -> impl Strategy<Value = Line> {
     })
 }
 
-/// What happens between two chunks.
+/// An action between two chunks.
 #[derive(Clone, Debug)]
 struct Pause {
     bytes: usize,
@@ -70,7 +70,7 @@ fn pause() -> impl Strategy<Value = Pause> {
         .prop_map(|(bytes, comes, goes)| Pause { bytes, comes, goes })
 }
 
-/// What each user has received, over all its connections.
+/// The bytes that each user has received, over all its connections.
 type Received = BTreeMap<u64, Vec<u8>>;
 
 /// An engine with somebody who feeds it and takes down what it delivers.

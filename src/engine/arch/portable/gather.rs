@@ -30,10 +30,10 @@ const AT_A_TIME: usize = 4;
 /// It is as much as positions of 16 bits reach, so that they need no check.
 pub(crate) const SLACK: usize = (1 << 16) + LONGER;
 
-/// Where on the tape the events of a block are.
+/// The place of a block's events on the tape.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Where it begins on the tape.
+    /// The offset of the block on the tape.
     start: u32,
     /// Which event of the tape is its first.
     first: u32,
@@ -100,7 +100,7 @@ impl Block {
     }
 }
 
-/// What a turn owes its users.
+/// The deliveries of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owed<'a> {
     pub(crate) tape: &'a [u8],

@@ -4,7 +4,7 @@
 
 use super::gather::GROUP;
 
-/// Where the words of a block go that is transposed.
+/// The destination of the words of a transposed block.
 pub(crate) struct Transposed<'a> {
     /// The words of each user.
     pub(crate) users: &'a mut [[u64; GROUP]],

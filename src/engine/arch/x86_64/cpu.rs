@@ -1,4 +1,4 @@
-//! Which of the kernels are used.
+//! The choice of kernels.
 //!
 //! To call code that the processor may not have needs `unsafe`. A value of type [`Avx512`] exists only where the processor has
 //! every feature of that set, and nothing is called without one. What is compiled for AVX2 is called only by a [`Cpu`] that

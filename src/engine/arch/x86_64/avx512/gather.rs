@@ -54,7 +54,7 @@ impl Marks {
 pub(crate) struct Insert {
     /// Byte of the tape that they come before.
     before: u32,
-    /// Where they are.
+    /// Their places.
     start: u32,
     len: u32,
     user: u32,
