@@ -1,4 +1,4 @@
-//! What the journal needs of a disk, as one trait: the operating system's has a simulated twin.
+//! The journal's interface to a disk, as one trait: the operating system's has a simulated twin.
 
 use super::identity::Identity;
 use std::io;
@@ -11,7 +11,7 @@ pub struct FileId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What a submitted operation came to.
+/// The result of a submitted operation.
 #[derive(Debug)]
 pub struct Completion {
     /// The operation.

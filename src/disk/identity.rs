@@ -1,4 +1,4 @@
-//! What tells a file from a copy of it.
+//! The identity of a file, which a copy of the file does not have.
 
 use std::fmt;
 

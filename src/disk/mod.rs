@@ -1,4 +1,4 @@
-//! What the journal needs of the world: files in one folder, as one trait with two implementations.
+//! The journal's interface to the world: files in one folder, as one trait with two implementations.
 //!
 //! [`RealDisk`] is a folder of the operating system, the simulator's is one that loses, tears, refuses and is slow.
 //!

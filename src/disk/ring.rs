@@ -31,7 +31,7 @@ pub(super) struct Ring {
     failed: Vec<Completion>,
 }
 
-/// What the kernel works on.
+/// The operations that the kernel works on.
 struct UnderWay {
     /// `None`: nobody asks what it came to.
     ticket: Option<Ticket>,

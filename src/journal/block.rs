@@ -26,7 +26,7 @@ const PAGE: u64 = 4096;
 pub(crate) const MAGIC: [u8; 4] = *b"FNB2";
 const HASHED: usize = BLOCK_HEADER - 8;
 
-/// What a block is for.
+/// The purpose of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Released lines. Numbers of `from..to` without a line were given up, or rejected.
@@ -56,10 +56,10 @@ impl Kind {
     }
 }
 
-/// What stands in front of a block's payload.
+/// The header in front of a block's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the block is for.
+    /// The purpose of the block.
     pub kind: Kind,
     /// Bytes of the payload, without padding.
     pub len: u32,

@@ -1,4 +1,4 @@
-//! Which segments and snapshots there are, and which of them are still needed.
+//! The catalog of segments and snapshots. It knows which of them are still needed.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ impl Segment {
     }
 }
 
-/// Where to begin to make the state of a place.
+/// The start of a replay that makes the state of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The edges to begin with. `None`: none.
@@ -139,7 +139,7 @@ impl Catalog {
     }
 }
 
-/// What may go.
+/// The files that may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unneeded {
     /// The oldest segment.

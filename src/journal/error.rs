@@ -28,7 +28,7 @@ impl JournalError {
         Self { sentence, damage: Some((file.to_owned(), offset)) }
     }
 
-    /// Where the damage is: file and offset.
+    /// The place of the damage: file and offset.
     #[must_use]
     pub fn damage_place(&self) -> Option<(&str, u64)> {
         self.damage.as_ref().map(|(file, offset)| (file.as_str(), *offset))

@@ -36,7 +36,7 @@ const RETRY: Micros = SECOND;
 #[derive(Debug)]
 struct Pending {
     header: Header,
-    /// What is still to be written.
+    /// The blocks that are still to be written.
     bytes: Vec<u8>,
     /// Where, and the block's hash: known once it has its place.
     sealed: Option<Sealed>,

@@ -1,4 +1,4 @@
-//! What the journal as a whole is: its id, its epoch, the epochs that it comes from, and the lock file that it belongs to.
+//! The identity of the journal as a whole: its id, its epoch, the epochs that it comes from, and the lock file that it belongs to.
 //!
 //! It stands in `journal.meta`, as text with a checksum, and is replaced as a whole: a temporary file, synced, renamed, and the
 //! folder synced.

@@ -9,7 +9,7 @@ use super::{JournalError, block::Kind, log::Log, scan};
 pub enum Read {
     /// Here is a block.
     Block,
-    /// What comes next is not in memory yet: come back next turn.
+    /// The next block is not in memory yet: come back next turn.
     Later,
     /// That was all that has been appended.
     End,

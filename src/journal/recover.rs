@@ -19,12 +19,12 @@ use crate::{
 };
 use std::io;
 
-/// What is handed out, in this order: edges, then the cursor, then lines, then waiting events.
+/// The steps of a recovery, in this order: edges, then the cursor, then lines, then waiting events.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
     /// Edges of the graph: (follower, followed).
     Edges(&'a [(u64, u64)]),
-    /// What follows begins here.
+    /// The cursor at which the following lines begin.
     Cursor(u128),
     /// Released lines.
     Lines {
@@ -44,11 +44,11 @@ pub enum Step<'a> {
 pub struct Recovered {
     /// Ready to append, with everything that was recovered durable.
     pub log: Log,
-    /// What was found, for the log.
+    /// The report for the log.
     pub report: Report,
 }
 
-/// What was found.
+/// The report of a recovery.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The journal was made now.

@@ -22,13 +22,13 @@ pub(crate) enum Step {
     Block(Header),
     /// The segment ends here.
     End,
-    /// What comes next is not in memory yet.
+    /// The next block is not in memory yet.
     Later,
-    /// What stands here is no block that continues the chain.
+    /// The bytes here are no block that continues the chain.
     Bad,
 }
 
-/// What the next block must continue.
+/// The link of the chain that the next block must continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) previous: u64,

@@ -25,7 +25,7 @@ const SUFFIX: &str = ".fnj";
 /// The name of a segment that has gone, and waits to be written over.
 pub(crate) const SPARE: &str = "spare.fnj";
 
-/// What stands at the beginning of a segment.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) id: JournalId,

@@ -31,7 +31,7 @@ pub struct Settings {
     pub retention_ms: Option<u64>,
 }
 
-/// What to open it with.
+/// The settings to open a journal with.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening {
     /// How it is kept.

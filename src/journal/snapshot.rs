@@ -54,7 +54,7 @@ impl SnapshotInfo {
     }
 }
 
-/// What a whole snapshot says of itself.
+/// The summary that a whole snapshot carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// Its cursors.
@@ -190,7 +190,7 @@ pub(crate) fn read_mark(disk: &mut dyn Disk, id: JournalId, info: SnapshotInfo) 
 pub enum SnapshotRead {
     /// Here are some edges.
     Edges,
-    /// What comes next is not in memory yet: come back next turn.
+    /// The next part is not in memory yet: come back next turn.
     Later,
     /// All edges have been handed out.
     Done(Trailer),

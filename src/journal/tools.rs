@@ -1,4 +1,4 @@
-//! What can be done with the journal of a folder without serving it (docs/SPEC.md section 8).
+//! Tools for the journal of a folder that work without a server (docs/SPEC.md section 8).
 
 #![forbid(unsafe_code)]
 
@@ -248,7 +248,7 @@ fn copy_file(from: &mut dyn Disk, to: &mut dyn Disk, name: &str, len: u64) -> io
     synced
 }
 
-/// What giving up numbers does.
+/// The effect of giving up numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The cursor before.

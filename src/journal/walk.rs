@@ -11,7 +11,7 @@ use super::{
 };
 use crate::disk::Disk;
 
-/// Where a block stands.
+/// The place of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     /// The file.
@@ -20,7 +20,7 @@ pub(crate) struct Place<'a> {
     pub(crate) offset: u64,
 }
 
-/// What does not continue the journal.
+/// Bytes that do not continue the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bad {
     /// The segment, by its index, and the offset in it.
@@ -28,14 +28,14 @@ pub(crate) struct Bad {
     pub(crate) offset: u64,
     /// The position of the first bad byte.
     pub(crate) position: u64,
-    /// What stands there may be left of the segment that the file was before.
+    /// The bytes there may be left of the segment that the file was before.
     pub(crate) is_recycled: bool,
 }
 
 /// How a walk ended.
 #[derive(Clone, Debug)]
 pub(crate) struct WalkEnd {
-    /// What the next block must continue. `None`: not one segment could be read.
+    /// The link of the chain that the next block must continue. `None`: not one segment could be read.
     pub(crate) chain: Option<Chain>,
     /// The highest mark of all that could be read.
     pub(crate) mark: u64,

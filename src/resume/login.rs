@@ -3,7 +3,7 @@
 use super::POSITION_MAX;
 use crate::{engine::event::parse_number, epoch::Epoch};
 
-/// Where a client wants to begin.
+/// The place at which a client wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With what comes from now on, and without an answer: a login of section 1.2.
@@ -16,12 +16,12 @@ pub enum Start {
     At(u128, Epoch),
 }
 
-/// What a login line says.
+/// The contents of a login line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Login<'a> {
     /// The user.
     pub id: u64,
-    /// Where it wants to begin.
+    /// The place at which it wants to begin.
     pub start: Start,
     /// Its token, where tokens are asked for (`docs/SPEC.md` section 12).
     pub token: Option<&'a [u8]>,

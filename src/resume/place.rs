@@ -1,9 +1,9 @@
-//! Where a client goes on, or why it cannot.
+//! The place at which a client goes on, or the reason why it cannot.
 
 use super::login::Start;
 use crate::epoch::Epoch;
 
-/// What a server knows of its past.
+/// The past of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     /// The lowest number that is kept; the cursor, where nothing is.
@@ -14,7 +14,7 @@ pub struct History {
     pub first_sequence: u64,
 }
 
-/// What a login is answered.
+/// The answer to a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Nothing: it begins at the cursor.

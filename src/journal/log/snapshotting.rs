@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Where the next snapshot is.
+/// The progress of the next snapshot.
 #[derive(Debug)]
 pub(super) struct Snapshotting {
     /// The position of the last one's beginning.

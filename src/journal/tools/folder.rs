@@ -1,4 +1,4 @@
-//! What the tools have in common.
+//! The common part of the tools.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ pub(super) fn number_of(line: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What the journal is, and its files.
+/// The identity of the journal, and its files.
 pub(super) fn load(disk: &mut dyn Disk) -> Result<(Meta, Catalog), JournalError> {
     let meta = Meta::load(disk)?
         .ok_or_else(|| JournalError::new(format!("there is no journal ({META} is missing)")))?;

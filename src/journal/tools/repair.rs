@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Where a journal is to be cut, and what that loses.
+/// The place at which a journal is to be cut, and the loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     segment: usize,
