@@ -1,4 +1,4 @@
-//! What JetStream is asked, and what it answers: subjects and JSON.
+//! Requests to JetStream and its answers: subjects and JSON.
 
 use super::codec::Message;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const HEARTBEAT: u64 = 1_000_000_000;
 /// After so many nanoseconds without anybody who listens a consumer goes.
 const INACTIVE: u64 = 10_000_000_000;
 
-/// Which message a reader begins with.
+/// The message that a reader begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// The newest one that ends a snapshot.
@@ -23,7 +23,7 @@ pub enum From {
     Message(u64),
 }
 
-/// What a refusal means.
+/// The meaning of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The message is not behind the one that it expects.
@@ -36,7 +36,7 @@ pub enum Refusal {
     Other(String),
 }
 
-/// What is known of a stream.
+/// The known state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
     /// The number of the last message, as far as the server that answers knows. Without a leader that may be long ago.

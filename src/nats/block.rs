@@ -17,7 +17,7 @@ const HASHED: usize = BLOCK_HEADER - 8;
 /// Bytes of an edge in a payload: follower and followed.
 pub const EDGE_BYTES: usize = 16;
 
-/// What a block is for.
+/// The purpose of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Released lines. Numbers of `from..to` without a line were given up, or rejected.
@@ -42,10 +42,10 @@ impl Kind {
     }
 }
 
-/// What stands in front of a block's payload.
+/// The header in front of a block's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the block is for.
+    /// The purpose of the block.
     pub kind: Kind,
     /// The term of the leader that has published it.
     pub term: u64,

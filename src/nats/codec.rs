@@ -13,10 +13,10 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 /// Largest message, headers and payload together: eight times what servers accept if nobody says otherwise.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// What a server sends.
+/// A message from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received<'a> {
-    /// What the server says of itself: JSON.
+    /// The server's description of itself, as JSON.
     Info(&'a [u8]),
     /// A message of a subscription.
     Message(Message<'a>),
@@ -33,15 +33,15 @@ pub enum Received<'a> {
 /// A message of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Where it was published.
+    /// The subject of the message.
     pub subject: &'a [u8],
     /// The subscription's number.
     pub sid: u64,
-    /// Where an answer goes.
+    /// The subject for an answer.
     pub reply: Option<&'a [u8]>,
     /// The block of headers with its first line; empty without.
     pub headers: &'a [u8],
-    /// What was published.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
@@ -66,7 +66,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What was received is not the protocol.
+/// The received bytes break the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Garbage {
     what: &'static str,
@@ -164,7 +164,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// Bytes to be sent. Subjects and header values come from this program, and hold neither spaces nor line ends.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// What is to be sent.
+    /// Bytes that are to be sent.
     pub bytes: Vec<u8>,
 }
 

@@ -16,7 +16,7 @@ const SILENCE_MAX: Micros = 10 * SECOND;
 /// The subscription that answers to requests come on.
 const ANSWERS: u64 = 1;
 
-/// What a server asks for before it lets anybody in.
+/// The requirements that a server announces for logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Nothing.
@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// What is to be written. Whoever writes it takes it off the front.
+    /// Bytes that are to be written. The writer removes them from the front.
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out.bytes
     }

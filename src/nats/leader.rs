@@ -1,4 +1,4 @@
-//! What a leader has published and the log has not confirmed.
+//! Blocks that a leader has published and the log has not confirmed.
 
 use super::{
     block::{BLOCK_HEADER, Header, Kind},
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
-/// What a message costs in the log besides its block.
+/// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
 /// After so many bytes another snapshot is made, however much the log keeps.
 const GRAPH_EVERY_MAX: u64 = 512 << 20;

@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{collections::VecDeque, ops::Range};
 
-/// What a server does with the log.
+/// The role of a server at the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// It reads. Another log may take the place of this one.
@@ -31,7 +31,7 @@ pub enum Part {
     },
 }
 
-/// What the server is to do about its connection.
+/// The next action for the server's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Open one to this server.
@@ -193,7 +193,7 @@ impl Log {
         !self.effects.is_empty()
     }
 
-    /// What is to be written.
+    /// Bytes that are to be written.
     pub fn out(&mut self) -> Option<&mut Vec<u8>> {
         self.session.as_mut().map(Session::out)
     }
@@ -224,7 +224,7 @@ impl Log {
         }
     }
 
-    /// What is to be done now. `is_idle`: everything that has come has been taken and applied.
+    /// The next action. `is_idle`: everything that has come has been taken and applied.
     pub fn due(&mut self, moment: Moment, is_idle: bool) -> Option<Due> {
         let now = moment.now;
         let Some(session) = &mut self.session else {

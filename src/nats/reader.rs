@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-/// What the server is to do.
+/// The action for the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Begin anew, with an empty graph. What users were owed before is lost, for the reason given; `None`: nothing had
@@ -69,7 +69,7 @@ pub enum Effect {
     Cursor(u128),
     /// Apply these lines of the chunk; the cursor is `to` behind them.
     Apply {
-        /// Where in the chunk.
+        /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
         to: u128,

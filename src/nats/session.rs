@@ -11,12 +11,12 @@ use std::ops::Range;
 /// A consumer that says nothing for so long is gone. It says something once a second.
 const CONSUMER_SILENCE_MAX: Micros = 5 * SECOND;
 
-/// What is to be known to reach a stream.
+/// The settings that are needed to reach a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The stream's name.
     pub stream: String,
-    /// Who this is.
+    /// The credentials of this server.
     pub credentials: Credentials,
     /// Whether the stream is made if it is not there.
     pub creates: bool,
@@ -28,7 +28,7 @@ pub struct Settings {
     pub block_bytes_max: usize,
 }
 
-/// What has happened.
+/// An event of the session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The stream is there.
@@ -44,7 +44,7 @@ pub enum Event {
         number: u64,
         /// How many there are behind it.
         pending: u64,
-        /// Where its payload is in the chunk.
+        /// The range of its payload in the chunk.
         payload: Range<usize>,
     },
     /// A message that was published is stored, under this number.
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    /// What is to be written.
+    /// Bytes that are to be written.
     pub fn out(&mut self) -> &mut Vec<u8> {
         self.connection.out()
     }

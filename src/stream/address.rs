@@ -1,4 +1,4 @@
-//! Where a stream is: the value of the option `stream`.
+//! The address of a stream: the value of the option `stream`.
 
 use std::{fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// Where the released stream is taken from or published to (`docs/SPEC.md` section 11).
+/// The address from which the released stream is taken, or to which it is published (`docs/SPEC.md` section 11).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamAddress {
     /// `tcp://HOST:PORT`: another server's `streamPort`.

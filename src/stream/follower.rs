@@ -19,7 +19,7 @@ use std::ops::Range;
 /// How long connecting may take, and the answer after it.
 const CONNECT_MAX: Micros = 5 * SECOND;
 
-/// What the server is to do about its connection to the stream.
+/// The next action for the server's connection to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Open one.
@@ -28,7 +28,7 @@ pub enum Due {
     GiveUp,
 }
 
-/// What the server is to do about what it has received.
+/// The action for the bytes that the server has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Begin anew, with an empty graph: edges follow. What users were owed before is lost, for the reason given; `None`: nothing
@@ -41,7 +41,7 @@ pub enum Effect {
     Reached(Place),
     /// Apply these lines of the chunk; the cursor is `to` behind them.
     Apply {
-        /// Where in the chunk.
+        /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
         to: u128,
@@ -133,7 +133,7 @@ impl Follower {
         }
     }
 
-    /// What is to be done now.
+    /// The next action.
     pub fn due(&mut self, now: Micros) -> Option<Due> {
         if now < self.deadline() {
             return None;

@@ -60,7 +60,7 @@ pub const MARK_EVERY: Micros = 900 * MILLISECOND;
 /// An edge whose stream has sent nothing for so long takes the connection for lost.
 pub const SILENCE_MAX: Micros = 10 * SECOND;
 
-/// Where the first line with a number of at least `next` begins.
+/// The offset at which the first line with a number of at least `next` begins.
 #[must_use]
 pub fn first_line_from(lines: &[u8], next: u128) -> usize {
     let mut at = 0;

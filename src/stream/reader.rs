@@ -1,4 +1,4 @@
-//! What a stream port sends, taken apart at the edge.
+//! The parser for the bytes of a stream port, at the edge.
 //!
 //! Event lines are left in the chunk that they came in and named by their range: a chunk of them is applied to the engine
 //! as it is. Lines that begin with `+`, `-` or `=` are rare. No event line contains `+` or `-`, so these are found by a search
@@ -26,7 +26,7 @@ pub struct Place {
 /// Why the server ends the connection: the last field of a line that begins with `-`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// What was asked for is not kept any more.
+    /// The requested place is not kept any more.
     Gone,
     /// The server has another sequence of events.
     Epoch,
@@ -34,7 +34,7 @@ pub enum Refusal {
     Other,
 }
 
-/// What the server has sent.
+/// A message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The answer to the request: the stream goes on from here.
@@ -47,7 +47,7 @@ pub enum Item {
     GraphComplete(Place),
     /// Whole event lines in this range of the chunk; `to` is the number after the last one.
     Events {
-        /// Where in the chunk.
+        /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
         to: u128,
@@ -56,7 +56,7 @@ pub enum Item {
     Mark(Place),
 }
 
-/// What was received is not what a stream port sends.
+/// The received bytes are not those of a stream port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Garbage {
     what: &'static str,

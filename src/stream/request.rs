@@ -1,4 +1,4 @@
-//! What a client of the stream port asks for.
+//! The request of a client of the stream port.
 
 use crate::{engine::event::parse_number, epoch::Epoch};
 
