@@ -14,7 +14,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// What the server has done with its end.
+/// The state of the server's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerSide {
     /// It has not accepted the connection yet.
@@ -32,7 +32,7 @@ pub(super) struct Connection {
     pub(super) server: ServerSide,
     /// The server will write nothing more.
     pub(super) server_finished: bool,
-    /// What the far end has sent, and how much of it has been read.
+    /// The bytes that the far end has sent, and how many of them have been read.
     inbound: Vec<u8>,
     read: usize,
     /// Where urgent data was sent: a read stops there.

@@ -19,10 +19,10 @@ use std::{
     rc::Rc,
 };
 
-/// What the disk writes at once or not at all.
+/// The unit that the disk writes as a whole or not at all.
 const SECTOR: usize = 512;
 
-/// What goes wrong. Probabilities are of one in 2^16.
+/// The faults of the disk. Probabilities are of one in 2^16.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFaults {
     /// A submitted write is cut short.
@@ -76,11 +76,11 @@ pub struct DiskCounts {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// What the process sees.
+    /// The contents that the process sees.
     bytes: Vec<u8>,
-    /// What a machine that ends keeps for certain.
+    /// The contents that certainly survive the end of the machine.
     durable: Vec<u8>,
-    /// What happened since the last sync, each with its number.
+    /// The changes since the last sync, each with its number.
     unsynced: Vec<(u64, Change)>,
     changes: u64,
 }
@@ -335,7 +335,7 @@ impl SimFolder {
         Self(Rc::new(RefCell::new(copy)))
     }
 
-    /// What goes wrong from now on.
+    /// The faults from now on.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.inner().faults = faults;
     }
@@ -404,7 +404,7 @@ impl SimFolder {
     }
 }
 
-/// What may fail.
+/// An operation that may fail.
 #[derive(Clone, Copy, Debug)]
 enum ErrorOf {
     Write,

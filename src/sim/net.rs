@@ -18,12 +18,12 @@ use std::{
     rc::Rc,
 };
 
-/// What a [`SimNet`] and its sockets have in common.
+/// The state that a [`SimNet`] and its sockets share.
 #[derive(Debug)]
 pub struct Shared<S> {
     /// The connections and the time.
     pub world: World,
-    /// What decides what happens.
+    /// The script of the world.
     pub script: S,
     /// Whose completions wake the server.
     folder: Option<SimFolder>,

@@ -1,4 +1,4 @@
-//! What the server does to its network, and what goes wrong with it.
+//! The server's operations on its network, and their faults.
 
 use crate::server::net::Port;
 use std::io;
@@ -15,7 +15,7 @@ impl Peer {
     }
 }
 
-/// What the server does to its network.
+/// An operation of the server on its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Accepts from a listener that has a connection waiting.
@@ -30,7 +30,7 @@ pub enum Operation {
     Write(Peer, usize),
 }
 
-/// What goes wrong with an [`Operation`].
+/// The fault of an [`Operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A read or write moves so many bytes at most (and at least one).

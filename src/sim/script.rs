@@ -1,4 +1,4 @@
-//! What decides what happens in the world, and when.
+//! The script of the world: it decides which events happen, and when.
 
 use super::{
     operation::{Fault, Operation},

@@ -31,7 +31,7 @@ struct Listener {
     edge: bool,
 }
 
-/// What the server did with its end of a connection.
+/// The state of the server's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerEnd {
     /// It is in use, or waits to be accepted.
@@ -56,7 +56,7 @@ pub struct World {
     idle: bool,
 }
 
-/// What the far ends do. Nothing of it fails: what comes too late has no effect.
+/// Actions of the far ends. None of them fails: an action that comes too late has no effect.
 impl World {
     /// Microseconds since the start.
     #[must_use]
@@ -171,7 +171,7 @@ impl World {
         self.connections.get(peer.0).map_or(0, Connection::unread)
     }
 
-    /// What the server has written since [`World::take_received`] was last called.
+    /// The bytes that the server has written since [`World::take_received`] was last called.
     #[must_use]
     pub fn received(&self, peer: Peer) -> &[u8] {
         self.connections.get(peer.0).map_or(&[], |connection| &connection.outbound)
@@ -200,7 +200,7 @@ impl World {
         Some(peer)
     }
 
-    /// What the server has done with its end. A connection that has been forgotten counts as closed.
+    /// The state of the server's end. A connection that has been forgotten counts as closed.
     #[must_use]
     pub fn server_end(&self, peer: Peer) -> ServerEnd {
         match self.connections.get(peer.0).map(|connection| connection.server) {
@@ -268,7 +268,7 @@ impl World {
     }
 }
 
-/// What the server does.
+/// Actions of the server.
 impl World {
     pub(super) fn set_idle(&mut self) {
         self.idle = true;
