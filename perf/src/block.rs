@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use crate::script::{Fate, Kind, Pen, Script};
 use crate::workload::Workload;
 
-/// What users are expected to receive.
+/// The expected bytes of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// What the protocol says.
@@ -20,7 +20,7 @@ pub enum Expect {
     Forward,
 }
 
-/// Where a line ends in the source's bytes, and which number it carries.
+/// The end of a line in the source's bytes, and its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// Position among all lines of the block, in the order of sending.

@@ -64,7 +64,7 @@ pub struct Visitor {
     pub bytes: u64,
 }
 
-/// What is known at the moment of a login.
+/// The state at the moment of a login.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// A number such that all below it were released before.

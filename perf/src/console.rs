@@ -1,4 +1,4 @@
-//! What every command tells, and how much of it.
+//! The messages of all commands, and their verbosity.
 
 use std::process::ExitCode;
 

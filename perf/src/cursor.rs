@@ -12,7 +12,7 @@ pub struct Place {
     pub offset: usize,
 }
 
-/// What was found wrong with received bytes.
+/// The fault of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// The byte at this index of the received chunk differs.

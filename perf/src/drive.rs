@@ -28,7 +28,7 @@ const ASK: Duration = Duration::from_millis(50);
 /// How long to wait for that at the start.
 const ARRIVE: Duration = Duration::from_secs(10);
 
-/// What is told while a run goes on.
+/// The progress messages of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress {
     /// Working out what will be sent: numbers done.

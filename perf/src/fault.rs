@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::script::{Fate, Kind, Script};
 use crate::workload::Workload;
 
-/// What kind of fault it is.
+/// The kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {

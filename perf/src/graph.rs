@@ -1,4 +1,4 @@
-//! Who follows whom, as far as it can be seen: only followers who may be connected are kept, one bit each.
+//! The follow graph, as far as it matters: only followers who may be connected are kept, one bit each.
 
 const NOBODY: u32 = u32::MAX;
 

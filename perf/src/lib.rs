@@ -4,7 +4,7 @@
 //!
 //! | module | idea |
 //! | --- | --- |
-//! | [`workload`] | what is sent, and to whom: shapes and options |
+//! | [`workload`] | the events and their recipients: shapes and options |
 //! | [`rng`], [`script`] | the same seed gives the same events |
 //! | [`graph`], [`block`] | what every user must receive, worked out beforehand |
 //! | [`book`] | the blocks in memory: all, or a window |

@@ -15,7 +15,7 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// What a picture shows.
+/// The contents of a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
     /// Above it.

@@ -76,7 +76,7 @@ pub fn unacknowledged(ports: &HashSet<u16>, peer: u16) -> Option<usize> {
     known.then(|| lines.filter(waits).count())
 }
 
-/// Where a server listens.
+/// The addresses of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// For event sources.

@@ -1,4 +1,4 @@
-//! What a run has measured, for people and for programs.
+//! The measurements of a run, for people and for programs.
 
 use std::fmt::Write as _;
 

@@ -3,7 +3,7 @@
 use crate::rng::Rng;
 use crate::workload::{LineEnd, Shape, Workload};
 
-/// What an event says. Users are given by id.
+/// The fields of an event. Users are given by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `from` follows `to` from now on; `to` is told.
@@ -36,7 +36,7 @@ pub enum Kind {
     },
 }
 
-/// What becomes of a number.
+/// The fate of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is sent as an event.

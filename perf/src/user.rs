@@ -70,7 +70,7 @@ pub struct User {
     stood: (Place, Instant),
 }
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
     /// This many bytes, all as owed.

@@ -1,4 +1,4 @@
-//! What is sent, and to whom: the shape of a run and everything that varies it.
+//! The workload: events and their recipients. It is the shape of a run and everything that varies it.
 
 use std::fmt;
 use std::str::FromStr;

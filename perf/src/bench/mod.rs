@@ -29,7 +29,7 @@ use crate::report::Figures;
 use crate::settings::Settings;
 use crate::workload::{Shape, Workload};
 
-/// What is measured.
+/// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Section {
     /// CPU time per delivery and wall time of every shape, divided by the limit

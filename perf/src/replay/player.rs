@@ -38,7 +38,7 @@ struct Connection {
     closed: bool,
 }
 
-/// What came to a user.
+/// The bytes that a user received.
 pub(super) struct User<'a> {
     pub(super) number: u64,
     pub(super) received: &'a Received,

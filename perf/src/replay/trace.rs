@@ -16,7 +16,7 @@ pub struct Who {
     pub number: u64,
 }
 
-/// What happens.
+/// An action in a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A connection is opened.

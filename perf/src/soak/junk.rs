@@ -1,4 +1,4 @@
-//! What a server on an open port has to live with: everything but clients.
+//! Junk connections, as every open port receives them.
 //!
 //! Nothing here is an event, and no line begins with a digit: a number that can be read would be used up.
 
