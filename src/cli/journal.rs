@@ -66,7 +66,7 @@ pub(super) fn command() -> Command {
         .subcommands([check, dump, copy, fork, repair, skip])
 }
 
-/// What `fortnight journal` is told.
+/// The arguments of `fortnight journal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Journal {
     /// Verify every byte.
@@ -84,7 +84,7 @@ pub enum Journal {
 }
 
 impl Journal {
-    /// What the command line says.
+    /// The arguments on the command line.
     pub(super) fn from_matches(matches: &ArgMatches) -> Result<Self, Exit> {
         let Some((name, matches)) = matches.subcommand() else {
             return Err(missing("journal", "fortnight journal check, dump, copy, fork, repair or skip"));

@@ -10,7 +10,7 @@ pub(super) struct Case {
     pub(super) verdict: Verdict,
 }
 
-/// What came of a trace.
+/// The result of a trace.
 pub(super) enum Verdict {
     /// It did what was expected, if anything was.
     Same,

@@ -39,7 +39,7 @@ use journal::Journal;
 use replay::Replay;
 use trace::Trace;
 
-/// What the command line asks for.
+/// The command that the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// Run the server: what happens without a subcommand.
@@ -100,7 +100,7 @@ fn subcommands() -> Vec<Command> {
     ]
 }
 
-/// What a flag accepts: one of the server's options, or one of a subcommand's.
+/// The accepted values of a flag: one of the server's options, or one of a subcommand's.
 fn expected(flag: &str) -> String {
     serve::expected(flag)
         .or_else(|| replay::expected(flag).map(str::to_owned))

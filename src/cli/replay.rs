@@ -83,12 +83,12 @@ pub(super) fn expected(flag: &str) -> Option<&'static str> {
     }
 }
 
-/// What `fortnight replay` is told.
+/// The arguments of `fortnight replay`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
     /// The traces.
     pub traces: Vec<PathBuf>,
-    /// Where the expectations are: a file `NAME.expected` for each `NAME.trace`.
+    /// The folder of the expectations: a file `NAME.expected` for each `NAME.trace`.
     pub expect: Option<PathBuf>,
     /// Write the expectations rather than compare with them.
     pub bless: bool,
@@ -101,7 +101,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// What the command line says.
+    /// The arguments on the command line.
     pub(super) fn from_matches(matches: &ArgMatches) -> Result<Self, Exit> {
         let traces: Vec<PathBuf> =
             matches.get_many::<OsString>(TRACES).into_iter().flatten().map(PathBuf::from).collect();
@@ -236,7 +236,7 @@ fn compare(file: &Path, outcome: &Outcome) -> Result<Verdict, String> {
     Ok(if differences.is_empty() { Verdict::Same } else { Verdict::Different(differences) })
 }
 
-/// Where the expectation of a trace is stored.
+/// The path of the expectation of a trace.
 #[must_use]
 pub fn expectation_of(folder: &Path, trace: &Path) -> PathBuf {
     folder.join(trace.file_name().unwrap_or_default()).with_extension("expected")

@@ -56,7 +56,7 @@ pub(super) fn kebab_case(variable: &str) -> String {
     kebab
 }
 
-/// What the flag of an option accepts. `None`: it is none.
+/// The accepted values of an option's flag. `None`: there is no such option.
 pub(super) fn expected(flag: &str) -> Option<String> {
     let flag = flag.strip_prefix("--")?;
     let option = OPTIONS.iter().find(|option| flag == kebab_case(option.variable))?;
@@ -109,7 +109,7 @@ fn read(option: &Definition, origin: &Origin, value: &OsStr, config: &mut Config
     option.field.read(config, value).ok_or_else(refused)
 }
 
-/// Where a value comes from: this is how a refusal names the option.
+/// The origin of a value: this is how a refusal names the option.
 enum Origin {
     Flag,
     Variable,
@@ -143,7 +143,7 @@ const JOURNAL_JUMP: u64 = 1_000_000_000;
 /// How long the socket of a user may take nothing that is served from the journal, where no time is given (docs/SPEC.md section 4).
 const JOURNAL_SLOW_MS: u64 = 120_000;
 
-/// What a journal means for other options.
+/// The effect of a journal on other options.
 fn check_journal(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
     if config.journal_directory.is_none() {
         return if config.slow_user_policy == SlowUserPolicy::Journal {
@@ -215,7 +215,7 @@ fn check_ports(config: &Config, origin: impl Fn(&str) -> Origin) -> Result<(), E
 /// Longest event line of a sequencer: a block of them must fit a message of NATS.
 const NATS_EVENT_BYTES_MAX: usize = 512 << 10;
 
-/// What a server is for decides on what else it needs, and on what it cannot do (`docs/SPEC.md` section 11).
+/// The role of a server decides which options it needs, and which it refuses (`docs/SPEC.md` section 11).
 fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<(), Exit> {
     let is_sequencer = config.role == ServerRole::Sequencer;
     let is_nats = matches!(config.stream, Some(StreamAddress::Nats { .. }));
@@ -245,7 +245,7 @@ fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<()
     Err(Exit::refused(sentence))
 }
 
-/// Who may connect (`docs/SPEC.md` section 12).
+/// The checks of the options that say who may connect (`docs/SPEC.md` section 12).
 fn check_access(config: &Config) -> Result<(), Exit> {
     match (&config.tls_certificate, &config.tls_key) {
         (Some(_), None) => {

@@ -55,7 +55,7 @@ pub(super) fn expected(flag: &str) -> Option<&'static str> {
     ["--from", "--to"].contains(&flag).then_some(EXPECTED_TIME)
 }
 
-/// What `fortnight trace` is told.
+/// The arguments of `fortnight trace`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trace {
     /// Print a trace as a timeline.
@@ -73,7 +73,7 @@ pub enum Trace {
 }
 
 impl Trace {
-    /// What the command line says.
+    /// The arguments on the command line.
     pub(super) fn from_matches(matches: &ArgMatches) -> Result<Self, Exit> {
         let Some((name, matches)) = matches.subcommand() else {
             return Err(missing("trace", "fortnight trace show or fortnight trace cut"));

@@ -94,7 +94,7 @@ struct Visitor<S: Read + Write> {
 /// The next thing that a new connection must show.
 #[derive(Debug)]
 enum Stage {
-    /// A PROXY header, of which this has come.
+    /// A PROXY header, and the part of it that has arrived.
     Header(Vec<u8>),
     /// The end of its handshake.
     Handshake,

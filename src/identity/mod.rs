@@ -77,7 +77,7 @@ impl Tokens {
         let now = now.as_secs_f64();
         let is_valid = claims.nbf.is_none_or(|nbf| nbf <= now) && claims.exp > now;
         let is_the_users = parse_number(claims.sub.as_bytes()) == Some(user);
-        // A time beyond all clocks is as good as the end of them.
+        // A time that no clock can reach counts as the last time of the clock.
         (is_valid && is_the_users).then(|| Duration::from_secs_f64((claims.exp - now).min(1e12)))
     }
 }

@@ -13,7 +13,7 @@ use rustix::{
     net::{SendFlags, send},
 };
 
-/// Where the bytes go.
+/// The destination of the bytes.
 enum Output {
     /// A regular file, which makes nobody wait.
     File,

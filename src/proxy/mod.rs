@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 16;
 /// the rest.
 const BODY_BYTES_MAX: usize = 4096;
 
-/// What the bytes so far amount to.
+/// The verdict on the bytes so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// At least so many bytes of the header are missing.
@@ -97,7 +97,7 @@ fn endpoints<A: std::str::FromStr + Into<IpAddr>>(
     Some(SocketAddr::new(from.parse::<A>().ok()?.into(), port(from_port)?))
 }
 
-/// Version 2, of which the head is there.
+/// Version 2, after its head has arrived.
 fn read_binary(bytes: &[u8]) -> Progress {
     let (version, command) = (bytes[12] >> 4, bytes[12] & 15);
     if version != 2 || command > 1 {
