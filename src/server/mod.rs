@@ -172,9 +172,10 @@ impl<N: Net> Server<N> {
             self.users.login_deadline(),
             self.users.tokens.deadline(),
             self.users.lingering.deadline(),
-            self.users.marks.deadline(),
+            // Nobody is told a place while the journal does not have what was released: its being ready wakes the server.
+            self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
-            self.catch_up.deadline(),
+            self.catch_up.deadline().filter(|_| self.phase() == Phase::Running),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
             self.full_ring_deadline(),
