@@ -94,7 +94,7 @@ fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
 /// All that is measured. `perf/instructions` knows it by its name.
 #[inline(never)]
 fn drive(engine: &mut Engine, chunks: &[Vec<u8>]) {
-    let mut bytes = 0;
+    let (mut bytes, mut events, mut now) = (0, 0, 0);
     for chunk in chunks {
         let mut unread = MARGIN..chunk.len() - MARGIN;
         loop {
@@ -104,11 +104,14 @@ fn drive(engine: &mut Engine, chunks: &[Vec<u8>]) {
                 break;
             }
             engine.deliver(|_, piece| bytes += black_box(piece).len());
+            engine.take_arrivals(now, |arrival| events += black_box(arrival).events);
         }
-        engine.settle(chunk, 0);
+        engine.settle(chunk, now, now);
+        now += 1;
     }
     engine.deliver(|_, piece| bytes += black_box(piece).len());
-    black_box(bytes);
+    engine.take_arrivals(now, |arrival| events += black_box(arrival).events);
+    black_box((bytes, events));
 }
 
 /// Feeds the load with the record on; returns nanoseconds, and what was released: up to which number, and its lines.
@@ -122,7 +125,7 @@ fn record(load: &Load) -> (u128, Vec<(u128, Vec<u8>)>) {
         loop {
             let start = Instant::now();
             let (at, stop) = engine.feed(chunk, unread.clone());
-            engine.settle(chunk, 0);
+            engine.settle(chunk, 0, 0);
             let is_any = engine.take_released(&mut block);
             ns += start.elapsed().as_nanos();
             unread.start = at;

@@ -7,6 +7,8 @@ use super::{JournalNumbers, Snapshot};
 use crate::{
     counters::{DisconnectReason, Refusal},
     engine::event::{Kind, Reject},
+    latency::{BOUNDS, Histogram, Latency},
+    process::Process,
     time::{Micros, SECOND},
 };
 use std::fmt::{Display, Write};
@@ -73,10 +75,56 @@ pub fn text(snapshot: &Snapshot<'_>) -> String {
         out.line("stream_disconnected_seconds_total", away);
     }
     out.counter("loop_turns_total", "Turns of the event loop.", counters.loop_turns);
+    latency_metrics(&mut out, snapshot.latency);
+    build_metrics(&mut out, snapshot);
     if let Some(journal) = &snapshot.journal {
         journal_metrics(&mut out, journal);
     }
-    out.0
+    let mut out = out.0;
+    if let Some(process) = &snapshot.process {
+        process_metrics(&mut out, process);
+    }
+    out
+}
+
+/// How long things take.
+fn latency_metrics(out: &mut Metrics, latency: &Latency) {
+    out.histogram(
+        "delivery_seconds",
+        "Time from an event's arrival to its being handed to its users' sockets.",
+        &latency.delivery,
+    );
+    out.histogram(
+        "reorder_wait_seconds",
+        "Time that events waited for missing ones, for those that had to.",
+        &latency.reorder,
+    );
+    out.histogram("loop_turn_seconds", "Time that a turn of the event loop took.", &latency.turn);
+}
+
+/// What is running, and for how long.
+fn build_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
+    let version = env!("CARGO_PKG_VERSION");
+    out.head("build_info", "gauge", "Always 1; the label says what is running.");
+    out.line(&format!("build_info{{version=\"{version}\"}}"), 1);
+    out.gauge("uptime_seconds", "Time since the start.", Seconds(snapshot.now));
+}
+
+/// What every exporter says of its process, under the names that they all use.
+fn process_metrics(out: &mut String, process: &Process) {
+    let mut line = |name: &str, kind: &str, help: &str, value: &dyn Display| {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            "# HELP process_{name} {help}\n# TYPE process_{name} {kind}\nprocess_{name} {value}\n"
+        );
+    };
+    line("cpu_seconds_total", "counter", "User and system CPU time.", &process.cpu_seconds);
+    line("resident_memory_bytes", "gauge", "Bytes in memory.", &process.resident_bytes);
+    line("virtual_memory_bytes", "gauge", "Bytes of address space.", &process.virtual_bytes);
+    line("open_fds", "gauge", "Open file descriptors.", &process.open_fds);
+    line("max_fds", "gauge", "File descriptors that may be open.", &process.max_fds);
+    line("start_time_seconds", "gauge", "When it was started, in seconds since 1970.", &process.start_time);
 }
 
 /// How connections were turned away and ended.
@@ -156,6 +204,18 @@ impl Metrics {
     fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "gauge", help);
         let _ = writeln!(self.0, "fortnight_{name} {value}");
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let mut below = 0;
+        for (bound, count) in BOUNDS.iter().zip(histogram.counts()) {
+            below += count;
+            self.line(&format!("{name}_bucket{{le=\"{}\"}}", *bound as f64 / SECOND as f64), below);
+        }
+        self.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), histogram.count());
+        self.line(&format!("{name}_sum"), Seconds(histogram.sum()));
+        self.line(&format!("{name}_count"), histogram.count());
     }
 
     fn counters<const N: usize>(

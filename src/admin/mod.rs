@@ -13,6 +13,8 @@ pub mod status;
 use crate::{
     config::Config,
     counters::{Counters, DoorCounters},
+    latency::Latency,
+    process::Process,
     time::Micros,
 };
 use history::History;
@@ -92,6 +94,10 @@ pub struct Snapshot<'a> {
     pub stream: Option<Stream>,
     /// Counters of the door, in front of the server.
     pub door: DoorCounters,
+    /// What the operating system says of this process.
+    pub process: Option<Process>,
+    /// How long events and turns have taken.
+    pub latency: &'a Latency,
     /// The journal, if there is one.
     pub journal: Option<JournalNumbers>,
     /// The options in force.

@@ -5,7 +5,10 @@ use crate::{
     config::Config,
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
+    latency::{BOUNDS, Histogram, Latency},
     options,
+    process::Process,
+    time::SECOND,
 };
 use std::fmt::{Display, Write};
 
@@ -72,6 +75,8 @@ pub fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("disconnected", object(&disconnected));
     json.field("follow_edges", snapshot.follow_edges);
     json.field("turns", counters.loop_turns);
+    json.field("latency", latency(snapshot.latency));
+    json.field("process", snapshot.process.as_ref().map_or_else(|| "null".to_owned(), process));
     json.field("options", in_force(snapshot.config));
     json.end() + "\n"
 }
@@ -101,6 +106,32 @@ fn escaped(text: &str) -> String {
         }
     }
     json
+}
+
+/// Histograms: the buckets' bounds, how often each was met since the start, and the sum of all times.
+fn latency(latency: &Latency) -> String {
+    let numbers = |numbers: &[u64]| list(numbers, u64::to_string);
+    let histogram = |histogram: &Histogram| {
+        let mut json = Object(String::from("{"));
+        json.field("counts", numbers(histogram.counts()));
+        json.field("sum_us", histogram.sum());
+        json.end()
+    };
+    let mut json = Object(String::from("{"));
+    json.field("bounds_us", numbers(&BOUNDS));
+    json.field("delivery", histogram(&latency.delivery));
+    json.field("reorder", histogram(&latency.reorder));
+    json.field("turn", histogram(&latency.turn));
+    json.end()
+}
+
+fn process(process: &Process) -> String {
+    let mut json = Object(String::from("{"));
+    json.field("cpu_us", (process.cpu_seconds * SECOND as f64) as u64);
+    json.field("resident_bytes", process.resident_bytes);
+    json.field("open_fds", process.open_fds);
+    json.field("max_fds", process.max_fds);
+    json.end()
 }
 
 fn journal(journal: &JournalNumbers) -> String {

@@ -21,6 +21,7 @@ pub use socket::Guest;
 use crate::{
     counters::{DoorCounters, Refusal},
     identity::time_of_day,
+    process::Process,
     proxy,
     rate_limit::RateLimit,
     server::net::{Net, Port, Ready},
@@ -442,6 +443,14 @@ impl<N: Net> Net for Door<N> {
     fn unread(&mut self, guest: &mut Self::Socket) -> usize {
         let decrypted = guest.session().map_or(0, session::Session::unread);
         decrypted + guest.inner().map_or(0, |socket| self.net.unread(socket))
+    }
+
+    fn clock(&self) -> Micros {
+        self.net.clock()
+    }
+
+    fn process(&mut self) -> Option<Process> {
+        self.net.process()
     }
 
     fn time_ms(&mut self) -> u64 {

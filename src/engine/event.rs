@@ -32,6 +32,11 @@ impl Kind {
         (Self::Private, 'P'),
         (Self::Status, 'S'),
     ];
+
+    /// Whether a kind as a number is that of an event.
+    pub(crate) fn is_event(kind: u8) -> bool {
+        kind <= Self::Status as u8
+    }
 }
 
 /// Why a line is no event: the `reason` of `fortnight_events_rejected_total`.

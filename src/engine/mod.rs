@@ -21,6 +21,7 @@
 //! `docs/performance.md`, *Engine notebook*, lists everything that was tried, and what it was worth.
 
 mod arch;
+mod arrivals;
 mod bits;
 mod config;
 mod damage;
@@ -54,6 +55,7 @@ mod user_slot;
 
 pub use arch::instruction_set::{InstructionSet, NoSuchSet};
 pub(crate) use arch::scan::{AFTER, BEFORE};
+pub use arrivals::Arrival;
 pub use config::{EngineConfig, Stop};
 pub use damage::{Damage, DamageReason, Replay};
 pub use given_up::GivenUp;

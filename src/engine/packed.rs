@@ -21,7 +21,8 @@ pub(crate) const ORDINARY: u8 = 16;
 
 /// The ring's description of an event: 16 bytes that travel in two registers. A slot of kind 0 is empty.
 ///
-/// The first word is the offset of a fresh event's text in its chunk, and `from`; the second one `to`, the text's length, the
+/// The first word is the offset of a fresh event's text in its chunk, or, where it is not fresh, the tick at which it came
+/// ([`arrivals`](super::arrivals)), and `from`; the second one `to`, the text's length, the
 /// kind, and the flags.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
@@ -46,6 +47,17 @@ impl Packed {
     #[inline(always)]
     pub(crate) fn text(self) -> usize {
         self.0[0] as u32 as usize
+    }
+
+    /// When it came, if it is not fresh.
+    #[inline(always)]
+    pub(crate) fn tick(self) -> u32 {
+        self.0[0] as u32
+    }
+
+    /// Not fresh any more: it came at this tick.
+    pub(crate) fn settled(self, tick: u32) -> Self {
+        Self([self.0[0] >> 32 << 32 | u64::from(tick), self.0[1]]).without(FRESH)
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 
 use super::{
     arch::{Cpu, Lines},
+    arrivals::Arrival,
     config::EngineConfig,
     event::{Event, Reject, parse_line},
     fanout::{FanOut, TurnLimits},
@@ -246,10 +247,24 @@ impl Engine {
         self.fanout.is_empty()
     }
 
-    /// Must be called at time `now` before the chunk last fed is changed: what waits in the ring is saved
-    /// and gets its deadline.
-    pub fn settle(&mut self, chunk: &[u8], now: Micros) {
-        self.sequencer.settle(chunk, now);
+    /// Must be called at time `now` before the chunk last fed, which was read at `read_at`, is changed: what waits in the ring
+    /// is saved and gets its deadline.
+    pub fn settle(&mut self, chunk: &[u8], read_at: Micros, now: Micros) {
+        self.sequencer.arrivals.account(&self.counters, read_at);
+        self.sequencer.settle(chunk, read_at, now);
+    }
+
+    /// Whether [`Engine::take_arrivals`] has something to hand out.
+    #[must_use]
+    pub fn has_arrivals(&self) -> bool {
+        self.sequencer.arrivals.has_any(&self.counters)
+    }
+
+    /// Hands out when the events came that have been released since the last call. Those that are not known of from
+    /// [`Engine::settle`] came at `now`: they were replayed.
+    pub fn take_arrivals(&mut self, now: Micros, arrival: impl FnMut(Arrival)) {
+        self.sequencer.arrivals.account(&self.counters, now);
+        self.sequencer.arrivals.take(arrival);
     }
 
     /// Tells that an event which does not fit the ring has arrived, so that it does not wait for ever either.

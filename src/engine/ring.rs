@@ -11,7 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::packed::{BOXED, FRESH, INLINE_BYTES, Packed};
+use super::packed::{BOXED, INLINE_BYTES, Packed};
 use hashbrown::HashMap;
 
 /// The ring is never smaller, unless its capacity is. Tests shall see it grow and shrink.
@@ -172,15 +172,16 @@ impl Ring {
         self.boxed.remove(&(number as u32)).unwrap_or_default()
     }
 
-    /// Moves the text of a fresh event from the chunk into the ring.
-    pub(crate) fn settle(&mut self, number: u64, chunk: &[u8]) {
+    /// Moves the text of a fresh event, which came at `tick`, from the chunk into the ring.
+    pub(crate) fn settle(&mut self, number: u64, chunk: &[u8], tick: u32) {
         let index = self.index(number);
         let slot = &mut self.slots[index];
-        *slot = slot.without(FRESH);
+        let at = slot.text();
+        *slot = slot.settled(tick);
         if slot.has(BOXED) {
             return;
         }
-        let text = &chunk[slot.text()..][..slot.len()];
+        let text = &chunk[at..][..slot.len()];
         if text.len() <= INLINE_BYTES {
             self.texts[index][..text.len()].copy_from_slice(text);
         } else {

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    arrivals::Arrivals,
     given_up::GivenUp,
     packed::{BOXED, FRESH, INLINE_BYTES, Packed},
     ring::Ring,
@@ -69,6 +70,7 @@ pub(crate) struct Sequencer {
     holds_gaps: bool,
     /// The highest number that has arrived and waits, of those that have no deadline because holes are held.
     highest_held: Option<u64>,
+    pub(super) arrivals: Arrivals,
 }
 
 impl Sequencer {
@@ -92,6 +94,7 @@ impl Sequencer {
             jump_max,
             holds_gaps: false,
             highest_held: None,
+            arrivals: Arrivals::default(),
         };
         sequencer.set_cursor(first.into());
         sequencer
@@ -235,7 +238,11 @@ impl Sequencer {
     pub(crate) fn take(&mut self, len: usize) {
         let slots = self.ring.slots_mut(self.cursor, len);
         if self.settled != 0 {
-            self.settled -= slots.iter().filter(|slot| !slot.has(FRESH)).count();
+            let settled = slots.iter().filter(|slot| !slot.has(FRESH)).count();
+            if settled != 0 {
+                self.settled -= settled;
+                self.arrivals.release(slots.iter().copied().filter(|slot| !slot.has(FRESH)));
+            }
         }
         slots.fill(Packed::default());
         self.waiting -= len;
@@ -307,11 +314,13 @@ impl Sequencer {
         self.exhausted |= overflow;
     }
 
-    /// The chunk that fresh events refer to is about to be given up: moves their texts into the ring, and
-    /// sets the deadline of everything that has been put in since the last time and is still waiting.
-    pub(crate) fn settle(&mut self, chunk: &[u8], now: Micros) {
+    /// The chunk that fresh events refer to, which was read at `read_at`, is about to be given up: moves their texts into the
+    /// ring, and sets the deadline of everything that has been put in since the last time and is still waiting.
+    pub(crate) fn settle(&mut self, chunk: &[u8], read_at: Micros, now: Micros) {
         let mut left = self.waiting - self.settled;
         if left != 0 {
+            let tick = self.arrivals.tick(read_at);
+            self.arrivals.settle(left);
             let mut highest = 0;
             // The youngest are the likeliest to be waiting still.
             while left != 0
@@ -320,7 +329,7 @@ impl Sequencer {
                 let ahead = u64::from(low.wrapping_sub(self.cursor as u32));
                 let seq = self.cursor.wrapping_add(ahead);
                 if ahead < self.ring.len() as u64 && self.ring.slot(seq).has(FRESH) {
-                    self.ring.settle(seq, chunk);
+                    self.ring.settle(seq, chunk, tick);
                     highest = highest.max(ahead);
                     left -= 1;
                 }
@@ -504,11 +513,11 @@ mod tests {
         for seq in [3, 5, 7] {
             event(&mut ring, seq);
         }
-        ring.settle(&[b'x'; 10], 0);
+        ring.settle(&[b'x'; 10], 0, 0);
         event(&mut ring, 6);
-        ring.settle(&[b'x'; 10], 400);
+        ring.settle(&[b'x'; 10], 400, 400);
         event(&mut ring, 9);
-        ring.settle(&[b'x'; 10], 500);
+        ring.settle(&[b'x'; 10], 500, 500);
         assert_eq!(ring.next_deadline(), Some(1000));
         ring.expire(999);
         assert_eq!(release(&mut ring), 1);
@@ -588,7 +597,7 @@ mod tests {
                     Step::Put(ahead) => (cursor.checked_add(ahead), 1),
                     Step::PutInOrder(count) => (Some(cursor), count),
                     Step::Settle => {
-                        ring.settle(&chunk, 0);
+                        ring.settle(&chunk, 0, 0);
                         chunk.clear();
                         (None, 0)
                     }

@@ -95,7 +95,7 @@ impl Ring {
             self.0.update_reach();
         }
         // One byte of text is enough for all that wait.
-        self.0.settle(&[0], 0);
+        self.0.settle(&[0], 0, 0);
         released
     }
 }

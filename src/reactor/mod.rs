@@ -7,6 +7,7 @@ mod tcp_info;
 use crate::{
     config::{Config, ServerRole},
     counters::DoorCounters,
+    process::{Process, ProcessWatch},
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -53,6 +54,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
+    process: ProcessWatch,
     reserve: Reserve,
     sources: Option<TcpListener>,
     /// The source port of a sequencer that does not listen.
@@ -142,6 +144,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             signals,
+            process: ProcessWatch::default(),
             reserve: Reserve::new(config.admin_port.is_some()),
             sources,
             bound,
@@ -271,6 +274,15 @@ impl Net for Reactor {
 
     fn door(&self) -> DoorCounters {
         DoorCounters::default()
+    }
+
+    fn clock(&self) -> Micros {
+        self.now()
+    }
+
+    fn process(&mut self) -> Option<Process> {
+        let now = self.now();
+        self.process.look(now)
     }
 
     fn time_ms(&mut self) -> u64 {

@@ -1,6 +1,9 @@
 //! The bytes of one read of a source.
 
-use crate::engine::{AFTER, BEFORE};
+use crate::{
+    engine::{AFTER, BEFORE},
+    time::Micros,
+};
 use std::ops::Range;
 
 /// Bytes of one read of a source.
@@ -11,12 +14,13 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
     pub(super) unread: Range<usize>,
+    pub(super) read_at: Micros,
 }
 
 impl Chunk {
     /// A buffer for one read after a carried line of at most `carry_bytes`.
     pub(super) fn new(carry_bytes: usize) -> Self {
-        Self { bytes: vec![0; BEFORE + carry_bytes + READ_BYTES + AFTER], unread: BEFORE..BEFORE }
+        Self { bytes: vec![0; BEFORE + carry_bytes + READ_BYTES + AFTER], unread: BEFORE..BEFORE, read_at: 0 }
     }
 
     /// Empties the chunk, and returns where the next bytes can be read to so that `carry_bytes` fit in front of them.

@@ -24,6 +24,7 @@ impl<N: Net> Server<N> {
         let (users, mut context) = self.users();
         users.deliver(&mut context);
         users.come_and_go(&mut context);
+        self.note_delivery();
         self.control_congestion();
     }
 

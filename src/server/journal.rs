@@ -244,7 +244,7 @@ impl Journal {
         let Some((bytes, unread)) = self.kept.front_mut() else { return false };
         let (at, stop) = engine.feed(bytes, unread.clone());
         unread.start = at;
-        engine.settle(bytes, now);
+        engine.settle(bytes, now, now);
         engine.take_rejects();
         self.kept_blocked = None;
         match stop {

@@ -8,7 +8,7 @@
 //!    [`collect`]: what is ready; [`admit`]: connections and logins; [`reading`]: event sources;
 //!    [`release`]: from what was read to what is released; [`handing_out`]: from there to the journal, the log, clients of the
 //!    stream and users; [`streaming`]: an edge's stream, and clients of the stream; [`replication`]: the replicated log;
-//!    [`view`]: what is told to those who ask.
+//!    [`timing`]: how long that took; [`view`]: what is told to those who ask.
 //! 3. *Parts*, which keep their state to themselves:
 //!    - [`accept`]: the listeners;
 //!    - [`users`]: connections on the user port. A connection is a [`user`] or has yet to [`login`](mod@login). [`audience`]: who
@@ -77,6 +77,7 @@ mod state;
 mod stream_clients;
 mod streaming;
 mod takeovers;
+mod timing;
 mod token_desk;
 mod upstream;
 mod user;
@@ -104,6 +105,7 @@ impl<N: Net> Server<N> {
         self.engine.counters.loop_turns += 1;
         let wait = self.wait();
         self.collect(wait)?;
+        let began = self.now;
         self.accepting.begin_turn();
         self.heed_signals();
         // A completion of the disk may let other parts go on.
@@ -131,6 +133,7 @@ impl<N: Net> Server<N> {
         self.acknowledge();
         // Sockets are closed in this place only: their keys are free from here on.
         self.reap();
+        self.note_turn(began);
         self.reports.progress(&self.engine, self.sources.connected(), self.now);
         self.fail_with_journal()
     }

@@ -2,7 +2,7 @@
 //!
 //! [`reactor`](crate::reactor) implements it on mio, the simulator on virtual sockets and virtual time.
 
-use crate::{counters::DoorCounters, time::Micros};
+use crate::{counters::DoorCounters, process::Process, time::Micros};
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
@@ -78,6 +78,12 @@ pub trait Net {
 
     /// Connections that were refused before the server heard of them.
     fn door(&self) -> DoorCounters;
+
+    /// The time now, as [`Net::poll`] would return it.
+    fn clock(&self) -> Micros;
+
+    /// What the operating system says of this process, where there is one.
+    fn process(&mut self) -> Option<Process>;
 
     /// Milliseconds since 1970.
     fn time_ms(&mut self) -> u64;

@@ -168,6 +168,8 @@ impl<N: Net> Server<N> {
         let counters = std::mem::take(&mut self.engine.counters);
         self.engine = Engine::new(&engine_config(&self.config));
         self.engine.counters = counters;
+        // What the other engine released has been handed out.
+        self.engine.take_arrivals(self.now, |_| ());
         self.releasing = Releasing::default();
         self.grace = Grace::new(&self.config);
     }

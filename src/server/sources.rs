@@ -413,6 +413,7 @@ impl<S: Read> Sources<S> {
                 self.silence.heard(now);
             }
             chunk.unread.end += len;
+            chunk.read_at = now;
             // A short read has emptied the socket, unless there is an end behind it that has been told already, or it has
             // stopped in front of urgent data.
             source.readable = len == most || source.hung_up || source.urgent;
@@ -480,7 +481,7 @@ impl<S: Read> Sources<S> {
         let (received, late) = (engine.counters.events_received, engine.counters.events_late);
         let (at, stop) = engine.feed(&chunk.bytes, chunk.unread.clone());
         chunk.unread.start = at;
-        engine.settle(&chunk.bytes, now);
+        engine.settle(&chunk.bytes, chunk.read_at, now);
         reports.rejected(engine, source.peer, now);
         let received = engine.counters.events_received - received;
         source.has_sent_a_line |= received > 0;

@@ -40,6 +40,7 @@ impl<N: Net> Server<N> {
             catch_up: &self.catch_up,
             journal: self.journal.as_ref(),
             door: self.net.door(),
+            process: self.net.process(),
             health,
             config: &self.config,
             stream,

@@ -12,6 +12,8 @@ use crate::{
     config::Config,
     counters::{Counters, DoorCounters},
     engine::Engine,
+    latency::Latency,
+    process::Process,
     time::Micros,
 };
 
@@ -27,6 +29,7 @@ pub(super) struct Watch {
     ring_full_since: Option<Micros>,
     standstill: Standstill,
     history: History,
+    pub(super) latency: Latency,
 }
 
 impl Watch {
@@ -36,6 +39,7 @@ impl Watch {
             ring_full_since: None,
             standstill: Standstill::default(),
             history: History::new(config.admin_port.is_some(), now),
+            latency: Latency::default(),
         }
     }
 
@@ -102,6 +106,7 @@ pub(super) struct View<'a, S> {
     pub(super) catch_up: &'a CatchUp,
     pub(super) journal: Option<&'a Journal>,
     pub(super) door: DoorCounters,
+    pub(super) process: Option<Process>,
     pub(super) health: Health,
     pub(super) config: &'a Config,
     pub(super) stream: Option<Stream>,
@@ -159,6 +164,8 @@ impl<'a, S> View<'a, S> {
             stream: self.stream.clone(),
             journal,
             door: self.door,
+            process: self.process,
+            latency: &self.watch.latency,
             config: self.config,
             history: &self.watch.history,
         }

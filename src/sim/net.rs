@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     counters::DoorCounters,
+    process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -157,6 +158,14 @@ impl<S: Script> Net for SimNet<S> {
 
     fn unread(&mut self, socket: &mut Self::Socket) -> usize {
         self.shared.borrow().world.unread(socket.peer())
+    }
+
+    fn clock(&self) -> Micros {
+        self.shared.borrow().world.now()
+    }
+
+    fn process(&mut self) -> Option<Process> {
+        None
     }
 
     /// Time begins in 1970.

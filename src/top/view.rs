@@ -398,6 +398,8 @@ mod tests {
             pauses: Vec::new(),
             stream: None,
             door: Default::default(),
+            process: None,
+            latency: &Default::default(),
             journal: None,
             config: &config,
             history: &history,

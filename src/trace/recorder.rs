@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::Config,
     counters::DoorCounters,
+    process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -240,6 +241,14 @@ impl<N: Net> Net for Recording<N> {
 
     fn door(&self) -> DoorCounters {
         self.net.door()
+    }
+
+    fn clock(&self) -> Micros {
+        self.net.clock()
+    }
+
+    fn process(&mut self) -> Option<Process> {
+        self.net.process()
     }
 
     fn time_ms(&mut self) -> u64 {

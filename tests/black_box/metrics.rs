@@ -56,7 +56,26 @@ const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("loop_turns_total", "counter", "", &[]),
 ];
 
-/// Compares metrics; what is not named must be 0, except the turns of the loop.
+/// What tells of times, of memory and of the version: nobody knows the values before.
+const OF_THE_MOMENT: [(&str, &str); 11] = [
+    ("fortnight_delivery_seconds", "histogram"),
+    ("fortnight_reorder_wait_seconds", "histogram"),
+    ("fortnight_loop_turn_seconds", "histogram"),
+    ("fortnight_build_info", "gauge"),
+    ("fortnight_uptime_seconds", "gauge"),
+    ("process_cpu_seconds_total", "counter"),
+    ("process_resident_memory_bytes", "gauge"),
+    ("process_virtual_memory_bytes", "gauge"),
+    ("process_open_fds", "gauge"),
+    ("process_max_fds", "gauge"),
+    ("process_start_time_seconds", "gauge"),
+];
+
+fn is_of_the_moment(name: &str) -> bool {
+    OF_THE_MOMENT.iter().any(|(moment, _)| name.starts_with(moment))
+}
+
+/// Compares metrics; what is not named must be 0, except the turns of the loop and what is of the moment.
 #[track_caller]
 fn expect(server: &Server, wanted: &[(&str, f64)]) {
     let wanted: HashMap<_, _> =
@@ -67,7 +86,7 @@ fn expect(server: &Server, wanted: &[(&str, f64)]) {
     }
     for (name, value) in metrics {
         let is_of_tls = support::over_tls() && name == "fortnight_tls_certificate_expiry_timestamp_seconds";
-        if name != "fortnight_loop_turns_total" && !is_of_tls {
+        if name != "fortnight_loop_turns_total" && !is_of_tls && !is_of_the_moment(&name) {
             assert_eq!(value, wanted.get(&name).copied().unwrap_or(0.0), "{name}");
         }
     }
@@ -101,11 +120,39 @@ fn every_metric_is_there_from_the_start_and_nothing_else() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.rsplit_once(' ').unwrap().0)
+        .filter(|name| !is_of_the_moment(name))
         .collect();
     assert_eq!(names, wanted);
+    types.extend(OF_THE_MOMENT.map(|(name, kind)| format!("# TYPE {name} {kind}")));
     assert_eq!(body.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>(), types);
     assert_eq!(body.lines().filter(|line| line.starts_with("# HELP ")).count(), types.len());
     expect(&server, &[("cursor", 1.0), ("reorder_capacity", 65_536.0)]);
+}
+
+#[test]
+fn delays_are_counted_for_every_event_and_waiting_for_those_that_had_to() {
+    let server = server!(adminPort = 0, eventTimeoutMs = 40);
+    let mut user = server.user(1);
+    let mut source = server.source();
+    // 2 comes too late for nobody, 5 does not come at all; 6 is no event.
+    source.send("1|B\n3|B\n4|P|9|9\n");
+    user.expect("1|B\n");
+    source.send("2|B\n");
+    user.expect("2|B\n3|B\n");
+    source.send("6|X\n7|B\n");
+    user.expect("7|B\n");
+    let metrics = server.metrics();
+    assert_eq!(metrics["fortnight_delivery_seconds_count"], 5.0);
+    assert_eq!(metrics["fortnight_delivery_seconds_bucket{le=\"+Inf\"}"], 5.0);
+    assert_eq!(metrics["fortnight_reorder_wait_seconds_count"], 3.0, "3, 4 and 7");
+    assert!(metrics["fortnight_reorder_wait_seconds_sum"] >= 0.04, "7 waited for the timeout");
+    assert!(metrics["fortnight_delivery_seconds_sum"] >= metrics["fortnight_reorder_wait_seconds_sum"]);
+    assert!(metrics["fortnight_loop_turn_seconds_count"] >= 3.0);
+    assert!(metrics["fortnight_uptime_seconds"] > 0.0);
+    assert_eq!(metrics[&format!("fortnight_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))], 1.0);
+    assert!(metrics["process_resident_memory_bytes"] > 0.0);
+    assert!(metrics["process_open_fds"] >= 6.0 && metrics["process_max_fds"] >= metrics["process_open_fds"]);
+    assert!(metrics["process_start_time_seconds"] > 1e9 && metrics["process_cpu_seconds_total"] >= 0.0);
 }
 
 #[test]

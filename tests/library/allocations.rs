@@ -105,7 +105,8 @@ fn feed(engine: &mut Engine, chunks: &[Vec<u8>], now: &mut Micros) -> usize {
             engine.deliver(|_, piece| bytes += piece.len());
         }
         *now += 1000;
-        engine.settle(chunk, *now);
+        engine.settle(chunk, *now, *now);
+        engine.take_arrivals(*now, |arrival| assert!(arrival.events > 0));
         assert!(engine.next_deadline().is_none_or(|deadline| deadline > *now - 1000));
         engine.expire(*now);
         while engine.release_waiting() {
@@ -392,6 +393,14 @@ impl Net for Wire {
 
     fn unread(&mut self, _: &mut Self::Socket) -> usize {
         0
+    }
+
+    fn clock(&self) -> Micros {
+        self.0.borrow().now
+    }
+
+    fn process(&mut self) -> Option<fortnight::process::Process> {
+        None
     }
 
     fn time_ms(&mut self) -> u64 {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use fortnight::{
+    process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
@@ -121,6 +122,14 @@ impl<N: Net> Net for Watch<N> {
 
     fn unread(&mut self, socket: &mut Self::Socket) -> usize {
         self.net.unread(&mut socket.socket)
+    }
+
+    fn clock(&self) -> Micros {
+        self.net.clock()
+    }
+
+    fn process(&mut self) -> Option<Process> {
+        self.net.process()
     }
 
     fn time_ms(&mut self) -> u64 {

@@ -94,7 +94,7 @@ impl Subject {
         loop {
             let (at, stop) = self.engine.feed(&chunk, range.clone());
             range.start = at;
-            self.engine.settle(&chunk, 0);
+            self.engine.settle(&chunk, 0, 0);
             match stop {
                 Stop::TurnFull => self.deliver(),
                 Stop::Drained => break,

@@ -27,7 +27,7 @@ fn feed(engine: &mut Engine, bytes: &[u8], now: Micros, taken: &mut Vec<Taken>) 
     loop {
         let (at, stop) = engine.feed(&chunk, range.clone());
         range.start = at;
-        engine.settle(&chunk, now);
+        engine.settle(&chunk, now, now);
         if stop != Stop::TurnFull {
             release(engine, taken);
             return stop;

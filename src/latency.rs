@@ -1,0 +1,90 @@
+//! How long things take, counted into buckets (histograms in Prometheus' sense).
+//!
+//! Times are observed in groups that share one: events that were read together, a turn. So the clock is read a few
+//! times a turn, whatever the number of events.
+
+use crate::time::{MILLISECOND, Micros, SECOND};
+
+/// The upper bounds of the buckets, each included, in microseconds; there is one more bucket for what took longer.
+pub const BOUNDS: [Micros; 19] = [
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    MILLISECOND,
+    2 * MILLISECOND,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    20 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    200 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2 * SECOND,
+    5 * SECOND,
+    10 * SECOND,
+];
+
+/// How often what took how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BOUNDS.len() + 1],
+    /// Of all times.
+    sum: u64,
+}
+
+impl Histogram {
+    /// Something took `time`, so many times.
+    pub fn observe(&mut self, time: Micros, times: u64) {
+        self.counts[BOUNDS.partition_point(|&bound| bound < time)] += times;
+        self.sum = self.sum.saturating_add(time.saturating_mul(times));
+    }
+
+    /// For each bucket, those of shorter times not included, how often that was; the last one has no bound.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// How often in all.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// All times together.
+    #[must_use]
+    pub fn sum(&self) -> Micros {
+        self.sum
+    }
+}
+
+/// What operators are told of delays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// From the read that an event came with to its being handed to its users' sockets, for each event released.
+    pub delivery: Histogram,
+    /// For events that had to wait for missing ones: from the read that an event came with to its being released.
+    pub reorder: Histogram,
+    /// Turns of the loop, without the time in which it waited for something to do.
+    pub turn: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_goes_into_the_first_bucket_that_has_room_for_it() {
+        let mut histogram = Histogram::default();
+        for (time, times) in [(0, 3), (10, 1), (11, 1), (10 * SECOND, 1), (10 * SECOND + 1, 2)] {
+            histogram.observe(time, times);
+        }
+        assert_eq!(histogram.counts()[..2], [4, 1]);
+        assert_eq!(histogram.counts()[18..], [1, 2]);
+        assert_eq!((histogram.count(), histogram.sum()), (8, 21 + 30 * SECOND + 2));
+    }
+}
