@@ -1,6 +1,6 @@
 //! A simulated network: virtual sockets, virtual time, and whatever can go wrong, exactly the same on every run.
 //!
-//! [`SimNet`] is the [`Net`] of a [`Server`](crate::server::Server) that touches no operating system. Behind it are a
+//! [`SimNet`] is the [`Net`](crate::server::net::Net) of a [`Server`](crate::server::Server) that touches no operating system. Behind it are a
 //! [`World`], which holds the connections and the time, and a [`Script`], which decides what happens when: a recorded
 //! trace, a random generator, or a [`Schedule`] written down in a test.
 //!

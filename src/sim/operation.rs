@@ -3,7 +3,7 @@
 use crate::server::net::Port;
 use std::io;
 
-/// A connection, seen from the far end. Keys are used again after [`World::forget`].
+/// A connection, seen from the far end. Keys are used again after [`World::forget`](super::World::forget).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Peer(pub(crate) usize);
 
