@@ -1,20 +1,22 @@
 //! Connections that are closed without losing what they were sent.
 //!
 //! A socket that is closed with bytes unread, or to which bytes come afterwards, is reset, and then the system throws away what it
-//! has not delivered yet: the end of what a user was sent. So the connection of somebody who has ever sent anything is closed
-//! on this side only at first. What still comes is read and thrown away, until the other side closes too, for a limited time.
+//! has not delivered yet: the end of what a user was sent, a source's last acknowledgement. So the connection of somebody who may
+//! send something is closed on this side only at first. What still comes is read and thrown away, until the other side closes too, for a limited time.
 
 use super::{net::Net, socket::read_off};
 use crate::time::{MILLISECOND, Micros, SECOND};
 use std::{
     collections::VecDeque,
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
 };
 
 /// For how long the other side may go on sending.
 const LINGER: Micros = 2 * SECOND;
 /// How often it is looked at what has come.
 const LOOK_INTERVAL: Micros = 10 * MILLISECOND;
+/// Bytes that are thrown away at once.
+const SCRATCH_BYTES: usize = 4096;
 /// Connections at once. For one more, the oldest one is closed.
 const LINGERING_MAX: usize = 1024;
 
@@ -24,11 +26,12 @@ pub(super) struct Lingering<S> {
     /// Until when, in order of time, and the socket.
     sockets: VecDeque<(Micros, S)>,
     look_at: Micros,
+    scratch: Vec<u8>,
 }
 
 impl<S> Lingering<S> {
     pub(super) fn new() -> Self {
-        Self { sockets: VecDeque::new(), look_at: 0 }
+        Self { sockets: VecDeque::new(), look_at: 0, scratch: vec![0; SCRATCH_BYTES] }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -42,8 +45,18 @@ impl<S> Lingering<S> {
 }
 
 impl<S: Read> Lingering<S> {
-    /// Closes a connection on this side.
-    pub(super) fn add<N: Net<Socket = S>>(&mut self, mut socket: S, net: &mut N, now: Micros) {
+    /// Closes a connection. Where the other side `may_send` something, or has done so, it is closed on this side only at first.
+    pub(super) fn close<N: Net<Socket = S>>(
+        &mut self,
+        mut socket: S,
+        may_send: bool,
+        net: &mut N,
+        now: Micros,
+    ) {
+        let (has_come, end) = read_off(&mut socket, &mut self.scratch);
+        if (!may_send && !has_come) || is_last(end) {
+            return;
+        }
         net.finish(&mut socket);
         if self.is_empty() {
             self.look_at = now + LOOK_INTERVAL;
@@ -54,21 +67,26 @@ impl<S: Read> Lingering<S> {
         self.sockets.push_back((now + LINGER, socket));
     }
 
-    /// Throws away what has come, and closes those that are done, or all. Says whether there were any.
-    pub(super) fn look(&mut self, all: bool, scratch: &mut [u8], now: Micros) -> bool {
-        if self.is_empty() || (self.look_at > now && !all) {
+    /// Throws away what has come, and closes those that are done. Says whether there were any.
+    pub(super) fn look(&mut self, now: Micros) -> bool {
+        if self.is_empty() || self.look_at > now {
             return false;
         }
         self.look_at = now + LOOK_INTERVAL;
-        let before = self.sockets.len();
-        self.sockets.retain_mut(|(until, socket)| !(is_over(socket, scratch) || all || *until <= now));
+        let (before, scratch) = (self.sockets.len(), &mut self.scratch);
+        self.sockets.retain_mut(|(until, socket)| !(is_over(socket, scratch) || *until <= now));
         self.sockets.len() < before
     }
 }
 
 /// Whether the other side has closed as well, or is gone.
 fn is_over(socket: &mut impl Read, scratch: &mut [u8]) -> bool {
-    read_off(socket, scratch).1.is_some_and(|outcome| match outcome {
+    is_last(read_off(socket, scratch).1)
+}
+
+/// Whether nothing more can come after a read.
+fn is_last(read: Option<io::Result<usize>>) -> bool {
+    read.is_some_and(|outcome| match outcome {
         Ok(_) => true,
         Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
     })

@@ -174,7 +174,7 @@ impl<N: Net> Server<N> {
             self.accepting.retry_at(Port::User),
             self.users.login_deadline(),
             self.users.tokens.deadline(),
-            self.users.lingering.deadline(),
+            self.lingering.deadline(),
             // Nobody is told a place while the journal does not have what was released: its being ready wakes the server.
             self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
@@ -296,7 +296,11 @@ impl<N: Net> Server<N> {
 
     /// Closes the sockets of all connections that have come to their ends.
     fn reap(&mut self) {
-        let freed = self.users.reap(&mut self.net, self.now) | self.sources.reap() | self.admin.reap();
+        let (lingering, net, now) = (&mut self.lingering, &mut self.net, self.now);
+        let freed = lingering.look(now)
+            | self.users.reap(lingering, net, now)
+            | self.sources.reap(lingering, net, now)
+            | self.admin.reap();
         if freed {
             self.accepting.descriptor_freed();
         }

@@ -6,6 +6,7 @@ use super::{
     chunk::{Chunk, READ_BYTES},
     health::Silence,
     key::SourceKey,
+    linger::Lingering,
     lost::Lost,
     net::Net,
     question::Name,
@@ -341,15 +342,6 @@ impl<S> Sources<S> {
         peer
     }
 
-    /// Closes the sockets of those that have come to their ends. Says whether there were any.
-    pub(super) fn reap(&mut self) -> bool {
-        let any = !self.ended.is_empty();
-        for key in self.ended.drain(..) {
-            self.entries.remove(key.index());
-        }
-        any
-    }
-
     /// At the end: ends the sources of which nothing more is to be read. What has been read of one and fits the ring is
     /// waited for, unless there is `no_more_time`. Returns what is lost.
     pub(super) fn end_drained(
@@ -386,6 +378,24 @@ impl<S> Sources<S> {
 
 /// Reading and feeding.
 impl<S: Read> Sources<S> {
+    /// Closes the sockets of those that have come to their ends. Says whether there were any.
+    pub(super) fn reap<N: Net<Socket = S>>(
+        &mut self,
+        lingering: &mut Lingering<S>,
+        net: &mut N,
+        now: Micros,
+    ) -> bool {
+        let any = !self.ended.is_empty();
+        for key in self.ended.drain(..) {
+            let source = self.entries.remove(key.index());
+            if source.asked.is_some() {
+                // Its last acknowledgement is on its way, and it may go on sending.
+                lingering.close(source.socket, true, net, now);
+            }
+        }
+        any
+    }
+
     /// Reads the source that has waited for longest, once; what was read becomes the current chunk. Says whether there was
     /// one to be read.
     pub(super) fn read_next(&mut self, engine: &mut Engine, reports: &mut Reports, now: Micros) -> bool {

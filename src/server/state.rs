@@ -9,6 +9,7 @@ use super::{
     grace::Grace,
     journal::{self, Journal, Opened},
     lifecycle::{Lifecycle, Phase},
+    linger::Lingering,
     net::{Net, Ready},
     releasing::Releasing,
     replicated::Replicated,
@@ -60,6 +61,8 @@ pub struct Server<N: Net> {
     pub(super) grace: Grace,
     pub(super) lifecycle: Lifecycle,
     pub(super) admin: Admin<N::Socket>,
+    /// Connections that are closed on this side.
+    pub(super) lingering: Lingering<N::Socket>,
     pub(super) watch: Watch,
     pub(super) reports: Reports,
     /// The last answer of the net.
@@ -103,6 +106,7 @@ impl<N: Net> Server<N> {
             journal: None,
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(&config, now),
+            lingering: Lingering::new(),
             watch: Watch::new(&config, now),
             reports: Reports::new(&config, now),
             config,
@@ -266,6 +270,7 @@ impl<N: Net> Server<N> {
         self.clients_have_gone()
             && self.is_all_kept()
             && !self.sources.wait_for_acknowledgements()
-            && self.users.nobody_lingers()
+            && self.users.have_all_been_closed()
+            && self.lingering.is_empty()
     }
 }

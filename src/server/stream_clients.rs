@@ -10,6 +10,7 @@
 
 use super::{
     key::StreamKey,
+    linger::Lingering,
     net::Net,
     output::{Output, Pool},
     socket::{is_interrupted, would_block},
@@ -89,6 +90,8 @@ struct Client<S> {
     /// It is on the lists of those to be read, and to be written to.
     is_readable: bool,
     is_writable: bool,
+    /// It has sent something besides its request: it may do so again.
+    is_talking: bool,
     /// When it must have asked for something; later, when it is sent a mark.
     deadline: Micros,
 }
@@ -202,6 +205,7 @@ impl<S: Read + Write> StreamClients<S> {
             blocked: false,
             is_readable: false,
             is_writable: false,
+            is_talking: false,
             deadline: now + self.request_timeout,
         });
         Ok(())
@@ -237,6 +241,7 @@ impl<S: Read + Write> StreamClients<S> {
         engine: &mut Engine,
         net: &mut N,
         mut log: Option<&mut Log>,
+        lingering: &mut Lingering<S>,
         now: Now,
     ) {
         for _ in 0..self.readable.len() {
@@ -255,7 +260,7 @@ impl<S: Read + Write> StreamClients<S> {
                 self.flush(key, net);
             }
         }
-        self.reap(log);
+        self.reap(log, lingering, net, now.time);
     }
 
     /// Has every client closed that is owed nothing more, or all.
@@ -282,6 +287,7 @@ impl<S: Read + Write> StreamClients<S> {
             match client.socket.read(&mut self.scratch) {
                 Ok(0) => return self.ended.push((key, "left")),
                 Ok(len) => {
+                    client.is_talking |= !matches!(client.stage, Stage::Asking(_));
                     if !client.take(&self.scratch[..len]) {
                         return self.ended.push((key, "bad_login"));
                     }
@@ -437,7 +443,13 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Closes the connections that have come to their ends, and says why if the socket takes it.
-    fn reap(&mut self, mut log: Option<&mut Log>) {
+    fn reap<N: Net<Socket = S>>(
+        &mut self,
+        mut log: Option<&mut Log>,
+        lingering: &mut Lingering<S>,
+        net: &mut N,
+        now: Micros,
+    ) {
         for (key, reason) in std::mem::take(&mut self.ended) {
             let Some(client) = self.entries.get_mut(key.index()) else { continue };
             let next = client.next;
@@ -457,10 +469,8 @@ impl<S: Read + Write> StreamClients<S> {
             // Somebody else may get the key.
             self.readable.retain(|&other| other != key);
             self.writable.retain(|&other| other != key);
-            for _ in 0..READS_PER_TURN {
-                if !matches!(client.socket.read(&mut self.scratch), Ok(1..)) {
-                    break;
-                }
+            if !matches!(reason, "left" | "error") {
+                lingering.close(client.socket, client.is_talking, net, now);
             }
         }
     }

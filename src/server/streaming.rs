@@ -39,7 +39,7 @@ impl<N: Net> Server<N> {
             first_sequence: u128::from(self.config.first_sequence),
         };
         let log = self.journal.as_mut().map(Journal::log_mut);
-        self.stream_clients.serve(&mut self.engine, &mut self.net, log, now);
+        self.stream_clients.serve(&mut self.engine, &mut self.net, log, &mut self.lingering, now);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::{
     net::Net,
     output::{Backlog, Pool},
     rotation::Rotation,
-    socket::{is_interrupted, read_off, reason_of, would_block},
+    socket::{is_interrupted, reason_of, would_block},
     token_desk::TokenDesk,
     user::{Connection, Role, User},
 };
@@ -59,8 +59,6 @@ pub(super) struct Users<S> {
     pub(super) changes: Vec<Change>,
     /// Connections that have come to their ends, whose sockets are to be closed.
     pub(super) ended: Vec<UserKey>,
-    /// Those that are closed on this side.
-    pub(super) lingering: Lingering<S>,
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
     pub(super) marks: Marks,
@@ -101,7 +99,6 @@ impl<S> Users<S> {
             logins: VecDeque::new(),
             changes: Vec::new(),
             ended: Vec::new(),
-            lingering: Lingering::new(),
             pool: Pool::default(),
             rotation: Rotation::new(config),
             marks: Marks::new(config.user_mark_ms),
@@ -395,16 +392,21 @@ impl<S: Read + Write> Users<S> {
         slot
     }
 
-    /// Whether all connections that have come to their ends are closed.
-    pub(super) fn nobody_lingers(&self) -> bool {
-        self.ended.is_empty() && self.lingering.is_empty()
+    /// Whether all connections that have come to their ends are closed, on this side at least.
+    pub(super) fn have_all_been_closed(&self) -> bool {
+        self.ended.is_empty()
     }
 
     /// Closes the sockets of those that have come to their ends. Says whether there were any.
-    pub(super) fn reap<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) -> bool {
-        let any = !self.ended.is_empty() | self.lingering.look(false, &mut self.scratch, now);
+    pub(super) fn reap<N: Net<Socket = S>>(
+        &mut self,
+        lingering: &mut Lingering<S>,
+        net: &mut N,
+        now: Micros,
+    ) -> bool {
+        let any = !self.ended.is_empty();
         for key in std::mem::take(&mut self.ended) {
-            let mut connection = self.entries.remove(key.index());
+            let connection = self.entries.remove(key.index());
             // Somebody else may get the key, and is not to be served instead.
             if connection.queued {
                 self.readable.retain(|&other| other != key);
@@ -413,13 +415,8 @@ impl<S: Read + Write> Users<S> {
             if connection.writable {
                 self.writable.retain(|&other| other != key);
             }
-            if !connection.lingers {
-                continue;
-            }
-            let (has_come, end) = read_off(&mut connection.socket, &mut self.scratch);
-            let is_over = matches!(end, Some(Ok(0)));
-            if (connection.is_talking || has_come) && !is_over {
-                self.lingering.add(connection.socket, net, now);
+            if connection.lingers {
+                lingering.close(connection.socket, connection.is_talking, net, now);
             }
         }
         any

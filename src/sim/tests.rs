@@ -1,4 +1,5 @@
 mod flood;
+mod lingering;
 
 use super::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World};
 use crate::{
