@@ -453,6 +453,14 @@ impl<N: Net> Net for Door<N> {
         self.net.process()
     }
 
+    fn peers_may_vanish(&self) -> bool {
+        self.net.peers_may_vanish()
+    }
+
+    fn silence(&mut self, guest: &mut Self::Socket) -> Option<Micros> {
+        guest.inner().and_then(|socket| self.net.silence(socket))
+    }
+
     fn time_ms(&mut self) -> u64 {
         self.net.time_ms()
     }

@@ -90,7 +90,8 @@ pub(super) fn listen(
 /// A peer that vanishes without a word is noticed within two minutes (SPEC section 5): after a minute of silence it is asked
 /// for a sign of life four times.
 ///
-/// `TCP_USER_TIMEOUT` is not set. It would also end connections of peers that are alive and have not read for that long.
+/// `TCP_USER_TIMEOUT` is not set. It would also end connections of peers that are alive and have not read for that long. The
+/// server looks for those that vanish while something is on its way to them.
 fn notice_vanished_peers(socket: &Socket) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

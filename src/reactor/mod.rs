@@ -334,6 +334,14 @@ impl Net for Reactor {
         rustix::io::ioctl_fionread(&*socket).map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX))
     }
 
+    fn peers_may_vanish(&self) -> bool {
+        true
+    }
+
+    fn silence(&mut self, socket: &mut TcpStream) -> Option<Micros> {
+        tcp_info::silence(socket)
+    }
+
     fn close_listener(&mut self, port: Port) {
         *self.listener(port) = None;
     }

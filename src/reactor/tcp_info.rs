@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
 
+use crate::time::{MILLISECOND, Micros};
 use std::{
     mem::{MaybeUninit, size_of},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -13,6 +14,14 @@ use std::{
 /// Connections that wait at a listener until they are accepted. `usize::MAX` if the system does not tell.
 pub(super) fn backlog(listener: &impl AsFd) -> usize {
     read(listener.as_fd()).map_or(usize::MAX, |info| info.tcpi_unacked as usize)
+}
+
+/// For how long nothing has been heard from a peer that has something to acknowledge: data, or the question whether it takes data
+/// again. `None`: it has nothing to acknowledge, or the system does not tell.
+pub(super) fn silence(socket: &impl AsFd) -> Option<Micros> {
+    let info = read(socket.as_fd())?;
+    let is_asked = info.tcpi_unacked > 0 || info.tcpi_probes > 0;
+    is_asked.then(|| Micros::from(info.tcpi_last_ack_recv) * MILLISECOND)
 }
 
 fn read(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {

@@ -20,6 +20,7 @@
 //!    - [`journal`]: what was released is on disk before anybody is sent it;
 //!    - [`grace`]: sources that resume and are expected back;
 //!    - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
+//!      [`vitals`]: peers that have vanished;
 //!    - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //!    - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!      event sources; [`replicated`]: the replicated log; [`link`]: the connection that either
@@ -83,6 +84,7 @@ mod upstream;
 mod user;
 mod users;
 mod view;
+mod vitals;
 mod watch;
 
 use crate::{counters::DisconnectReason, time::Micros};
@@ -175,6 +177,7 @@ impl<N: Net> Server<N> {
             self.users.login_deadline(),
             self.users.tokens.deadline(),
             self.lingering.deadline(),
+            self.rounds.deadline(),
             // Nobody is told a place while the journal does not have what was released: its being ready wakes the server.
             self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
@@ -236,7 +239,29 @@ impl<N: Net> Server<N> {
         if self.users.end_overdue_tokens(self.now) {
             self.deliver();
         }
+        self.look_for_vanished_peers();
         self.give_up_gaps()
+    }
+
+    /// Closes connections whose peers have vanished while something was on its way to them.
+    fn look_for_vanished_peers(&mut self) {
+        let seen = (self.engine.cursor(), self.engine.counters.delivered_bytes);
+        let is_sent = self.rounds.seen != seen || !self.stream_clients.is_empty();
+        if is_sent && self.net.peers_may_vanish() {
+            self.rounds.seen = seen;
+            self.rounds.note_sent(self.now);
+        }
+        let Some(at) = self.rounds.look(self.now) else { return };
+        if at == 0 {
+            let noted = (&mut self.engine, &mut self.reports, self.now);
+            self.sources.look_for_vanished(&mut self.rounds, &mut self.net, noted);
+            self.stream_clients.look(&mut self.rounds, &mut self.net);
+        }
+        self.users.look_at(at, &mut self.rounds, &mut self.net);
+        self.rounds.looked(self.users.keys_end(), self.now);
+        if self.users.has_changes() {
+            self.deliver();
+        }
     }
 
     /// Takes the next step towards the end, if it has begun: what had arrived is read and released, then users are sent what

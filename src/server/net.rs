@@ -123,6 +123,13 @@ pub trait Net {
     /// Bytes that have arrived on `socket` and have not been read. 0 if that cannot be known.
     fn unread(&mut self, socket: &mut Self::Socket) -> usize;
 
+    /// Whether [`Net::silence`] may ever tell of somebody: whether peers can vanish in this world.
+    fn peers_may_vanish(&self) -> bool;
+
+    /// For how long the other side has left unanswered what was sent to it. `None`: nothing is unanswered, or it cannot be known. A
+    /// peer that is alive and does not read answers all the same.
+    fn silence(&mut self, socket: &mut Self::Socket) -> Option<Micros>;
+
     /// Stops listening.
     fn close_listener(&mut self, port: Port);
 }

@@ -12,6 +12,7 @@ use super::{
     question::Name,
     report::Reports,
     source::{HalfClosed, Outcome, Source, Verdict, read_once},
+    vitals::{Pulse, Rounds},
 };
 use crate::{
     config::Config,
@@ -255,6 +256,7 @@ impl<S> Sources<S> {
             late_so_far: true,
             is_new: true,
             has_sent_a_line: false,
+            pulse: Pulse::default(),
             is_counted: !on_trial,
             trial_until: on_trial.then(|| now.saturating_add(self.trial_max)),
             asked: None,
@@ -378,6 +380,22 @@ impl<S> Sources<S> {
 
 /// Reading and feeding.
 impl<S: Read> Sources<S> {
+    /// Ends those whose machines have vanished.
+    pub(super) fn look_for_vanished<N: Net<Socket = S>>(
+        &mut self,
+        rounds: &mut Rounds,
+        net: &mut N,
+        (engine, reports, now): (&mut Engine, &mut Reports, Micros),
+    ) {
+        let mut vanished = Vec::new();
+        for (index, source) in self.entries.iter_mut().filter(|(_, source)| !source.ended) {
+            if rounds.feel(&mut source.pulse, net.silence(&mut source.socket), source.peer) {
+                vanished.push(SourceKey::new(index));
+            }
+        }
+        vanished.into_iter().for_each(|key| self.end(key, engine, reports, now));
+    }
+
     /// Closes the sockets of those that have come to their ends. Says whether there were any.
     pub(super) fn reap<N: Net<Socket = S>>(
         &mut self,

@@ -19,6 +19,7 @@ use super::{
     stream_clients::StreamClients,
     upstream::Upstream,
     users::Users,
+    vitals::Rounds,
     watch::Watch,
 };
 use crate::{
@@ -63,6 +64,8 @@ pub struct Server<N: Net> {
     pub(super) admin: Admin<N::Socket>,
     /// Connections that are closed on this side.
     pub(super) lingering: Lingering<N::Socket>,
+    /// When it is looked for peers that have vanished.
+    pub(super) rounds: Rounds,
     pub(super) watch: Watch,
     pub(super) reports: Reports,
     /// The last answer of the net.
@@ -107,6 +110,7 @@ impl<N: Net> Server<N> {
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(&config, now),
             lingering: Lingering::new(),
+            rounds: Rounds::default(),
             watch: Watch::new(&config, now),
             reports: Reports::new(&config, now),
             config,

@@ -14,6 +14,7 @@ use super::{
     net::Net,
     output::{Output, Pool},
     socket::{is_interrupted, would_block},
+    vitals::{Pulse, Rounds},
 };
 use crate::{
     config::Config,
@@ -90,6 +91,7 @@ struct Client<S> {
     /// It is on the lists of those to be read, and to be written to.
     is_readable: bool,
     is_writable: bool,
+    pulse: Pulse,
     /// It has sent something besides its request: it may do so again.
     is_talking: bool,
     /// When it must have asked for something; later, when it is sent a mark.
@@ -205,6 +207,7 @@ impl<S: Read + Write> StreamClients<S> {
             blocked: false,
             is_readable: false,
             is_writable: false,
+            pulse: Pulse::default(),
             is_talking: false,
             deadline: now + self.request_timeout,
         });
@@ -276,6 +279,15 @@ impl<S: Read + Write> StreamClients<S> {
     pub(super) fn end_all(&mut self, reason: &'static str) {
         self.copy = None;
         self.ended.extend(self.entries.iter().map(|(index, _)| (StreamKey::new(index), reason)));
+    }
+
+    /// Closes those whose machines have vanished.
+    pub(super) fn look<N: Net<Socket = S>>(&mut self, rounds: &mut Rounds, net: &mut N) {
+        for (index, client) in &mut self.entries {
+            if rounds.feel(&mut client.pulse, net.silence(&mut client.socket), client.peer) {
+                self.ended.push((StreamKey::new(index), "error"));
+            }
+        }
     }
 
     fn read(&mut self, key: StreamKey) {

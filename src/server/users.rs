@@ -16,6 +16,7 @@ use super::{
     socket::{is_interrupted, reason_of, would_block},
     token_desk::TokenDesk,
     user::{Connection, Role, User},
+    vitals::{Pulse, Rounds, USERS_AT_ONCE},
 };
 use crate::{
     config::Config,
@@ -206,6 +207,7 @@ impl<S> Users<S> {
             has_hung_up: false,
             is_talking: false,
             lingers: false,
+            pulse: Pulse::default(),
             role,
         });
         self.connected += 1;
@@ -248,6 +250,26 @@ impl<S> Users<S> {
             }
         }
         unsent
+    }
+}
+
+/// Peers vanish.
+impl<S> Users<S> {
+    /// Looks at some users, those from `at` on. Those leave whose machines have vanished.
+    pub(super) fn look_at<N: Net<Socket = S>>(&mut self, at: usize, rounds: &mut Rounds, net: &mut N) {
+        for index in at..at + USERS_AT_ONCE {
+            let Some(connection) = self.entries.get_mut(index).filter(|connection| !connection.ended) else {
+                continue;
+            };
+            if rounds.feel(&mut connection.pulse, net.silence(&mut connection.socket), connection.peer) {
+                self.leaves(UserKey::new(index), DisconnectReason::Error);
+            }
+        }
+    }
+
+    /// Keys of connections are below this number.
+    pub(super) fn keys_end(&self) -> usize {
+        self.entries.capacity()
     }
 }
 

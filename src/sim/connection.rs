@@ -1,5 +1,6 @@
 //! One simulated connection: two streams of bytes, and what each end has done to them.
 
+use crate::time::Micros;
 use std::{
     io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
@@ -44,6 +45,10 @@ pub(super) struct Connection {
     broken: bool,
     /// The far end has closed its socket for good: the first write breaks the connection.
     away: bool,
+    /// The far end's machine is gone, without a word: nothing that is sent from now on arrives.
+    pub(super) vanished: bool,
+    /// When the first bytes were written that did not arrive.
+    pub(super) unanswered_since: Option<Micros>,
     /// What the server has written and nobody has looked at, and how much it was in all.
     pub(super) outbound: Vec<u8>,
     pub(super) written: u64,
@@ -75,6 +80,8 @@ impl Connection {
             end: None,
             broken: false,
             away: false,
+            vanished: false,
+            unanswered_since: None,
             outbound: Vec::new(),
             written: 0,
             limit: u64::MAX,
@@ -112,7 +119,7 @@ impl Connection {
 
     /// The far end sends; returns how much there was room for.
     pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
-        if self.end.is_some() || matches!(self.server, ServerSide::Closed { .. }) {
+        if self.end.is_some() || self.vanished || matches!(self.server, ServerSide::Closed { .. }) {
             return 0;
         }
         if self.read == self.inbound.len() && self.mark.is_none() {

@@ -178,6 +178,14 @@ impl<S: Script> Net for SimNet<S> {
         Ok(())
     }
 
+    fn peers_may_vanish(&self) -> bool {
+        self.shared.borrow().world.any_vanished()
+    }
+
+    fn silence(&mut self, socket: &mut Self::Socket) -> Option<Micros> {
+        self.shared.borrow().world.silence(socket.peer())
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.shared.borrow_mut().world.close_listener(port);
     }

@@ -1,5 +1,6 @@
 mod flood;
 mod lingering;
+mod vanished;
 
 use super::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World};
 use crate::{

@@ -129,6 +129,15 @@ impl World {
         }
     }
 
+    /// The machine of the far end is gone, without a word. The connection still takes up to so many bytes.
+    pub fn vanish(&mut self, peer: Peer, more_bytes: u64) {
+        let limit = self.written(peer) + more_bytes;
+        if let Some(connection) = self.connection(peer) {
+            connection.vanished = true;
+            connection.set_limit(limit);
+        }
+    }
+
     /// Breaks the connection. What has been sent can still be read; writing fails.
     pub fn reset(&mut self, peer: Peer) {
         if let Some(connection) = self.connection(peer) {
@@ -395,8 +404,12 @@ impl World {
             self.edge(peer);
             return Err(error);
         }
+        let now = self.now;
         let connection = self.connection(peer).ok_or(ErrorKind::NotConnected)?;
         let outcome = connection.write(slices, len, most(fault));
+        if connection.vanished && outcome.is_ok() {
+            connection.unanswered_since.get_or_insert(now);
+        }
         let broke = connection.end == Some(End::Reset);
         if outcome.is_ok() && !std::mem::replace(&mut connection.noted, true) {
             self.written_to.push(peer);
@@ -405,6 +418,15 @@ impl World {
             self.edge(peer);
         }
         outcome
+    }
+
+    pub(super) fn any_vanished(&self) -> bool {
+        self.connections.iter().any(|(_, connection)| connection.vanished)
+    }
+
+    pub(super) fn silence(&self, peer: Peer) -> Option<Micros> {
+        let since = self.connections.get(peer.0)?.unanswered_since?;
+        Some(self.now - since)
     }
 
     pub(super) fn server_finished(&mut self, peer: Peer) {

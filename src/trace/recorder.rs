@@ -281,6 +281,14 @@ impl<N: Net> Net for Recording<N> {
         self.net.unread(&mut socket.socket)
     }
 
+    fn peers_may_vanish(&self) -> bool {
+        self.net.peers_may_vanish()
+    }
+
+    fn silence(&mut self, socket: &mut Self::Socket) -> Option<Micros> {
+        self.net.silence(&mut socket.socket)
+    }
+
     fn close_listener(&mut self, port: Port) {
         self.net.close_listener(port);
     }

@@ -391,6 +391,14 @@ impl Net for Wire {
 
     fn finish(&mut self, _: &mut Self::Socket) {}
 
+    fn peers_may_vanish(&self) -> bool {
+        false
+    }
+
+    fn silence(&mut self, _: &mut Self::Socket) -> Option<Micros> {
+        None
+    }
+
     fn unread(&mut self, _: &mut Self::Socket) -> usize {
         0
     }
