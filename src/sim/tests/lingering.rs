@@ -54,8 +54,7 @@ fn told_in_the_end(config: Config, port: Port, first_words: &[u8], words: &'stat
         }
     }
     assert_eq!(net.shared().world.server_end(peer), ServerEnd::Closed);
-    let received = net.shared().world.received(peer).to_vec();
-    received
+    net.shared().world.received(peer).to_vec()
 }
 
 #[test]
