@@ -74,7 +74,7 @@ mutants: ## Break the server in each of the ways of tests/mutants, and see the s
 clean: ## Remove everything that was built: target/ grows to 5 GB
 	$(CARGO) clean
 
-fuzz: ## Fuzz framing, trace reader, options and the journal's readers, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
+fuzz: ## Fuzz framing, trace reader, options, the journal's readers and the door, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
 	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)
 
 lint: ## Check formatting, lints and habits: short functions, no cycles of modules, citations and links that resolve

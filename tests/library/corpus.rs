@@ -39,6 +39,11 @@ fn the_server_takes_every_stream_as_the_grammar_does() {
 }
 
 #[test]
+fn nobody_passes_the_door_who_should_not() {
+    check("door", targets::door::run);
+}
+
+#[test]
 fn every_trace_is_read_written_and_replayed_the_same() {
     check("trace", targets::trace::run);
 }

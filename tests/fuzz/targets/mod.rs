@@ -2,6 +2,7 @@
 //!
 //! | target | what it runs | what it is compared with |
 //! | --- | --- | --- |
+//! | [`door`] | PROXY headers, and login lines with tokens that are signed here | a second reading of headers; what a token must say of whoever is let in |
 //! | [`framing`] | the real server on simulated sockets: logins and events, cut into reads as the input says | the grammar and the model of `tests/support`, which know nothing of reads |
 //! | [`journal`] | the tools and the start on a folder whose files were changed | nothing is handed out that was not released |
 //! | [`trace`] | the trace reader, `trace show`, `trace cut`, `replay` | what was read is the same after writing and reading it again |
@@ -12,6 +13,7 @@
 //! what is left of long runs, the fewest that reach everything that was ever reached; and those with a name of their own, each
 //! of which has found a bug, or would.
 
+pub mod door;
 pub mod framing;
 pub mod journal;
 pub mod options;
