@@ -15,7 +15,7 @@ MUTANT ?=
 STORE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-tls lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
+.PHONY: help run test test-tls certs lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ test: ## Test everything, and say which tests could do nothing here
 
 test-tls: ## Run the black-box tests with TLS on the ports of users, sources and the admin interface
 	FORTNIGHT_TEST_TLS=1 CARGO="$(CARGO)" tests/all --test black_box
+
+certs: ## Make a throw-away authority and certificates for trying TLS, in certs/ (ARGS='FOLDER NAME…')
+	$(CARGO) build --quiet --workspace --bin certs
+	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug && \
+	"$$target/certs" $(ARGS)
 
 demo: ## Drive a million events through the server and check every byte
 	$(CARGO) build --release --workspace

@@ -85,6 +85,18 @@ pub fn write(folder: &Path, names: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
+/// The same, and a pair of keys for users' tokens (EdDSA): `token.key` signs, `token.pem` is for `userTokenKey`.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn write_all(folder: &Path, names: &[&str]) -> io::Result<()> {
+    write(folder, names)?;
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(io::Error::other)?;
+    std::fs::write(folder.join("token.pem"), key.public_key_pem())?;
+    write_secret(&folder.join("token.key"), &key.serialize_pem())
+}
+
 /// Writes a file that nobody else may read.
 ///
 /// # Errors
