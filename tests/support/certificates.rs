@@ -89,7 +89,7 @@ pub fn write(folder: &Path, names: &[&str]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_all(folder: &Path, names: &[&str]) -> io::Result<()> {
     write(folder, names)?;
     let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(io::Error::other)?;
