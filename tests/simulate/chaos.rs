@@ -414,6 +414,10 @@ impl Script for Chaos {
                 self.ends.iter().any(|end| end.peer == peer && end.port == Port::User)
             }
         };
+        if let Operation::Read(peer, _) = operation {
+            // A socket that would block, or that gives less than was asked for, has nothing more: whatever the network has brought.
+            self.arrivals.times.remove(&peer.index());
+        }
         if on_users {
             self.arrivals.clock += 1;
             self.arrivals.trouble = self.arrivals.clock;
