@@ -14,7 +14,7 @@ use crate::replicated::RETENTION;
 use support::model::{Model, number_of};
 use support::nats::Nats;
 use support::stream::Random;
-use support::{Server, Signal, launch};
+use support::{Server, Signal, launch, private_address};
 
 const USERS: u64 = 8;
 const SOURCES: u64 = 2;
@@ -270,6 +270,8 @@ impl Machines {
         let launch = if index < FIRST_EDGE {
             common
                 .set("role", "sequencer")
+                // It listens there again when it leads again: nobody else may have been given the port meanwhile.
+                .set("eventSourceBindAddress", &private_address())
                 .set("streamRetentionBytes", &(4 * RETENTION))
                 .set("maxEventSourceClients", &4)
                 .set("restartGraceMs", &1000)

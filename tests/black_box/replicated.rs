@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use support::model::Model;
 use support::nats::Nats;
 use support::stream::{Random, each};
-use support::{DEADLINE, Line, Server, Signal, User, launch, server};
+use support::{DEADLINE, Line, Server, Signal, User, launch, private_address, server};
 
 /// NATS sets so much aside on the disk.
 pub(crate) const RETENTION: u64 = 256 << 20;
@@ -17,6 +17,8 @@ pub(crate) const RETENTION: u64 = 256 << 20;
 pub(crate) fn sequencer(nats: &Nats, name: &str) -> Server {
     server!(
         role = "sequencer",
+        // It may listen there again: nobody else may have been given the port meanwhile.
+        eventSourceBindAddress = private_address(),
         stream = nats.stream(name),
         streamReplicas = nats.len(),
         streamRetentionBytes = RETENTION,
