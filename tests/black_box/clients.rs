@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::journal::Folder;
-use support::{DEADLINE, Server, launch, model::Model, private_address, skipped};
+use support::{DEADLINE, Server, launch, model::Model, only_in_clear, private_address, skipped};
 
 /// Events without their numbers.
 const EVENTS: usize = 4_000;
@@ -207,6 +207,9 @@ fn exact_through_kills(name: &str, source: &Example, user: &Example) {
 
 #[test]
 fn python() {
+    if only_in_clear("the example clients speak in clear") {
+        return;
+    }
     let Some(source) = interpreted("python3", "python/source.py") else { return };
     let user = interpreted("python3", "python/user.py").unwrap();
     exact_through_kills("python", &source, &user);
@@ -214,6 +217,9 @@ fn python() {
 
 #[test]
 fn javascript() {
+    if only_in_clear("the example clients speak in clear") {
+        return;
+    }
     let Some(source) = interpreted("node", "javascript/source.js") else { return };
     let user = interpreted("node", "javascript/user.js").unwrap();
     exact_through_kills("javascript", &source, &user);
@@ -221,6 +227,9 @@ fn javascript() {
 
 #[test]
 fn go() {
+    if only_in_clear("the example clients speak in clear") {
+        return;
+    }
     let folder = Folder::new("clients-go-programs");
     let build = |name: &str| {
         let program = format!("{}/{name}", folder.show());
@@ -233,6 +242,9 @@ fn go() {
 
 #[test]
 fn rust() {
+    if only_in_clear("the example clients speak in clear") {
+        return;
+    }
     let folder = Folder::new("clients-rust-programs");
     fs::create_dir_all(folder.show()).unwrap();
     let build = |name: &str| {
