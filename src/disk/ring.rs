@@ -93,16 +93,20 @@ impl Ring {
         let entry = entry.user_data(key as u64);
         // SAFETY: the buffer and the file stay in `under_way`, untouched, until the completion with this key is taken.
         let pushed = unsafe { self.ring.submission().push(&entry) };
-        let submitted = match pushed {
-            Ok(()) => self.enter(0),
-            Err(_) => Err(io::Error::other("the ring is full")),
-        };
-        // Whether the kernel has it or will ever have it is unknown: its buffer stays where it is.
-        if let Err(error) = submitted
-            && let Some(ticket) = self.under_way[key].ticket.take()
-        {
-            self.failed.push(Completion { ticket, result: Err(error), bytes: Vec::new() });
+        if pushed.is_err() {
+            // The kernel will never complete it: whoever drops the ring must not wait for that.
+            let ticket = self.under_way.remove(key).ticket;
+            return self.fail(ticket, io::Error::other("the ring is full"));
         }
+        if let Err(error) = self.enter(0) {
+            // Whether the kernel has it is unknown: its buffer stays where it is.
+            let ticket = self.under_way[key].ticket.take();
+            self.fail(ticket, error);
+        }
+    }
+
+    fn fail(&mut self, ticket: Option<Ticket>, error: io::Error) {
+        self.failed.extend(ticket.map(|ticket| Completion { ticket, result: Err(error), bytes: Vec::new() }));
     }
 
     fn enter(&self, wait_for: usize) -> io::Result<()> {

@@ -70,6 +70,14 @@ impl Kept {
         Ok(Kept { server, folder })
     }
 
+    /// A server that has released events already, which users can come back for.
+    fn with_past(bench: &Bench) -> Result<Kept, String> {
+        let kept = Kept::start(bench)?;
+        let past = Workload { connected: 1, ..Workload::of_shape(Shape::Maze, 0.3 * bench.scale) };
+        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        Ok(kept)
+    }
+
     fn users(&self) -> SocketAddr {
         self.server.addresses.users
     }
@@ -190,9 +198,7 @@ fn end(stop: &AtomicBool, thread: JoinHandle<Result<(), String>>) -> Result<(), 
 fn others(bench: &Bench) -> Result<Row, String> {
     let mut ratios = Vec::new();
     for _ in 0..bench.pairs {
-        let kept = Kept::start(bench)?;
-        let past = Workload { connected: 1, ..Workload::of_shape(Shape::Maze, 0.3 * bench.scale) };
-        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        let kept = Kept::with_past(bench)?;
         let mut p99 = [0.0; 2];
         for (index, p99) in p99.iter_mut().enumerate() {
             let place = kept.place()?;
@@ -203,7 +209,7 @@ fn others(bench: &Bench) -> Result<Row, String> {
             let mut prepared = bench.prepare(&load, Expect::Protocol, Some(RATE))?;
             prepared.settings.spin = false;
             let users = kept.users();
-            let (until, target) = (past.users, place.clone());
+            let (until, target) = (Shape::Maze.dimensions().users, place.clone());
             let returning = (index == 1).then(|| {
                 meanwhile(move |go_on| {
                     while go_on() {
@@ -264,9 +270,7 @@ fn far_behind(bench: &Bench) -> Result<Row, String> {
 fn slow_readers(bench: &Bench) -> Result<Row, String> {
     let mut shares = Vec::new();
     for _ in 0..bench.pairs {
-        let kept = Kept::start(bench)?;
-        let past = Workload { connected: 1, ..Workload::of_shape(Shape::Maze, 0.3 * bench.scale) };
-        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        let kept = Kept::with_past(bench)?;
         let mut costs = [0.0; 2];
         for (index, cost) in costs.iter_mut().enumerate() {
             let first_sequence = kept.place()?.next;
