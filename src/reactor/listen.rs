@@ -4,7 +4,12 @@ use crate::config::Config;
 use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use std::{error, fmt, io, net::SocketAddr, time::Duration};
+use std::{
+    error, fmt, io,
+    net::{Shutdown, SocketAddr},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 /// The option with the port of event sources.
 pub(super) const SOURCES: &str = "eventSourceServerPort";
@@ -43,9 +48,29 @@ impl fmt::Display for ListenError {
 impl error::Error for ListenError {}
 
 /// Makes `address` this server's own, without listening there yet; returns where that is, as port 0 picks a free one.
+///
+/// Nobody else may bind it, since the socket does not allow that. Connections of a server that has just ended allow it only to
+/// sockets that do: hence the second attempt.
 pub(super) fn bind(option: &'static str, address: SocketAddr) -> Result<(Socket, SocketAddr), ListenError> {
-    // Another server may bind what does not listen, unless this one has it alone. Connections that have just ended do not allow that.
-    open(option, address, false).or_else(|_| open(option, address, true))
+    let attempt = open(option, address, false).or_else(|_| open(option, address, true));
+    let (mut socket, bound) = attempt?;
+    let refused = |reason| ListenError::Port { option, address: bound, reason };
+    if address.port() == 0 {
+        // The kernel takes a port that it has picked itself back as soon as the socket does not listen any more.
+        socket.set_reuse_address(true).map_err(refused)?;
+        (socket, _) = open(option, bound, true)?;
+    }
+    socket.set_reuse_address(false).map_err(refused)?;
+    Ok((socket, bound))
+}
+
+/// Listens no more, and keeps the address: closing the socket and binding another one could fail, because connections that were
+/// accepted here still hold the address, or because somebody else takes it meanwhile.
+pub(super) fn end(listener: TcpListener) -> io::Result<Socket> {
+    let socket = Socket::from(OwnedFd::from(listener));
+    socket.shutdown(Shutdown::Read)?;
+    socket.set_reuse_address(false)?;
+    Ok(socket)
 }
 
 fn open(option: &'static str, address: SocketAddr, reuse: bool) -> Result<(Socket, SocketAddr), ListenError> {
@@ -73,6 +98,8 @@ pub(super) fn begin(socket: Socket, option: &str) -> io::Result<TcpListener> {
         // A turn's bytes are written at once; there is nothing to wait for.
         let _ = socket.set_tcp_nodelay(true);
     }
+    // Connections inherit this: while they are open, or wait for their last packets, the address can be listened on again.
+    socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
@@ -113,5 +140,41 @@ pub fn raise_open_files_limit(config: &Config) {
         && limit < needed
     {
         log::warn!(limit, needed; "the open-files limit is too low for maxUserClients: connections beyond it will have to wait");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_port_that_is_not_listened_on_stays_this_servers_own() {
+        for port in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok((mut socket, address)) = bind(SOURCES, port.parse().unwrap()) else { continue };
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                listen(SOURCES, address).unwrap_err();
+                bind(SOURCES, address).unwrap_err();
+                TcpStream::connect(address).unwrap_err();
+                let listener = begin(socket, SOURCES).unwrap();
+                let client = TcpStream::connect(address).unwrap();
+                let accepted = loop {
+                    match listener.accept() {
+                        Ok((accepted, _)) => break accepted,
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                    }
+                };
+                listen(SOURCES, address).unwrap_err();
+                socket = end(listener).unwrap();
+                // One waits for the client to close, and the next ones are still there.
+                if clients.is_empty() {
+                    drop(accepted);
+                    clients.push((client, None));
+                } else {
+                    clients.push((client, Some(accepted)));
+                }
+            }
+        }
     }
 }

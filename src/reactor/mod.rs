@@ -293,19 +293,15 @@ impl Net for Reactor {
         if port != Port::Source || on == self.sources.is_some() {
             return Ok(());
         }
-        let Some(address) = self.addresses.source else { return Ok(()) };
-        let bind = || {
-            let bound = listen::bind(listen::SOURCES, address);
-            bound.map(|(socket, _)| socket).map_err(|error| io::Error::other(error.to_string()))
-        };
-        if on {
-            let socket = self.bound.take().map_or_else(bind, Ok)?;
-            let mut listener = listen::begin(socket, listen::SOURCES)?;
+        if let Some(mut listener) = self.sources.take() {
+            self.poll.registry().deregister(&mut listener)?;
+            self.bound = Some(listen::end(listener)?);
+        } else if let Some(socket) = self.bound.take() {
+            let words = |reason| format!("{}: cannot listen again: {reason}", listen::SOURCES);
+            let listener = listen::begin(socket, listen::SOURCES);
+            let mut listener = listener.map_err(|reason| io::Error::other(words(reason)))?;
             self.poll.registry().register(&mut listener, SOURCE_LISTENER, Interest::READABLE)?;
             self.sources = Some(listener);
-        } else {
-            self.sources = None;
-            self.bound = bind().ok();
         }
         Ok(())
     }

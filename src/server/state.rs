@@ -246,7 +246,7 @@ impl<N: Net> Server<N> {
     /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
     pub(super) fn confirmed(&self) -> Option<u128> {
         let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
-        Some(log.place().map_or(self.config.first_sequence.into(), |place| place.cursor))
+        Some(log.known_place().map_or(self.config.first_sequence.into(), |place| place.cursor))
     }
 
     pub(super) fn journal_has_ended(&self) -> bool {

@@ -93,7 +93,7 @@ impl<N: Net> Server<N> {
     pub(super) fn log_view(&mut self) -> Option<Stream> {
         let time_ms = self.net.time_ms();
         let log = self.replicated.as_ref()?.log();
-        let place = log.place();
+        let place = log.known_place();
         let is_leader = log.leader().is_some();
         Some(Stream {
             address: self.replicated.as_ref()?.link().address().to_string(),

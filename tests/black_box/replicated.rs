@@ -221,6 +221,49 @@ fn a_leader_that_was_stopped_for_too_long_finds_that_it_does_not_lead() {
 }
 
 #[test]
+fn a_sequencer_that_leads_again_listens_again_whatever_its_sources_do() {
+    let Some(nats) = Nats::start(1) else { return };
+    let sequencer = server!(
+        role = "sequencer",
+        eventSourceBindAddress = private_address(),
+        stream = nats.stream("again"),
+        streamReplicas = 1,
+        streamRetentionBytes = RETENTION,
+        streamTakeoverMs = 3000,
+        eventTimeoutMs = -1,
+        maxEventSourceClients = 2,
+        adminPort = 0,
+    );
+    wait_to_lead(&sequencer);
+    let mut held = Vec::new();
+    for term in 1..=2_u32 {
+        let deadline = Instant::now() + DEADLINE;
+        while sequencer.metric("fortnight_stream_term") < f64::from(term) || !leads(&sequencer) {
+            assert!(Instant::now() < deadline, "it does not lead again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (mut asking, mut plain) = (sequencer.source(), sequencer.source());
+        asking.send("?|ack\n");
+        asking.acknowledged(term.into());
+        plain.send(format!("{term}|B\n"));
+        asking.acknowledged(u128::from(term) + 1);
+        nats.signal(0, Signal::STOP);
+        // They are disconnected, and do not close their side: their connections hold the port.
+        while asking.line().is_some() {}
+        while plain.line().is_some() {}
+        held.extend([asking, plain]);
+        while TcpStream::connect(sequencer.sources).is_ok() {
+            assert!(Instant::now() < deadline, "it goes on listening");
+        }
+        assert!(!leads(&sequencer));
+        nats.signal(0, Signal::CONT);
+    }
+    while !leads(&sequencer) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_leader_that_ends_in_good_order_leaves_at_once() {
     let Some(nats) = Nats::start(1) else { return };
     let first = sequencer(&nats, "rolling");

@@ -269,14 +269,28 @@ impl Server {
     }
 }
 
+/// The lines of a log that a failed test shows at most: whoever prints many of them cuts the rest out.
+const SHOWN_LINES: usize = 60;
+
 impl Drop for Server {
     fn drop(&mut self) {
+        // Whether it had ended by itself, and how: of more use than anything in its log.
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.join_log();
         let rest = self.rest_of_stdout.take().map(|reader| reader.join().expect("standard output's reader"));
         if std::thread::panicking() {
-            eprintln!("--- log of the server\n{}---", self.log());
+            let how = match ended {
+                Ok(Some(status)) => format!("had ended: {status}"),
+                Ok(None) => "was running".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let left_out = lines.len().saturating_sub(SHOWN_LINES);
+            eprintln!("--- server {:?} {how}; its log, without the first {left_out} lines:", self.ready);
+            eprintln!("{}\n---", lines[left_out..].join("\n"));
             return;
         }
         assert_eq!(rest.as_deref(), Some(""), "standard output is one line and nothing else");
