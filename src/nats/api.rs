@@ -32,6 +32,8 @@ pub enum Refusal {
     NoStream,
     /// There is one by now.
     NameInUse,
+    /// Nobody is there who could answer: JetStream is off, or the stream has no leader. Nothing has come of the request.
+    Nobody,
     /// Anything else, in words.
     Other(String),
 }
@@ -116,6 +118,12 @@ pub fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, 
     (action, json!({ "stream_name": stream, "config": config, "action": "create" }).to_string())
 }
 
+/// The subject for having no more of what [`consume`] has asked for under this name.
+#[must_use]
+pub fn consume_no_more(stream: &str, name: &str) -> String {
+    format!("$JS.API.CONSUMER.DELETE.{stream}.{name}")
+}
+
 /// Reads an answer.
 ///
 /// # Errors
@@ -123,7 +131,7 @@ pub fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, 
 /// What it refuses.
 pub fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
     if message.status() == Some(503) {
-        return Err(Refusal::Other("JetStream does not answer: it is off, or has no leader".to_owned()));
+        return Err(Refusal::Nobody);
     }
     let answer: Value = serde_json::from_slice(message.payload)
         .map_err(|_| Refusal::Other("an answer of JetStream is no JSON".to_owned()))?;
@@ -199,7 +207,7 @@ mod tests {
         assert_eq!(refusal(10059), Refusal::NoStream);
         assert_eq!(refusal(10058), Refusal::NameInUse);
         assert_eq!(refusal(1), Refusal::Other("JetStream says: words (1)".to_owned()));
-        answer(&message(b"NATS/1.0 503\r\n\r\n", b"")).unwrap_err();
+        assert_eq!(answer(&message(b"NATS/1.0 503\r\n\r\n", b"")), Err(Refusal::Nobody));
         answer(&message(b"", b"{")).unwrap_err();
         assert_eq!(answer(&message(b"", b"{\"seq\":7}")).unwrap()["seq"], 7);
     }

@@ -5,8 +5,8 @@ use crate::time::{Micros, SECOND};
 use serde_json::{Value, json};
 use std::{collections::VecDeque, ops::Range};
 
-/// How long connecting may take, the greeting included.
-pub const CONNECT_MAX: Micros = 5 * SECOND;
+/// How long connecting may take, the greeting included. A server that is stopped takes connections and says nothing.
+pub const CONNECT_MAX: Micros = 3 * SECOND;
 /// How long an answer may take.
 pub const ANSWER_MAX: Micros = 5 * SECOND;
 /// After so much silence the server is asked whether it is there.
@@ -175,6 +175,16 @@ impl Connection {
         let (id, reply) = self.ask(now);
         self.out.publish_with_header(subject, &reply, ("Nats-Expected-Last-Sequence", expected), payload);
         id
+    }
+
+    /// The answer to this request is of no interest any more, and is passed over.
+    pub fn forget(&mut self, RequestId(id): RequestId) {
+        self.requests.retain(|&(asked, _)| asked != id);
+    }
+
+    /// Sends a request whose answer is of no interest.
+    pub fn tell(&mut self, subject: &str) {
+        self.out.publish(subject, "", b"");
     }
 
     /// Answers a message of the server.

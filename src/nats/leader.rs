@@ -6,13 +6,15 @@ use super::{
     reader::Place,
     session::Session,
 };
-use crate::time::{Micros, SECOND};
+use crate::time::{MILLISECOND, Micros, SECOND};
 use std::collections::VecDeque;
 
 /// Blocks that are on their way or wait for it. While there are so many, sources are not read.
 const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
+/// How long to wait before a message is sent again that a stream without a leader did not take.
+pub const SEND_AGAIN: Micros = 250 * MILLISECOND;
 /// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
 /// After so many bytes another snapshot is made, however much the log keeps.
@@ -40,6 +42,8 @@ pub struct Leader {
     /// When something was last confirmed, and last published.
     confirmed_at: Micros,
     published_at: Micros,
+    /// Nothing is sent before.
+    send_at: Micros,
     /// Reading what the log has, after the connection was lost: whether the last confirmed message has been seen.
     verifying: Option<bool>,
     /// Bytes published since the newest snapshot; `None`: there is none of this term.
@@ -60,6 +64,7 @@ impl Leader {
             flights: VecDeque::new(),
             confirmed_at: now,
             published_at: now,
+            send_at: now,
             verifying: None,
             since_graph: None,
             graph_every: (retention / GRAPHS_PER_RETENTION).min(GRAPH_EVERY_MAX),
@@ -155,12 +160,28 @@ impl Leader {
     /// Only one is: a message says how long the log must be, and not which message must be the last one. Of two on their way
     /// the first could be refused because another sequencer has taken its place, and the second be stored behind that.
     pub fn send(&mut self, session: &mut Session, now: Micros) {
-        if self.verifying.is_some() || !session.is_ready() {
+        if self.verifying.is_some() || !session.is_ready() || now < self.send_at {
             return;
         }
         if let Some(flight) = self.flights.front_mut().filter(|flight| flight.id.is_none()) {
             let expected = flight.place.number - 1;
             flight.id = Some(session.publish(flight.ends_graph, expected, &flight.block, now));
+        }
+    }
+
+    /// When a message is to be sent that waits for it.
+    #[must_use]
+    pub fn send_at(&self) -> Micros {
+        let waits =
+            self.verifying.is_none() && self.flights.front().is_some_and(|flight| flight.id.is_none());
+        if waits { self.send_at } else { Micros::MAX }
+    }
+
+    /// The log has not taken a message, because it has no leader now. It has not stored it.
+    pub fn not_taken(&mut self, id: RequestId, now: Micros) {
+        if let Some(flight) = self.flights.front_mut().filter(|flight| flight.id == Some(id)) {
+            flight.id = None;
+            self.send_at = now + SEND_AGAIN;
         }
     }
 

@@ -8,13 +8,17 @@ use super::{
     api::{From, StreamInfo},
     block::{BLOCK_HEADER, Header, Kind},
     connection::RequestId,
-    leader::Leader,
+    leader::{Leader, SEND_AGAIN},
     reader::{Effect, Failure, Place, Reader},
     session::{Event, Session, Settings},
 };
 use crate::{
     epoch::Epoch,
-    stream::{address::HostPort, backoff::Backoff, follower::Loss},
+    stream::{
+        address::HostPort,
+        backoff::{Backoff, PAUSE_MIN},
+        follower::Loss,
+    },
     time::Micros,
 };
 use std::{collections::VecDeque, ops::Range};
@@ -81,6 +85,8 @@ pub struct Log {
     role: Role,
     reader: Reader,
     effects: VecDeque<Effect>,
+    /// Nothing is claimed before.
+    claim_again_at: Micros,
     /// Since when nothing has come although everything had been read.
     quiet_since: Option<Micros>,
     /// The log seems to end before the place that was reached: when to ask about it.
@@ -91,6 +97,8 @@ pub struct Log {
     epoch: Option<Epoch>,
     away_since: Option<Micros>,
     replicas: u64,
+    /// What was confirmed when the last term of this server ended.
+    before_deposed: Option<Place>,
 }
 
 impl Log {
@@ -119,12 +127,14 @@ impl Log {
             role,
             reader: Reader::default(),
             effects: VecDeque::new(),
+            claim_again_at: now,
             quiet_since: None,
             ask_at: None,
             has_journal: false,
             epoch: None,
             away_since: Some(now),
             replicas: 0,
+            before_deposed: None,
         }
     }
 
@@ -172,6 +182,12 @@ impl Log {
         }
     }
 
+    /// The last place that was known to be in the log. It does not go back while a server whose term has ended reads all of it again.
+    #[must_use]
+    pub fn known_place(&self) -> Option<Place> {
+        [self.place(), self.before_deposed].into_iter().flatten().max_by_key(|place| place.number)
+    }
+
     /// The leader, if this server is it.
     #[must_use]
     pub fn leader(&self) -> Option<&Leader> {
@@ -205,7 +221,7 @@ impl Log {
         let role = match &self.role {
             Role::Edge => Micros::MAX,
             Role::Follows(_) => self.claim_at(),
-            Role::Leads(leader) => leader.mark_at().min(leader.over_at(self.takeover)),
+            Role::Leads(leader) => leader.mark_at().min(leader.over_at(self.takeover)).min(leader.send_at()),
         };
         session.min(role).min(self.ask_at.unwrap_or(Micros::MAX))
     }
@@ -214,11 +230,8 @@ impl Log {
         let is_claiming = matches!(&self.role, Role::Follows(Some(Claim { id: Some(_), .. })));
         match self.quiet_since {
             Some(since) if !is_claiming => {
-                if self.reader.is_vacant() {
-                    since
-                } else {
-                    since.saturating_add(self.takeover)
-                }
+                let silence = if self.reader.is_vacant() { 0 } else { self.takeover };
+                since.saturating_add(silence).max(self.claim_again_at)
             }
             _ => Micros::MAX,
         }
@@ -294,7 +307,8 @@ impl Log {
     pub fn lost(&mut self, now: Micros) {
         self.away_since.get_or_insert(now);
         self.session = None;
-        self.at = now + self.backoff.fail();
+        // The pause grows when all servers have been tried.
+        self.at = now + if self.next_server == 0 { self.backoff.fail() } else { PAUSE_MIN };
         (self.quiet_since, self.ask_at) = (None, None);
         match &mut self.role {
             Role::Leads(leader) => leader.lost(),
@@ -348,6 +362,7 @@ impl Log {
             }
             Event::Stored(id, number) => return self.stored(id, number, now),
             Event::Refused(id) => return self.refused(id, now),
+            Event::NotTaken(id) => self.not_taken(id, now),
             Event::Info(info) => self.informed(&info, now),
         }
         Ok(())
@@ -484,6 +499,18 @@ impl Log {
         }
     }
 
+    /// The stream has no leader: what was published is sent again.
+    fn not_taken(&mut self, id: RequestId, now: Micros) {
+        match &mut self.role {
+            Role::Follows(Some(claim)) if claim.id == Some(id) => {
+                self.role = Role::Follows(None);
+                self.claim_again_at = now + SEND_AGAIN;
+            }
+            Role::Leads(leader) => leader.not_taken(id, now),
+            _ => {}
+        }
+    }
+
     fn informed(&mut self, info: &StreamInfo, now: Micros) {
         let known = self.place().map_or(0, |place| place.number);
         if self.ask_at.is_some() && info.has_leader && info.last < known {
@@ -513,6 +540,7 @@ impl Log {
 
     /// The term of this server is over.
     fn depose(&mut self, reason: String, now: Micros) {
+        self.before_deposed = self.place();
         self.role = Role::Follows(None);
         self.reader.reset(None);
         self.effects.push_back(Effect::Deposed(reason));

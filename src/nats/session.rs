@@ -3,13 +3,16 @@
 use super::{
     api::{self, From, Refusal, StreamInfo},
     block::BLOCK_HEADER,
-    connection::{Connection, Credentials, Incoming, RequestId},
+    connection::{ANSWER_MAX, Connection, Credentials, Incoming, RequestId},
 };
 use crate::time::{Micros, SECOND};
 use std::ops::Range;
 
 /// A consumer that says nothing for so long is gone. It says something once a second.
 const CONSUMER_SILENCE_MAX: Micros = 5 * SECOND;
+/// A question that was not answered for so long is asked again: who had to answer it may have died. JetStream also gives
+/// consumers to servers that are dead or stopped, and says nothing then: another attempt is likely to go elsewhere.
+const ASK_AGAIN: Micros = SECOND;
 
 /// The settings that are needed to reach a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub enum Event {
     Stored(RequestId, u64),
     /// It was not behind the message that it expected.
     Refused(RequestId),
+    /// It was not stored, because the stream has no leader.
+    NotTaken(RequestId),
     /// The answer to [`Session::ask`].
     Info(StreamInfo),
 }
@@ -63,14 +68,27 @@ enum Phase {
     Ready,
 }
 
+/// What is read.
+#[derive(Debug)]
+struct Reading {
+    /// The subscription's number.
+    sid: u64,
+    /// The request that opens it.
+    opening: RequestId,
+    /// It has not been answered; when it was made.
+    asked_at: Option<Micros>,
+    from: From,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     settings: Settings,
     phase: Phase,
-    /// The subscription that is read: its number, and the request that opens it.
-    reading: Option<(u64, RequestId)>,
+    reading: Option<Reading>,
+    /// When looking for the stream began, and when it was last asked for.
+    finding: (Micros, Micros),
     /// When the consumer was last heard of.
     consumer_heard: Micros,
     asked: Option<RequestId>,
@@ -86,6 +104,7 @@ impl Session {
             settings,
             phase: Phase::Greeting,
             reading: None,
+            finding: (now, now),
             consumer_heard: now,
             asked: None,
             random,
@@ -106,9 +125,18 @@ impl Session {
     /// When [`due`](Self::due) has something to say at the latest.
     #[must_use]
     pub fn deadline(&self) -> Micros {
-        let silence =
-            if self.reading.is_some() { self.consumer_heard + CONSUMER_SILENCE_MAX } else { Micros::MAX };
-        self.connection.deadline().min(silence)
+        let silence = match &self.reading {
+            Some(reading) => {
+                let again = reading.asked_at.map_or(Micros::MAX, |at| at + ASK_AGAIN);
+                again.min(self.consumer_heard + CONSUMER_SILENCE_MAX)
+            }
+            None => Micros::MAX,
+        };
+        let finding = match self.phase {
+            Phase::Finding(_) => self.finding.1 + ASK_AGAIN,
+            _ => Micros::MAX,
+        };
+        self.connection.deadline().min(silence).min(finding)
     }
 
     /// Something has been read.
@@ -125,24 +153,53 @@ impl Session {
         if self.reading.is_some() && self.consumer_heard + CONSUMER_SILENCE_MAX <= now {
             return Err("the stream's messages have stopped coming".to_owned());
         }
+        if let Some(Reading { asked_at: Some(at), from, .. }) = self.reading
+            && at + ASK_AGAIN <= now
+        {
+            let heard = self.consumer_heard;
+            self.open(from, now);
+            // In all it may take no longer.
+            self.consumer_heard = heard;
+        }
+        if let Phase::Finding(id) = self.phase
+            && self.finding.1 + ASK_AGAIN <= now
+        {
+            if self.finding.0 + ANSWER_MAX <= now {
+                return Err("nobody has said in time where the stream is".to_owned());
+            }
+            self.connection.forget(id);
+            self.find(now);
+        }
         self.connection.due(now)
+    }
+
+    /// Asks for the stream.
+    fn find(&mut self, now: Micros) {
+        self.phase = Phase::Finding(self.request_info(now));
+        self.finding.1 = now;
     }
 
     /// Reads the stream from there on, and nothing else.
     pub fn open(&mut self, from: From, now: Micros) {
         self.close();
         let (deliver, sid) = self.connection.subscribe();
-        let name = format!("fn{:016x}{sid}", self.random);
-        let (subject, body) = api::consume(&self.settings.stream, &name, &deliver, from);
-        let id = self.connection.request(&subject, body.as_bytes(), now);
+        let (subject, body) = api::consume(&self.settings.stream, &self.consumer(sid), &deliver, from);
+        let opening = self.connection.request(&subject, body.as_bytes(), now);
         self.consumer_heard = now;
-        self.reading = Some((sid, id));
+        self.reading = Some(Reading { sid, opening, asked_at: Some(now), from });
+    }
+
+    /// The consumer's name of a subscription.
+    fn consumer(&self, sid: u64) -> String {
+        format!("fn{:016x}{sid}", self.random)
     }
 
     /// Reads no more.
     pub fn close(&mut self) {
-        if let Some((sid, _)) = self.reading.take() {
+        if let Some(Reading { sid, opening, .. }) = self.reading.take() {
+            self.connection.forget(opening);
             self.connection.unsubscribe(sid);
+            self.connection.tell(&api::consume_no_more(&self.settings.stream, &self.consumer(sid)));
         }
     }
 
@@ -182,7 +239,7 @@ impl Session {
                 }
                 Incoming::Answer(id, message) => self.answered(id, api::answer(&message), now)?,
                 Incoming::Delivered(message, payload) => {
-                    if self.reading.is_none_or(|(sid, _)| sid != message.sid) {
+                    if self.reading.as_ref().is_none_or(|reading| reading.sid != message.sid) {
                         continue;
                     }
                     self.consumer_heard = now;
@@ -220,7 +277,8 @@ impl Session {
         if self.settings.creates && most < needed {
             return Err(format!("the server's max_payload is {most}; expected at least {needed}"));
         }
-        self.phase = Phase::Finding(self.request_info(now));
+        self.finding.0 = now;
+        self.find(now);
         Ok(())
     }
 
@@ -235,6 +293,7 @@ impl Session {
             Refusal::WrongLast => "a request was refused".to_owned(),
             Refusal::NoStream => "the stream is not there".to_owned(),
             Refusal::NameInUse => "the stream is being made".to_owned(),
+            Refusal::Nobody => "JetStream does not answer: it is off, or has no leader".to_owned(),
         };
         if self.phase == Phase::Finding(id) {
             return match answer {
@@ -257,7 +316,7 @@ impl Session {
         }
         if self.phase == Phase::Making(id) {
             match answer {
-                Ok(_) | Err(Refusal::NameInUse) => self.phase = Phase::Finding(self.request_info(now)),
+                Ok(_) | Err(Refusal::NameInUse) => self.find(now),
                 Err(refusal) => return Err(words(refusal)),
             }
             return Ok(None);
@@ -266,14 +325,16 @@ impl Session {
             let info = api::stream_info(&answer.map_err(words)?, &self.settings.stream)?;
             return Ok(Some(Event::Info(info)));
         }
-        if let Some((_, opening)) = self.reading
-            && opening == id
+        if let Some(reading) = &mut self.reading
+            && reading.opening == id
         {
+            reading.asked_at = None;
             let pending = answer.map_err(words)?["num_pending"].as_u64().unwrap_or(0);
             return Ok(Some(Event::Opened { pending }));
         }
         match answer {
             Err(Refusal::WrongLast) => Ok(Some(Event::Refused(id))),
+            Err(Refusal::Nobody) => Ok(Some(Event::NotTaken(id))),
             Err(refusal) => Err(words(refusal)),
             Ok(answer) => Ok(answer["seq"].as_u64().map(|number| Event::Stored(id, number))),
         }

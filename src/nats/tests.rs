@@ -38,6 +38,10 @@ impl Dice {
 #[derive(Default)]
 struct Stream {
     exists: bool,
+    /// It has no leader: questions are not answered, and nothing is taken.
+    is_leaderless: bool,
+    /// A server is dead or stopped, and so many of the next consumers are given to it.
+    lost_consumers: u64,
     messages: Vec<(bool, Vec<u8>)>,
 }
 
@@ -83,7 +87,11 @@ impl Conn {
                     let sid: u64 = words[1].parse().unwrap();
                     self.consumer = self.consumer.filter(|&(subscription, ..)| subscription != sid);
                 }
-                "PUB" => self.request(words[1], words[2], &body, stream),
+                "PUB" if words.len() == 4 => self.request(words[1], words[2], &body, stream),
+                "HPUB" if stream.is_leaderless => {
+                    let line = format!("HMSG {} 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n", words[2]);
+                    self.out.extend_from_slice(line.as_bytes());
+                }
                 "HPUB" => {
                     let headers = String::from_utf8_lossy(&body[..words[3].parse().unwrap()]).into_owned();
                     let expected = headers.split("Sequence: ").nth(1).unwrap().trim().parse::<usize>();
@@ -103,7 +111,9 @@ impl Conn {
 
     fn request(&mut self, subject: &str, reply: &str, body: &[u8], stream: &mut Stream) {
         let known = stream.messages.len().saturating_sub(self.unknown) as u64;
-        if subject.contains("STREAM.INFO") && !stream.exists {
+        if subject.contains("STREAM.INFO") && stream.is_leaderless {
+            // Nobody answers.
+        } else if subject.contains("STREAM.INFO") && !stream.exists {
             self.answer(reply, &json!({"error": {"err_code": 10059, "description": "stream not found"}}));
         } else if subject.contains("STREAM.") {
             stream.exists = true;
@@ -114,6 +124,8 @@ impl Conn {
             let cluster = json!({"leader": if self.unknown > 0 { "" } else { "a" }});
             let answer = json!({"config": config, "state": {"last_seq": known}, "cluster": cluster});
             self.answer(reply, &answer);
+        } else if subject.contains("CONSUMER.CREATE") && stream.lost_consumers > 0 {
+            stream.lost_consumers -= 1;
         } else if subject.contains("CONSUMER.CREATE") {
             let config = &serde_json::from_slice::<Value>(body).unwrap()["config"];
             let deliver = config["deliver_subject"].as_str().unwrap();
@@ -295,6 +307,13 @@ impl World {
     fn step(&mut self, faults: bool) {
         self.now += 20 * MILLISECOND;
         let Self { stream, dice, left, .. } = self;
+        if faults {
+            let stays = if stream.is_leaderless { !dice.one_in(200) } else { dice.one_in(1500) };
+            stream.is_leaderless = stays;
+            if dice.one_in(300) {
+                stream.lost_consumers = dice.below(4);
+            }
+        }
         left.retain_mut(|conn| {
             conn.serve(stream, dice.below(2));
             !conn.input.is_empty() && !dice.one_in(100)
@@ -373,6 +392,7 @@ fn run(seed: u64) -> (u64, usize) {
     world.check();
     // Everything is well again, and goes on.
     world.nodes.iter_mut().for_each(|node| node.until = 0);
+    world.stream.is_leaderless = false;
     let stored = world.stream.messages.len();
     for _ in 0..2000 {
         world.step(false);
@@ -401,4 +421,56 @@ fn whatever_goes_wrong_there_is_one_log_and_it_has_what_was_confirmed() {
         messages += stored;
     }
     assert!(takeovers > 40 && messages > 15_000, "{takeovers} takeovers, {messages} messages");
+}
+
+/// A world in which the first sequencer leads and goes on.
+fn leading(seed: u64) -> World {
+    let mut world = World::new(seed);
+    while !world.nodes[0].leads && !world.nodes[1].leads || world.stream.messages.len() < 50 {
+        world.step(false);
+        assert!(world.now < 60 * SECOND, "nobody leads");
+    }
+    world
+}
+
+/// How long it takes until something is stored again.
+fn pause(world: &mut World) -> Micros {
+    let (stored, since) = (world.stream.messages.len(), world.now);
+    while world.stream.messages.len() < stored + 5 {
+        world.step(false);
+        assert!(world.now < since + 60 * SECOND, "writing does not go on");
+    }
+    world.now - since
+}
+
+#[test]
+fn writing_goes_on_soon_although_consumers_are_given_to_a_dead_server() {
+    for seed in 0..20 {
+        let mut world = leading(seed);
+        let leaders: Vec<usize> = (0..2).filter(|&index| world.nodes[index].leads).collect();
+        // What it asks for next is given to a server that is dead, twice.
+        world.stream.lost_consumers = 2;
+        let now = world.now;
+        leaders.iter().for_each(|&index| world.nodes[index].lose(now, &mut Vec::new()));
+        let term = world.nodes[leaders[0]].log.place().map(|place| place.term);
+        let paused = pause(&mut world) / MILLISECOND;
+        assert!(paused < 5000, "seed {seed}: {paused} ms");
+        assert!(world.nodes[leaders[0]].leads, "seed {seed}");
+        assert_eq!(world.nodes[leaders[0]].log.place().map(|place| place.term), term);
+    }
+}
+
+#[test]
+fn writing_goes_on_at_once_when_the_stream_has_a_leader_again() {
+    for seed in 0..20 {
+        let mut world = leading(seed);
+        let until = world.now + TAKEOVER / 2;
+        world.stream.is_leaderless = true;
+        while world.now < until {
+            world.step(false);
+        }
+        world.stream.is_leaderless = false;
+        let paused = pause(&mut world) / MILLISECOND;
+        assert!(paused < 2000, "seed {seed}: {paused} ms");
+    }
 }
