@@ -13,11 +13,11 @@ fn main() -> io::Result<()> {
     let man = directory.join("man/man1");
     fs::create_dir_all(&man)?;
     let synopsis = "fortnight [OPTIONS]\nfortnight <COMMAND>";
-    clap_mangen::generate_to(fortnight::cli::command().override_usage(synopsis), man)?;
+    clap_mangen::generate_to(fortnight::internals::cli::command().override_usage(synopsis), man)?;
     let completions = directory.join("completions");
     fs::create_dir_all(&completions)?;
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-        generate_to(shell, &mut fortnight::cli::command(), "fortnight", &completions)?;
+        generate_to(shell, &mut fortnight::internals::cli::command(), "fortnight", &completions)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::http_client::{AdminUrl, Answer, ask};
 /// # Errors
 ///
 /// One sentence that names the address and says why the server is not well, or why that is not known.
-pub fn check(admin: &AdminUrl) -> Result<String, String> {
+pub(crate) fn check(admin: &AdminUrl) -> Result<String, String> {
     judge(ask(admin, "/healthz")).map_err(|reason| format!("{admin}/healthz: {reason}"))
 }
 

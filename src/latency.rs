@@ -6,7 +6,7 @@
 use crate::time::{MILLISECOND, Micros, SECOND};
 
 /// The upper bounds of the buckets, each included, in microseconds; there is one more bucket for what took longer.
-pub const BOUNDS: [Micros; 19] = [
+pub(crate) const BOUNDS: [Micros; 19] = [
     10,
     20,
     50,

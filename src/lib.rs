@@ -3,6 +3,29 @@
 //! Event sources send one long stream of numbered events, out of order, over TCP. Fortnight puts them back
 //! in order and sends each one to the users that it concerns. Each user has a connection of its own.
 //!
+//! # The library
+//!
+//! - [`run`] is the whole command: it reads the command line and does what it asks for.
+//! - A program of its own puts a server together from a [`Config`], a [`Reactor`] and a [`Server`], and calls
+//!   [`Server::turn`] until [`Server::phase`] is [`Phase::Done`].
+//! - [`Engine`] is the part without sockets: lines in, *(user, bytes)* out.
+//! - [`replay`] plays a recorded trace to the server on simulated sockets.
+//!
+//! ```no_run
+//! use fortnight::{Config, Phase, Reactor, Server};
+//!
+//! let config = Config { user_server_port: 0, event_source_server_port: 0, ..Config::default() };
+//! let reactor = Reactor::new(&config).unwrap();
+//! println!("{}", reactor.addresses());
+//! let now = reactor.now();
+//! let mut server = Server::new(config, reactor, now);
+//! while !matches!(server.phase(), Phase::Done { .. }) {
+//!     server.turn().unwrap();
+//! }
+//! ```
+//!
+//! Everything else is private. The project's own tests, benchmarks and fuzz targets reach it through a hidden module.
+//!
 //! # Three floors
 //!
 //! ```text
@@ -13,7 +36,7 @@
 //!  engine    sequencer (ring) → follow graph → fan-out.   Pure: no sockets, no clock, no logging.
 //! ```
 //!
-//! A floor knows only the one below. Time comes from the top as a number: [`server::Server`] runs unchanged on
+//! A floor knows only the one below. Time comes from the top as a number: [`Server`] runs unchanged on
 //! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
 //! traces replay on and what the tests break. One thread, no locks, no atomics, and
 //! `unsafe` in four places only: `engine::arch::x86_64`, `disk::ring`, `disk::writeback` and `reactor::tcp_info`.
@@ -32,30 +55,96 @@
 //! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
 //! | What is a trace? | [`trace`] |
 
-pub mod admin;
-pub mod cli;
-pub mod config;
-pub mod counters;
-pub mod disk;
-pub mod door;
-pub mod engine;
-pub mod epoch;
-pub mod health;
-pub mod http_client;
-pub mod identity;
-pub mod journal;
-pub mod latency;
-pub mod logging;
-pub mod nats;
-pub mod notify;
-pub mod options;
-pub mod process;
-pub mod proxy;
-pub mod rate_limit;
-pub mod reactor;
-pub mod resume;
-pub mod server;
-pub mod sim;
-pub mod stream;
-pub mod time;
-pub mod trace;
+mod admin;
+mod cli;
+mod config;
+mod counters;
+mod disk;
+mod door;
+mod engine;
+mod epoch;
+mod health;
+mod http_client;
+mod identity;
+mod journal;
+mod latency;
+mod logging;
+mod nats;
+mod notify;
+mod options;
+mod process;
+mod program;
+mod proxy;
+mod rate_limit;
+mod reactor;
+mod resume;
+mod server;
+mod sim;
+mod stream;
+mod time;
+#[cfg(feature = "top")]
+mod top;
+mod trace;
+
+pub use config::{Config, ServerRole, SlowUserPolicy};
+pub use engine::{Engine, EngineConfig, InstructionSet, Stop};
+pub use program::run;
+pub use reactor::{Addresses, Reactor};
+pub use server::{Phase, Server};
+pub use trace::{Keep, Outcome, Replayed, TraceError, replay::replay};
+
+/// What this project's own tests, benchmarks, fuzz targets and packaging use. It changes with any version.
+#[doc(hidden)]
+pub mod internals {
+    pub mod cli {
+        pub use crate::cli::*;
+    }
+    pub mod config {
+        pub use crate::config::*;
+    }
+    pub mod counters {
+        pub use crate::counters::*;
+    }
+    pub mod disk {
+        pub use crate::disk::*;
+    }
+    pub mod engine {
+        pub use crate::engine::*;
+    }
+    pub mod http_client {
+        pub use crate::http_client::*;
+    }
+    pub mod identity {
+        pub use crate::identity::*;
+    }
+    pub mod journal {
+        pub use crate::journal::*;
+    }
+    pub mod options {
+        pub use crate::options::*;
+    }
+    pub mod process {
+        pub use crate::process::*;
+    }
+    pub mod proxy {
+        pub use crate::proxy::*;
+    }
+    pub mod rate_limit {
+        pub use crate::rate_limit::*;
+    }
+    pub mod resume {
+        pub use crate::resume::*;
+    }
+    pub mod server {
+        pub use crate::server::*;
+    }
+    pub mod sim {
+        pub use crate::sim::*;
+    }
+    pub mod time {
+        pub use crate::time::*;
+    }
+    pub mod trace {
+        pub use crate::trace::*;
+    }
+}

@@ -36,7 +36,7 @@ thread_local! {
 }
 
 /// Starts logging to standard error, up to `level`. Called again, it only changes the level.
-pub fn init(level: LevelFilter) {
+pub(crate) fn init(level: LevelFilter) {
     log::set_max_level(level);
     // An error says that there is a logger already.
     let _ = log::set_boxed_logger(Box::new(Logger::for_standard_error()));

@@ -15,11 +15,11 @@ use std::{
 };
 
 /// The variable that names the socket.
-pub const VARIABLE: &str = "NOTIFY_SOCKET";
+pub(crate) const VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// Tells the service manager how far the server is.
 #[derive(Debug)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     place: Option<OsString>,
     is_ending: bool,
 }
@@ -27,17 +27,17 @@ pub struct Notifier {
 impl Notifier {
     /// Tells `place`: the path of a socket, or its abstract name after `@`. `None` or nothing: nobody is told.
     #[must_use]
-    pub fn new(place: Option<OsString>) -> Self {
+    pub(crate) fn new(place: Option<OsString>) -> Self {
         Self { place: place.filter(|place| !place.is_empty()), is_ending: false }
     }
 
     /// The server listens, and has recovered what it keeps.
-    pub fn serves(&self) {
+    pub(crate) fn serves(&self) {
         self.tell("READY=1");
     }
 
     /// The server ends. That is told once.
-    pub fn ends(&mut self) {
+    pub(crate) fn ends(&mut self) {
         if !std::mem::replace(&mut self.is_ending, true) {
             self.tell("STOPPING=1");
         }

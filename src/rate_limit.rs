@@ -6,7 +6,7 @@
 /// Time is an argument, in microseconds of any clock that does not go back. Keep one limit per kind of warning.
 ///
 /// ```
-/// use fortnight::rate_limit::RateLimit;
+/// use fortnight::internals::rate_limit::RateLimit;
 ///
 /// let mut limit = RateLimit::new(2, 1_000_000);
 /// assert_eq!(limit.allow(0), Some(0));

@@ -13,7 +13,7 @@
 #[path = "stream.rs"]
 mod stream;
 
-use fortnight::{
+use fortnight::internals::{
     engine::{Engine, EngineConfig, InstructionSet, Released, Replay, Stop},
     server::net::Port,
     trace::{Reader, Record, What},

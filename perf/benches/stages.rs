@@ -16,7 +16,7 @@
 mod stream;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fortnight::engine::stages::{Events, Ring, Turn, parse};
+use fortnight::internals::engine::stages::{Events, Ring, Turn, parse};
 use std::{
     hint::black_box,
     time::{Duration, Instant},

@@ -7,27 +7,28 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The hosts that a request may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hosts {
+pub(crate) struct Hosts {
     /// `None`: any.
     names: Option<Vec<String>>,
 }
 
 impl Hosts {
     /// Any host.
+    #[cfg(test)]
     #[must_use]
-    pub fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self { names: None }
     }
 
     /// Those that the admin interface answers for on `address`.
     #[must_use]
-    pub fn on(address: IpAddr, names: &[String]) -> Self {
+    pub(crate) fn on(address: IpAddr, names: &[String]) -> Self {
         Self { names: address.is_loopback().then(|| names.to_vec()) }
     }
 
     /// Whether a `Host` is accepted: a name or an address, with or without a port.
     #[must_use]
-    pub fn accept(&self, host: &[u8]) -> bool {
+    pub(crate) fn accept(&self, host: &[u8]) -> bool {
         let Some(names) = &self.names else { return true };
         let Some(name) = std::str::from_utf8(host).ok().and_then(without_port) else { return false };
         let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));

@@ -4,13 +4,13 @@ use super::hosts::Hosts;
 use httparse::Error;
 
 /// Longest request head. The input buffer of a connection is never longer.
-pub const HEAD_BYTES_MAX: usize = 8192;
+pub(crate) const HEAD_BYTES_MAX: usize = 8192;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 
 /// The resources of the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// `/`
     Page,
     /// `/metrics`
@@ -39,10 +39,9 @@ impl Resource {
     }
 }
 
-/// The status of the answer to a request.
+/// The status of the answer to a request, by its name in RFC 9110.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of RFC 9110")]
-pub enum Status {
+pub(crate) enum Status {
     Ok = 200,
     BadRequest = 400,
     NotFound = 404,
@@ -71,7 +70,7 @@ impl Status {
 
     /// The body of a refusal: it says what is accepted.
     #[must_use]
-    pub fn sentence(self) -> String {
+    pub(crate) fn sentence(self) -> String {
         let accepted = match self {
             Self::Ok => "",
             Self::BadRequest => "expected a request of HTTP/1.1, with one Host header",
@@ -91,7 +90,7 @@ impl Status {
 
 /// A request whose head has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// Bytes of the head; the next request begins after them.
     pub len: usize,
     /// The requested resource, or the reason for the refusal.
@@ -105,13 +104,13 @@ pub struct Request {
 impl Request {
     /// A request that is refused unread.
     #[must_use]
-    pub fn refused(status: Status) -> Self {
+    pub(crate) fn refused(status: Status) -> Self {
         Self { len: 0, resource: Err(status), head_only: false, close: true }
     }
 
     /// Reads the head at the start of `input`, and judges which host it asks; `None` if its end has not arrived yet.
     #[must_use]
-    pub fn read(input: &[u8], accepted: &Hosts) -> Option<Self> {
+    pub(crate) fn read(input: &[u8], accepted: &Hosts) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Request::new(&mut headers);
         match head.parse(&input[..input.len().min(HEAD_BYTES_MAX)]) {
@@ -188,7 +187,13 @@ fn names_a_version(input: &[u8]) -> bool {
 
 /// An answer as it goes over the wire. `headers` are lines of their own, each with its end.
 #[must_use]
-pub fn respond(request: &Request, status: Status, content_type: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn respond(
+    request: &Request,
+    status: Status,
+    content_type: &str,
+    headers: &str,
+    body: &str,
+) -> Vec<u8> {
     let allow = if status == Status::MethodNotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
     let connection = if request.close { "Connection: close\r\n" } else { "" };
     let mut answer = format!(

@@ -14,11 +14,11 @@ use crate::{
 use std::fmt::{Display, Write};
 
 /// The media type of the format.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics as text.
 #[must_use]
-pub fn text(snapshot: &Snapshot<'_>) -> String {
+pub(crate) fn text(snapshot: &Snapshot<'_>) -> String {
     let counters = snapshot.counters;
     let mut out = Metrics(String::with_capacity(8 << 10));
     out.counter("events_received_total", "Event lines read.", counters.events_received);

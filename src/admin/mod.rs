@@ -4,11 +4,11 @@
 //! the answer from a [`Snapshot`] of the server's numbers: as [`metrics`] for Prometheus, as [`status`] for the status
 //! page and for `fortnight top`, as one word for health checks. The connections themselves are the server's.
 
-pub mod history;
-pub mod hosts;
-pub mod http;
-pub mod metrics;
-pub mod status;
+pub(crate) mod history;
+pub(crate) mod hosts;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod status;
 
 use crate::{
     config::Config,
@@ -179,7 +179,7 @@ pub struct Pause {
 
 /// The whole answer to a request, as it goes over the wire.
 #[must_use]
-pub fn answer(request: &Request, snapshot: &Snapshot<'_>) -> Vec<u8> {
+pub(crate) fn answer(request: &Request, snapshot: &Snapshot<'_>) -> Vec<u8> {
     let resource = match request.resource {
         Ok(resource) => resource,
         Err(status) => return respond(request, status, TEXT, "", &status.sentence()),

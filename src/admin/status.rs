@@ -13,9 +13,9 @@ use crate::{
 use std::fmt::{Display, Write};
 
 /// The status page: one file, which needs nothing from anywhere else.
-pub const PAGE: &str = include_str!("status.html");
+pub(crate) const PAGE: &str = include_str!("status.html");
 /// Its media type.
-pub const PAGE_TYPE: &str = "text/html; charset=utf-8";
+pub(crate) const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
 const SCRIPT_SHA256: &str = "R7Wv0kEABINYGRNk2xatvyorXmeeqBQCeQzeCyu51Is=";
@@ -23,7 +23,7 @@ const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
 
 /// Headers of the page: what it may do.
 #[must_use]
-pub fn page_headers() -> String {
+pub(crate) fn page_headers() -> String {
     format!(
         "Content-Security-Policy: default-src 'none'; script-src 'sha256-{SCRIPT_SHA256}'; \
          style-src 'sha256-{STYLE_SHA256}'; connect-src 'self'; img-src data:; base-uri 'none'; \
@@ -34,7 +34,7 @@ pub fn page_headers() -> String {
 /// The data of the page and of `fortnight top`, as one JSON object. Times are in microseconds.
 /// Numbers that may be above 2^53 are strings, because JavaScript cannot hold them.
 #[must_use]
-pub fn json(snapshot: &Snapshot<'_>) -> String {
+pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
     let counters = snapshot.counters;
     let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
     let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));

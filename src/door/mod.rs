@@ -15,8 +15,8 @@ mod rules;
 mod session;
 mod socket;
 
-pub use rules::Rules;
-pub use socket::Guest;
+pub(crate) use rules::Rules;
+pub(crate) use socket::Guest;
 
 use crate::{
     counters::{DoorCounters, Refusal},
@@ -56,7 +56,7 @@ const EXPIRY_INTERVAL: Micros = 24 * 3600 * SECOND;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Door<N: Net> {
+pub(crate) struct Door<N: Net> {
     net: N,
     rules: Rules,
     visitors: Slab<Visitor<N::Socket>>,
@@ -116,7 +116,7 @@ enum Step {
 impl<N: Net> Door<N> {
     /// A door in front of the listeners of `net`.
     #[must_use]
-    pub fn new(net: N, rules: Rules, now: Micros) -> Self {
+    pub(crate) fn new(net: N, rules: Rules, now: Micros) -> Self {
         Self {
             net,
             rules,

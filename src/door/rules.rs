@@ -11,7 +11,7 @@ use std::{net::IpAddr, sync::Arc};
 
 /// The configuration of the door.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     config: Config,
     /// `None`: nobody speaks TLS.
     certificates: Option<Certificates>,
@@ -25,7 +25,7 @@ impl Rules {
     /// # Errors
     ///
     /// If a file of certificates or keys cannot be read or makes no sense: one sentence that names the option.
-    pub fn new(config: &Config) -> Result<Option<Self>, String> {
+    pub(crate) fn new(config: &Config) -> Result<Option<Self>, String> {
         let certificates = Certificates::load(config)?;
         if config.proxy_protocol_from.is_empty() && certificates.is_none() {
             return Ok(None);

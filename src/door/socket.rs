@@ -9,7 +9,7 @@ use std::{
 
 /// A connection that has passed the door.
 #[derive(Debug)]
-pub struct Guest<S: Read + Write> {
+pub(crate) struct Guest<S: Read + Write> {
     line: Line<S>,
     /// The net below has been asked to watch it.
     pub(super) is_watched: bool,

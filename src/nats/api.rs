@@ -16,7 +16,7 @@ const INACTIVE: u64 = 10_000_000_000;
 
 /// The message that a reader begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub(crate) enum From {
     /// The newest one that ends a snapshot.
     LastGraph,
     /// The message with this number, or the first one behind it that there is.
@@ -25,7 +25,7 @@ pub enum From {
 
 /// The meaning of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The message is not behind the one that it expects.
     WrongLast,
     /// There is no such stream.
@@ -40,7 +40,7 @@ pub enum Refusal {
 
 /// The known state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamInfo {
+pub(crate) struct StreamInfo {
     /// The number of the last message, as far as the server that answers knows. Without a leader that may be long ago.
     pub last: u64,
     /// The stream has a leader, or needs none.
@@ -51,25 +51,25 @@ pub struct StreamInfo {
 
 /// The subject that blocks are published on.
 #[must_use]
-pub fn blocks(stream: &str) -> String {
+pub(crate) fn blocks(stream: &str) -> String {
     format!("fortnight.{stream}.blocks")
 }
 
 /// The subject of blocks that end a snapshot.
 #[must_use]
-pub fn graphs(stream: &str) -> String {
+pub(crate) fn graphs(stream: &str) -> String {
     format!("fortnight.{stream}.graphs")
 }
 
 /// The subject for asking about a stream.
 #[must_use]
-pub fn info(stream: &str) -> String {
+pub(crate) fn info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
 }
 
 /// Subject and body for making a stream.
 #[must_use]
-pub fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String) {
+pub(crate) fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String) {
     let body = json!({
         "name": stream,
         "description": "released events of Fortnight",
@@ -90,7 +90,7 @@ pub fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String) {
 
 /// Subject and body for having messages sent to the subject `deliver`, in order, as fast as they are taken.
 #[must_use]
-pub fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, String) {
+pub(crate) fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, String) {
     let mut config = json!({
         "name": name,
         "deliver_subject": deliver,
@@ -129,7 +129,7 @@ pub fn consume_no_more(stream: &str, name: &str) -> String {
 /// # Errors
 ///
 /// What it refuses.
-pub fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
+pub(crate) fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
     if message.status() == Some(503) {
         return Err(Refusal::Nobody);
     }
@@ -155,7 +155,7 @@ pub fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
 /// # Errors
 ///
 /// What is wrong with it, in a clause.
-pub fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
+pub(crate) fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
     let (config, state, cluster) = (&answer["config"], &answer["state"], &answer["cluster"]);
     let subject = format!("fortnight.{stream}.*");
     let subjects = config["subjects"].as_array();
@@ -177,7 +177,7 @@ pub fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
 /// The subject that a delivered message could be acknowledged on says where it stands: the number in the stream, and how many
 /// messages there are behind it.
 #[must_use]
-pub fn place(reply: &[u8]) -> Option<(u64, u64)> {
+pub(crate) fn place(reply: &[u8]) -> Option<(u64, u64)> {
     let fields: Vec<&str> = std::str::from_utf8(reply).ok()?.strip_prefix("$JS.ACK.")?.split('.').collect();
     // Older servers leave out the domain and the account.
     let (number, pending) = match fields.len() {

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, ops::Range};
 /// How long connecting may take, the greeting included. A server that is stopped takes connections and says nothing.
 pub const CONNECT_MAX: Micros = 3 * SECOND;
 /// How long an answer may take.
-pub const ANSWER_MAX: Micros = 5 * SECOND;
+pub(crate) const ANSWER_MAX: Micros = 5 * SECOND;
 /// After so much silence the server is asked whether it is there.
 const PING_AFTER: Micros = 3 * SECOND;
 /// After so much silence the connection counts as lost.
@@ -46,11 +46,11 @@ impl Credentials {
 
 /// A number that tells a request from others of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(u64);
+pub(crate) struct RequestId(u64);
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Incoming<'a> {
+pub(crate) enum Incoming<'a> {
     /// The server has let this client in.
     Up,
     /// The answer to a request.
@@ -70,7 +70,7 @@ enum Greeting {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     greeting: Greeting,
     credentials: Credentials,
     /// A part of subjects that nobody else uses.
@@ -90,7 +90,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that is being opened. `random` bits make its subjects its own.
     #[must_use]
-    pub fn new(credentials: Credentials, random: u64, now: Micros) -> Self {
+    pub(crate) fn new(credentials: Credentials, random: u64, now: Micros) -> Self {
         Self {
             greeting: Greeting::Info,
             credentials,
@@ -106,19 +106,19 @@ impl Connection {
     }
 
     /// Bytes that are to be written. The writer removes them from the front.
-    pub fn out(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out.bytes
     }
 
     /// The largest message that the server takes.
     #[must_use]
-    pub fn payload_max(&self) -> u64 {
+    pub(crate) fn payload_max(&self) -> u64 {
         self.payload_max
     }
 
     /// When [`due`](Self::due) has something to say at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Micros {
+    pub(crate) fn deadline(&self) -> Micros {
         let silence = match (self.greeting, self.pinged) {
             (Greeting::Over, false) => self.heard + PING_AFTER,
             (Greeting::Over, true) => self.heard + SILENCE_MAX,
@@ -132,7 +132,7 @@ impl Connection {
     /// # Errors
     ///
     /// Why the connection counts as lost, in a clause.
-    pub fn due(&mut self, now: Micros) -> Result<(), String> {
+    pub(crate) fn due(&mut self, now: Micros) -> Result<(), String> {
         if self.requests.front().is_some_and(|&(_, at)| at <= now) {
             return Err("a request has not been answered in time".to_owned());
         }
@@ -151,7 +151,7 @@ impl Connection {
     }
 
     /// Something has been read.
-    pub fn note_heard(&mut self, now: Micros) {
+    pub(crate) fn note_heard(&mut self, now: Micros) {
         self.heard = now;
         self.pinged = false;
     }
@@ -164,14 +164,14 @@ impl Connection {
     }
 
     /// Sends a request.
-    pub fn request(&mut self, subject: &str, payload: &[u8], now: Micros) -> RequestId {
+    pub(crate) fn request(&mut self, subject: &str, payload: &[u8], now: Micros) -> RequestId {
         let (id, reply) = self.ask(now);
         self.out.publish(subject, &reply, payload);
         id
     }
 
     /// Publishes a message, which is accepted only behind the message `expected`. The answer says whether it was.
-    pub fn publish(&mut self, subject: &str, expected: u64, payload: &[u8], now: Micros) -> RequestId {
+    pub(crate) fn publish(&mut self, subject: &str, expected: u64, payload: &[u8], now: Micros) -> RequestId {
         let (id, reply) = self.ask(now);
         self.out.publish_with_header(subject, &reply, ("Nats-Expected-Last-Sequence", expected), payload);
         id
@@ -188,14 +188,14 @@ impl Connection {
     }
 
     /// Answers a message of the server.
-    pub fn answer(&mut self, subject: &[u8]) {
+    pub(crate) fn answer(&mut self, subject: &[u8]) {
         if let Ok(subject) = std::str::from_utf8(subject) {
             self.out.publish(subject, "", b"");
         }
     }
 
     /// A subject of this connection's own that is listened to from now on, and the number of the subscription.
-    pub fn subscribe(&mut self) -> (String, u64) {
+    pub(crate) fn subscribe(&mut self) -> (String, u64) {
         let sid = self.next_subscription;
         self.next_subscription += 1;
         let subject = format!("{}.d{sid}", self.inbox);
@@ -204,7 +204,7 @@ impl Connection {
     }
 
     /// Nothing of this subscription is of interest any more.
-    pub fn unsubscribe(&mut self, sid: u64) {
+    pub(crate) fn unsubscribe(&mut self, sid: u64) {
         self.out.unsubscribe(sid);
     }
 
@@ -213,7 +213,7 @@ impl Connection {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause.
-    pub fn next<'a>(
+    pub(crate) fn next<'a>(
         &mut self,
         chunk: &'a [u8],
         range: &mut Range<usize>,

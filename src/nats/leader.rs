@@ -34,7 +34,7 @@ struct Flight {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Leader {
+pub(crate) struct Leader {
     confirmed: Place,
     /// The last block that was published.
     tail: Place,
@@ -57,7 +57,7 @@ pub struct Leader {
 impl Leader {
     /// A leader whose first block is confirmed. `retention`: bytes that the log keeps.
     #[must_use]
-    pub fn new(first: Place, retention: u64, now: Micros) -> Self {
+    pub(crate) fn new(first: Place, retention: u64, now: Micros) -> Self {
         Self {
             confirmed: first,
             tail: first,
@@ -75,61 +75,61 @@ impl Leader {
 
     /// The last message that the log has confirmed.
     #[must_use]
-    pub fn confirmed(&self) -> Place {
+    pub(crate) fn confirmed(&self) -> Place {
         self.confirmed
     }
 
     /// The last message that was published.
     #[must_use]
-    pub fn tail(&self) -> Place {
+    pub(crate) fn tail(&self) -> Place {
         self.tail
     }
 
     /// More may be published: the log is there, and does not lag behind.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.verifying.is_none() && self.flights.len() < QUEUE
     }
 
     /// It has said that it ends, and the log has everything.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.has_resigned && self.flights.is_empty()
     }
 
     /// Everything is confirmed.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
 
     /// When it must publish something to be heard.
     #[must_use]
-    pub fn mark_at(&self) -> Micros {
+    pub(crate) fn mark_at(&self) -> Micros {
         let has_to = self.flights.is_empty() && !self.has_resigned;
         if has_to { self.published_at + MARK_EVERY } else { Micros::MAX }
     }
 
     /// When its term is over if nothing is confirmed before.
     #[must_use]
-    pub fn over_at(&self, patience: Micros) -> Micros {
+    pub(crate) fn over_at(&self, patience: Micros) -> Micros {
         if self.flights.is_empty() { Micros::MAX } else { self.confirmed_at + patience }
     }
 
     /// It is time for a snapshot, or one is under way.
     #[must_use]
-    pub fn wants_graph(&self) -> bool {
+    pub(crate) fn wants_graph(&self) -> bool {
         self.graph_first.is_some() || self.since_graph.is_none_or(|bytes| bytes >= self.graph_every)
     }
 
     /// A snapshot is under way.
     #[must_use]
-    pub fn is_walking(&self) -> bool {
+    pub(crate) fn is_walking(&self) -> bool {
         self.graph_first.is_some()
     }
 
     /// Publishes a block, which has room for its header in front. `to`: the cursor behind it.
-    pub fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
+    pub(crate) fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
         if kind == Kind::GraphLast {
             let first = self.graph_first.take().unwrap_or(self.tail.number);
             block.truncate(BLOCK_HEADER);
@@ -190,7 +190,7 @@ impl Leader {
     /// # Errors
     ///
     /// If that is not the number that it must have.
-    pub fn stored(&mut self, id: RequestId, number: u64, now: Micros) -> Result<(), String> {
+    pub(crate) fn stored(&mut self, id: RequestId, number: u64, now: Micros) -> Result<(), String> {
         let Some(flight) = self.flights.front().filter(|flight| flight.id == Some(id)) else {
             return Err("the log has confirmed messages out of order".to_owned());
         };
@@ -209,7 +209,7 @@ impl Leader {
     }
 
     /// The connection is lost: which of the messages on their way were stored is not known.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.verifying = Some(false);
         for flight in &mut self.flights {
             flight.id = None;
@@ -218,7 +218,7 @@ impl Leader {
 
     /// Reading the log after that.
     #[must_use]
-    pub fn is_verifying(&self) -> bool {
+    pub(crate) fn is_verifying(&self) -> bool {
         self.verifying.is_some()
     }
 
@@ -227,7 +227,7 @@ impl Leader {
     /// # Errors
     ///
     /// Why the term is over.
-    pub fn found(&mut self, number: u64, pending: u64, hash: u64, now: Micros) -> Result<(), String> {
+    pub(crate) fn found(&mut self, number: u64, pending: u64, hash: u64, now: Micros) -> Result<(), String> {
         match self.verifying {
             None => return Ok(()),
             Some(false) if (number, hash) == (self.confirmed.number, self.confirmed.hash) => {

@@ -16,7 +16,7 @@ const ASK_AGAIN: Micros = SECOND;
 
 /// The settings that are needed to reach a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The stream's name.
     pub stream: String,
     /// The credentials of this server.
@@ -33,7 +33,7 @@ pub struct Settings {
 
 /// An event of the session.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The stream is there.
     Ready(StreamInfo),
     /// Reading begins; there are so many messages to be read at least.
@@ -82,7 +82,7 @@ struct Reading {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     connection: Connection,
     settings: Settings,
     phase: Phase,
@@ -98,7 +98,7 @@ pub struct Session {
 impl Session {
     /// A session on a connection that is being opened.
     #[must_use]
-    pub fn new(settings: Settings, random: u64, now: Micros) -> Self {
+    pub(crate) fn new(settings: Settings, random: u64, now: Micros) -> Self {
         Self {
             connection: Connection::new(settings.credentials.clone(), random, now),
             settings,
@@ -112,13 +112,13 @@ impl Session {
     }
 
     /// Bytes that are to be written.
-    pub fn out(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         self.connection.out()
     }
 
     /// The stream is there.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
 
@@ -140,7 +140,7 @@ impl Session {
     }
 
     /// Something has been read.
-    pub fn note_heard(&mut self, now: Micros) {
+    pub(crate) fn note_heard(&mut self, now: Micros) {
         self.connection.note_heard(now);
     }
 
@@ -149,7 +149,7 @@ impl Session {
     /// # Errors
     ///
     /// Why the connection counts as lost, in a clause.
-    pub fn due(&mut self, now: Micros) -> Result<(), String> {
+    pub(crate) fn due(&mut self, now: Micros) -> Result<(), String> {
         if self.reading.is_some() && self.consumer_heard + CONSUMER_SILENCE_MAX <= now {
             return Err("the stream's messages have stopped coming".to_owned());
         }
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Reads the stream from there on, and nothing else.
-    pub fn open(&mut self, from: From, now: Micros) {
+    pub(crate) fn open(&mut self, from: From, now: Micros) {
         self.close();
         let (deliver, sid) = self.connection.subscribe();
         let (subject, body) = api::consume(&self.settings.stream, &self.consumer(sid), &deliver, from);
@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// Asks what is known of the stream.
-    pub fn ask(&mut self, now: Micros) {
+    pub(crate) fn ask(&mut self, now: Micros) {
         self.asked = Some(self.request_info(now));
     }
 
@@ -213,7 +213,13 @@ impl Session {
     }
 
     /// Publishes a block behind the message `expected`.
-    pub fn publish(&mut self, ends_graph: bool, expected: u64, block: &[u8], now: Micros) -> RequestId {
+    pub(crate) fn publish(
+        &mut self,
+        ends_graph: bool,
+        expected: u64,
+        block: &[u8],
+        now: Micros,
+    ) -> RequestId {
         debug_assert!(block.len() >= BLOCK_HEADER);
         let stream = &self.settings.stream;
         let subject = if ends_graph { api::graphs(stream) } else { api::blocks(stream) };
@@ -225,7 +231,7 @@ impl Session {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         chunk: &[u8],
         range: &mut Range<usize>,

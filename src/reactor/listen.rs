@@ -129,7 +129,7 @@ fn notice_vanished_peers(socket: &Socket) -> io::Result<()> {
 
 /// Raises the open-files limit as far as the system allows; warns if that is not enough for the connections that
 /// the configuration allows.
-pub fn raise_open_files_limit(config: &Config) {
+pub(crate) fn raise_open_files_limit(config: &Config) {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let limit = getrlimit(Resource::Nofile).current;

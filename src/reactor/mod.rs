@@ -11,7 +11,7 @@ use crate::{
     server::net::{Net, Port, Ready},
     time::Micros,
 };
-pub use listen::{ListenError, raise_open_files_limit};
+pub(crate) use listen::{ListenError, raise_open_files_limit};
 use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},

@@ -17,7 +17,7 @@
 //!   no deadline is left.
 //!
 //! ```
-//! use fortnight::{config::Config, server::{Server, net::Port}, sim::{Schedule, SimNet}};
+//! use fortnight::{Config, Server, internals::{server::net::Port, sim::{Schedule, SimNet}}};
 //!
 //! let mut schedule = Schedule::default();
 //! schedule.at(0, |world| {

@@ -9,7 +9,7 @@ const PAUSE_MAX: Micros = 5 * SECOND;
 
 /// Pauses that double with every failure, up to five seconds.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     pause: Micros,
 }
 
@@ -21,14 +21,14 @@ impl Default for Backoff {
 
 impl Backoff {
     /// It has failed: how long to wait before the next attempt.
-    pub fn fail(&mut self) -> Micros {
+    pub(crate) fn fail(&mut self) -> Micros {
         let pause = self.pause;
         self.pause = (2 * pause).min(PAUSE_MAX);
         pause
     }
 
     /// It has worked: the next pause is a short one again.
-    pub fn succeed(&mut self) {
+    pub(crate) fn succeed(&mut self) {
         *self = Self::default();
     }
 }

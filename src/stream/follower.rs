@@ -21,7 +21,7 @@ const CONNECT_MAX: Micros = 5 * SECOND;
 
 /// The next action for the server's connection to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// Open one.
     Connect,
     /// Close it, and say that it is [`lost`](Follower::lost): nothing has come for too long.
@@ -30,7 +30,7 @@ pub enum Due {
 
 /// The action for the bytes that the server has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Begin anew, with an empty graph: edges follow. What users were owed before is lost, for the reason given; `None`: nothing
     /// had been received before.
     Begin(Option<Loss>),
@@ -54,7 +54,7 @@ pub enum Effect {
 
 /// Why an edge cannot go on where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// The stream does not keep its place any more.
     Gone,
     /// The stream is another one.
@@ -73,7 +73,7 @@ enum Phase {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     phase: Phase,
     backoff: Backoff,
     /// The stream that it follows, once it has reached one.
@@ -91,7 +91,7 @@ pub struct Follower {
 impl Follower {
     /// A follower of the stream `epoch`, or, without, of whichever it finds. `has_journal`: what has been received is kept.
     #[must_use]
-    pub fn new(epoch: Option<Epoch>, has_journal: bool, now: Micros) -> Self {
+    pub(crate) fn new(epoch: Option<Epoch>, has_journal: bool, now: Micros) -> Self {
         Self {
             phase: Phase::Away { until: now },
             backoff: Backoff::default(),
@@ -105,19 +105,19 @@ impl Follower {
 
     /// The stream that it follows, once it has reached one.
     #[must_use]
-    pub fn epoch(&self) -> Option<Epoch> {
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
 
     /// Since when the stream has been away, if it is.
     #[must_use]
-    pub fn away_since(&self) -> Option<Micros> {
+    pub(crate) fn away_since(&self) -> Option<Micros> {
         self.away_since
     }
 
     /// When something was last received from the stream, if it is there.
     #[must_use]
-    pub fn heard(&self) -> Option<Micros> {
+    pub(crate) fn heard(&self) -> Option<Micros> {
         match self.phase {
             Phase::Reading { heard, .. } if self.away_since.is_none() => Some(heard),
             _ => None,
@@ -126,7 +126,7 @@ impl Follower {
 
     /// When [`due`](Self::due) has something to say, if nothing happens before.
     #[must_use]
-    pub fn deadline(&self) -> Micros {
+    pub(crate) fn deadline(&self) -> Micros {
         match self.phase {
             Phase::Away { until } | Phase::Connecting { until } => until,
             Phase::Reading { heard, .. } => heard + SILENCE_MAX,
@@ -134,7 +134,7 @@ impl Follower {
     }
 
     /// The next action.
-    pub fn due(&mut self, now: Micros) -> Option<Due> {
+    pub(crate) fn due(&mut self, now: Micros) -> Option<Due> {
         if now < self.deadline() {
             return None;
         }
@@ -146,7 +146,7 @@ impl Follower {
     }
 
     /// The connection is up: the request to send. `cursor`: the next number that is wanted.
-    pub fn connected(&mut self, cursor: u128, now: Micros) -> String {
+    pub(crate) fn connected(&mut self, cursor: u128, now: Micros) -> String {
         // Without an answer the connection is given up as one that cannot be opened.
         let heard = now.saturating_sub(SILENCE_MAX - CONNECT_MAX);
         self.phase = Phase::Reading { reader: Reader::new(self.wants_graph), heard };
@@ -157,13 +157,13 @@ impl Follower {
     }
 
     /// The connection has ended, or could not be opened.
-    pub fn lost(&mut self, now: Micros) {
+    pub(crate) fn lost(&mut self, now: Micros) {
         self.away_since.get_or_insert(now);
         self.phase = Phase::Away { until: now + self.backoff.fail() };
     }
 
     /// Something has been received.
-    pub fn received(&mut self, now: Micros) {
+    pub(crate) fn received(&mut self, now: Micros) {
         if let Phase::Reading { heard, .. } = &mut self.phase {
             *heard = now;
         }
@@ -175,7 +175,7 @@ impl Follower {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause: it is to be closed and said to be [`lost`](Self::lost).
-    pub fn next(&mut self, chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Effect>, String> {
+    pub(crate) fn next(&mut self, chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Effect>, String> {
         let Phase::Reading { reader, .. } = &mut self.phase else {
             return Ok(None);
         };

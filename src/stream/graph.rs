@@ -10,7 +10,7 @@ use std::{io::Write, rc::Rc};
 
 /// A copy that is being taken. An edge is a pair of follower and followed.
 #[derive(Debug, Default)]
-pub struct GraphCopy {
+pub(crate) struct GraphCopy {
     edges: Vec<(u64, u64)>,
     /// Edges that were followed (true) or unfollowed since the walk began.
     changes: HashMap<(u64, u64), bool>,
@@ -18,12 +18,12 @@ pub struct GraphCopy {
 
 impl GraphCopy {
     /// The walk has come across an edge.
-    pub fn add(&mut self, follower: u64, followed: u64) {
+    pub(crate) fn add(&mut self, follower: u64, followed: u64) {
         self.edges.push((follower, followed));
     }
 
     /// These lines have been released since the walk began.
-    pub fn note(&mut self, lines: &[u8]) {
+    pub(crate) fn note(&mut self, lines: &[u8]) {
         for line in lines.split(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match parse_line(line) {
@@ -37,7 +37,7 @@ impl GraphCopy {
 
     /// The walk is complete: the graph as it is now.
     #[must_use]
-    pub fn complete(self) -> GraphLines {
+    pub(crate) fn complete(self) -> GraphLines {
         let Self { mut edges, changes } = self;
         edges.retain(|edge| !changes.contains_key(edge));
         edges.extend(changes.into_iter().filter(|&(_, follows)| follows).map(|(edge, _)| edge));
@@ -49,7 +49,7 @@ impl GraphCopy {
 
 /// A graph that is being sent, one line `=|60|50` for each edge.
 #[derive(Clone, Debug)]
-pub struct GraphLines {
+pub(crate) struct GraphLines {
     /// Shared by all who are sent this graph.
     edges: Rc<[(u64, u64)]>,
     written: usize,
@@ -58,12 +58,12 @@ pub struct GraphLines {
 impl GraphLines {
     /// Edges that have not been written.
     #[must_use]
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.edges.len() - self.written
     }
 
     /// Appends the lines of some edges to `target`, until it has `bytes_max` bytes or more. Says whether these were the last.
-    pub fn write(&mut self, target: &mut Vec<u8>, line_end: &str, bytes_max: usize) -> bool {
+    pub(crate) fn write(&mut self, target: &mut Vec<u8>, line_end: &str, bytes_max: usize) -> bool {
         while target.len() < bytes_max
             && let Some((follower, followed)) = self.edges.get(self.written)
         {

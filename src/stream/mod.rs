@@ -42,12 +42,12 @@
 //! [`address`]: what `stream=` says. [`reader`]: what a server sends, taken apart at the edge. [`backoff`]: when to connect
 //! again. [`graph`]: the follow graph at one place, exact, while events go on.
 
-pub mod address;
-pub mod backoff;
-pub mod follower;
-pub mod graph;
-pub mod reader;
-pub mod request;
+pub(crate) mod address;
+pub(crate) mod backoff;
+pub(crate) mod follower;
+pub(crate) mod graph;
+pub(crate) mod reader;
+pub(crate) mod request;
 
 use crate::{
     engine::event::leading_number,
@@ -55,14 +55,14 @@ use crate::{
 };
 
 /// How often a client of the stream port is sent a mark: at least once a second, with some time for the way.
-pub const MARK_EVERY: Micros = 900 * MILLISECOND;
+pub(crate) const MARK_EVERY: Micros = 900 * MILLISECOND;
 
 /// An edge whose stream has sent nothing for so long takes the connection for lost.
-pub const SILENCE_MAX: Micros = 10 * SECOND;
+pub(crate) const SILENCE_MAX: Micros = 10 * SECOND;
 
 /// The offset at which the first line with a number of at least `next` begins.
 #[must_use]
-pub fn first_line_from(lines: &[u8], next: u128) -> usize {
+pub(crate) fn first_line_from(lines: &[u8], next: u128) -> usize {
     let mut at = 0;
     while let Some(number) = leading_number(&lines[at..])
         && u128::from(number) < next

@@ -12,11 +12,11 @@ use crate::{
 use std::{fmt, ops::Range};
 
 /// Longest line that is accepted, its end included: the longest that `maxEventBytes` allows.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// A place in a stream: `+|EPOCH|NEXT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Names the sequence of events.
     pub epoch: Epoch,
     /// The next number that is wanted, up to 2^64.
@@ -25,7 +25,7 @@ pub struct Place {
 
 /// Why the server ends the connection: the last field of a line that begins with `-`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The requested place is not kept any more.
     Gone,
     /// The server has another sequence of events.
@@ -36,7 +36,7 @@ pub enum Refusal {
 
 /// A message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+pub(crate) enum Item {
     /// The answer to the request: the stream goes on from here.
     Answer(Place),
     /// The connection ends.
@@ -58,7 +58,7 @@ pub enum Item {
 
 /// The received bytes are not those of a stream port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Garbage {
+pub(crate) struct Garbage {
     what: &'static str,
     line: Vec<u8>,
 }
@@ -91,14 +91,14 @@ enum State {
 
 /// See the [module](self). One for each connection.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     state: State,
 }
 
 impl Reader {
     /// A reader of what comes after a request; `graph`: after `*|graph`.
     #[must_use]
-    pub fn new(graph: bool) -> Self {
+    pub(crate) fn new(graph: bool) -> Self {
         Self { state: State::Asked { graph } }
     }
 
@@ -107,7 +107,7 @@ impl Reader {
     /// # Errors
     ///
     /// The line that does not belong there. The connection is of no more use.
-    pub fn next(&mut self, chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Item>, Garbage> {
+    pub(crate) fn next(&mut self, chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Item>, Garbage> {
         let bytes = &chunk[range.clone()];
         if self.state == State::Over {
             range.start = range.end;

@@ -4,7 +4,7 @@ use crate::{engine::event::parse_number, epoch::Epoch};
 
 /// A request, without its line end (`docs/SPEC.md` section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// `*|now`: events from the cursor on.
     Now,
     /// `*|oldest`: everything that is kept.
@@ -18,7 +18,7 @@ pub enum Request {
 impl Request {
     /// Reads a request. `None`: it is none.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         match line.strip_prefix(b"*|")? {
             b"now" => Some(Self::Now),
             b"oldest" => Some(Self::Oldest),

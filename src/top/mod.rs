@@ -7,7 +7,7 @@ mod format;
 mod model;
 mod view;
 
-use fortnight::http_client::{AdminUrl, Answer, Fetch};
+use crate::http_client::{AdminUrl, Answer, Fetch};
 use model::Model;
 use ratatui::{
     DefaultTerminal,

@@ -4,7 +4,7 @@ use super::{
     format::{bytes, grouped, rate, span},
     model::{Model, Pause, Series, Status},
 };
-use fortnight::{
+use crate::{
     admin::Health,
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
@@ -350,7 +350,7 @@ fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
 mod tests {
     use super::super::model::HISTORY;
     use super::*;
-    use fortnight::{
+    use crate::{
         admin::{
             Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json,
         },

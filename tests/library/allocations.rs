@@ -15,7 +15,7 @@ use std::{
 };
 
 use allocation_counter::measure;
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     engine::{Engine, EngineConfig, InstructionSet, Stop},
     server::{
@@ -365,8 +365,8 @@ impl Net for Wire {
         0
     }
 
-    fn door(&self) -> fortnight::counters::DoorCounters {
-        fortnight::counters::DoorCounters::default()
+    fn door(&self) -> fortnight::internals::counters::DoorCounters {
+        fortnight::internals::counters::DoorCounters::default()
     }
 
     fn connect(&mut self, _: SocketAddr) -> io::Result<Socket> {
@@ -407,7 +407,7 @@ impl Net for Wire {
         self.0.borrow().now
     }
 
-    fn process(&mut self) -> Option<fortnight::process::Process> {
+    fn process(&mut self) -> Option<fortnight::internals::process::Process> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! An edge on simulated sockets: its stream comes in random pieces, breaks again and again, and its users are slow. What they
 //! get is what a naive model says.
 
-use fortnight::{
+use fortnight::internals::{
     config::{Config, ServerRole},
     server::{Server, net::Port},
     sim::{Peer, Script, SimNet, World},

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     server::{Server, net::Port},
     sim::{Fault, Operation, Peer, Schedule, Script, SimNet, World},

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use fortnight::{
+use fortnight::internals::{
     config::{Config, SlowUserPolicy},
     journal::SyncMode,
     server::{Phase, Server, net::Port},

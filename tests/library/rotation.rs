@@ -1,7 +1,7 @@
 //! In which order a turn reads and writes, on simulated sockets: with `busyPoll` it looks at the sources in between writes, and
 //! never does it read for ever.
 
-use fortnight::{
+use fortnight::internals::{
     config::{Config, SlowUserPolicy},
     server::{Phase, Server, net::Port},
     sim::{Operation, Peer, Script, SimNet, World},

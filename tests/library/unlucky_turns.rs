@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     server::{Phase, Server, net::Port},
     sim::{Fault, Operation, Peer, Schedule, Script, ServerEnd, SimNet, World},

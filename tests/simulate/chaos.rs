@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     server::net::Port,
     sim::{Fault, Operation, Peer, Script, World},

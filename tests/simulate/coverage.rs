@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use fortnight::{counters::DisconnectReason, engine::event::Reject};
+use fortnight::internals::{counters::DisconnectReason, engine::event::Reject};
 
 use crate::{
     chaos::{ACCEPT_FAILURES, READ_BREAKS, WRITE_BREAKS},

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use fortnight::config::Config;
+use fortnight::internals::config::Config;
 
 use crate::{dice::Dice, options::Temper};
 

@@ -10,7 +10,7 @@ mod clients;
 
 use std::{io::ErrorKind, rc::Rc};
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     counters::{Counters, DisconnectReason},
     engine::event::Reject,

@@ -1,6 +1,6 @@
 //! What a seed's run is like: the server's options, and the temper of its world.
 
-use fortnight::{
+use fortnight::internals::{
     config::{Config, SlowUserPolicy},
     time::Micros,
 };

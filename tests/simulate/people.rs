@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fortnight::{counters::DisconnectReason, engine::event::Kind, time::Micros};
+use fortnight::internals::{counters::DisconnectReason, engine::event::Kind, time::Micros};
 use support::{grammar::number, model::Event};
 
 use crate::ring::Line;

@@ -6,7 +6,7 @@
 
 use std::{fs::File, path::PathBuf};
 
-use fortnight::{
+use fortnight::internals::{
     counters::Counters,
     trace::{Keep, replay},
 };

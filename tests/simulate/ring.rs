@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
 };
 
-use fortnight::time::{MILLISECOND, Micros};
+use fortnight::internals::time::{MILLISECOND, Micros};
 use support::{
     grammar::{Framing, Meaning, Piece, meaning},
     model::Event,
@@ -90,7 +90,7 @@ pub(crate) struct Ring {
 const LOOKED_THROUGH: u128 = 300;
 
 impl Ring {
-    pub(crate) fn new(config: &fortnight::config::Config) -> Ring {
+    pub(crate) fn new(config: &fortnight::internals::config::Config) -> Ring {
         let first = u128::from(config.first_sequence);
         Ring {
             capacity: config.reorder_capacity as u128,

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
 };
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     counters::{Counters, DisconnectReason},
     engine::event::Reject,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fortnight::time::{MILLISECOND, Micros};
+use fortnight::internals::time::{MILLISECOND, Micros};
 
 use crate::people::Client;
 

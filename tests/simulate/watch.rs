@@ -7,13 +7,13 @@ use std::{
     rc::Rc,
 };
 
-use fortnight::{
+use fortnight::internals::{
     process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
 };
 
-/// Something that the server did. Connections go by the index of their [`Peer`](fortnight::sim::Peer).
+/// Something that the server did. Connections go by the index of their [`Peer`](fortnight::internals::sim::Peer).
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
     /// It asked what is ready, willing to wait so long, and was told that it is now so late.
@@ -94,7 +94,7 @@ impl<N: Net> Net for Watch<N> {
         self.net.random()
     }
 
-    fn door(&self) -> fortnight::counters::DoorCounters {
+    fn door(&self) -> fortnight::internals::counters::DoorCounters {
         self.net.door()
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fortnight::{
+use fortnight::internals::{
     identity::{Keys, Tokens},
     proxy::{self, Progress},
     resume::Login,

@@ -10,7 +10,7 @@ use std::{
     fmt, mem,
 };
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     counters::{Counters, DisconnectReason},
     engine::event::{Kind, Reject},

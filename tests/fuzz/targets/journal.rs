@@ -3,7 +3,7 @@
 //! An input is a list of changes of [`CHANGE`] bytes to the files of a small journal, and what is left over replaces a file. Whatever
 //! that makes of it: every reader answers, or refuses with one sentence, and nothing that was not released is ever handed out.
 
-use fortnight::{
+use fortnight::internals::{
     disk::Disk,
     journal::{JournalError, Opening, Settings, Step, SyncMode, Waiting, block::BLOCK_HEADER, open, tools},
     sim::SimFolder,

@@ -16,7 +16,7 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
-use fortnight::{
+use fortnight::internals::{
     cli::{Exit, Invocation, parse, replay::Replay, trace::Trace},
     config::Config,
     http_client::AdminUrl,

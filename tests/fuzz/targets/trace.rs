@@ -11,7 +11,7 @@
 
 use std::io::{self, Read};
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     options,
     time::Micros,

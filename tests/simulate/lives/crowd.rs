@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, panic::resume_unwind, rc::Rc};
 
-use fortnight::{
+use fortnight::internals::{
     server::net::Port,
     sim::{DiskFaults, Fault, Operation, Peer, ProcessEnd, Script, ServerEnd, SimFolder, World},
     time::{MILLISECOND, Micros},

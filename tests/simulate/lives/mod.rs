@@ -14,7 +14,7 @@ use std::{
     rc::Rc,
 };
 
-use fortnight::{
+use fortnight::internals::{
     journal::SyncMode,
     server::{Phase, Server},
     sim::{DiskCounts, DiskFaults, ProcessEnd, Schedule, Shared, SimFolder, SimNet},

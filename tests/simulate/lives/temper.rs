@@ -1,6 +1,6 @@
 //! What a run of several lives is like: the server's options, what sources have to say, and what goes wrong.
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     journal::SyncMode,
     time::{MILLISECOND, Micros},

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fortnight::{journal::tools, sim::SimFolder};
+use fortnight::internals::{journal::tools, sim::SimFolder};
 use support::model::{Event, event_of, number_of};
 
 use super::temper::{IDS_MAX, Temper};

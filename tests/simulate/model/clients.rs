@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 
-use fortnight::{
+use fortnight::internals::{
     config::SlowUserPolicy,
     counters::DisconnectReason,
     server::Phase,
