@@ -16,7 +16,7 @@ mod stream;
 use fortnight::internals::{
     engine::{Engine, EngineConfig, InstructionSet, Released, Replay, Stop},
     server::net::Port,
-    trace::{Reader, Record, What},
+    trace::{Action, Reader, Record},
 };
 use std::{collections::HashMap, error::Error, fs::File, hint::black_box, time::Instant};
 use stream::{FIRST, MARGIN};
@@ -46,10 +46,12 @@ fn recorded(path: &str) -> Result<Load, Box<dyn Error>> {
     let (mut sent, mut logins, mut data) = (Vec::new(), HashMap::<_, Vec<u8>>::new(), Vec::new());
     while let Some((_, record)) = reader.next(&mut data)? {
         match record {
-            Record::Connection { who, what: What::Sends } if who.port() == Port::Source => {
+            Record::Connection { id, action: Action::Sends } if id.port() == Port::Source => {
                 sent.append(&mut data);
             }
-            Record::Connection { who, what: What::Sends } => logins.entry(who).or_default().append(&mut data),
+            Record::Connection { id, action: Action::Sends } => {
+                logins.entry(id).or_default().append(&mut data)
+            }
             _ => {}
         }
     }

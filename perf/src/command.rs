@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::block::Expect;
 use crate::book::Book;
 use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
-use crate::drive::{self, Trouble};
+use crate::drive::{self, Failure};
 use crate::fault::Fault;
 use crate::limit::Limit;
 use crate::naive::Naive;
@@ -25,7 +25,7 @@ fn fail(sentence: &str) -> ExitCode {
 }
 
 /// Result of one run: figures, a fault of the server, or why there was no run.
-pub type Outcome = Result<Figures, Trouble>;
+pub type Outcome = Result<Figures, Failure>;
 
 /// Prepares, starts the server if that is wanted, and runs.
 ///
@@ -34,12 +34,12 @@ pub type Outcome = Result<Figures, Trouble>;
 pub fn prepare_and_run(settings: &mut Settings, server: &ServerOptions, output: &OutputOptions) -> Outcome {
     raise_open_files();
     if let Some(core) = server.core {
-        pin(core).map_err(Trouble::Failed)?;
+        pin(core).map_err(Failure::Failed)?;
     }
     let mut display = Display::new(settings, output);
     let mut book = drive::prepare(settings, &mut |progress| display.show(0, progress));
     log::debug!("{} MiB prepared, complete: {}", book.held() >> 20, book.is_complete());
-    let started = start_server(settings, server, &book).map_err(Trouble::Failed)?;
+    let started = start_server(settings, server, &book).map_err(Failure::Failed)?;
     if let Some(started) = &started {
         settings.addresses = started.addresses;
         settings.pid = Some(started.pid());
@@ -94,12 +94,12 @@ pub fn tell(settings: &Settings, output: &OutputOptions, outcome: &Outcome) -> E
             print_json(Ok(figures));
             ExitCode::SUCCESS
         }
-        Err(Trouble::Fault(fault)) => {
+        Err(Failure::Fault(fault)) => {
             let _ = write!(out, "{fault}");
             print_json(Err(fault));
             ExitCode::FAILURE
         }
-        Err(Trouble::Failed(sentence)) => fail(sentence),
+        Err(Failure::Failed(sentence)) => fail(sentence),
     }
 }
 

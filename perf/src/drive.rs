@@ -50,21 +50,21 @@ pub enum Progress {
 
 /// Why a run ended early.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum Failure {
     /// The server did something wrong.
     Fault(Box<Fault>),
     /// The run could not be made.
     Failed(String),
 }
 
-impl From<Box<Fault>> for Trouble {
-    fn from(fault: Box<Fault>) -> Trouble {
-        Trouble::Fault(fault)
+impl From<Box<Fault>> for Failure {
+    fn from(fault: Box<Fault>) -> Failure {
+        Failure::Fault(fault)
     }
 }
 
-fn failed(what: &str) -> impl Fn(io::Error) -> Trouble {
-    move |error| Trouble::Failed(format!("{what}: {error}"))
+fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Failed(format!("{what}: {error}"))
 }
 
 /// Works out what will be sent, as far as it fits.
@@ -92,7 +92,7 @@ pub fn run(
     settings: &Settings,
     book: &mut Book,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Figures, Trouble> {
+) -> Result<Figures, Failure> {
     let mut drive = Drive::connect(settings, book, progress)?;
     drive.go(book, progress)?;
     drive.settle(book)?;
@@ -127,7 +127,7 @@ impl<'a> Drive<'a> {
         settings: &'a Settings,
         book: &mut Book,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Drive<'a>, Trouble> {
+    ) -> Result<Drive<'a>, Failure> {
         let poll = Poll::new().map_err(failed("epoll"))?;
         let load = &settings.load;
         let ids = load.ids();
@@ -190,7 +190,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Connects those who resume, and waits until the server has told each its place: nothing is sent before.
-    fn greet(&mut self, book: &mut Book) -> Result<(), Trouble> {
+    fn greet(&mut self, book: &mut Book) -> Result<(), Failure> {
         let (mut events, begin) = (Events::with_capacity(1024), Instant::now());
         self.readers_come_and_go(begin)?;
         while !self.readers.iter().all(Reader::is_answered) {
@@ -203,13 +203,13 @@ impl<'a> Drive<'a> {
             }
             if begin.elapsed() > self.settings.timeout {
                 let detail = "a login with a place was not answered".to_owned();
-                return Err(Trouble::Fault(Box::new(Fault::plain(Class::Stalled, None, 0, detail))));
+                return Err(Failure::Fault(Box::new(Fault::plain(Class::Stalled, None, 0, detail))));
             }
         }
         Ok(())
     }
 
-    fn readers_come_and_go(&mut self, now: Instant) -> Result<(), Trouble> {
+    fn readers_come_and_go(&mut self, now: Instant) -> Result<(), Failure> {
         let (at, registry) = (self.settings.addresses.users, self.poll.registry());
         self.readers
             .iter_mut()
@@ -233,7 +233,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Trouble> {
+    fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Failure> {
         let mut events = Events::with_capacity(4096);
         let mut wait = Duration::ZERO;
         while self.open > 0 || !self.feed.finished || !self.readers_have_all(book) {
@@ -269,7 +269,7 @@ impl<'a> Drive<'a> {
         if often { Duration::from_millis(5) } else { TICK }
     }
 
-    fn note(&mut self, event: &mio::event::Event) -> Result<(), Trouble> {
+    fn note(&mut self, event: &mio::event::Event) -> Result<(), Failure> {
         let Token(token) = event.token();
         let sources = self.settings.load.sources;
         if token < sources {
@@ -292,13 +292,13 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    fn source_closed(&self, error: &io::Error) -> Trouble {
+    fn source_closed(&self, error: &io::Error) -> Failure {
         let detail = format!("{error}; {} bytes had been sent", self.feed.bytes);
-        Trouble::Fault(Box::new(Fault::plain(Class::SourceClosed, None, self.feed.events, detail)))
+        Failure::Fault(Box::new(Fault::plain(Class::SourceClosed, None, self.feed.events, detail)))
     }
 
     /// Reads once from everybody who has something. True if somebody may have more.
-    fn read_all(&mut self, book: &mut Book) -> Result<bool, Trouble> {
+    fn read_all(&mut self, book: &mut Book) -> Result<bool, Failure> {
         let mut busy = false;
         let load = &self.settings.load;
         let mut now = Instant::now();
@@ -323,7 +323,7 @@ impl<'a> Drive<'a> {
                 }
                 Got::Closed => {
                     let detail = "it had not yet received everything owed".to_owned();
-                    return Err(Trouble::Fault(Box::new(user.missing(Class::Closed, book, detail))));
+                    return Err(Failure::Fault(Box::new(user.missing(Class::Closed, book, detail))));
                 }
             }
             busy |= user.ready && user.throttle.is_none();
@@ -349,7 +349,7 @@ impl<'a> Drive<'a> {
         Ok(busy)
     }
 
-    fn send(&mut self, book: &mut Book) -> Result<Pause, Trouble> {
+    fn send(&mut self, book: &mut Book) -> Result<Pause, Failure> {
         if self.feed.finished {
             return Ok(Pause::Held);
         }
@@ -433,7 +433,7 @@ impl<'a> Drive<'a> {
         book: &mut Book,
         now: Instant,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let since_progress = now - self.ticked;
         self.ticked = now;
         if self.settings.slow_users > 0 {
@@ -447,7 +447,7 @@ impl<'a> Drive<'a> {
         let due_later =
             self.settings.rate.is_some_and(|rate| 1.0 / rate > self.settings.timeout.as_secs_f64());
         if now - self.moved > self.settings.timeout && !due_later {
-            return Err(Trouble::Fault(Box::new(self.stalled(book))));
+            return Err(Failure::Fault(Box::new(self.stalled(book))));
         }
         let (sent, timeout) = (self.feed.block, self.settings.timeout);
         for user in &mut self.users {
@@ -457,7 +457,7 @@ impl<'a> Drive<'a> {
                 let alone = now - self.received < timeout / 2;
                 let fault =
                     if alone { user.missing(Class::Stalled, book, detail) } else { self.stalled(book) };
-                return Err(Trouble::Fault(Box::new(fault)));
+                return Err(Failure::Fault(Box::new(fault)));
             }
         }
         self.sample(now);
@@ -483,7 +483,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Lets visitors come and go.
-    fn visit(&mut self, book: &mut Book, now: Instant) -> Result<(), Trouble> {
+    fn visit(&mut self, book: &mut Book, now: Instant) -> Result<(), Failure> {
         self.readers_come_and_go(now)?;
         if self.visitors.is_empty() {
             return Ok(());
@@ -562,7 +562,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Waits whether anybody is sent more than was owed.
-    fn settle(&mut self, book: &mut Book) -> Result<(), Trouble> {
+    fn settle(&mut self, book: &mut Book) -> Result<(), Failure> {
         let end = Instant::now() + self.settings.settle;
         let mut events = Events::with_capacity(1024);
         loop {

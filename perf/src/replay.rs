@@ -79,8 +79,8 @@ pub fn replay(options: &ReplayOptions) -> ExitCode {
     match play(options, &mut trace, expected.as_ref()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        Err(Trouble::Trace(sentence)) => refuse(&format!("{name}: {sentence}")),
-        Err(Trouble::Other(sentence)) => {
+        Err(Failure::Trace(sentence)) => refuse(&format!("{name}: {sentence}")),
+        Err(Failure::Other(sentence)) => {
             eprintln!("maze: {sentence}");
             ExitCode::from(1)
         }
@@ -88,7 +88,7 @@ pub fn replay(options: &ReplayOptions) -> ExitCode {
 }
 
 /// Why a replay came to nothing.
-pub(crate) enum Trouble {
+pub(crate) enum Failure {
     /// The trace is damaged.
     Trace(String),
     /// There is no server, or it cannot be reached.
@@ -106,21 +106,21 @@ fn play(
     options: &ReplayOptions,
     trace: &mut Trace<BufReader<File>>,
     expected: Option<&HashMap<u64, Expected>>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, Failure> {
     raise_open_files();
     let given = Addresses::resolve(&options.host, options.event_listener_port, options.client_listener_port)
-        .map_err(Trouble::Other)?;
+        .map_err(Failure::Other)?;
     let server = options.spawn.as_ref().map(|command| Server::start(command, &trace.options, None, given));
-    let server = server.transpose().map_err(Trouble::Other)?;
+    let server = server.transpose().map_err(Failure::Other)?;
     let addresses = server.as_ref().map_or(given, |server| server.addresses);
     let pid = server.as_ref().map(Server::pid);
     let timeout = Duration::from_millis(options.timeout);
     let mut player =
-        Player::new(addresses, pid, expected, timeout).map_err(|e| Trouble::Other(e.to_string()))?;
+        Player::new(addresses, pid, expected, timeout).map_err(|e| Failure::Other(e.to_string()))?;
     let begin = Instant::now();
     let mut steps = Vec::new();
     let mut last = (0, begin);
-    while next_steps(trace, &mut steps).map_err(Trouble::Trace)? {
+    while next_steps(trace, &mut steps).map_err(Failure::Trace)? {
         let at = steps[0].at;
         if !options.fast {
             // A step that is late does not take the time from the next one that the server needs to do its work.
@@ -128,7 +128,7 @@ fn play(
             player.pump_until((begin + Duration::from_micros(at)).max(last.1 + gap));
         }
         for step in steps.drain(..) {
-            player.perform(step.what).map_err(Trouble::Trace)?;
+            player.perform(step.action).map_err(Failure::Trace)?;
         }
         last = (at, Instant::now());
     }
@@ -145,7 +145,7 @@ fn next_steps(trace: &mut Trace<BufReader<File>>, steps: &mut Vec<Step>) -> Resu
         }
         steps.extend(trace.next_step()?);
     }
-    steps.sort_by_key(|step| step.what.as_ref().is_none_or(|(who, _)| who.source));
+    steps.sort_by_key(|step| step.action.as_ref().is_none_or(|(id, _)| id.source));
     Ok(!steps.is_empty())
 }
 

@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::bench::machine;
 use crate::block::Expect;
 use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
-use crate::drive::{self, Progress, Trouble};
+use crate::drive::{self, Failure, Progress};
 use crate::plot::{self, Curve, Labels};
 use crate::process::{Addresses, Server, descriptors, memory_bytes, raise_open_files};
 use crate::report::{Figures, Sample, short};
@@ -353,8 +353,8 @@ fn round(settings: &Settings, watched: &Watched) -> Result<(Figures, Junk), Stri
         let junk = thrower.join().map_err(|_| "the thrower of junk has panicked".to_owned())?;
         match outcome {
             Ok(figures) => Ok((figures, junk)),
-            Err(Trouble::Fault(fault)) => Err(format!("round with seed {}:\n{fault}", settings.load.seed)),
-            Err(Trouble::Failed(sentence)) => Err(sentence),
+            Err(Failure::Fault(fault)) => Err(format!("round with seed {}:\n{fault}", settings.load.seed)),
+            Err(Failure::Failed(sentence)) => Err(sentence),
         }
     })
 }

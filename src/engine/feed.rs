@@ -11,7 +11,7 @@ use super::{
     event::{Event, Kind, Reject, Rejected, leading_number, parse_line},
     packed::{FRESH, INLINE_BYTES, LONG, Packed, WIDE},
     pipeline::Engine,
-    sequencer::Place,
+    sequencer::Insertion,
 };
 use crate::counters::Counters;
 use std::ops::Range;
@@ -65,8 +65,8 @@ impl Engine {
             let mut line = self.sequencer.put_many(seqs, self.lines.slots(0));
             while let (Some(&seq), Some(slot)) = (seqs.get(line), self.lines.slots(line).next()) {
                 match self.sequencer.put(seq, slot) {
-                    Place::Waiting => {}
-                    Place::TooFar => {
+                    Insertion::Waiting => {}
+                    Insertion::TooFar => {
                         self.counters.events_received += line as u64;
                         return (slot.text(), Some(Stop::Blocked(seq)));
                     }
@@ -85,8 +85,8 @@ impl Engine {
             if let Some(scanned) = window(whole, at).and_then(scan_line) {
                 let Scanned { seq, kind, from, to, len } = scanned;
                 match self.sequencer.put(seq, Packed::new(kind, FRESH, from, to, at as u32, len as u16)) {
-                    Place::Waiting => {}
-                    Place::TooFar => {
+                    Insertion::Waiting => {}
+                    Insertion::TooFar => {
                         stop = Some(Stop::Blocked(seq));
                         break;
                     }
@@ -133,7 +133,7 @@ impl Engine {
                     return (len, None);
                 };
                 let place = self.put_void(seq);
-                if place == Place::TooFar {
+                if place == Insertion::TooFar {
                     return (0, Some(Stop::Blocked(seq)));
                 }
                 self.count_rejected(reason, Some(seq), content);
@@ -143,15 +143,15 @@ impl Engine {
         };
         let place = self.put_event(&event, range.start, &window[..len]);
         match place {
-            Place::TooFar => return (0, Some(Stop::Blocked(seq))),
-            Place::Waiting => {}
+            Insertion::TooFar => return (0, Some(Stop::Blocked(seq))),
+            Insertion::Waiting => {}
             place => count_dropped(&mut self.counters, place),
         }
         self.counters.events_received += 1;
         (len, None)
     }
 
-    fn put_event(&mut self, event: &Event, at: usize, text: &[u8]) -> Place {
+    fn put_event(&mut self, event: &Event, at: usize, text: &[u8]) -> Insertion {
         let narrow = (u32::try_from(event.from), u32::try_from(event.to));
         let (from, to, wide) = if let (Ok(from), Ok(to)) = narrow { (from, to, 0) } else { (0, 0, WIDE) };
         let kind = event.kind as u8;
@@ -165,14 +165,14 @@ impl Engine {
     }
 
     /// Uses up the number of a rejected line.
-    pub(super) fn put_void(&mut self, seq: u64) -> Place {
+    pub(super) fn put_void(&mut self, seq: u64) -> Insertion {
         self.sequencer.put(seq, Packed::new(Kind::Void as u8, FRESH, 0, 0, 0, 0))
     }
 
     fn put_overlong(&mut self, prefix: &[u8], rest: &[u8]) -> (usize, Option<Stop>) {
         let seq = leading_number(prefix);
         if let Some(seq) = seq
-            && self.put_void(seq) == Place::TooFar
+            && self.put_void(seq) == Insertion::TooFar
         {
             return (0, Some(Stop::Blocked(seq)));
         }
@@ -219,10 +219,10 @@ impl Engine {
 }
 
 #[cold]
-fn count_dropped(counters: &mut Counters, place: Place) {
+fn count_dropped(counters: &mut Counters, place: Insertion) {
     match place {
-        Place::Late => counters.events_late += 1,
-        Place::Duplicate => counters.events_duplicate += 1,
-        Place::Waiting | Place::TooFar => {}
+        Insertion::Late => counters.events_late += 1,
+        Insertion::Duplicate => counters.events_duplicate += 1,
+        Insertion::Waiting | Insertion::TooFar => {}
     }
 }

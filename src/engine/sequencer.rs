@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 
 /// The place where an event can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Insertion {
     /// It has been put into the ring.
     Waiting,
     /// Its number is already waiting.
@@ -148,7 +148,7 @@ impl Sequencer {
 
     /// Puts an event into the ring.
     #[inline(always)]
-    pub(crate) fn put(&mut self, seq: u64, slot: Packed) -> Place {
+    pub(crate) fn put(&mut self, seq: u64, slot: Packed) -> Insertion {
         if seq.wrapping_sub(self.cursor) >= self.near
             && let Some(place) = self.look_further(seq)
         {
@@ -161,7 +161,7 @@ impl Sequencer {
         *place = slot;
         self.waiting += 1;
         self.fresh.push(seq as u32);
-        Place::Waiting
+        Insertion::Waiting
     }
 
     /// Puts events into the ring, as long as each is near and the first of its number. Returns how many those are; what
@@ -187,10 +187,14 @@ impl Sequencer {
 
     /// Where a number goes that is not near. Makes room for it, if it can be taken.
     #[cold]
-    fn look_further(&mut self, seq: u64) -> Option<Place> {
+    fn look_further(&mut self, seq: u64) -> Option<Insertion> {
         let ahead = seq.wrapping_sub(self.cursor);
         if ahead >= self.reach {
-            return Some(if self.exhausted || seq < self.cursor { Place::Late } else { Place::TooFar });
+            return Some(if self.exhausted || seq < self.cursor {
+                Insertion::Late
+            } else {
+                Insertion::TooFar
+            });
         }
         self.ring.make_room(ahead, self.cursor);
         self.update_reach();
@@ -201,7 +205,7 @@ impl Sequencer {
     /// late: counters must not depend on how many lines are read at a time.
     /// However many duplicates come, no slot is looked at twice before it is released.
     #[cold]
-    fn seen(&mut self, seq: u64) -> Place {
+    fn seen(&mut self, seq: u64) -> Insertion {
         // Once the cursor has passed it, it says nothing.
         let known = self.known_full.wrapping_sub(self.cursor);
         let mut full = if known <= self.ring.len() as u64 { self.known_full } else { self.cursor };
@@ -209,13 +213,13 @@ impl Sequencer {
             full += 1;
         }
         self.known_full = full;
-        if full >= seq { Place::Late } else { Place::Duplicate }
+        if full >= seq { Insertion::Late } else { Insertion::Duplicate }
     }
 
     /// Puts an event into the ring whose text is too long for a slot to refer to it.
-    pub(crate) fn put_boxed(&mut self, seq: u64, slot: Packed, text: &[u8]) -> Place {
+    pub(crate) fn put_boxed(&mut self, seq: u64, slot: Packed, text: &[u8]) -> Insertion {
         let place = self.put(seq, slot.with(FRESH | BOXED));
-        if place == Place::Waiting {
+        if place == Insertion::Waiting {
             self.ring.put_boxed(seq, text);
         }
         place
@@ -451,7 +455,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, btree_map::Entry};
 
-    fn event(sequencer: &mut Sequencer, seq: u64) -> Place {
+    fn event(sequencer: &mut Sequencer, seq: u64) -> Insertion {
         sequencer.put(seq, Packed::new(3, FRESH, 0, 0, 0, 1))
     }
 
@@ -471,22 +475,22 @@ mod tests {
     fn events_leave_in_order_each_once() {
         let mut ring = Sequencer::new(8, 1, Some(1000), u64::MAX);
         for seq in [3, 2, 8] {
-            assert_eq!(event(&mut ring, seq), Place::Waiting);
+            assert_eq!(event(&mut ring, seq), Insertion::Waiting);
         }
-        assert_eq!(event(&mut ring, 2), Place::Duplicate);
+        assert_eq!(event(&mut ring, 2), Insertion::Duplicate);
         assert_eq!(release(&mut ring), 1);
-        assert_eq!(event(&mut ring, 3), Place::Duplicate);
-        assert_eq!(event(&mut ring, 9), Place::TooFar);
-        assert_eq!(event(&mut ring, 0), Place::Late);
-        assert_eq!(event(&mut ring, 1), Place::Waiting);
+        assert_eq!(event(&mut ring, 3), Insertion::Duplicate);
+        assert_eq!(event(&mut ring, 9), Insertion::TooFar);
+        assert_eq!(event(&mut ring, 0), Insertion::Late);
+        assert_eq!(event(&mut ring, 1), Insertion::Waiting);
         for seq in [1, 2, 3] {
-            assert_eq!(event(&mut ring, seq), Place::Late, "it can be released");
+            assert_eq!(event(&mut ring, seq), Insertion::Late, "it can be released");
         }
-        assert_eq!(event(&mut ring, 8), Place::Duplicate);
+        assert_eq!(event(&mut ring, 8), Insertion::Duplicate);
         assert_eq!(release(&mut ring), 4);
-        assert_eq!(event(&mut ring, 3), Place::Late);
-        assert_eq!(event(&mut ring, 11), Place::Waiting);
-        assert_eq!(event(&mut ring, 12), Place::TooFar);
+        assert_eq!(event(&mut ring, 3), Insertion::Late);
+        assert_eq!(event(&mut ring, 11), Insertion::Waiting);
+        assert_eq!(event(&mut ring, 12), Insertion::TooFar);
     }
 
     #[test]
@@ -496,15 +500,15 @@ mod tests {
             event(&mut ring, seq);
         }
         for seq in [900, 5, 950, 900] {
-            assert_eq!(event(&mut ring, seq), Place::Late);
+            assert_eq!(event(&mut ring, seq), Insertion::Late);
         }
         assert_eq!(ring.known_full, 950, "it goes on from where it stopped");
         assert_eq!(release(&mut ring), 1001);
         event(&mut ring, 1003);
-        assert_eq!(event(&mut ring, 1003), Place::Duplicate);
+        assert_eq!(event(&mut ring, 1003), Insertion::Duplicate);
         event(&mut ring, 1001);
         event(&mut ring, 1002);
-        assert_eq!(event(&mut ring, 1003), Place::Late);
+        assert_eq!(event(&mut ring, 1003), Insertion::Late);
     }
 
     #[test]
@@ -533,13 +537,13 @@ mod tests {
     #[test]
     fn numbers_end_at_the_largest() {
         let mut ring = Sequencer::new(8, u64::MAX - 3, Some(0), u64::MAX);
-        assert_eq!(event(&mut ring, 2), Place::Late);
+        assert_eq!(event(&mut ring, 2), Insertion::Late);
         for seq in (u64::MAX - 3)..=u64::MAX {
-            assert_eq!(event(&mut ring, seq), Place::Waiting);
+            assert_eq!(event(&mut ring, seq), Insertion::Waiting);
         }
         assert_eq!(release(&mut ring), 1 << 64);
-        assert_eq!(event(&mut ring, 0), Place::Late);
-        assert_eq!(event(&mut ring, u64::MAX), Place::Late);
+        assert_eq!(event(&mut ring, 0), Insertion::Late);
+        assert_eq!(event(&mut ring, u64::MAX), Insertion::Late);
     }
 
     #[test]
@@ -614,14 +618,14 @@ mod tests {
                     let Ok(at) = u64::try_from(ring.cursor()) else { break };
                     let place = ring.put(seq, slot);
                     if seq < at {
-                        prop_assert_eq!(place, Place::Late);
+                        prop_assert_eq!(place, Insertion::Late);
                     } else if seq - at >= CAPACITY {
-                        prop_assert_eq!(place, Place::TooFar);
+                        prop_assert_eq!(place, Insertion::TooFar);
                     } else if let Entry::Vacant(entry) = waiting.entry(seq) {
-                        prop_assert_eq!(place, Place::Waiting);
+                        prop_assert_eq!(place, Insertion::Waiting);
                         entry.insert(text);
                     } else {
-                        prop_assert!(matches!(place, Place::Duplicate | Place::Late));
+                        prop_assert!(matches!(place, Insertion::Duplicate | Insertion::Late));
                     }
                     prop_assert_eq!(ring.waiting(), waiting.len());
                     if count > 1 {

@@ -1,6 +1,6 @@
 //! A connection that has yet to log in, and what a login line says.
 
-use super::token_desk::TokenDesk;
+use super::token_checks::TokenChecks;
 use crate::{
     counters::DisconnectReason,
     resume::{self, Start, Terminator},
@@ -32,7 +32,7 @@ impl Login {
     pub(super) fn read(
         &mut self,
         bytes: &[u8],
-        tokens: &TokenDesk,
+        tokens: &TokenChecks,
     ) -> Result<Option<(Arrival, Option<Micros>)>, DisconnectReason> {
         if self.complete {
             return Ok(None);

@@ -20,7 +20,7 @@
 //!    - [`journal`]: what was released is on disk before anybody is sent it;
 //!    - [`grace`]: sources that resume and are expected back;
 //!    - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
-//!      [`vitals`]: peers that have vanished;
+//!      [`liveness`]: peers that have vanished;
 //!    - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
 //!    - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!      event sources; [`replicated`]: the replicated log; [`link`]: the connection that either
@@ -54,6 +54,7 @@ mod key;
 mod lifecycle;
 mod linger;
 mod link;
+mod liveness;
 mod login;
 mod lost;
 mod marks;
@@ -79,12 +80,11 @@ mod stream_clients;
 mod streaming;
 mod takeovers;
 mod timing;
-mod token_desk;
+mod token_checks;
 mod upstream;
 mod user;
 mod users;
 mod view;
-mod vitals;
 mod watch;
 
 use crate::{counters::DisconnectReason, time::Micros};

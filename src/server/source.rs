@@ -2,9 +2,9 @@
 
 use super::{
     chunk::Chunk,
+    liveness::Liveness,
     question::{Acknowledgements, FirstLine, first_line},
     socket::{is_interrupted, would_block},
-    vitals::Pulse,
 };
 use crate::time::Micros;
 use std::{io::Read, net::SocketAddr};
@@ -38,7 +38,7 @@ pub(super) struct Source<S> {
     pub(super) is_new: bool,
     /// It has sent a whole line that is not the question.
     pub(super) has_sent_a_line: bool,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     /// It counts as connected.
     pub(super) is_counted: bool,
     /// Every place is taken: it is let in if it gives the name of a source that is connected, until then at the latest.

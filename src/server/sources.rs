@@ -7,12 +7,12 @@ use super::{
     health::Silence,
     key::SourceKey,
     linger::Lingering,
+    liveness::{Liveness, LivenessRounds},
     lost::Lost,
     net::Net,
     question::Name,
     report::Reports,
     source::{HalfClosed, Outcome, Source, Verdict, read_once},
-    vitals::{Pulse, Rounds},
 };
 use crate::{
     config::Config,
@@ -256,7 +256,7 @@ impl<S> Sources<S> {
             late_so_far: true,
             is_new: true,
             has_sent_a_line: false,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             is_counted: !on_trial,
             trial_until: on_trial.then(|| now.saturating_add(self.trial_max)),
             asked: None,
@@ -383,13 +383,13 @@ impl<S: Read> Sources<S> {
     /// Ends those whose machines have vanished.
     pub(super) fn look_for_vanished<N: Net<Socket = S>>(
         &mut self,
-        rounds: &mut Rounds,
+        rounds: &mut LivenessRounds,
         net: &mut N,
         (engine, reports, now): (&mut Engine, &mut Reports, Micros),
     ) {
         let mut vanished = Vec::new();
         for (index, source) in self.entries.iter_mut().filter(|(_, source)| !source.ended) {
-            if rounds.feel(&mut source.pulse, net.silence(&mut source.socket), source.peer) {
+            if rounds.note_silence(&mut source.liveness, net.silence(&mut source.socket), source.peer) {
                 vanished.push(SourceKey::new(index));
             }
         }

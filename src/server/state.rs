@@ -10,6 +10,7 @@ use super::{
     journal::{self, Journal, Opened},
     lifecycle::{Lifecycle, Phase},
     linger::Lingering,
+    liveness::LivenessRounds,
     net::{Net, Ready},
     releasing::Releasing,
     replicated::Replicated,
@@ -19,7 +20,6 @@ use super::{
     stream_clients::StreamClients,
     upstream::Upstream,
     users::Users,
-    vitals::Rounds,
     watch::Watch,
 };
 use crate::{
@@ -65,7 +65,7 @@ pub struct Server<N: Net> {
     /// Connections that are closed on this side.
     pub(super) lingering: Lingering<N::Socket>,
     /// When it is looked for peers that have vanished.
-    pub(super) rounds: Rounds,
+    pub(super) rounds: LivenessRounds,
     pub(super) watch: Watch,
     pub(super) reports: Reports,
     /// The last answer of the net.
@@ -110,7 +110,7 @@ impl<N: Net> Server<N> {
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(&config, now),
             lingering: Lingering::new(),
-            rounds: Rounds::default(),
+            rounds: LivenessRounds::default(),
             watch: Watch::new(&config, now),
             reports: Reports::new(&config, now),
             config,

@@ -11,10 +11,10 @@
 use super::{
     key::StreamKey,
     linger::Lingering,
+    liveness::{Liveness, LivenessRounds},
     net::Net,
     output::{Output, Pool},
     socket::{is_interrupted, would_block},
-    vitals::{Pulse, Rounds},
 };
 use crate::{
     config::Config,
@@ -91,7 +91,7 @@ struct Client<S> {
     /// It is on the lists of those to be read, and to be written to.
     is_readable: bool,
     is_writable: bool,
-    pulse: Pulse,
+    liveness: Liveness,
     /// It has sent something besides its request: it may do so again.
     is_talking: bool,
     /// When it must have asked for something; later, when it is sent a mark.
@@ -207,7 +207,7 @@ impl<S: Read + Write> StreamClients<S> {
             blocked: false,
             is_readable: false,
             is_writable: false,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             is_talking: false,
             deadline: now + self.request_timeout,
         });
@@ -282,9 +282,9 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Closes those whose machines have vanished.
-    pub(super) fn look<N: Net<Socket = S>>(&mut self, rounds: &mut Rounds, net: &mut N) {
+    pub(super) fn look<N: Net<Socket = S>>(&mut self, rounds: &mut LivenessRounds, net: &mut N) {
         for (index, client) in &mut self.entries {
-            if rounds.feel(&mut client.pulse, net.silence(&mut client.socket), client.peer) {
+            if rounds.note_silence(&mut client.liveness, net.silence(&mut client.socket), client.peer) {
                 self.ended.push((StreamKey::new(index), "error"));
             }
         }

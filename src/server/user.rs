@@ -1,6 +1,8 @@
 //! A connection on the user port, and the user at the other end of it.
 
-use super::{catch_up::Behind, congestion::Pace, login::Login, marks::Resume, output::Output, vitals::Pulse};
+use super::{
+    catch_up::Behind, congestion::Pace, liveness::Liveness, login::Login, marks::Resume, output::Output,
+};
 use crate::time::Micros;
 use std::net::SocketAddr;
 
@@ -23,7 +25,7 @@ pub(super) struct Connection<S> {
     pub(super) is_talking: bool,
     /// Bytes for this user are still on their way.
     pub(super) lingers: bool,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     pub(super) role: Role,
 }
 

@@ -8,15 +8,15 @@ use super::{
     congestion::Pace,
     key::UserKey,
     linger::Lingering,
+    liveness::{Liveness, LivenessRounds, USERS_AT_ONCE},
     login::{Arrival, Login},
     marks::Marks,
     net::Net,
     output::{Backlog, Pool},
     rotation::Rotation,
     socket::{is_interrupted, reason_of, would_block},
-    token_desk::TokenDesk,
+    token_checks::TokenChecks,
     user::{Connection, Role, User},
-    vitals::{Pulse, Rounds, USERS_AT_ONCE},
 };
 use crate::{
     config::Config,
@@ -65,7 +65,7 @@ pub(super) struct Users<S> {
     pub(super) marks: Marks,
     pub(super) backlog: Backlog,
     scratch: Vec<u8>,
-    pub(super) tokens: TokenDesk,
+    pub(super) tokens: TokenChecks,
 }
 
 /// Somebody comes or goes.
@@ -105,7 +105,7 @@ impl<S> Users<S> {
             marks: Marks::new(config.user_mark_ms),
             backlog: Backlog::default(),
             scratch: vec![0; SCRATCH_BYTES],
-            tokens: TokenDesk::default(),
+            tokens: TokenChecks::default(),
         }
     }
 
@@ -207,7 +207,7 @@ impl<S> Users<S> {
             has_hung_up: false,
             is_talking: false,
             lingers: false,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             role,
         });
         self.connected += 1;
@@ -256,12 +256,21 @@ impl<S> Users<S> {
 /// Peers vanish.
 impl<S> Users<S> {
     /// Looks at some users, those from `at` on. Those leave whose machines have vanished.
-    pub(super) fn look_at<N: Net<Socket = S>>(&mut self, at: usize, rounds: &mut Rounds, net: &mut N) {
+    pub(super) fn look_at<N: Net<Socket = S>>(
+        &mut self,
+        at: usize,
+        rounds: &mut LivenessRounds,
+        net: &mut N,
+    ) {
         for index in at..at + USERS_AT_ONCE {
             let Some(connection) = self.entries.get_mut(index).filter(|connection| !connection.ended) else {
                 continue;
             };
-            if rounds.feel(&mut connection.pulse, net.silence(&mut connection.socket), connection.peer) {
+            if rounds.note_silence(
+                &mut connection.liveness,
+                net.silence(&mut connection.socket),
+                connection.peer,
+            ) {
                 self.leaves(UserKey::new(index), DisconnectReason::Error);
             }
         }

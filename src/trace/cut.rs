@@ -2,7 +2,7 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{Record, What, Who, head},
+    record::{Action, ConnectionId, Record, head},
     text::push_data,
 };
 use crate::{config::Config, time::Micros};
@@ -64,7 +64,7 @@ pub fn cut(
 
 struct Piece {
     /// Connections from before the cut.
-    states: HashMap<Who, State>,
+    states: HashMap<ConnectionId, State>,
     connected: u64,
     text: Vec<u8>,
     /// The connections from before the cut have been written.
@@ -89,74 +89,76 @@ impl Piece {
         match record {
             Record::Signal if inside => record.push_line(at, &mut self.text),
             Record::Signal => {}
-            Record::Connection { who, what } if inside => self.push_record(at, who, what, data),
-            Record::Connection { who, what } => self.note(who, what, data),
+            Record::Connection { id, action } if inside => self.push_record(at, id, action, data),
+            Record::Connection { id, action } => self.note(id, action, data),
         }
     }
 
     /// The connections that were there before, as they were.
     fn push_states(&mut self, at: Micros) {
-        let mut states: Vec<(&Who, &State)> = self.states.iter().collect();
+        let mut states: Vec<(&ConnectionId, &State)> = self.states.iter().collect();
         states.sort_unstable_by_key(|(_, state)| state.place);
-        for (who, state) in states {
-            let mut push = |what| Record::Connection { who: *who, what }.push_line(at, &mut self.text);
-            push(What::Connects);
+        for (id, state) in states {
+            let mut push = |action| Record::Connection { id: *id, action }.push_line(at, &mut self.text);
+            push(Action::Connects);
             if state.limit.is_some() {
-                push(What::Takes(0));
+                push(Action::Takes(0));
             }
             if !state.login.is_empty() {
-                push(What::Sends);
+                push(Action::Sends);
                 push_data(&state.login, &mut self.text);
             }
             if state.finished {
-                Record::Connection { who: *who, what: What::Finishes }.push_line(at, &mut self.text);
+                Record::Connection { id: *id, action: Action::Finishes }.push_line(at, &mut self.text);
             }
         }
     }
 
-    fn push_record(&mut self, at: Micros, who: Who, what: What, mut data: &[u8]) {
-        let mut what = what;
-        if let Some(state) = self.states.get_mut(&who) {
-            if what == What::Sends && state.in_line {
+    fn push_record(&mut self, at: Micros, id: ConnectionId, action: Action, mut data: &[u8]) {
+        let mut action = action;
+        if let Some(state) = self.states.get_mut(&id) {
+            if action == Action::Sends && state.in_line {
                 let Some(newline) = memchr::memchr(b'\n', data) else { return };
                 state.in_line = false;
                 data = &data[newline + 1..];
             }
-            if let What::Takes(bytes) = &mut what
+            if let Action::Takes(bytes) = &mut action
                 && *bytes != u64::MAX
             {
                 *bytes = state.limit.map_or(0, |limit| bytes.saturating_sub(limit));
             }
         }
-        Record::Connection { who, what }.push_line(at, &mut self.text);
-        if what == What::Sends {
+        Record::Connection { id, action }.push_line(at, &mut self.text);
+        if action == Action::Sends {
             push_data(data, &mut self.text);
         }
     }
 
-    fn note(&mut self, who: Who, what: What, data: &[u8]) {
-        if what == What::Connects {
-            self.states.insert(who, State { place: self.connected, ..State::default() });
+    fn note(&mut self, id: ConnectionId, action: Action, data: &[u8]) {
+        if action == Action::Connects {
+            self.states.insert(id, State { place: self.connected, ..State::default() });
             self.connected += 1;
             return;
         }
-        let Some(state) = self.states.get_mut(&who) else {
+        let Some(state) = self.states.get_mut(&id) else {
             return;
         };
-        match what {
-            What::Connects => {}
-            What::Sends if matches!(who, Who::Source(_)) => state.in_line = data.last() != Some(&b'\n'),
-            What::Sends => {
+        match action {
+            Action::Connects => {}
+            Action::Sends if matches!(id, ConnectionId::Source(_)) => {
+                state.in_line = data.last() != Some(&b'\n')
+            }
+            Action::Sends => {
                 if !state.login.contains(&b'\n') {
                     let room = LOGIN_BYTES_MAX.saturating_sub(state.login.len());
                     let end = memchr::memchr(b'\n', data).map_or(data.len(), |newline| newline + 1);
                     state.login.extend_from_slice(&data[..end.min(room)]);
                 }
             }
-            What::Finishes => state.finished = true,
-            What::Takes(bytes) => state.limit = Some(bytes).filter(|&bytes| bytes != u64::MAX),
-            What::Closes | What::Resets => {
-                self.states.remove(&who);
+            Action::Finishes => state.finished = true,
+            Action::Takes(bytes) => state.limit = Some(bytes).filter(|&bytes| bytes != u64::MAX),
+            Action::Closes | Action::Resets => {
+                self.states.remove(&id);
             }
         }
     }

@@ -91,7 +91,7 @@ pub use outcome::Outcome;
 pub(crate) use outcome::Report;
 pub use player::Player;
 pub use reader::{Reader, TraceError};
-pub use record::{OPTIONS, Record, What, Who};
+pub use record::{Action, ConnectionId, OPTIONS, Record};
 pub use recorder::{RecordedSocket, Recorder, Recording};
 pub use replay::{Replayed, replay};
 pub use show::show;

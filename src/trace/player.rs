@@ -2,7 +2,7 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{Record, What, Who},
+    record::{Action, ConnectionId, Record},
     stream::{Keep, Received},
 };
 use crate::{
@@ -25,7 +25,7 @@ pub struct Player<R> {
     next: Option<(Micros, Record)>,
     data: Vec<u8>,
     /// Every connection so far.
-    known: HashMap<Who, Connection>,
+    known: HashMap<ConnectionId, Connection>,
     users: Vec<User>,
     /// The user, by its place in `users`, behind each connection.
     user_of_peer: Vec<usize>,
@@ -126,8 +126,8 @@ impl<R: Read> Player<R> {
     pub(super) fn finish(&mut self, world: &World) -> (Vec<User>, Result<(), TraceError>) {
         while self.ended.is_none() {
             self.load();
-            if let Some((_, Record::Connection { who, what })) = self.next.take()
-                && let Err(reason) = self.admit(who, what)
+            if let Some((_, Record::Connection { id, action })) = self.next.take()
+                && let Err(reason) = self.admit(id, action)
             {
                 self.fail(reason);
             }
@@ -158,32 +158,32 @@ impl<R: Read> Player<R> {
     }
 
     /// Checks that a connection can do that by now, and returns it.
-    fn admit(&mut self, who: Who, what: What) -> Result<Option<Peer>, String> {
-        if what == What::Connects {
+    fn admit(&mut self, id: ConnectionId, action: Action) -> Result<Option<Peer>, String> {
+        if action == Action::Connects {
             let connection = Connection { peer: None, gone: false };
-            return match self.known.insert(who, connection) {
+            return match self.known.insert(id, connection) {
                 None => Ok(None),
-                Some(_) => Err(format!("{who} connects twice; expected a number that has not been used")),
+                Some(_) => Err(format!("{id} connects twice; expected a number that has not been used")),
             };
         }
-        match self.known.get_mut(&who) {
-            None => Err(format!("{who} has not connected; expected that first")),
+        match self.known.get_mut(&id) {
+            None => Err(format!("{id} has not connected; expected that first")),
             Some(Connection { gone: true, .. }) => {
-                Err(format!("{who} has gone already; expected nothing more of it"))
+                Err(format!("{id} has gone already; expected nothing more of it"))
             }
             Some(connection) => {
-                connection.gone = matches!(what, What::Closes | What::Resets);
+                connection.gone = matches!(action, Action::Closes | Action::Resets);
                 Ok(connection.peer)
             }
         }
     }
 
-    fn connect(&mut self, who: Who, world: &mut World) {
-        let peer = world.connect(who.port());
-        if let Some(connection) = self.known.get_mut(&who) {
+    fn connect(&mut self, id: ConnectionId, world: &mut World) {
+        let peer = world.connect(id.port());
+        if let Some(connection) = self.known.get_mut(&id) {
             connection.peer = peer;
         }
-        let Who::User(number) = who else {
+        let ConnectionId::User(number) = id else {
             return;
         };
         if let Some(peer) = peer {
@@ -200,26 +200,26 @@ impl<R: Read> Player<R> {
         });
     }
 
-    fn play(&mut self, who: Who, what: What, world: &mut World) -> Result<(), String> {
-        let peer = self.admit(who, what)?;
-        if what == What::Connects {
-            self.connect(who, world);
+    fn play(&mut self, id: ConnectionId, action: Action, world: &mut World) -> Result<(), String> {
+        let peer = self.admit(id, action)?;
+        if action == Action::Connects {
+            self.connect(id, world);
         }
         let Some(peer) = peer else {
             return Ok(());
         };
-        match what {
-            What::Connects => {}
-            What::Sends => {
+        match action {
+            Action::Connects => {}
+            Action::Sends => {
                 world.send(peer, &self.data);
-                if who.port() == Port::User {
+                if id.port() == Port::User {
                     self.users[self.user_of_peer[peer.index()]].sends(&self.data);
                 }
             }
-            What::Finishes => world.finish(peer),
-            What::Closes => world.close(peer),
-            What::Resets => world.reset(peer),
-            What::Takes(bytes) => world.limit_outbound(peer, bytes),
+            Action::Finishes => world.finish(peer),
+            Action::Closes => world.close(peer),
+            Action::Resets => world.reset(peer),
+            Action::Takes(bytes) => world.limit_outbound(peer, bytes),
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl<R: Read> Script for Player<R> {
                 world.signal();
                 Ok(())
             }
-            Record::Connection { who, what } => self.play(who, what, world),
+            Record::Connection { id, action } => self.play(id, action, world),
         };
         if let Err(reason) = played {
             self.fail(reason);

@@ -1,7 +1,7 @@
 //! Reads a trace, record by record, in constant memory.
 
 use super::{
-    record::{HEADER, OPTIONS, Record, What, Who},
+    record::{Action, ConnectionId, HEADER, OPTIONS, Record},
     text::{CRLF, LF, OPEN, escaped, read_data},
 };
 use crate::{config::Config, engine::event::parse_number, options, time::Micros};
@@ -52,7 +52,7 @@ pub struct Reader<R> {
     time: Micros,
     /// The sender of the bytes that come next, and their number with the line end behind a block. The number is 0 where
     /// data lines may follow.
-    sending: Option<(Who, u64)>,
+    sending: Option<(ConnectionId, u64)>,
 }
 
 impl<R: Read> Reader<R> {
@@ -105,10 +105,10 @@ impl<R: Read> Reader<R> {
     /// If the trace is damaged.
     pub fn next(&mut self, data: &mut Vec<u8>) -> Result<Option<(Micros, Record)>, TraceError> {
         data.clear();
-        if let Some((who, _)) = self.sending {
+        if let Some((id, _)) = self.sending {
             self.read_sent(data)?;
             if !data.is_empty() {
-                return Ok(Some((self.time, Record::Connection { who, what: What::Sends })));
+                return Ok(Some((self.time, Record::Connection { id, action: Action::Sends })));
             }
         }
         while let Some((from, to)) = self.peek_line()? {
@@ -132,8 +132,8 @@ impl<R: Read> Reader<R> {
             self.skip_line(to);
             self.time = time;
             self.record_line = self.lines;
-            if let Record::Connection { who, what: What::Sends } = record {
-                self.sending = Some((who, block));
+            if let Record::Connection { id, action: Action::Sends } = record {
+                self.sending = Some((id, block));
                 self.read_sent(data)?;
             }
             return Ok(Some((time, record)));
@@ -143,13 +143,13 @@ impl<R: Read> Reader<R> {
 
     fn read_sent(&mut self, data: &mut Vec<u8>) -> Result<(), TraceError> {
         match self.sending {
-            Some((who, block)) if block > 0 => self.read_block(who, block, data),
+            Some((id, block)) if block > 0 => self.read_block(id, block, data),
             _ => self.read_data(data),
         }
     }
 
     /// Reads bytes of a block and the line end behind it, up to the limit of one record. `left` counts both.
-    fn read_block(&mut self, who: Who, mut left: u64, data: &mut Vec<u8>) -> Result<(), TraceError> {
+    fn read_block(&mut self, id: ConnectionId, mut left: u64, data: &mut Vec<u8>) -> Result<(), TraceError> {
         while left > 0 && data.len() < DATA_BYTES {
             if self.start == self.end {
                 self.fill()?;
@@ -176,7 +176,7 @@ impl<R: Read> Reader<R> {
             left -= bytes.len() as u64;
             self.start += bytes.len();
         }
-        self.sending = Some((who, left));
+        self.sending = Some((id, left));
         Ok(())
     }
 
@@ -312,34 +312,34 @@ fn parse_known_record(line: &[u8]) -> Option<(Micros, Record, u64)> {
         return Some((time, Record::Signal, 0));
     }
     let (kind, rest) = split_word(record);
-    let (number, what) = split_word(rest);
+    let (number, action) = split_word(rest);
     let number = parse_number(number)?;
-    let who = match kind {
-        b"source" => Who::Source(number),
-        b"user" => Who::User(number),
+    let id = match kind {
+        b"source" => ConnectionId::Source(number),
+        b"user" => ConnectionId::User(number),
         _ => return None,
     };
     let mut block = 0;
-    let what = match what {
-        b"connects" => What::Connects,
-        b"sends" => What::Sends,
-        b"finishes" => What::Finishes,
-        b"closes" => What::Closes,
-        b"resets" => What::Resets,
-        b"takes all" => What::Takes(u64::MAX),
-        what => match what.strip_prefix(b"takes ") {
-            Some(bytes) => What::Takes(parse_number(bytes)?),
+    let action = match action {
+        b"connects" => Action::Connects,
+        b"sends" => Action::Sends,
+        b"finishes" => Action::Finishes,
+        b"closes" => Action::Closes,
+        b"resets" => Action::Resets,
+        b"takes all" => Action::Takes(u64::MAX),
+        action => match action.strip_prefix(b"takes ") {
+            Some(bytes) => Action::Takes(parse_number(bytes)?),
             None => {
-                let len = what.strip_prefix(b"sends ")?.strip_suffix(b" bytes")?;
+                let len = action.strip_prefix(b"sends ")?.strip_suffix(b" bytes")?;
                 block = parse_number(len)?.checked_add(1)?;
-                What::Sends
+                Action::Sends
             }
         },
     };
-    if matches!((who, what), (Who::Source(_), What::Takes(_))) {
+    if matches!((id, action), (ConnectionId::Source(_), Action::Takes(_))) {
         return None;
     }
-    Some((time, Record::Connection { who, what }, block))
+    Some((time, Record::Connection { id, action }, block))
 }
 
 fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
@@ -352,7 +352,7 @@ fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
 fn unknown(line: &[u8]) -> String {
     let expected = match line.first() {
         Some(&(CRLF | LF | OPEN)) => "a data line in front of which nobody sends; expected a record",
-        _ => "no record; expected a time, who and what, such as 1200 source 1 sends",
+        _ => "no record; expected a time, a connection and an action, such as 1200 source 1 sends",
     };
     format!("{} is {expected}", quoted(line))
 }

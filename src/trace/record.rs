@@ -27,14 +27,14 @@ pub const OPTIONS: [&str; 15] = [
 
 /// A connection of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum ConnectionId {
     /// An event source, by its number.
     Source(u64),
     /// A connection on the user port, by its number. That is not the id that it logs in with.
     User(u64),
 }
 
-impl Who {
+impl ConnectionId {
     /// The listener that it connects to.
     #[must_use]
     pub fn port(self) -> Port {
@@ -45,7 +45,7 @@ impl Who {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(number) => write!(f, "source {number}"),
@@ -56,7 +56,7 @@ impl fmt::Display for Who {
 
 /// An action of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Action {
     /// It connects.
     Connects,
     /// It sends bytes, which are not part of the record.
@@ -71,7 +71,7 @@ pub enum What {
     Takes(u64),
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connects => "connects",
@@ -91,29 +91,29 @@ pub enum Record {
     /// A connection did something.
     Connection {
         /// The number of the connection.
-        who: Who,
+        id: ConnectionId,
         /// The action of the connection.
-        what: What,
+        action: Action,
     },
     /// The server was told to end.
     Signal,
 }
 
 impl Record {
-    /// Appends the record's line. The data lines of [`What::Sends`] come after it: [`push_data`](super::text::push_data).
+    /// Appends the record's line. The data lines of [`Action::Sends`] come after it: [`push_data`](super::text::push_data).
     pub(super) fn push_line(self, time: Micros, text: &mut Vec<u8>) {
         use std::io::Write as _;
         // Writing to memory does not fail.
         let _ = match self {
-            Self::Connection { who, what } => writeln!(text, "{time} {who} {what}"),
+            Self::Connection { id, action } => writeln!(text, "{time} {id} {action}"),
             Self::Signal => writeln!(text, "{time} signal"),
         };
     }
 }
 
 /// Appends the line that begins a block. So many bytes follow it unchanged, and then a line end.
-pub(super) fn push_block_line(time: Micros, who: Who, len: usize, text: &mut Vec<u8>) {
-    text.extend_from_slice(format!("{time} {who} {} {len} bytes\n", What::Sends).as_bytes());
+pub(super) fn push_block_line(time: Micros, id: ConnectionId, len: usize, text: &mut Vec<u8>) {
+    text.extend_from_slice(format!("{time} {id} {} {len} bytes\n", Action::Sends).as_bytes());
 }
 
 /// The head of a trace.

@@ -17,7 +17,7 @@
 
 use super::{
     file,
-    record::{Record, What, Who, head, push_block_line},
+    record::{Action, ConnectionId, Record, head, push_block_line},
     text::push_data,
 };
 use crate::{
@@ -93,42 +93,42 @@ impl Recorder {
     }
 
     /// Something reaches the server.
-    fn note(&mut self, who: Who, what: What) {
+    fn note(&mut self, id: ConnectionId, action: Action) {
         self.at = self.next_at;
-        self.note_now(who, what);
+        self.note_now(id, action);
     }
 
     /// Something turns out to have been so.
-    fn note_now(&mut self, who: Who, what: What) {
-        Record::Connection { who, what }.push_line(self.at, &mut self.text);
+    fn note_now(&mut self, id: ConnectionId, action: Action) {
+        Record::Connection { id, action }.push_line(self.at, &mut self.text);
     }
 
     /// Connections to the admin interface are not recorded.
-    fn connects(&mut self, port: Port) -> Option<Who> {
-        let who = match port {
-            Port::Source => Who::Source(count(&mut self.sources)),
-            Port::User => Who::User(count(&mut self.users)),
+    fn connects(&mut self, port: Port) -> Option<ConnectionId> {
+        let id = match port {
+            Port::Source => ConnectionId::Source(count(&mut self.sources)),
+            Port::User => ConnectionId::User(count(&mut self.users)),
             Port::Admin | Port::Stream => return None,
         };
-        self.note(who, What::Connects);
-        Some(who)
+        self.note(id, Action::Connects);
+        Some(id)
     }
 
-    fn sends(&mut self, who: Who, bytes: &[u8]) {
-        let is_source = matches!(who, Who::Source(_));
+    fn sends(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let is_source = matches!(id, ConnectionId::Source(_));
         if is_source {
             self.next_at = self.next_at.max(self.earliest());
             (self.unseen, self.seen) = (true, false);
         }
         if bytes.len() < BLOCK_BYTES_MIN {
-            self.note(who, What::Sends);
+            self.note(id, Action::Sends);
             push_data(bytes, &mut self.text);
             if is_source {
                 self.flush();
             }
         } else {
             self.at = self.next_at;
-            push_block_line(self.at, who, bytes.len(), &mut self.text);
+            push_block_line(self.at, id, bytes.len(), &mut self.text);
             self.write(bytes, b"\n");
         }
     }
@@ -218,7 +218,7 @@ impl<N: Net> Net for Recording<N> {
         let now = self.net.poll(wait, ready)?;
         let mut recorder = self.recorder.borrow_mut();
         recorder.after_poll(now);
-        for _ in ready.iter().filter(|&&what| what == Ready::Signal) {
+        for _ in ready.iter().filter(|&&action| action == Ready::Signal) {
             recorder.signal();
         }
         Ok(now)
@@ -226,9 +226,9 @@ impl<N: Net> Net for Recording<N> {
 
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         let (socket, peer) = self.net.accept(port)?;
-        let who = self.recorder.borrow_mut().connects(port);
+        let id = self.recorder.borrow_mut().connects(port);
         let recorder = Rc::clone(&self.recorder);
-        Ok((RecordedSocket { socket, recorder, who, written: 0, limited: false }, peer))
+        Ok((RecordedSocket { socket, recorder, id, written: 0, limited: false }, peer))
     }
 
     fn backlog(&mut self, port: Port) -> usize {
@@ -262,7 +262,7 @@ impl<N: Net> Net for Recording<N> {
     /// What an edge is sent by its stream is not recorded: options see to it that no edge records.
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
         let (socket, recorder) = (self.net.connect(to)?, Rc::clone(&self.recorder));
-        Ok(RecordedSocket { socket, recorder, who: None, written: 0, limited: false })
+        Ok(RecordedSocket { socket, recorder, id: None, written: 0, limited: false })
     }
 
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
@@ -300,26 +300,26 @@ pub struct RecordedSocket<S> {
     socket: S,
     recorder: Rc<RefCell<Recorder>>,
     /// `None`: there is nothing to record, or nothing any more.
-    who: Option<Who>,
+    id: Option<ConnectionId>,
     written: u64,
     /// The last write came short.
     limited: bool,
 }
 
 impl<S> RecordedSocket<S> {
-    fn end(&mut self, what: What) {
-        if let Some(who) = self.who.take() {
-            self.recorder.borrow_mut().note(who, what);
+    fn end(&mut self, action: Action) {
+        if let Some(id) = self.id.take() {
+            self.recorder.borrow_mut().note(id, action);
         }
     }
 
     fn has_written(&mut self, len: usize, outcome: &io::Result<usize>) {
-        let Some(who) = self.who else {
+        let Some(id) = self.id else {
             return;
         };
         let written = match outcome {
             Ok(written) => *written,
-            Err(error) if is_trouble(error) => return self.end(What::Resets),
+            Err(error) if is_trouble(error) => return self.end(Action::Resets),
             Err(error) if error.kind() == ErrorKind::Interrupted => return,
             Err(_) => 0,
         };
@@ -327,9 +327,9 @@ impl<S> RecordedSocket<S> {
         let short = written < len;
         let mut recorder = self.recorder.borrow_mut();
         match (self.limited, short) {
-            (false, true) => recorder.note_now(who, What::Takes(self.written)),
-            (true, true) if written > 0 => recorder.note(who, What::Takes(self.written)),
-            (true, false) => recorder.note(who, What::Takes(u64::MAX)),
+            (false, true) => recorder.note_now(id, Action::Takes(self.written)),
+            (true, true) if written > 0 => recorder.note(id, Action::Takes(self.written)),
+            (true, false) => recorder.note(id, Action::Takes(u64::MAX)),
             _ => {}
         }
         drop(recorder);
@@ -346,13 +346,13 @@ impl<S: Read> Read for RecordedSocket<S> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let outcome = self.socket.read(target);
         match &outcome {
-            Ok(0) => self.end(What::Closes),
+            Ok(0) => self.end(Action::Closes),
             Ok(len) => {
-                if let Some(who) = self.who {
-                    self.recorder.borrow_mut().sends(who, &target[..*len]);
+                if let Some(id) = self.id {
+                    self.recorder.borrow_mut().sends(id, &target[..*len]);
                 }
             }
-            Err(error) if is_trouble(error) => self.end(What::Resets),
+            Err(error) if is_trouble(error) => self.end(Action::Resets),
             Err(_) => {}
         }
         outcome

@@ -2,7 +2,7 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{OPTIONS, Record, What, Who},
+    record::{Action, ConnectionId, OPTIONS, Record},
     text::escaped,
 };
 use crate::{
@@ -59,7 +59,7 @@ fn show_options(config: &Config, output: &mut impl Write) -> io::Result<()> {
 struct Timeline {
     last_at: Micros,
     /// The beginning of a line that each connection has sent. After a user's login nothing is kept.
-    open: HashMap<Who, Open>,
+    open: HashMap<ConnectionId, Open>,
 }
 
 #[derive(Default)]
@@ -74,34 +74,34 @@ impl Timeline {
         self.last_at = at;
         let since = if since == 0 { String::new() } else { format!("+{}", seconds(since)) };
         write!(output, "{:>14} {since:>14}  ", seconds(at))?;
-        let (who, what) = match record {
+        let (id, action) = match record {
             Record::Signal => return writeln!(output, "the server is told to end"),
-            Record::Connection { who, what } => (who, what),
+            Record::Connection { id, action } => (id, action),
         };
-        write!(output, "{:<12} ", who.to_string())?;
-        match what {
-            What::Sends => {
+        write!(output, "{:<12} ", id.to_string())?;
+        match action {
+            Action::Sends => {
                 writeln!(output, "sends {} bytes", data.len())?;
-                return self.show_data(who, data, output);
+                return self.show_data(id, data, output);
             }
-            What::Takes(u64::MAX) => writeln!(output, "takes everything from now on"),
-            What::Takes(bytes) => writeln!(output, "takes no more than {bytes} bytes in all"),
-            _ => writeln!(output, "{what}"),
+            Action::Takes(u64::MAX) => writeln!(output, "takes everything from now on"),
+            Action::Takes(bytes) => writeln!(output, "takes no more than {bytes} bytes in all"),
+            _ => writeln!(output, "{action}"),
         }?;
-        match what {
-            What::Connects => {
-                self.open.insert(who, Open::default());
+        match action {
+            Action::Connects => {
+                self.open.insert(id, Open::default());
             }
-            What::Closes | What::Resets => {
-                self.open.remove(&who);
+            Action::Closes | Action::Resets => {
+                self.open.remove(&id);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn show_data(&mut self, who: Who, data: &[u8], output: &mut impl Write) -> io::Result<()> {
-        let open = self.open.entry(who).or_default();
+    fn show_data(&mut self, id: ConnectionId, data: &[u8], output: &mut impl Write) -> io::Result<()> {
+        let open = self.open.entry(id).or_default();
         for piece in data.split_inclusive(|&byte| byte == b'\n') {
             let began_before = !open.line.is_empty();
             if open.line.len() < OPEN_BYTES_MAX {
@@ -115,10 +115,12 @@ impl Timeline {
             }
             let content = open.line.strip_suffix(b"\n").unwrap_or(&open.line);
             let content = content.strip_suffix(b"\r").unwrap_or(content);
-            let meaning = match who {
-                Who::Source(_) => explain_event(content),
-                Who::User(_) if !std::mem::replace(&mut open.logged_in, true) => explain_login(content),
-                Who::User(_) => "is thrown away".to_owned(),
+            let meaning = match id {
+                ConnectionId::Source(_) => explain_event(content),
+                ConnectionId::User(_) if !std::mem::replace(&mut open.logged_in, true) => {
+                    explain_login(content)
+                }
+                ConnectionId::User(_) => "is thrown away".to_owned(),
             };
             writeln!(output, "{:31}{shown:LINE_WIDTH$} {meaning}", "")?;
             open.line.clear();

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use support::http::{Answer, Asker};
+use support::http::{AdminClient, Answer};
 use support::stream::long_broadcasts;
 use support::{Server, Signal, server};
 
@@ -16,7 +16,7 @@ const PATHS: [(&str, &str); 5] = [
 ];
 
 /// Connections that the admin interface keeps.
-const ASKERS_MAX: usize = 8;
+const CLIENTS_MAX: usize = 8;
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -25,11 +25,11 @@ fn get(target: &str) -> String {
 /// Sends a request on a connection of its own, which the server must end with the answer.
 #[track_caller]
 fn last_answer(server: &Server, request: impl AsRef<[u8]>) -> Answer {
-    let mut asker = Asker::connect(server.admin());
-    asker.send(request);
-    let answer = asker.answer();
+    let mut client = AdminClient::connect(server.admin());
+    client.send(request);
+    let answer = client.answer();
     assert_eq!(answer.header("Connection"), Some("close"));
-    asker.expect_eof();
+    client.expect_eof();
     answer
 }
 
@@ -57,13 +57,13 @@ fn every_path_answers_with_its_type() {
 #[test]
 fn head_is_get_without_the_body() {
     let server = server!(adminPort = 0);
-    let mut asker = Asker::connect(server.admin());
+    let mut client = AdminClient::connect(server.admin());
     // What the others say changes its length with the numbers in it.
     for path in ["/", "/healthz", "/nothing"] {
-        asker.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        let head = asker.head();
-        asker.send(get(path));
-        let full = asker.answer();
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let head = client.head();
+        client.send(get(path));
+        let full = client.answer();
         assert_eq!((head.status, head.headers), (full.status, full.headers), "{path}");
     }
 }
@@ -79,10 +79,10 @@ fn what_is_not_there_is_404() {
 #[test]
 fn on_a_loopback_address_no_web_page_reaches_it_by_a_name_of_its_own() {
     let server = server!(adminPort = 0, adminHosts = "fortnight.example, other");
-    let mut asker = Asker::connect(server.admin());
+    let mut client = AdminClient::connect(server.admin());
     let mut ask = |target: &str, host: &str| {
-        asker.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        asker.answer()
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.answer()
     };
     let port = server.admin().port();
     for host in
@@ -104,7 +104,7 @@ fn on_a_loopback_address_no_web_page_reaches_it_by_a_name_of_its_own() {
     assert_eq!(ask("http://evil.example/metrics", "localhost").status, 421);
     assert_eq!(ask("http://localhost/healthz", "localhost").status, 200);
     // What has no host at all is no browser.
-    let mut old = Asker::connect(server.admin());
+    let mut old = AdminClient::connect(server.admin());
     old.send("GET /healthz HTTP/1.0\r\n\r\n");
     assert_eq!(old.answer().status, 200);
 }
@@ -113,18 +113,18 @@ fn on_a_loopback_address_no_web_page_reaches_it_by_a_name_of_its_own() {
 fn on_any_other_address_it_is_asked_by_whatever_name() {
     let server = server!(adminPort = 0, adminBindAddress = "0.0.0.0");
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.admin().port()));
-    let mut asker = Asker::connect(address);
-    asker.send("GET /healthz HTTP/1.1\r\nHost: scraped.example\r\n\r\n");
-    assert_eq!(asker.answer().status, 200);
+    let mut client = AdminClient::connect(address);
+    client.send("GET /healthz HTTP/1.1\r\nHost: scraped.example\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
 fn other_methods_are_405_and_told_what_is_allowed() {
     let server = server!(adminPort = 0);
-    let mut asker = Asker::connect(server.admin());
+    let mut client = AdminClient::connect(server.admin());
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "SUBSCRIBE"] {
-        asker.send(format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        let answer = asker.answer();
+        client.send(format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let answer = client.answer();
         assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD")), "{method}");
     }
     let with_body = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
@@ -160,11 +160,11 @@ fn a_request_with_a_body_is_refused() {
         let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\nhello");
         assert_eq!(last_answer(&server, request).status, 413, "{length}");
     }
-    let mut asker = Asker::connect(server.admin());
-    asker.send(
+    let mut client = AdminClient::connect(server.admin());
+    client.send(
         "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n",
     );
-    assert_eq!(asker.answer().status, 200);
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
@@ -178,44 +178,44 @@ fn a_long_head_is_431_even_to_a_client_that_goes_on_sending() {
     // The longest that is accepted.
     let mut longest = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(8192));
     longest.truncate(8188);
-    let mut asker = Asker::connect(server.admin());
-    asker.send(longest + "\r\n\r\n");
-    assert_eq!(asker.answer().status, 200);
+    let mut client = AdminClient::connect(server.admin());
+    client.send(longest + "\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
 fn a_connection_serves_many_requests_one_after_the_other_or_all_at_once() {
     let server = server!(adminPort = 0);
-    let mut asker = Asker::connect(server.admin());
+    let mut client = AdminClient::connect(server.admin());
     for _ in 0..30 {
-        asker.send(get("/healthz"));
-        assert_eq!(asker.answer().body, "ok\n");
+        client.send(get("/healthz"));
+        assert_eq!(client.answer().body, "ok\n");
     }
-    asker.send(["/healthz", "/nothing"].map(get).concat().repeat(50));
+    client.send(["/healthz", "/nothing"].map(get).concat().repeat(50));
     for _ in 0..50 {
-        assert_eq!(asker.answer().status, 200);
-        assert_eq!(asker.answer().status, 404);
+        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.answer().status, 404);
     }
     // In pieces.
     for byte in get("/healthz").bytes() {
-        asker.send([byte]);
+        client.send([byte]);
     }
-    assert_eq!(asker.answer().status, 200);
-    asker
+    assert_eq!(client.answer().status, 200);
+    client
         .send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned() + &get("/"));
-    assert_eq!(asker.answer().status, 200);
-    asker.expect_eof();
+    assert_eq!(client.answer().status, 200);
+    client.expect_eof();
 }
 
 #[test]
 fn a_client_that_closes_its_side_after_the_request_is_answered() {
     let server = server!(adminPort = 0);
-    let mut asker = Asker::connect(server.admin());
-    asker.send(get("/healthz"));
-    asker.finish();
-    assert_eq!(asker.answer().status, 200);
-    asker.expect_eof();
-    let mut half = Asker::connect(server.admin());
+    let mut client = AdminClient::connect(server.admin());
+    client.send(get("/healthz"));
+    client.finish();
+    assert_eq!(client.answer().status, 200);
+    client.expect_eof();
+    let mut half = AdminClient::connect(server.admin());
     half.send("GET /heal");
     half.finish();
     half.expect_eof();
@@ -230,11 +230,11 @@ fn http_1_0_is_answered_and_closed() {
 #[test]
 fn slow_clients_are_closed() {
     let server = server!(adminPort = 0);
-    let mut silent = Asker::connect(server.admin());
-    let mut half = Asker::connect(server.admin());
+    let mut silent = AdminClient::connect(server.admin());
+    let mut half = AdminClient::connect(server.admin());
     half.send("GET / HT");
     // One that takes a second for a byte is no better.
-    let mut dripping = Asker::connect(server.admin());
+    let mut dripping = AdminClient::connect(server.admin());
     let began = Instant::now();
     let request = get("/healthz");
     let mut bytes = request.bytes();
@@ -249,7 +249,7 @@ fn slow_clients_are_closed() {
 #[test]
 fn a_client_that_does_not_read_its_answers_is_closed_and_others_are_served() {
     let server = server!(adminPort = 0);
-    let mut deaf = Asker::connect(server.admin());
+    let mut deaf = AdminClient::connect(server.admin());
     // Until its socket takes no more requests, because the server's takes no more answers.
     let page = get("/").repeat(1000);
     let mut deaf_is_open = true;
@@ -269,24 +269,24 @@ fn a_client_that_does_not_read_its_answers_is_closed_and_others_are_served() {
 fn incomplete_requests_make_room_oldest_first() {
     let server = server!(adminPort = 0);
     // Each is in the middle of a request.
-    let mut askers: Vec<_> = (0..ASKERS_MAX)
+    let mut clients: Vec<_> = (0..CLIENTS_MAX)
         .map(|_| {
-            let mut asker = Asker::connect(server.admin());
-            asker.send(get("/healthz") + "GET /heal");
-            assert_eq!(asker.answer().status, 200);
-            asker
+            let mut client = AdminClient::connect(server.admin());
+            client.send(get("/healthz") + "GET /heal");
+            assert_eq!(client.answer().status, 200);
+            client
         })
         .collect();
-    for mut oldest in askers.drain(..3) {
-        let mut more = Asker::connect(server.admin());
+    for mut oldest in clients.drain(..3) {
+        let mut more = AdminClient::connect(server.admin());
         more.send(get("/healthz") + "GET /heal");
         assert_eq!(more.answer().status, 200);
         oldest.expect_eof();
         std::mem::forget(more);
     }
-    for asker in &mut askers {
-        asker.send("thz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!(asker.answer().status, 200);
+    for client in &mut clients {
+        client.send("thz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
     }
     assert_eq!(server.metric("fortnight_connections_rejected_total{listener=\"admin\"}"), 3.0);
 }
@@ -298,14 +298,14 @@ fn half_sent_requests_without_end_keep_no_health_check_waiting() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut held: std::collections::VecDeque<Asker> = std::collections::VecDeque::new();
+            let mut held: std::collections::VecDeque<AdminClient> = std::collections::VecDeque::new();
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                let mut asker = Asker::connect(admin);
-                asker.offer("GET /metrics HTTP/1.1\r\nX-Half:");
-                held.push_back(asker);
+                let mut client = AdminClient::connect(admin);
+                client.offer("GET /metrics HTTP/1.1\r\nX-Half:");
+                held.push_back(client);
                 // Bytes go on coming.
-                held.iter_mut().for_each(|asker| _ = asker.offer("x"));
-                if held.len() > ASKERS_MAX {
+                held.iter_mut().for_each(|client| _ = client.offer("x"));
+                if held.len() > CLIENTS_MAX {
                     held.pop_front();
                 }
             }
@@ -320,15 +320,15 @@ fn half_sent_requests_without_end_keep_no_health_check_waiting() {
 #[test]
 fn idle_connections_make_room() {
     let server = server!(adminPort = 0);
-    let mut askers: Vec<_> = (0..ASKERS_MAX).map(|_| Asker::connect(server.admin())).collect();
-    for _ in 0..3 * ASKERS_MAX {
-        let mut asker = Asker::connect(server.admin());
-        asker.send(get("/healthz"));
-        assert_eq!(asker.answer().status, 200);
-        askers.push(asker);
+    let mut clients: Vec<_> = (0..CLIENTS_MAX).map(|_| AdminClient::connect(server.admin())).collect();
+    for _ in 0..3 * CLIENTS_MAX {
+        let mut client = AdminClient::connect(server.admin());
+        client.send(get("/healthz"));
+        assert_eq!(client.answer().status, 200);
+        clients.push(client);
     }
-    for asker in askers.iter_mut().take(ASKERS_MAX) {
-        asker.expect_eof();
+    for client in clients.iter_mut().take(CLIENTS_MAX) {
+        client.expect_eof();
     }
 }
 
@@ -341,8 +341,8 @@ fn asking_badly_does_not_keep_events_waiting() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    let mut asker = Asker::connect(admin);
-                    asker.offer(get("/metrics").repeat(20));
+                    let mut client = AdminClient::connect(admin);
+                    client.offer(get("/metrics").repeat(20));
                 }
             });
         }
@@ -432,7 +432,7 @@ fn health_is_answered_until_the_end_of_a_shutdown() {
     let writer = source.send_in_background(stream.clone());
     fast.expect(&stream);
     writer.join().unwrap().unwrap();
-    let mut kept = Asker::connect(server.admin());
+    let mut kept = AdminClient::connect(server.admin());
     kept.send(get("/healthz"));
     assert_eq!(kept.answer().status, 200);
     server.signal(Signal::TERM);
@@ -451,7 +451,7 @@ fn health_is_answered_until_the_end_of_a_shutdown() {
 #[test]
 fn nobody_who_asks_keeps_the_server_from_ending() {
     let server = server!(adminPort = 0);
-    let mut half = Asker::connect(server.admin());
+    let mut half = AdminClient::connect(server.admin());
     half.send("GET / HT");
     server.get("/");
     server.stop();

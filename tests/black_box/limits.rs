@@ -174,7 +174,7 @@ fn without_descriptors_health_checks_are_answered() {
         assert_eq!(server.get("/healthz").status, 200);
     }
     // One that holds the last descriptor makes room.
-    let mut held: Vec<_> = (0..10).map(|_| support::http::Asker::connect(server.admin())).collect();
+    let mut held: Vec<_> = (0..10).map(|_| support::http::AdminClient::connect(server.admin())).collect();
     assert_eq!(server.get("/healthz").status, 200);
     held.clear();
     drop(users);

@@ -10,7 +10,7 @@ use crate::{DEADLINE, Server};
 
 /// A connection to the admin interface.
 #[derive(Debug)]
-pub struct Asker {
+pub struct AdminClient {
     stream: Line,
     /// What has been read and belongs to the next answer.
     rest: Vec<u8>,
@@ -35,12 +35,12 @@ impl Answer {
     }
 }
 
-impl Asker {
+impl AdminClient {
     /// Connects to an admin interface.
     #[track_caller]
-    pub fn connect(address: SocketAddr) -> Asker {
+    pub fn connect(address: SocketAddr) -> AdminClient {
         let stream = Line::connect(address).expect("a connection to the admin interface");
-        Asker { stream, rest: Vec::new() }
+        AdminClient { stream, rest: Vec::new() }
     }
 
     /// Writes bytes.
@@ -134,10 +134,10 @@ impl Server {
     /// Asks the admin interface, on a connection of its own.
     #[track_caller]
     pub fn get(&self, target: &str) -> Answer {
-        let mut asker = Asker::connect(self.admin());
-        asker.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
-        let answer = asker.answer();
-        asker.expect_eof();
+        let mut client = AdminClient::connect(self.admin());
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+        let answer = client.answer();
+        client.expect_eof();
         answer
     }
 

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::block::Expect;
 use crate::book::Book;
 use crate::console::{LogLevel, refuse, start_log};
-use crate::drive::{self, Trouble};
+use crate::drive::{self, Failure};
 use crate::plan::Plan;
 use crate::process::{Addresses, Server, pin, raise_open_files};
 use crate::report::Figures;
@@ -267,10 +267,10 @@ impl Bench {
             prepared.book = drive::prepare(settings, &mut |_| {});
         }
         outcome.map_err(|trouble| match trouble {
-            Trouble::Fault(fault) => {
+            Failure::Fault(fault) => {
                 format!("{} in shape {}:\n{fault}", who.name, settings.load.shape.name())
             }
-            Trouble::Failed(sentence) => format!("{}: {sentence}", who.name),
+            Failure::Failed(sentence) => format!("{}: {sentence}", who.name),
         })
     }
 

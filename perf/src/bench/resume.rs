@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::returning::{Crowd, Place};
 use super::{Bench, Prepared, Spread};
 use crate::block::Expect;
-use crate::drive::{self, Trouble};
+use crate::drive::{self, Failure};
 use crate::plot::{Curve, Labels, lines};
 use crate::process::{Addresses, Server, cpu_ns};
 use crate::report::Figures;
@@ -91,8 +91,8 @@ impl Kept {
         let settings = &mut prepared.settings;
         (settings.addresses, settings.pid) = (self.server.addresses, Some(self.server.pid()));
         drive::run(settings, &mut prepared.book, &mut |_| {}).map_err(|trouble| match trouble {
-            Trouble::Fault(fault) => format!("resume:\n{fault}"),
-            Trouble::Failed(sentence) => format!("resume: {sentence}"),
+            Failure::Fault(fault) => format!("resume:\n{fault}"),
+            Failure::Failed(sentence) => format!("resume: {sentence}"),
         })
     }
 

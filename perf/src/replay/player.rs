@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::SockRef;
 
 use super::expected::{Expected, Received};
-use super::trace::{What, Who};
+use super::trace::{Action, ConnectionId};
 use crate::process::{Addresses, unacknowledged};
 
 /// Unsent bytes of a source that are kept: a server that is waiting for a slow user reads nothing for a while.
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_micros(300);
 
 /// A connection, as long as it is there.
 struct Connection {
-    who: Who,
+    id: ConnectionId,
     stream: Option<TcpStream>,
     local_port: u16,
     /// There may be something to read.
@@ -57,7 +57,7 @@ pub(super) struct Player<'a> {
     expected: Option<&'a HashMap<u64, Expected>>,
     timeout: Duration,
     connections: Vec<Connection>,
-    places: HashMap<Who, usize>,
+    places: HashMap<ConnectionId, usize>,
     /// Sources have done something that the server may not have seen, and users something that may not have arrived.
     sources_stirred: bool,
     users_stirred: bool,
@@ -87,8 +87,8 @@ impl<'a> Player<'a> {
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = User<'_>> {
-        self.connections.iter().filter(|connection| !connection.who.source).map(|connection| User {
-            number: connection.who.number,
+        self.connections.iter().filter(|connection| !connection.id.source).map(|connection| User {
+            number: connection.id.number,
             received: &connection.received,
             exact: !connection.limited,
             left: connection.left,
@@ -100,55 +100,54 @@ impl<'a> Player<'a> {
     ///
     /// # Errors
     /// A sentence about a trace that makes no sense.
-    pub(super) fn perform(&mut self, what: Option<(Who, What)>) -> Result<(), String> {
-        let Some((who, what)) = what else {
+    pub(super) fn perform(&mut self, action: Option<(ConnectionId, Action)>) -> Result<(), String> {
+        let Some((id, action)) = action else {
             self.wait_for_sources();
             self.signal();
             return Ok(());
         };
-        self.keep_order(who, &what);
-        let name = if who.source { "source" } else { "user" };
-        if what == What::Connects {
+        self.keep_order(id, &action);
+        let name = if id.source { "source" } else { "user" };
+        if action == Action::Connects {
             let place = self.connections.len();
-            if self.places.insert(who, place).is_some() {
-                return Err(format!("{name} {} connects twice", who.number));
+            if self.places.insert(id, place).is_some() {
+                return Err(format!("{name} {} connects twice", id.number));
             }
-            self.connect(who);
+            self.connect(id);
             return Ok(());
         }
-        let &place =
-            self.places.get(&who).ok_or_else(|| format!("{name} {} has not connected", who.number))?;
-        match what {
-            What::Connects => {}
-            What::Sends(bytes) => {
+        let &place = self.places.get(&id).ok_or_else(|| format!("{name} {} has not connected", id.number))?;
+        match action {
+            Action::Connects => {}
+            Action::Sends(bytes) => {
                 let connection = &mut self.connections[place];
                 connection.unsent.extend_from_slice(&bytes);
                 connection.write();
                 self.pump_while(self.timeout, |player| player.connections[place].unsent.len() > UNSENT_MAX);
             }
-            What::Takes(bytes) => {
+            Action::Takes(bytes) => {
                 let connection = &mut self.connections[place];
                 connection.limit = bytes;
                 connection.limited |= bytes != u64::MAX;
                 connection.readable = true;
                 self.read_all();
             }
-            What::Finishes | What::Closes | What::Resets => {
+            Action::Finishes | Action::Closes | Action::Resets => {
                 self.pump_while(self.timeout, |player| player.is_owed_or_owes(place));
-                self.leave(place, &what);
+                self.leave(place, &action);
             }
         }
         Ok(())
     }
 
     /// Waits until the server has seen what happened before.
-    fn keep_order(&mut self, who: Who, what: &What) {
-        if !who.source && !matches!(what, What::Takes(_)) {
+    fn keep_order(&mut self, id: ConnectionId, action: &Action) {
+        if !id.source && !matches!(action, Action::Takes(_)) {
             self.wait_for_sources();
             self.users_stirred = true;
-        } else if who.source && *what == What::Connects {
+        } else if id.source && *action == Action::Connects {
             self.wait_for_sources();
-        } else if who.source {
+        } else if id.source {
             self.sources_stirred = true;
             if std::mem::take(&mut self.users_stirred) {
                 let peer = self.addresses.users.port();
@@ -170,8 +169,7 @@ impl<'a> Player<'a> {
 
     /// Waits while `pending` is true of the local ports of all sources, or all users.
     fn barrier(&mut self, sources: bool, pending: impl Fn(&HashSet<u16>) -> bool) {
-        let there =
-            |connection: &&Connection| connection.who.source == sources && connection.stream.is_some();
+        let there = |connection: &&Connection| connection.id.source == sources && connection.stream.is_some();
         let ports = self.connections.iter().filter(there).map(|connection| connection.local_port).collect();
         let end = Instant::now() + BARRIER;
         while Instant::now() < end && pending(&ports) {
@@ -185,14 +183,14 @@ impl<'a> Player<'a> {
         if connection.stream.is_none() {
             return false;
         }
-        let expected = self.expected.and_then(|expected| expected.get(&connection.who.number));
+        let expected = self.expected.and_then(|expected| expected.get(&connection.id.number));
         let owed = expected.map_or(0, |expected| expected.bytes);
-        let is_owed = !connection.who.source && !connection.limited && connection.received.bytes < owed;
+        let is_owed = !connection.id.source && !connection.limited && connection.received.bytes < owed;
         is_owed || !connection.unsent.is_empty()
     }
 
-    fn connect(&mut self, who: Who) {
-        let address = if who.source { self.addresses.source } else { self.addresses.users };
+    fn connect(&mut self, id: ConnectionId) {
+        let address = if id.source { self.addresses.source } else { self.addresses.users };
         let place = self.connections.len();
         let opened = std::net::TcpStream::connect(address).and_then(|stream| {
             stream.set_nonblocking(true)?;
@@ -204,11 +202,11 @@ impl<'a> Player<'a> {
             Ok((stream, local_port))
         });
         if let Err(error) = &opened {
-            log::info!("connection {} to {address}: {error}", who.number);
+            log::info!("connection {} to {address}: {error}", id.number);
         }
         let (stream, local_port) = opened.ok().unzip();
         self.connections.push(Connection {
-            who,
+            id,
             closed: stream.is_none(),
             stream,
             local_port: local_port.unwrap_or(0),
@@ -221,16 +219,16 @@ impl<'a> Player<'a> {
         });
     }
 
-    fn leave(&mut self, place: usize, how: &What) {
+    fn leave(&mut self, place: usize, how: &Action) {
         let connection = &mut self.connections[place];
         connection.left = true;
         let Some(stream) = &connection.stream else { return };
         match how {
-            What::Finishes => {
+            Action::Finishes => {
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 return;
             }
-            What::Resets => {
+            Action::Resets => {
                 let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
             _ => {}
@@ -306,8 +304,8 @@ impl<'a> Player<'a> {
     /// The server is expected to close it, and has not.
     fn is_to_end(&self, place: usize) -> bool {
         let connection = &self.connections[place];
-        let expected = self.expected.and_then(|expected| expected.get(&connection.who.number));
-        !connection.who.source
+        let expected = self.expected.and_then(|expected| expected.get(&connection.id.number));
+        !connection.id.source
             && !connection.left
             && !connection.closed
             && !connection.limited

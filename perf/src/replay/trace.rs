@@ -9,7 +9,7 @@ const BLOCK_MAX: u64 = 1 << 20;
 
 /// A connection of the trace: sources and users are numbered each for themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Who {
+pub struct ConnectionId {
     /// It is an event source.
     pub source: bool,
     /// Its number.
@@ -18,7 +18,7 @@ pub struct Who {
 
 /// An action in a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Action {
     /// A connection is opened.
     Connects,
     /// Bytes are sent.
@@ -39,7 +39,7 @@ pub struct Step {
     /// Microseconds since the start.
     pub at: u64,
     /// Who does what; `None`: the server is told to end.
-    pub what: Option<(Who, What)>,
+    pub action: Option<(ConnectionId, Action)>,
 }
 
 /// A trace that is being read.
@@ -56,7 +56,7 @@ pub struct Trace<R> {
     /// The next step, if it has been looked at.
     peeked: Option<Step>,
     /// Who sends the rest of a block.
-    block: Option<(u64, Who, u64)>,
+    block: Option<(u64, ConnectionId, u64)>,
 }
 
 impl<R: BufRead> Trace<R> {
@@ -107,8 +107,8 @@ impl<R: BufRead> Trace<R> {
     }
 
     fn read_step(&mut self) -> Result<Option<Step>, String> {
-        if let Some((at, who, left)) = self.block.take() {
-            return self.read_block(at, who, left).map(Some);
+        if let Some((at, id, left)) = self.block.take() {
+            return self.read_block(at, id, left).map(Some);
         }
         while self.line.as_deref().is_some_and(is_note) {
             self.advance()?;
@@ -124,40 +124,40 @@ impl<R: BufRead> Trace<R> {
             return Err(self.wrong("time runs backwards"));
         }
         self.at = at;
-        let (source, what) = match rest {
+        let (source, action) = match rest {
             ["signal"] => {
                 self.advance()?;
-                return Ok(Some(Step { at, what: None }));
+                return Ok(Some(Step { at, action: None }));
             }
-            ["source", what @ ..] => (true, what),
-            ["user", what @ ..] => (false, what),
+            ["source", action @ ..] => (true, action),
+            ["user", action @ ..] => (false, action),
             _ => return Err(unknown(self)),
         };
-        let &[who, ref what @ ..] = what else { return Err(unknown(self)) };
-        let who = Who { source, number: number(who).ok_or_else(|| unknown(self))? };
-        let what = match what {
-            ["connects"] => What::Connects,
-            ["finishes"] => What::Finishes,
-            ["closes"] => What::Closes,
-            ["resets"] => What::Resets,
-            ["takes", "all"] => What::Takes(u64::MAX),
-            ["takes", bytes] => What::Takes(number(bytes).ok_or_else(|| unknown(self))?),
+        let &[id, ref action @ ..] = action else { return Err(unknown(self)) };
+        let id = ConnectionId { source, number: number(id).ok_or_else(|| unknown(self))? };
+        let action = match action {
+            ["connects"] => Action::Connects,
+            ["finishes"] => Action::Finishes,
+            ["closes"] => Action::Closes,
+            ["resets"] => Action::Resets,
+            ["takes", "all"] => Action::Takes(u64::MAX),
+            ["takes", bytes] => Action::Takes(number(bytes).ok_or_else(|| unknown(self))?),
             ["sends"] => {
                 self.advance()?;
                 let bytes = self.read_lines()?;
-                return Ok(Some(Step { at, what: Some((who, What::Sends(bytes))) }));
+                return Ok(Some(Step { at, action: Some((id, Action::Sends(bytes))) }));
             }
             ["sends", bytes, "bytes"] => {
                 let left = number(bytes).ok_or_else(|| unknown(self))?;
-                return self.read_block(at, who, left).map(Some);
+                return self.read_block(at, id, left).map(Some);
             }
             _ => return Err(unknown(self)),
         };
         self.advance()?;
-        Ok(Some(Step { at, what: Some((who, what)) }))
+        Ok(Some(Step { at, action: Some((id, action)) }))
     }
 
-    fn read_block(&mut self, at: u64, who: Who, left: u64) -> Result<Step, String> {
+    fn read_block(&mut self, at: u64, id: ConnectionId, left: u64) -> Result<Step, String> {
         let now = left.min(BLOCK_MAX);
         let mut bytes = Vec::new();
         let read = self.input.by_ref().take(now).read_to_end(&mut bytes);
@@ -166,7 +166,7 @@ impl<R: BufRead> Trace<R> {
             return Err(self.wrong("the file ends in the middle of a block"));
         }
         if left > now {
-            self.block = Some((at, who, left - now));
+            self.block = Some((at, id, left - now));
         } else {
             self.advance()?;
             if self.line.as_deref() != Some(b"") {
@@ -174,7 +174,7 @@ impl<R: BufRead> Trace<R> {
             }
             self.advance()?;
         }
-        Ok(Step { at, what: Some((who, What::Sends(bytes))) })
+        Ok(Step { at, action: Some((id, Action::Sends(bytes))) })
     }
 
     fn read_lines(&mut self) -> Result<Vec<u8>, String> {
@@ -264,17 +264,17 @@ mod tests {
             Trace::new(text.as_bytes()).unwrap().options,
             [("eventTimeoutMs".to_owned(), "-1".to_owned())]
         );
-        let user = Who { source: false, number: 3 };
-        let source = Who { source: true, number: 1 };
-        let step = |at, who, what| Step { at, what: Some((who, what)) };
+        let user = ConnectionId { source: false, number: 3 };
+        let source = ConnectionId { source: true, number: 1 };
+        let step = |at, id, action| Step { at, action: Some((id, action)) };
         assert_eq!(
             steps(text).unwrap(),
             [
-                step(0, user, What::Connects),
-                step(5, user, What::Sends(b"7\0\r\n\\\nx".to_vec())),
-                step(6, source, What::Sends(b"1|B\n2|".to_vec())),
-                step(7, user, What::Takes(u64::MAX)),
-                Step { at: 9, what: None },
+                step(0, user, Action::Connects),
+                step(5, user, Action::Sends(b"7\0\r\n\\\nx".to_vec())),
+                step(6, source, Action::Sends(b"1|B\n2|".to_vec())),
+                step(7, user, Action::Takes(u64::MAX)),
+                Step { at: 9, action: None },
             ]
         );
     }

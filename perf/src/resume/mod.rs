@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use crate::book::Book;
-use crate::drive::{Progress, Trouble};
+use crate::drive::{Failure, Progress};
 use crate::fault::{Class, Fault};
 use crate::process::{Addresses, cpu_ns, memory_bytes};
 use crate::reader::Reader;
@@ -40,9 +40,9 @@ pub fn run<'a>(
     book: &mut Book,
     restart: Restart<'a>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Figures, Trouble> {
+) -> Result<Figures, Failure> {
     if !book.is_complete() {
-        return Err(Trouble::Failed(
+        return Err(Failure::Failed(
             "resume: the run does not fit into memory; accepted is a smaller totalEvents or a larger memory"
                 .into(),
         ));
@@ -73,9 +73,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(settings: &'a Settings, restart: Restart<'a>) -> Result<Run<'a>, Trouble> {
+    fn new(settings: &'a Settings, restart: Restart<'a>) -> Result<Run<'a>, Failure> {
         let load = &settings.load;
-        let poll = Poll::new().map_err(|error| Trouble::Failed(format!("epoll: {error}")))?;
+        let poll = Poll::new().map_err(|error| Failure::Failed(format!("epoll: {error}")))?;
         let readers = load.ids().into_iter().enumerate().map(|(slot, id)| {
             let comes_and_goes = slot as u64 >= load.connected;
             let stay = comes_and_goes.then_some(settings.churn_stay);
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
     }
 
     /// Connects all users and waits until the server has answered each: nothing is sent before.
-    fn log_in(&mut self, book: &mut Book) -> Result<(), Trouble> {
+    fn log_in(&mut self, book: &mut Book) -> Result<(), Failure> {
         self.come_and_go(Instant::now())?;
         while !self.readers.iter().all(Reader::is_answered) {
             self.wait()?;
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Trouble> {
+    fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Failure> {
         let end = book.end();
         let last = end.checked_sub(1).and_then(|last| book.built(last)).map_or(0, |block| block.end_seq);
         loop {
@@ -128,7 +128,7 @@ impl<'a> Run<'a> {
             let sent = self
                 .sources
                 .serve(book, Instant::now())
-                .map_err(|detail| Trouble::Fault(Box::new(Fault::plain(Class::Lost, None, 0, detail))))?;
+                .map_err(|detail| Failure::Fault(Box::new(Fault::plain(Class::Lost, None, 0, detail))))?;
             if self.read(book)? || sent {
                 self.moved = Instant::now();
             }
@@ -146,14 +146,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn kill_if_due(&mut self, now: Instant) -> Result<(), Trouble> {
+    fn kill_if_due(&mut self, now: Instant) -> Result<(), Failure> {
         let Some(every) = self.settings.kill_every else { return Ok(()) };
         if now - self.killed < every {
             return Ok(());
         }
         self.figures.server_cpu_ns =
             Some(self.figures.server_cpu_ns.unwrap_or(0) + self.pid.and_then(cpu_ns).unwrap_or(0));
-        let (addresses, pid) = (self.restart)().map_err(Trouble::Failed)?;
+        let (addresses, pid) = (self.restart)().map_err(Failure::Failed)?;
         (self.addresses, self.pid) = (addresses, Some(pid));
         self.cpu_before.0 = 0;
         self.figures.kills += 1;
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn come_and_go(&mut self, now: Instant) -> Result<(), Trouble> {
+    fn come_and_go(&mut self, now: Instant) -> Result<(), Failure> {
         let at = self.addresses.users;
         let registry = self.poll.registry();
         self.readers
@@ -173,10 +173,10 @@ impl<'a> Run<'a> {
             .or_else(unreachable("user"))
     }
 
-    fn wait(&mut self) -> Result<(), Trouble> {
+    fn wait(&mut self) -> Result<(), Failure> {
         match self.poll.poll(&mut self.events, Some(TICK)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(Trouble::Failed(format!("epoll: {error}")));
+                return Err(Failure::Failed(format!("epoll: {error}")));
             }
             _ => {}
         }
@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads from everybody what is there. True if that was anything.
-    fn read(&mut self, book: &mut Book) -> Result<bool, Trouble> {
+    fn read(&mut self, book: &mut Book) -> Result<bool, Failure> {
         let before: u64 = self.readers.iter().map(|reader| reader.bytes).sum();
         for reader in &mut self.readers {
             while reader.read(&mut self.buffer, book, &self.settings.load)? {}
@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
         Ok(after != before)
     }
 
-    fn give_up_on_silence(&self, book: &Book) -> Result<(), Trouble> {
+    fn give_up_on_silence(&self, book: &Book) -> Result<(), Failure> {
         if self.moved.elapsed() <= self.settings.timeout {
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
             Some(reader) => reader.stalled(book, detail),
             None => Fault::plain(Class::Stalled, None, 0, detail),
         };
-        Err(Trouble::Fault(Box::new(fault)))
+        Err(Failure::Fault(Box::new(fault)))
     }
 
     fn progress(&self, book: &Book) -> Progress {
@@ -250,6 +250,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn unreachable(who: &'static str) -> impl Fn(io::Error) -> Result<(), Trouble> {
-    move |error| Err(Trouble::Failed(format!("a {who} could not connect to the server: {error}")))
+fn unreachable(who: &'static str) -> impl Fn(io::Error) -> Result<(), Failure> {
+    move |error| Err(Failure::Failed(format!("a {who} could not connect to the server: {error}")))
 }

@@ -16,7 +16,7 @@ use fortnight::internals::{
     options,
     time::Micros,
     trace::{
-        Expectation, Keep, OPTIONS, Reader, Record, TraceError, What, cut, replay, replay::Replayed, show,
+        Action, Expectation, Keep, OPTIONS, Reader, Record, TraceError, cut, replay, replay::Replayed, show,
     },
 };
 
@@ -169,8 +169,8 @@ fn check_piece(piece: &[u8], range: std::ops::Range<Micros>, read: &ReadTrace) {
     assert!(again.records.iter().all(|(at, ..)| range.contains(at)), "{range:?}: {}", piece.escape_ascii());
     // The rest of a line that began before, and how much a connection took then, are missing in the piece.
     let same = |&&(at, record, _): &&(Micros, Record, Vec<u8>)| {
-        let what = if let Record::Connection { what, .. } = record { Some(what) } else { None };
-        range.contains(&at) && !matches!(what, Some(What::Sends | What::Takes(_)))
+        let action = if let Record::Connection { action, .. } = record { Some(action) } else { None };
+        range.contains(&at) && !matches!(action, Some(Action::Sends | Action::Takes(_)))
     };
     let expected: Vec<_> = read.records.iter().filter(same).collect();
     let got: Vec<_> = again.records.iter().filter(same).collect();

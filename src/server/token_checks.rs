@@ -17,14 +17,14 @@ const TOKEN_LOGIN_BYTES_MAX: usize = 8192;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct TokenDesk {
+pub(super) struct TokenChecks {
     /// `None`: no tokens are asked for.
     tokens: Option<Tokens>,
     /// When the tokens of connected users run out, in order of time.
     ends: BTreeSet<(Micros, usize)>,
 }
 
-impl TokenDesk {
+impl TokenChecks {
     pub(super) fn ask_for(&mut self, tokens: Tokens) {
         self.tokens = Some(tokens);
     }
