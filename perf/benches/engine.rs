@@ -50,7 +50,7 @@ fn recorded(path: &str) -> Result<Load, Box<dyn Error>> {
                 sent.append(&mut data);
             }
             Record::Connection { id, action: Action::Sends } => {
-                logins.entry(id).or_default().append(&mut data)
+                logins.entry(id).or_default().append(&mut data);
             }
             _ => {}
         }

@@ -120,7 +120,7 @@ pub(crate) fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (S
 
 /// The subject for having no more of what [`consume`] has asked for under this name.
 #[must_use]
-pub fn consume_no_more(stream: &str, name: &str) -> String {
+pub(crate) fn consume_no_more(stream: &str, name: &str) -> String {
     format!("$JS.API.CONSUMER.DELETE.{stream}.{name}")
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, ops::Range};
 
 /// How long connecting may take, the greeting included. A server that is stopped takes connections and says nothing.
-pub const CONNECT_MAX: Micros = 3 * SECOND;
+pub(crate) const CONNECT_MAX: Micros = 3 * SECOND;
 /// How long an answer may take.
 pub(crate) const ANSWER_MAX: Micros = 5 * SECOND;
 /// After so much silence the server is asked whether it is there.
@@ -178,12 +178,12 @@ impl Connection {
     }
 
     /// The answer to this request is of no interest any more, and is passed over.
-    pub fn forget(&mut self, RequestId(id): RequestId) {
+    pub(crate) fn forget(&mut self, RequestId(id): RequestId) {
         self.requests.retain(|&(asked, _)| asked != id);
     }
 
     /// Sends a request whose answer is of no interest.
-    pub fn tell(&mut self, subject: &str) {
+    pub(crate) fn tell(&mut self, subject: &str) {
         self.out.publish(subject, "", b"");
     }
 

@@ -14,7 +14,7 @@ const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
 /// How long to wait before a message is sent again that a stream without a leader did not take.
-pub const SEND_AGAIN: Micros = 250 * MILLISECOND;
+pub(crate) const SEND_AGAIN: Micros = 250 * MILLISECOND;
 /// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
 /// After so many bytes another snapshot is made, however much the log keeps.
@@ -159,7 +159,7 @@ impl Leader {
     ///
     /// Only one is: a message says how long the log must be, and not which message must be the last one. Of two on their way
     /// the first could be refused because another sequencer has taken its place, and the second be stored behind that.
-    pub fn send(&mut self, session: &mut Session, now: Micros) {
+    pub(crate) fn send(&mut self, session: &mut Session, now: Micros) {
         if self.verifying.is_some() || !session.is_ready() || now < self.send_at {
             return;
         }
@@ -171,14 +171,14 @@ impl Leader {
 
     /// When a message is to be sent that waits for it.
     #[must_use]
-    pub fn send_at(&self) -> Micros {
+    pub(crate) fn send_at(&self) -> Micros {
         let waits =
             self.verifying.is_none() && self.flights.front().is_some_and(|flight| flight.id.is_none());
         if waits { self.send_at } else { Micros::MAX }
     }
 
     /// The log has not taken a message, because it has no leader now. It has not stored it.
-    pub fn not_taken(&mut self, id: RequestId, now: Micros) {
+    pub(crate) fn not_taken(&mut self, id: RequestId, now: Micros) {
         if let Some(flight) = self.flights.front_mut().filter(|flight| flight.id == Some(id)) {
             flight.id = None;
             self.send_at = now + SEND_AGAIN;

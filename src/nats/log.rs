@@ -178,7 +178,7 @@ impl Log {
 
     /// The last place that was known to be in the log. It does not go back while a server whose term has ended reads all of it again.
     #[must_use]
-    pub fn known_place(&self) -> Option<Place> {
+    pub(crate) fn known_place(&self) -> Option<Place> {
         [self.place(), self.before_deposed].into_iter().flatten().max_by_key(|place| place.number)
     }
 

@@ -124,7 +124,7 @@ impl Session {
 
     /// When [`due`](Self::due) has something to say at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Micros {
+    pub(crate) fn deadline(&self) -> Micros {
         let silence = match &self.reading {
             Some(reading) => {
                 let again = reading.asked_at.map_or(Micros::MAX, |at| at + ASK_AGAIN);
@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// Reads no more.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Some(Reading { sid, opening, .. }) = self.reading.take() {
             self.connection.forget(opening);
             self.connection.unsubscribe(sid);

@@ -3,7 +3,7 @@
 use crate::time::{MILLISECOND, Micros, SECOND};
 
 /// The first pause.
-pub const PAUSE_MIN: Micros = 50 * MILLISECOND;
+pub(crate) const PAUSE_MIN: Micros = 50 * MILLISECOND;
 /// The longest pause (`docs/SPEC.md` section 11).
 const PAUSE_MAX: Micros = 5 * SECOND;
 

@@ -146,7 +146,7 @@ impl Piece {
         match action {
             Action::Connects => {}
             Action::Sends if matches!(id, ConnectionId::Source(_)) => {
-                state.in_line = data.last() != Some(&b'\n')
+                state.in_line = data.last() != Some(&b'\n');
             }
             Action::Sends => {
                 if !state.login.contains(&b'\n') {
