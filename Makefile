@@ -13,9 +13,11 @@ RUNS ?= -1
 TARGET ?=
 MUTANT ?=
 STORE ?=
+PID ?=
+TRACE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-tls certs lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
+.PHONY: help screenshots run test test-tls certs lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +25,10 @@ help: ## List the targets
 run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- $(ARGS)
+
+screenshots: ## Take the pictures of docs/status-page.md (needs Chromium; takes two minutes)
+	@mkdir -p docs/status-page
+	FORTNIGHT_SCREENSHOTS="$$PWD/docs/status-page" $(CARGO) test --quiet --test status_page states:: -- --test-threads=1
 
 traces: ## Replay the recorded traces and compare (tests/traces)
 	$(CARGO) run --release --quiet -- replay --quiet --expect tests/traces tests/traces/*.trace
@@ -62,8 +68,8 @@ stages: ## Time the engine's stages one by one: parse, sequence, route, gather (
 	$(CARGO) bench --quiet --features stages --bench stages -- $(ARGS)
 	@echo "wrote $$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/criterion"
 
-flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what changed since that commit)
-	perf/flamegraph "$(SHAPE)" "$(SCALE)" "$(DIFF)"
+flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what changed since that commit; PID=: of a running server; TRACE=: of a replay)
+	PID=$(PID) TRACE=$(TRACE) perf/flamegraph "$(SHAPE)" "$(SCALE)" "$(DIFF)"
 
 soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
 	$(CARGO) build --release --quiet --workspace
@@ -95,11 +101,12 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	else echo "not checked for processors other than x86-64: rustup target add aarch64-unknown-linux-gnu, and the packages" \
 	  "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"; fi
 
-dist: ## Pack the static binary, man pages, completions and unit into dist/
+dist: ## Pack static binaries, man pages, unit, alerts and dashboard into dist/, as an archive and a Debian package
 	packaging/dist
 
-check-dist: dist ## Check the archive, the Dockerfile and the systemd unit (as root)
+check-dist: dist ## Check the archive, the Debian package, the Dockerfile and the systemd unit (as root)
 	packaging/check-dist
+	packaging/check-deb
 	packaging/check-unit
 	packaging/check-image
 

@@ -89,7 +89,7 @@ impl FromStr for AdminUrl {
 #[derive(Debug)]
 pub struct Fetch {
     /// What is asked for.
-    pub path: &'static str,
+    pub path: String,
     request: Vec<u8>,
     /// Those that have not been tried.
     addresses: VecDeque<SocketAddr>,
@@ -117,7 +117,7 @@ struct Connection {
 
 impl Fetch {
     /// Asks for `path`. A name is looked up here and now.
-    pub fn new(admin: &AdminUrl, path: &'static str, now: Instant) -> Self {
+    pub fn new(admin: &AdminUrl, path: &str, now: Instant) -> Self {
         let authority = admin.authority();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
         let mut failure = "the name has no address".to_owned();
@@ -126,7 +126,7 @@ impl Fetch {
             Vec::new()
         });
         Self {
-            path,
+            path: path.to_owned(),
             request: request.into_bytes(),
             addresses: addresses.into(),
             connection: None,
@@ -185,7 +185,7 @@ impl Fetch {
 /// # Errors
 ///
 /// Why there is none. It takes no longer than three seconds, name look-ups aside.
-pub fn ask(admin: &AdminUrl, path: &'static str) -> Result<Answer, String> {
+pub fn ask(admin: &AdminUrl, path: &str) -> Result<Answer, String> {
     let mut fetch = Fetch::new(admin, path, Instant::now());
     loop {
         if let Some(outcome) = fetch.step(Instant::now()) {

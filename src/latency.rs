@@ -55,6 +55,24 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// The time that the share `part` of all did not take longer than, between the bounds of its bucket by its place in it.
+    /// `before`: what had been observed earlier does not count. `None`: there is nothing else.
+    #[must_use]
+    pub fn quantile(&self, part: f64, before: &Self) -> Option<Micros> {
+        let counts = self.counts.iter().zip(before.counts).map(|(now, before)| now.saturating_sub(before));
+        let wanted = counts.clone().sum::<u64>() as f64 * part;
+        let (mut below, mut lower) = (0, 0);
+        for (bucket, count) in counts.enumerate() {
+            let upper = BOUNDS.get(bucket).copied().unwrap_or(2 * BOUNDS[BOUNDS.len() - 1]);
+            if count > 0 && (below + count) as f64 >= wanted {
+                let place = ((wanted - below as f64) / count as f64).clamp(0.0, 1.0);
+                return Some(lower + ((upper - lower) as f64 * place) as Micros);
+            }
+            (below, lower) = (below + count, upper);
+        }
+        None
+    }
+
     /// All times together.
     #[must_use]
     pub fn sum(&self) -> Micros {
@@ -86,5 +104,21 @@ mod tests {
         assert_eq!(histogram.counts()[..2], [4, 1]);
         assert_eq!(histogram.counts()[18..], [1, 2]);
         assert_eq!((histogram.count(), histogram.sum()), (8, 21 + 30 * SECOND + 2));
+    }
+
+    #[test]
+    fn a_quantile_is_between_the_bounds_of_its_bucket() {
+        let (mut histogram, nothing) = (Histogram::default(), Histogram::default());
+        assert_eq!(histogram.quantile(0.5, &nothing), None);
+        histogram.observe(15, 50);
+        histogram.observe(1500, 50);
+        assert_eq!(histogram.quantile(0.5, &nothing), Some(20));
+        assert_eq!(histogram.quantile(0.99, &nothing), Some(1980));
+        let before = histogram.clone();
+        assert_eq!(histogram.quantile(0.99, &before), None);
+        histogram.observe(8, 1);
+        assert_eq!(histogram.quantile(0.99, &before), Some(9));
+        histogram.observe(60 * SECOND, 1000);
+        assert_eq!(histogram.quantile(1.0, &before), Some(20 * SECOND));
     }
 }

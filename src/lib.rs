@@ -85,6 +85,7 @@ mod time;
 #[cfg(feature = "top")]
 mod top;
 mod trace;
+mod warning;
 
 pub use config::{Config, ServerRole, SlowUserPolicy};
 pub use engine::{Engine, EngineConfig, InstructionSet, Stop};
@@ -146,5 +147,8 @@ pub mod internals {
     }
     pub mod trace {
         pub use crate::trace::*;
+    }
+    pub mod warning {
+        pub use crate::warning::*;
     }
 }

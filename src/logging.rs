@@ -24,15 +24,22 @@ mod tests;
 use std::{
     cell::RefCell,
     io::{self, IsTerminal},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
+use crate::warning::{self, Warning};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::fstat;
 use sink::Sink;
 
 thread_local! {
     static SINK: RefCell<Sink> = RefCell::new(Sink::of_standard_error());
+}
+
+/// Keeps a warning for the admin interface.
+fn remember(record: &Record) {
+    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    warning::remember(Warning { at_ms, level: record.level(), text: line::text(record) });
 }
 
 /// Starts logging to standard error, up to `level`. Called again, it only changes the level.
@@ -107,6 +114,9 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
+            if record.level() <= Level::Warn {
+                remember(record);
+            }
             let line = self.line(record);
             SINK.with_borrow_mut(|sink| sink.write(&line, |count| self.confession(count)));
         }

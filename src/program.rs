@@ -3,7 +3,7 @@
 #[cfg(feature = "top")]
 use crate::top;
 use crate::{
-    cli::{self, Exit, Invocation, journal, replay, trace},
+    cli::{self, Exit, Invocation, clients, journal, replay, trace},
     config::Config,
     disk::RealDisk,
     door::{Door, Rules},
@@ -39,6 +39,7 @@ pub fn run() -> ExitCode {
         },
         #[cfg(feature = "top")]
         Ok(Invocation::Top(admin)) => top::run(&admin),
+        Ok(Invocation::Clients(options)) => clients::run(&options).into(),
         Ok(Invocation::Replay(options)) => replay::run(&options).into(),
         Ok(Invocation::Journal(options)) => journal::run(&options).into(),
         Ok(Invocation::Trace(options)) => trace::run(&options).into(),

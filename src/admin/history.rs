@@ -3,6 +3,7 @@
 //! It needs no timer: a sample is taken when the loop turns and the last sample is old enough. While the loop does not
 //! turn, nothing happens. Two samples with the same counts, one at each end, then stand for the silence.
 
+use super::json::or_null;
 use crate::time::{Micros, SECOND};
 use std::{collections::VecDeque, fmt::Write};
 
@@ -20,6 +21,10 @@ pub struct Sample {
     pub released: u64,
     /// Deliveries until then.
     pub deliveries: u64,
+    /// Time until events were handed to their users, since the sample before: half of them took no longer.
+    pub median: Option<Micros>,
+    /// The same for 99 of 100.
+    pub p99: Option<Micros>,
 }
 
 /// See the [module](self).
@@ -48,7 +53,7 @@ impl History {
             && sample.at - before > INTERVAL / 2
             && before > last.at
         {
-            self.samples.push_back(Sample { at: before, ..sample });
+            self.samples.push_back(Sample { at: before, median: None, p99: None, ..sample });
         }
         self.samples.push_back(sample);
         while self.samples.get(1).is_some_and(|second| second.at + KEPT <= sample.at) {
@@ -57,14 +62,15 @@ impl History {
         self.next_at = sample.at + INTERVAL;
     }
 
-    /// `[[microseconds, released, deliveries], …]`, oldest first.
+    /// `[[microseconds, released, deliveries, median, p99], …]`, oldest first.
     #[must_use]
     pub fn json(&self) -> String {
         let mut json = String::from("[");
-        for Sample { at, released, deliveries } in &self.samples {
+        for Sample { at, released, deliveries, median, p99 } in &self.samples {
+            let (median, p99) = (or_null(*median), or_null(*p99));
             let comma = if json.len() == 1 { "" } else { "," };
             // Writing to a string cannot fail.
-            let _ = write!(json, "{comma}[{at},{released},{deliveries}]");
+            let _ = write!(json, "{comma}[{at},{released},{deliveries},{median},{p99}]");
         }
         json + "]\n"
     }
@@ -75,7 +81,7 @@ mod tests {
     use super::*;
 
     fn sample(at: Micros, released: u64) -> Sample {
-        Sample { at, released, deliveries: 2 * released }
+        Sample { at, released, deliveries: 2 * released, median: Some(20), p99: Some(70) }
     }
 
     #[test]
@@ -86,7 +92,10 @@ mod tests {
         assert!(!history.is_due(SECOND - 1));
         history.record(SECOND - 50, sample(SECOND, 10));
         history.record(SECOND + 400, sample(60 * SECOND, 15));
-        assert_eq!(history.json(), "[[0,0,0],[1000000,10,20],[1000400,15,30],[60000000,15,30]]\n");
+        assert_eq!(
+            history.json(),
+            "[[0,0,0,20,70],[1000000,10,20,20,70],[1000400,15,30,null,null],[60000000,15,30,20,70]]\n"
+        );
     }
 
     #[test]

@@ -23,10 +23,15 @@ pub(crate) enum Resource {
     Status,
     /// `/history.json`: the last minutes, for the page's charts.
     History,
+    /// `/clients.json`: all connections, a page at a time, for `fortnight clients`.
+    Clients {
+        /// The place at which the page begins: `?from=NUMBER`.
+        from: usize,
+    },
 }
 
 impl Resource {
-    fn at(path: &str) -> Option<Self> {
+    fn at(path: &str, query: &str) -> Option<Self> {
         Some(match path {
             "/" => Self::Page,
             "/metrics" => Self::Metrics,
@@ -34,6 +39,10 @@ impl Resource {
             "/leader" => Self::Leader,
             "/status.json" => Self::Status,
             "/history.json" => Self::History,
+            "/clients.json" => {
+                let from = query.split('&').find_map(|pair| pair.strip_prefix("from="));
+                Self::Clients { from: from.and_then(|from| from.parse().ok()).unwrap_or(0) }
+            }
             _ => return None,
         })
     }
@@ -74,7 +83,7 @@ impl Status {
         let accepted = match self {
             Self::Ok => "",
             Self::BadRequest => "expected a request of HTTP/1.1, with one Host header",
-            Self::NotFound => "expected /, /metrics, /healthz, /status.json or /history.json",
+            Self::NotFound => "expected /, /metrics, /healthz, /status.json, /history.json or /clients.json",
             Self::MethodNotAllowed => "expected GET or HEAD",
             Self::ContentTooLarge => "expected a request without a body",
             Self::MisdirectedRequest => {
@@ -133,7 +142,7 @@ impl Request {
         };
         let old = head.version == Some(0);
         let hosts = values("host").count();
-        let (authority, path) = parts_of(head.path.unwrap_or_default());
+        let (authority, path, query) = parts_of(head.path.unwrap_or_default());
         // No browser leaves the header out. Of a target in absolute form, both must be right.
         let misdirected =
             !values("host").chain(authority.map(str::as_bytes)).all(|host| accepted.accept(host));
@@ -155,15 +164,15 @@ impl Request {
         } else if body {
             Err(Status::ContentTooLarge)
         } else {
-            Resource::at(path).ok_or(Status::NotFound)
+            Resource::at(path, query).ok_or(Status::NotFound)
         };
         let close = old || asks_to_close || body || resource == Err(Status::BadRequest);
         Self { len, resource, head_only: method == "HEAD", close }
     }
 }
 
-/// The path of a request target in origin form, or host and path in absolute form as a proxy gets it (RFC 9112, 3.2).
-fn parts_of(target: &str) -> (Option<&str>, &str) {
+/// Path and query of a request target in origin form; before them the host in absolute form, as a proxy gets it (RFC 9112, 3.2).
+fn parts_of(target: &str) -> (Option<&str>, &str, &str) {
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"));
     let (authority, target) = match scheme {
         None => (None, target),
@@ -173,8 +182,9 @@ fn parts_of(target: &str) -> (Option<&str>, &str) {
             (Some(&after[..end]), &after[end..])
         }
     };
-    let path = target.split('?').next().unwrap_or_default();
-    (authority, if path.is_empty() && (authority.is_some() || target.starts_with('?')) { "/" } else { path })
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_root = path.is_empty() && (authority.is_some() || target.starts_with('?'));
+    (authority, if is_root { "/" } else { path }, query)
 }
 
 /// Whether the request line ends in the name of some version of HTTP, and the request is not just garbage.
@@ -233,6 +243,9 @@ mod tests {
             ("/healthz?/metrics", Resource::Health),
             ("/status.json", Resource::Status),
             ("/history.json", Resource::History),
+            ("/clients.json", Resource::Clients { from: 0 }),
+            ("/clients.json?a=b&from=1000", Resource::Clients { from: 1000 }),
+            ("/clients.json?from=x", Resource::Clients { from: 0 }),
             ("http://a:9095/metrics?x", Resource::Metrics),
             ("HTTP://a", Resource::Page),
             ("http://a?x", Resource::Page),

@@ -7,7 +7,10 @@
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod http;
+mod json;
+mod memory;
 pub(crate) mod metrics;
+pub(crate) mod people;
 pub(crate) mod status;
 
 use crate::{
@@ -16,9 +19,11 @@ use crate::{
     latency::Latency,
     process::Process,
     time::Micros,
+    warning::Warning,
 };
 use history::History;
 use http::{Request, Resource, Status, respond};
+use people::{Page, People};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -104,6 +109,12 @@ pub struct Snapshot<'a> {
     pub config: &'a Config,
     /// The last minutes.
     pub history: &'a History,
+    /// Who is connected, where that is asked for.
+    pub people: People,
+    /// A part of all connections, where that is asked for.
+    pub page: Page,
+    /// The last warnings and errors of the log.
+    pub warnings: Vec<Warning>,
 }
 
 /// The stream that an edge or a sequencer follows, or that a sequencer leads.
@@ -192,6 +203,7 @@ pub(crate) fn answer(request: &Request, snapshot: &Snapshot<'_>) -> Vec<u8> {
             respond(request, Status::Ok, status::PAGE_TYPE, &status::page_headers(), status::PAGE)
         }
         Resource::Status => respond(request, Status::Ok, JSON, "", &status::json(snapshot)),
+        Resource::Clients { .. } => respond(request, Status::Ok, JSON, "", &people::page(&snapshot.page)),
         Resource::History => respond(request, Status::Ok, JSON, "", &snapshot.history.json()),
         Resource::Leader => match snapshot.stream.as_ref().and_then(|stream| stream.leads) {
             Some(true) => respond(request, Status::Ok, TEXT, "", "this sequencer leads\n"),

@@ -1,6 +1,10 @@
 //! `/` and `/status.json`: the numbers for people.
 
-use super::{Hole, JournalNumbers, Pause, SlowUser, Snapshot};
+use super::{
+    Hole, JournalNumbers, Pause, SlowUser, Snapshot, Stream,
+    json::{Object, escaped, list, object, or_null},
+    memory, people,
+};
 use crate::{
     config::Config,
     counters::DisconnectReason,
@@ -9,8 +13,8 @@ use crate::{
     options,
     process::Process,
     time::SECOND,
+    warning::Warning,
 };
-use std::fmt::{Display, Write};
 
 /// The status page: one file, which needs nothing from anywhere else.
 pub(crate) const PAGE: &str = include_str!("status.html");
@@ -18,8 +22,8 @@ pub(crate) const PAGE: &str = include_str!("status.html");
 pub(crate) const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "R7Wv0kEABINYGRNk2xatvyorXmeeqBQCeQzeCyu51Is=";
-const STYLE_SHA256: &str = "BoWPDG8moGmGOTUI8r4i5E9xj2lRZ2UJIVOBi7raR7s=";
+const SCRIPT_SHA256: &str = "w+e8RQTBXrhe9hiCEDNp7TdqBRtRbnLBaCkePtXuIxQ=";
+const STYLE_SHA256: &str = "m+lxkYUdPeKE69IXITBTJi2kKuknaE2CiUIdLr4lokc=";
 
 /// Headers of the page: what it may do.
 #[must_use]
@@ -40,14 +44,14 @@ pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
     let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
     let disconnected =
         DisconnectReason::ALL.map(|end| (end.name(), counters.users_disconnected[end as usize]));
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.text("version", env!("CARGO_PKG_VERSION"));
     json.field("now_us", snapshot.now);
     json.text("health", snapshot.health.sentence());
     json.text("cursor", snapshot.cursor);
     json.field("waiting", snapshot.waiting);
     json.field("capacity", snapshot.capacity);
-    json.field("hole", snapshot.hole.map_or_else(|| "null".to_owned(), hole));
+    json.field("hole", or_null(snapshot.hole.map(hole)));
     json.field("received", counters.events_received);
     json.field("released", object(&released));
     json.field("late", counters.events_late);
@@ -71,19 +75,43 @@ pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
         ("journal", counters.paused_journal),
     ];
     json.field("paused_us", object(&paused));
-    json.field("journal", snapshot.journal.as_ref().map_or_else(|| "null".to_owned(), journal));
+    json.field("journal", or_null(snapshot.journal.as_ref().map(journal)));
     json.field("disconnected", object(&disconnected));
     json.field("follow_edges", snapshot.follow_edges);
     json.field("turns", counters.loop_turns);
     json.field("latency", latency(snapshot.latency));
-    json.field("process", snapshot.process.as_ref().map_or_else(|| "null".to_owned(), process));
+    json.field("process", or_null(snapshot.process.as_ref().map(process)));
+    json.field("memory_bound_bytes", memory::bound(snapshot.config, snapshot.follow_edges));
+    json.field("people", people::people(&snapshot.people));
+    json.field("stream", or_null(snapshot.stream.as_ref().map(stream)));
+    json.field("warnings", list(&snapshot.warnings, warning));
     json.field("options", in_force(snapshot.config));
+    json.field("changed", list(&options::changed(snapshot.config), |(name, _)| format!("\"{name}\"")));
     json.end() + "\n"
+}
+
+fn stream(stream: &Stream) -> String {
+    let mut json = Object::new();
+    json.text("address", escaped(&stream.address));
+    json.field("away_for_us", or_null(stream.away_for));
+    json.field("lag_us", or_null(stream.lag));
+    json.field("leads", or_null(stream.leads));
+    json.field("term", or_null(stream.term));
+    json.text("cursor", stream.cursor);
+    json.end()
+}
+
+fn warning(warning: &Warning) -> String {
+    let mut json = Object::new();
+    json.field("at_ms", warning.at_ms);
+    json.text("level", warning.level.as_str().to_ascii_lowercase());
+    json.text("text", escaped(&warning.text));
+    json.end()
 }
 
 /// Every option by the name of its variable, with its value as text, or null.
 fn in_force(config: &Config) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     for (name, value) in options::all(config) {
         match value {
             Some(value) => json.text(name, escaped(&value)),
@@ -93,31 +121,16 @@ fn in_force(config: &Config) -> String {
     json.end()
 }
 
-/// Text for a string of JSON.
-fn escaped(text: &str) -> String {
-    let mut json = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => json.extend(['\\', character]),
-            _ if character.is_control() => {
-                let _ = write!(json, "\\u{:04x}", u32::from(character));
-            }
-            _ => json.push(character),
-        }
-    }
-    json
-}
-
 /// Histograms: the buckets' bounds, how often each was met since the start, and the sum of all times.
 fn latency(latency: &Latency) -> String {
     let numbers = |numbers: &[u64]| list(numbers, u64::to_string);
     let histogram = |histogram: &Histogram| {
-        let mut json = Object(String::from("{"));
+        let mut json = Object::new();
         json.field("counts", numbers(histogram.counts()));
         json.field("sum_us", histogram.sum());
         json.end()
     };
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.field("bounds_us", numbers(&BOUNDS));
     json.field("delivery", histogram(&latency.delivery));
     json.field("reorder", histogram(&latency.reorder));
@@ -126,7 +139,7 @@ fn latency(latency: &Latency) -> String {
 }
 
 fn process(process: &Process) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.field("cpu_us", (process.cpu_seconds * SECOND as f64) as u64);
     json.field("resident_bytes", process.resident_bytes);
     json.field("open_fds", process.open_fds);
@@ -135,7 +148,7 @@ fn process(process: &Process) -> String {
 }
 
 fn journal(journal: &JournalNumbers) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.text("durable_cursor", journal.durable_cursor);
     json.text("first_sequence", journal.first_sequence);
     json.field("bytes", journal.bytes);
@@ -148,14 +161,14 @@ fn journal(journal: &JournalNumbers) -> String {
 }
 
 fn hole(hole: Hole) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.field("waited_us", hole.waited);
-    json.field("given_up_in_us", hole.given_up_in.map_or_else(|| "null".to_owned(), |time| time.to_string()));
+    json.field("given_up_in_us", or_null(hole.given_up_in));
     json.end()
 }
 
 fn slow_user(user: &SlowUser) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.text("id", user.id);
     json.field("buffered_bytes", user.buffered_bytes);
     json.field("slow_for_us", user.slow_for);
@@ -163,42 +176,11 @@ fn slow_user(user: &SlowUser) -> String {
 }
 
 fn pause(pause: &Pause) -> String {
-    let mut json = Object(String::from("{"));
+    let mut json = Object::new();
     json.text("reason", pause.reason);
     json.field("sources", pause.sources);
     json.field("paused_for_us", pause.paused_for);
     json.end()
-}
-
-fn list<T>(items: &[T], write: impl Fn(&T) -> String) -> String {
-    format!("[{}]", items.iter().map(write).collect::<Vec<_>>().join(","))
-}
-
-fn object(fields: &[(impl Display, u64)]) -> String {
-    let mut json = Object(String::from("{"));
-    for (name, value) in fields {
-        json.field(name, value);
-    }
-    json.end()
-}
-
-/// A JSON object that is being written. What has to be escaped in a text is escaped already.
-struct Object(String);
-
-impl Object {
-    fn field(&mut self, name: impl Display, value: impl Display) {
-        let comma = if self.0.len() == 1 { "" } else { "," };
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, "{comma}\"{name}\":{value}");
-    }
-
-    fn text(&mut self, name: impl Display, value: impl Display) {
-        self.field(name, format_args!("\"{value}\""));
-    }
-
-    fn end(self) -> String {
-        self.0 + "}"
-    }
 }
 
 #[cfg(test)]
@@ -219,13 +201,6 @@ mod tests {
     fn the_policy_names_the_sums_of_the_script_and_the_style_sheet() {
         assert_eq!(SCRIPT_SHA256, sum_of("script"));
         assert_eq!(STYLE_SHA256, sum_of("style"));
-    }
-
-    #[test]
-    fn text_is_escaped() {
-        let text = "a \"b\" c:\\d \u{1b}\n\u{85} \u{e4}\u{1f980}";
-        let json: String = serde_json::from_str(&format!("\"{}\"", escaped(text))).unwrap();
-        assert_eq!(json, text);
     }
 
     #[test]

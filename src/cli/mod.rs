@@ -17,7 +17,9 @@
 //! `subcommands`, an arm in [`parse`] and an arm in `main`.
 
 mod admin;
+pub mod clients;
 mod exit;
+pub mod format;
 pub mod journal;
 mod junit;
 mod output;
@@ -34,6 +36,7 @@ use std::ffi::OsString;
 use clap::{Command, error::ErrorKind};
 
 use crate::{config::Config, http_client::AdminUrl};
+use clients::Clients;
 pub use exit::Exit;
 use journal::Journal;
 use replay::Replay;
@@ -49,6 +52,8 @@ pub enum Invocation {
     /// Show a running server's numbers in a terminal: `fortnight top`.
     #[cfg(feature = "top")]
     Top(AdminUrl),
+    /// List a running server's connections: `fortnight clients`.
+    Clients(Clients),
     /// Replay traces: `fortnight replay`.
     Replay(Replay),
     /// Look into a journal, copy it, and mend it: `fortnight journal`.
@@ -94,6 +99,7 @@ fn subcommands() -> Vec<Command> {
         health,
         #[cfg(feature = "top")]
         top,
+        clients::command(),
         journal::command(),
         replay::command(),
         trace::command(),
@@ -104,6 +110,7 @@ fn subcommands() -> Vec<Command> {
 fn expected(flag: &str) -> String {
     serve::expected(flag)
         .or_else(|| replay::expected(flag).map(str::to_owned))
+        .or_else(|| clients::expected(flag).map(str::to_owned))
         .or_else(|| trace::expected(flag).map(str::to_owned))
         .unwrap_or_else(|| admin::EXPECTED_URL.to_owned())
 }
@@ -146,6 +153,7 @@ where
         }
         #[cfg(feature = "top")]
         Some((TOP, top)) => admin::url(top, variable).map(Invocation::Top),
+        Some((clients::NAME, matches)) => Clients::from_matches(matches, variable).map(Invocation::Clients),
         Some((replay::NAME, replay)) => Replay::from_matches(replay).map(Invocation::Replay),
         Some((journal::NAME, matches)) => Journal::from_matches(matches).map(Invocation::Journal),
         Some((trace::NAME, trace)) => Trace::from_matches(trace).map(Invocation::Trace),

@@ -433,7 +433,7 @@ fn help_documents_every_option_with_variable_and_default() {
 fn help_can_be_asked_for_as_a_subcommand() {
     let help = |args: &[&str]| run(args, &[]).expect_err("ends here");
     assert_eq!(help(&["help"]), help(&["--help"]));
-    for subcommand in ["health", "journal", "replay", "trace"] {
+    for subcommand in ["health", "clients", "journal", "replay", "trace"] {
         let exit = help(&["help", subcommand]);
         assert_eq!((exit.status, &exit), (0, &help(&[subcommand, "--help"])), "{subcommand}");
     }

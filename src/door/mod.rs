@@ -26,6 +26,7 @@ use crate::{
     rate_limit::RateLimit,
     server::net::{Net, Port, Ready},
     time::{MILLISECOND, Micros, SECOND},
+    warning::Warning,
 };
 use session::Wakes;
 use slab::Slab;
@@ -447,6 +448,10 @@ impl<N: Net> Net for Door<N> {
 
     fn clock(&self) -> Micros {
         self.net.clock()
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        self.net.warnings()
     }
 
     fn process(&mut self) -> Option<Process> {

@@ -48,6 +48,14 @@ pub(super) fn for_people(time: SystemTime, record: &Record, colours: bool) -> St
     line
 }
 
+/// `message key=value …`.
+pub(super) fn text(record: &Record) -> String {
+    let mut line = String::new();
+    push_text(&mut line, &cut(record.args()), false);
+    push_pairs(&mut line, record);
+    line
+}
+
 /// The colour's number in a terminal's escape sequence.
 fn colour(level: Level) -> u8 {
     match level {

@@ -10,6 +10,7 @@ use crate::{
     process::{Process, ProcessWatch},
     server::net::{Net, Port, Ready},
     time::Micros,
+    warning::{self, Warning},
 };
 pub(crate) use listen::{ListenError, raise_open_files_limit};
 use mio::{
@@ -278,6 +279,10 @@ impl Net for Reactor {
 
     fn clock(&self) -> Micros {
         self.now()
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        warning::recent()
     }
 
     fn process(&mut self) -> Option<Process> {

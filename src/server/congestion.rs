@@ -62,6 +62,11 @@ impl Pace {
     pub(super) fn new(id: u64) -> Self {
         Self { id, slow: false, behind: false }
     }
+
+    /// Whether it holds up the sources.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow
+    }
 }
 
 impl Congestion {

@@ -190,7 +190,7 @@ impl User {
         if outcome.is_ok() && self.output.is_empty() {
             outcome = write_once(socket, bytes);
             if let Ok(written @ 1..) = outcome {
-                self.output.note_written(bytes[written - 1]);
+                self.output.note_written(&bytes[..written]);
             }
         }
         self.output.push(&bytes[*outcome.as_ref().unwrap_or(&0)..], pool);

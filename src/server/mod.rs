@@ -21,7 +21,7 @@
 //!    - [`grace`]: sources that resume and are expected back;
 //!    - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
 //!      [`liveness`]: peers that have vanished;
-//!    - [`admin`]: the connections of those who ask how it is going, and [`watch`] and [`health`], what they are told;
+//!    - [`admin`]: the connections of those who ask how it is going, and [`watch`], [`health`] and [`census`], what they are told;
 //!    - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!      event sources; [`replicated`]: the replicated log; [`link`]: the connection that either
 //!      of both needs;
@@ -41,6 +41,7 @@ mod admin;
 mod admit;
 mod audience;
 mod catch_up;
+mod census;
 mod chunk;
 mod collect;
 mod congestion;

@@ -2,7 +2,7 @@
 //!
 //! [`reactor`](crate::reactor) implements it on mio, the simulator on virtual sockets and virtual time.
 
-use crate::{counters::DoorCounters, process::Process, time::Micros};
+use crate::{counters::DoorCounters, process::Process, time::Micros, warning::Warning};
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
@@ -84,6 +84,9 @@ pub trait Net {
 
     /// What the operating system says of this process, where there is one.
     fn process(&mut self) -> Option<Process>;
+
+    /// The last warnings and errors of the log, the newest first.
+    fn warnings(&self) -> Vec<Warning>;
 
     /// Milliseconds since 1970.
     fn time_ms(&mut self) -> u64;

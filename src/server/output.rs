@@ -62,6 +62,8 @@ pub(crate) struct Output {
     /// The offset of the first unwritten byte in the first block.
     start: usize,
     len: usize,
+    /// Bytes that have been written so far, past the buffer or from it.
+    written: u64,
     /// The last byte that was written is not the end of a line.
     inside_a_line: bool,
 }
@@ -72,9 +74,16 @@ impl Output {
         self.inside_a_line
     }
 
-    /// Bytes have been written past the buffer, which was empty. This was the last one.
-    pub(crate) fn note_written(&mut self, last: u8) {
-        self.inside_a_line = last != b'\n';
+    /// Bytes that have been written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes have been written past the buffer, which was empty.
+    #[inline]
+    pub(crate) fn note_written(&mut self, bytes: &[u8]) {
+        self.written += bytes.len() as u64;
+        self.inside_a_line = bytes.last() != Some(&b'\n');
     }
 
     /// Writes the rest of the first line, or as much of it as the socket takes in one call; returns how much that was.
@@ -91,6 +100,7 @@ impl Output {
             }
         }
         let written = socket.write(&line)?;
+        self.written += written as u64;
         self.consume(written, pool);
         Ok(written)
     }
@@ -134,6 +144,7 @@ impl Output {
             [block] => socket.write(block),
             blocks => socket.write_vectored(blocks),
         }?;
+        self.written += written as u64;
         self.consume(written, pool);
         Ok(written)
     }

@@ -14,6 +14,13 @@ use std::{io::Read, net::SocketAddr};
 pub(super) struct Source<S> {
     pub(super) socket: S,
     pub(super) peer: SocketAddr,
+    /// When it was accepted.
+    pub(super) since: Micros,
+    /// Bytes that were read from it, and when that was last.
+    pub(super) bytes: u64,
+    pub(super) heard_at: Option<Micros>,
+    /// Lines of it that were looked at.
+    pub(super) lines: u64,
     /// The socket was readable and has not said since that reading would block.
     pub(super) readable: bool,
     /// It is on the list of those to be read.

@@ -15,6 +15,7 @@ use super::{
     source::{HalfClosed, Outcome, Source, Verdict, read_once},
 };
 use crate::{
+    admin::people::SourceRow,
     config::Config,
     engine::{Engine, Stop, event::Reject},
     time::{MILLISECOND, Micros},
@@ -176,6 +177,27 @@ impl<S> Sources<S> {
         self.blocked.iter().filter(hung_up).count()
     }
 
+    /// What operators are shown of each source, with its key. Rates are not known here.
+    pub(super) fn rows(&self, now: Micros) -> impl Iterator<Item = (usize, SourceRow)> {
+        let open = self.entries.iter().filter(|(_, source)| !source.ended && source.trial_until.is_none());
+        open.map(move |(index, source)| {
+            let name = source.asked.as_ref().and_then(|asked| asked.name());
+            let row = SourceRow {
+                peer: source.peer,
+                name: name.map(|name| String::from_utf8_lossy(name).into_owned()),
+                age: now.saturating_sub(source.since),
+                silent_for: source.heard_at.map(|at| now.saturating_sub(at)),
+                bytes: source.bytes,
+                lines: source.lines,
+                byte_rate: 0,
+                line_rate: 0,
+                waits_with: source.blocked.as_ref().map(|&(number, _)| number),
+                has_finished: source.half_closed.is_some(),
+            };
+            (index, row)
+        })
+    }
+
     /// Whether a source that asked for acknowledgements has gone since the last call.
     pub(super) fn take_asker_gone(&mut self) -> bool {
         std::mem::take(&mut self.any_asker_gone)
@@ -244,6 +266,10 @@ impl<S> Sources<S> {
         entry.insert(Source {
             socket,
             peer,
+            since: now,
+            bytes: 0,
+            heard_at: None,
+            lines: 0,
             readable: false,
             queued: false,
             carry: Vec::new(),
@@ -441,6 +467,8 @@ impl<S: Read> Sources<S> {
                 self.silence.heard(now);
             }
             chunk.unread.end += len;
+            source.bytes += len as u64;
+            source.heard_at = Some(now);
             chunk.read_at = now;
             // A short read has emptied the socket, unless there is an end behind it that has been told already, or it has
             // stopped in front of urgent data.
@@ -513,6 +541,7 @@ impl<S: Read> Sources<S> {
         reports.rejected(engine, source.peer, now);
         let received = engine.counters.events_received - received;
         source.has_sent_a_line |= received > 0;
+        source.lines += received;
         if received > 0 && std::mem::take(&mut source.late_so_far) {
             let all_late = engine.counters.events_late - late >= received;
             if all_late {

@@ -4,6 +4,7 @@ use super::{
     accept::Accepting,
     admin::Admin,
     catch_up::CatchUp,
+    census::Census,
     congestion::Congestion,
     context::Context,
     grace::Grace,
@@ -67,6 +68,7 @@ pub struct Server<N: Net> {
     /// When it is looked for peers that have vanished.
     pub(super) rounds: LivenessRounds,
     pub(super) watch: Watch,
+    pub(super) census: Census,
     pub(super) reports: Reports,
     /// The last answer of the net.
     pub(super) ready: Vec<Ready>,
@@ -112,6 +114,7 @@ impl<N: Net> Server<N> {
             lingering: Lingering::new(),
             rounds: LivenessRounds::default(),
             watch: Watch::new(&config, now),
+            census: Census::default(),
             reports: Reports::new(&config, now),
             config,
             ready: Vec::new(),

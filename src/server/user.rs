@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 pub(super) struct Connection<S> {
     pub(super) socket: S,
     pub(super) peer: SocketAddr,
+    /// When it was accepted.
+    pub(super) since: Micros,
     /// It is on the list of those to be read.
     pub(super) queued: bool,
     /// It is on the list of those whose sockets take bytes again.

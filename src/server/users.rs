@@ -5,6 +5,7 @@
 //! then on. [`Users::reap`] closes its socket, once a turn.
 
 use super::{
+    catch_up::CatchUp,
     congestion::Pace,
     key::UserKey,
     linger::Lingering,
@@ -16,9 +17,10 @@ use super::{
     rotation::Rotation,
     socket::{is_interrupted, reason_of, would_block},
     token_checks::TokenChecks,
-    user::{Connection, Role, User},
+    user::{Connection, Role, Stage, User},
 };
 use crate::{
+    admin::people::UserRow,
     config::Config,
     counters::DisconnectReason,
     engine::Engine,
@@ -200,6 +202,7 @@ impl<S> Users<S> {
         entry.insert(Connection {
             socket,
             peer,
+            since: now,
             queued: false,
             writable: false,
             ended: false,
@@ -250,6 +253,34 @@ impl<S> Users<S> {
             }
         }
         unsent
+    }
+}
+
+/// What operators are shown of a connection.
+impl<S> Users<S> {
+    /// The connection of this key, if there is one. Its rate is not known here.
+    pub(super) fn row(&self, key: UserKey, catch_up: &CatchUp, cursor: u128, now: Micros) -> Option<UserRow> {
+        let connection = self.entries.get(key.index()).filter(|connection| !connection.ended)?;
+        let mut row = UserRow {
+            id: None,
+            peer: connection.peer,
+            age: now.saturating_sub(connection.since),
+            bytes: 0,
+            byte_rate: 0,
+            waiting_bytes: 0,
+            behind: None,
+            is_slow: false,
+        };
+        if let Role::User(user) = &connection.role {
+            row.id = Some(user.id);
+            row.bytes = user.output.written();
+            row.waiting_bytes = user.output.len();
+            row.is_slow = user.pace.is_slow();
+            if let Stage::Behind(behind) = &user.stage {
+                row.behind = Some(cursor.saturating_sub(catch_up.place_of(behind)));
+            }
+        }
+        Some(row)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use super::{admin::Admin, journal::Journal, lifecycle::Phase, net::Net, state::Server, watch::View};
 use crate::{
-    admin::{Health, Snapshot, Stream, answer},
+    admin::{
+        Health, Snapshot, Stream, answer,
+        http::Resource,
+        people::{Page, People},
+    },
     time::{MILLISECOND, Micros},
 };
 
@@ -13,9 +17,23 @@ impl<N: Net> Server<N> {
         if self.admin.deadline().is_none_or(|at| at > self.now) {
             return;
         }
+        let mut census = std::mem::take(&mut self.census);
         let (admin, net, view) = self.view();
-        let now = view.now;
-        admin.serve(net, now, |request| answer(request, &view.snapshot()));
+        let (now, at) = (view.now, (view.engine.cursor(), view.now));
+        admin.serve(net, now, |request| {
+            let (mut people, mut page) = (People::default(), Page::default());
+            match request.resource {
+                Ok(Resource::Status) => {
+                    people = census.people(view.sources, view.users, view.catch_up, at);
+                }
+                Ok(Resource::Clients { from }) => {
+                    page = census.page(from, view.sources, view.users, view.catch_up, at);
+                }
+                _ => {}
+            }
+            answer(request, &view.snapshot_with(people, page))
+        });
+        self.census = census;
         self.engine.counters.admin_rejected += self.admin.take_displaced();
     }
 
@@ -45,6 +63,7 @@ impl<N: Net> Server<N> {
             config: &self.config,
             stream,
             given_up_at,
+            warnings: self.net.warnings(),
             now: self.now,
         };
         (&mut self.admin, &mut self.net, view)

@@ -8,13 +8,15 @@ use crate::{
     admin::{
         Health, Hole, Pause, SlowUser, Snapshot, Stream,
         history::{History, Sample},
+        people::{Page, People},
     },
     config::Config,
     counters::{Counters, DoorCounters},
     engine::Engine,
-    latency::Latency,
+    latency::{Histogram, Latency},
     process::Process,
     time::Micros,
+    warning::Warning,
 };
 
 /// Slow users that are named.
@@ -29,6 +31,8 @@ pub(super) struct Watch {
     ring_full_since: Option<Micros>,
     standstill: Standstill,
     history: History,
+    /// Delivery times at the last sample of the history.
+    delivery_before: Histogram,
     pub(super) latency: Latency,
 }
 
@@ -39,6 +43,7 @@ impl Watch {
             ring_full_since: None,
             standstill: Standstill::default(),
             history: History::new(config.admin_port.is_some(), now),
+            delivery_before: Histogram::default(),
             latency: Latency::default(),
         }
     }
@@ -64,8 +69,16 @@ impl Watch {
             counters.stream_away += to - from;
         }
         if self.history.is_due(to) {
-            let released = counters.events_released_total();
-            self.history.record(from, Sample { at: to, released, deliveries: counters.deliveries });
+            let (now, before) = (&self.latency.delivery, &self.delivery_before);
+            let sample = Sample {
+                at: to,
+                released: counters.events_released_total(),
+                deliveries: counters.deliveries,
+                median: now.quantile(0.5, before),
+                p99: now.quantile(0.99, before),
+            };
+            self.delivery_before.clone_from(now);
+            self.history.record(from, sample);
         }
     }
 
@@ -112,12 +125,18 @@ pub(super) struct View<'a, S> {
     pub(super) stream: Option<Stream>,
     /// When the gap at the cursor is given up by itself.
     pub(super) given_up_at: Option<Micros>,
+    pub(super) warnings: Vec<Warning>,
     pub(super) now: Micros,
 }
 
 impl<'a, S> View<'a, S> {
     /// The numbers as they are now.
     pub(super) fn snapshot(&self) -> Snapshot<'a> {
+        self.snapshot_with(People::default(), Page::default())
+    }
+
+    /// The same, with somebody who is connected.
+    pub(super) fn snapshot_with(&self, people: People, page: Page) -> Snapshot<'a> {
         let now = self.now;
         let since = |since: Micros| now.saturating_sub(since);
         let hole = self.watch.gap.map(|(_, began)| Hole {
@@ -168,6 +187,9 @@ impl<'a, S> View<'a, S> {
             latency: &self.watch.latency,
             config: self.config,
             history: &self.watch.history,
+            people,
+            page,
+            warnings: self.warnings.clone(),
         }
     }
 }

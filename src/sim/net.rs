@@ -11,6 +11,7 @@ use crate::{
     process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
+    warning::Warning,
 };
 use std::{
     cell::{RefCell, RefMut},
@@ -162,6 +163,10 @@ impl<S: Script> Net for SimNet<S> {
 
     fn clock(&self) -> Micros {
         self.shared.borrow().world.now()
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        Vec::new()
     }
 
     fn process(&mut self) -> Option<Process> {

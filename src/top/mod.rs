@@ -3,7 +3,6 @@
 //! One loop, without threads. Keys, signals and the socket are looked at in turn, and none is waited for longer than a
 //! [`TICK`]. [`Fetch`] asks the server, [`model`] keeps the answers, [`view`] draws them.
 
-mod format;
 mod model;
 mod view;
 
@@ -95,7 +94,7 @@ fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminU
         {
             // After the history comes the present, at once.
             ask_at = if asking.path == model::HISTORY && outcome.is_ok() { now } else { ask_at + PERIOD };
-            model.take(asking.path, outcome.and_then(body), now);
+            model.take(&asking.path, outcome.and_then(body), now);
             fetch = None;
         }
         if fetch.is_none() && now >= ask_at {

@@ -78,6 +78,8 @@ pub(super) struct Pause {
 
 /// Counts at a moment: microseconds, events released, deliveries.
 type Sample = [u64; 3];
+/// The same as the server tells it, with two percentiles.
+type Told = (u64, u64, u64, Option<u64>, Option<u64>);
 
 /// A count that has a rate.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +135,9 @@ impl Model {
     }
 
     fn read_history(&mut self, body: &[u8]) -> serde_json::Result<()> {
-        self.samples = serde_json::from_slice(body)?;
+        let told: Vec<Told> = serde_json::from_slice(body)?;
+        self.samples =
+            told.into_iter().map(|(at, released, deliveries, ..)| [at, released, deliveries]).collect();
         self.has_history = true;
         Ok(())
     }
@@ -208,7 +212,7 @@ mod tests {
     fn rates_are_slopes_per_second() {
         let mut model = Model::new(String::new());
         model
-            .read_history(b"[[0,0,0],[1000000,10,20],[2000000,30,60],[5000000,30,60],[6000000,31,62]]")
+            .read_history(b"[[0,0,0,null,null],[1000000,10,20,1,2],[2000000,30,60,1,2],[5000000,30,60,1,2],[6000000,31,62,1,2]]")
             .unwrap();
         assert_eq!(model.rate(Series::Released), 1.0);
         let known = [10, 20, 0, 0, 0, 1].map(Some);
@@ -228,7 +232,7 @@ mod tests {
         let mut model = Model::new(String::new());
         let start = Instant::now();
         assert_eq!(model.next_question(), HISTORY);
-        model.take(HISTORY, Ok(b"[[0,0,0]]".to_vec()), start);
+        model.take(HISTORY, Ok(b"[[0,0,0,null,null]]".to_vec()), start);
         assert_eq!(model.next_question(), STATUS);
         model.take(STATUS, Ok(b"{}".to_vec()), start);
         assert!(model.failure.as_ref().is_some_and(|failure| failure.contains("no admin interface")));

@@ -1,11 +1,9 @@
 //! The layout of the screen. Colours are the terminal's own, so that they fit dark and light ones.
 
-use super::{
-    format::{bytes, grouped, rate, span},
-    model::{Model, Pause, Series, Status},
-};
+use super::model::{Model, Pause, Series, Status};
 use crate::{
     admin::Health,
+    cli::format::{bytes, grouped, rate, span},
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
 };
@@ -374,8 +372,13 @@ mod tests {
         counters.events_rejected[Reject::TooLong as usize] = 99;
         let mut history = History::new(true, 0);
         for second in 0..=60 {
-            let sample =
-                Sample { at: second * 1_000_000, released: second * 20_000, deliveries: second * 30_000 };
+            let sample = Sample {
+                at: second * 1_000_000,
+                released: second * 20_000,
+                deliveries: second * 30_000,
+                median: Some(300),
+                p99: Some(900),
+            };
             history.record(sample.at, sample);
         }
         let config = Config::default();
@@ -403,6 +406,9 @@ mod tests {
             journal: None,
             config: &config,
             history: &history,
+            people: Default::default(),
+            page: Default::default(),
+            warnings: Vec::new(),
         };
         change(&mut snapshot);
         let mut model = Model::new("http://127.0.0.1:9095".to_owned());

@@ -26,6 +26,7 @@ use crate::{
     process::Process,
     server::net::{Net, Port, Ready},
     time::Micros,
+    warning::Warning,
 };
 use std::{
     cell::RefCell,
@@ -245,6 +246,10 @@ impl<N: Net> Net for Recording<N> {
 
     fn clock(&self) -> Micros {
         self.net.clock()
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        self.net.warnings()
     }
 
     fn process(&mut self) -> Option<Process> {

@@ -400,16 +400,21 @@ fn history_goes_back_to_the_start_and_agrees_with_the_counters() {
     let (mut user, mut source) = (server.user(1), server.source());
     source.send(each(1..=1000, |number| format!("{number}|B\n")));
     user.expect(each(1..=1000, |number| format!("{number}|B\n")));
-    let history = || -> Vec<[u64; 3]> { serde_json::from_str(&server.get("/history.json").body).unwrap() };
+    type Sample = (u64, u64, u64, Option<u64>, Option<u64>);
+    let history = || -> Vec<Sample> { serde_json::from_str(&server.get("/history.json").body).unwrap() };
     let deadline = Instant::now() + support::DEADLINE;
-    while history().last().unwrap()[1] < 1000 {
+    while history().last().unwrap().1 < 1000 {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(50));
     }
     let history = history();
-    assert_eq!(history[0][1..], [0, 0]);
-    assert_eq!(history.last().unwrap()[1..], [1000, 1000]);
-    assert!(history.is_sorted());
+    assert_eq!((history[0].1, history[0].2), (0, 0));
+    let last = history.last().unwrap();
+    assert_eq!((last.1, last.2), (1000, 1000));
+    assert!(history.is_sorted_by_key(|sample| sample.0));
+    // The percentiles stand with the sample in whose second the events were handed out.
+    let (_, _, _, median, p99) = history.iter().find(|sample| sample.1 == 1000).unwrap();
+    assert!(median.unwrap() <= p99.unwrap());
 }
 
 #[test]

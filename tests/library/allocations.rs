@@ -407,6 +407,10 @@ impl Net for Wire {
         self.0.borrow().now
     }
 
+    fn warnings(&self) -> Vec<fortnight::internals::warning::Warning> {
+        Vec::new()
+    }
+
     fn process(&mut self) -> Option<fortnight::internals::process::Process> {
         None
     }

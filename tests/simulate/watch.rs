@@ -128,6 +128,10 @@ impl<N: Net> Net for Watch<N> {
         self.net.clock()
     }
 
+    fn warnings(&self) -> Vec<fortnight::internals::warning::Warning> {
+        Vec::new()
+    }
+
     fn process(&mut self) -> Option<Process> {
         self.net.process()
     }

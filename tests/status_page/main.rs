@@ -3,6 +3,8 @@
 //! Skipped where Chromium is not installed; `make test` says so at its end.
 
 mod browser;
+mod states;
+mod tables;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -51,7 +53,7 @@ const SHOWN: [(&str, &str); 34] = [
 ];
 
 /// A browser that looks at the server's page, if there is one.
-fn browse(server: &Server) -> Option<Browser> {
+pub(crate) fn browse(server: &Server) -> Option<Browser> {
     let mut browser = Browser::start()?;
     browser.open(&format!("http://{}/", server.admin()));
     browser.wait_for("document.readyState === 'complete' && document.getElementById('cursor')?.value > ''");
@@ -92,7 +94,7 @@ fn differences(browser: &mut Browser, metrics: &HashMap<String, f64>) -> Vec<Str
 }
 
 #[track_caller]
-fn expect_no_complaints(browser: &mut Browser) {
+pub(crate) fn expect_no_complaints(browser: &mut Browser) {
     browser.evaluate("0");
     assert!(browser.complaints.is_empty(), "the page complains: {:?}", browser.complaints);
 }
@@ -124,8 +126,12 @@ fn numbers_move_and_match_the_metrics() {
     let mut source = server.source();
     source.send(each(14..=100_000, |number| format!("{number}|B\n")));
     again.read_through("\n100000|B\n");
-    browser.wait_for("Number(document.getElementById('events-rate').value) > 1000");
-    browser.wait_for("Number(document.getElementById('deliveries-rate').value) > 1000");
+    for chart in ["events", "deliveries"] {
+        let peak = format!(
+            "document.getElementById('{chart}-text').textContent.match(/([0-9,.]+) at most/)?.[1] ?? '0'"
+        );
+        browser.wait_for(&format!("Number(({peak}).replaceAll(',', '')) > 1000"));
+    }
     assert_ne!(browser.evaluate(curve), before);
     let cut = "[...document.querySelectorAll('.plot text')].filter((at) => at.getBBox().x < 0).map((at) => at.textContent)";
     assert_eq!(browser.evaluate(cut), Value::Array(Vec::new()), "labels that are cut off");
@@ -143,7 +149,7 @@ fn the_charts_begin_with_the_last_minutes() {
     source.send(each(1..=5000, |number| format!("{number}|B\n")));
     user.read_through("\n5000|B\n");
     // The server takes note of it within a second.
-    while !server.get("/history.json").body.contains(",5000,5000]") {
+    while !server.get("/history.json").body.contains(",5000,5000,") {
         std::thread::sleep(Duration::from_millis(50));
     }
     let Some(mut browser) = browse(&server) else { return };
@@ -192,7 +198,14 @@ fn trouble_is_said_in_words() {
     browser.wait_for(
         "/^1 source is not read because of slow users/.test(document.getElementById('pauses').textContent)",
     );
-    browser.wait_for("document.querySelector('#slow tbody th')?.textContent === '77'");
+    browser.wait_for("document.querySelector('#user-list tbody th')?.textContent === '77'");
+    browser.wait_for(
+        "/KiB · holds up all$/.test(document.querySelector('#user-list tbody tr').cells[2].textContent)",
+    );
+    browser.wait_for(
+        "/^They wait for user 77 with .* waiting/.test(document.getElementById('detail').textContent)",
+    );
+    browser.wait_for("/^Nothing, if it passes/.test(document.getElementById('remedy').textContent)");
     browser.wait_for("document.getElementById('slow_users').value === '1'");
     // On a phone nothing is wider than the screen.
     for scheme in ["light", "dark"] {
@@ -246,7 +259,7 @@ fn the_page_is_complete_in_itself_and_runs_nothing_else() {
 }
 
 /// WCAG 2.1, 1.4.3: the contrast of every text with what is behind it; those below 4.5.
-const POOR_CONTRAST: &str = r"(() => {
+pub(crate) const POOR_CONTRAST: &str = r"(() => {
   const parse = (css) => css.match(/[\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
     .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
@@ -264,8 +277,13 @@ fn everyone_can_read_it() {
     let server = server!(adminPort = 0, eventTimeoutMs = -1);
     let Some(mut browser) = browse(&server) else { return };
     let (_user, mut source) = (server.user(1), server.source());
+    let mut bad = server.stranger();
+    bad.send("nobody\n");
+    bad.expect_closed();
     source.send("2|B\n");
     browser.wait_for("document.getElementById('state').textContent === 'Events wait for a missing one.'");
+    browser.wait_for("document.querySelector('#user-list tbody th')?.textContent === '1'");
+    browser.wait_for("!document.getElementById('disconnections').hidden");
     for scheme in ["light", "dark"] {
         browser.look(1280, 900, scheme);
         browser.wait_for(&format!("matchMedia('(prefers-color-scheme: {scheme})').matches"));
@@ -286,7 +304,11 @@ fn everyone_can_read_it() {
         ("heading", "Fortnight"),
         ("heading", "Disconnections, by reason"),
         ("region", "Order"),
-        ("rowheader", "too slow"),
+        ("region", "Users"),
+        ("rowheader", "login was no user id"),
+        ("rowheader", "Event to users"),
+        ("button", "waiting"),
+        ("group", "Event sources"),
         ("link", "Metrics for Prometheus"),
     ] {
         assert!(named(role, name), "no {role} named {name}");

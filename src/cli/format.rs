@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// `1234567` becomes `1,234,567`. Other text stays unchanged.
-pub(super) fn grouped(number: &impl ToString) -> String {
+#[must_use]
+pub(crate) fn grouped(number: &impl ToString) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -16,7 +17,8 @@ pub(super) fn grouped(number: &impl ToString) -> String {
 }
 
 /// A rate, with a decimal place if it is small.
-pub(super) fn rate(per_second: f64) -> String {
+#[must_use]
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {
         format!("{per_second:.1}")
     } else {
@@ -25,7 +27,8 @@ pub(super) fn rate(per_second: f64) -> String {
 }
 
 /// Bytes in binary units.
-pub(super) fn bytes(count: u64) -> String {
+#[must_use]
+pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
         if value < 1024.0 {
@@ -38,7 +41,8 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// A time in at most two units.
-pub(super) fn span(time: Duration) -> String {
+#[must_use]
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..10 => format!("{:.1} s", time.as_secs_f64()),
