@@ -9,7 +9,10 @@ use fortnight::internals::{
 };
 use rustix::io::Errno;
 
-use super::temper::Temper;
+use super::{
+    temper::{IDS_MAX, Temper},
+    visit::{Bounds, Memory, Visits},
+};
 use crate::{coverage::Coverage, dice::Dice};
 
 /// What a source knows, and keeps from life to life.
@@ -20,6 +23,13 @@ pub(crate) struct Lane {
     /// Everything below has been sent: by one that does not ask.
     sent: u128,
     epoch: Option<Vec<u8>>,
+}
+
+impl Lane {
+    /// The journal has been forked.
+    pub(crate) fn forget_epoch(&mut self) {
+        self.epoch = None;
+    }
 }
 
 /// A connection of a source.
@@ -59,11 +69,15 @@ pub(crate) struct Crowd {
     pub(crate) lanes: Vec<Lane>,
     sources: Vec<Source>,
     pub(crate) users: Vec<User>,
+    /// Users that resume.
+    pub(crate) visits: Visits,
     /// What goes wrong with the disk while nothing special does.
     pub(crate) disk: DiskFaults,
     next_at: Micros,
     left: u64,
-    /// The cursor after the last turn.
+    /// What the server had after the last turn.
+    has: Bounds,
+    /// The cursor then.
     cursor: u128,
     /// Operations on the network after which the process ends.
     pub(crate) ends_after: Option<u64>,
@@ -80,7 +94,7 @@ impl Crowd {
         dice: &mut Dice,
         temper: &Rc<Temper>,
         folder: &SimFolder,
-        lanes: Vec<Lane>,
+        (lanes, memory): (Vec<Lane>, Memory),
         (now, cursor): (Micros, u128),
     ) -> Crowd {
         let left = dice.range(1..temper.actions + 1);
@@ -92,9 +106,11 @@ impl Crowd {
             lanes,
             sources: Vec::new(),
             users: Vec::new(),
+            visits: Visits { memory, all: Vec::new() },
             disk: DiskFaults::default(),
             next_at: now,
             left,
+            has: Bounds::default(),
             cursor,
             ends_after: None,
             is_calm: false,
@@ -166,13 +182,31 @@ impl Crowd {
     fn connect_user(&mut self, world: &mut World) {
         let id = self.temper.id(&mut self.dice);
         let is_connected = self.users.iter().any(|user| user.id == id && !user.is_over);
+        let is_connected = is_connected || self.visits.is_connected(id);
         let Some(peer) = (!is_connected).then(|| world.connect(Port::User)).flatten() else { return };
         world.send(peer, format!("{id}\n").as_bytes());
         let (from, latest, received) = (self.cursor, None, Vec::new());
         self.users.push(User { peer, id, from, latest, received, is_over: false });
     }
 
+    /// A user that resumes comes, and takes over from itself if it is there.
+    pub(crate) fn visit(&mut self, id: u64, is_own: bool, world: &mut World) {
+        if self.users.iter().any(|user| user.id == id && !user.is_over) {
+            return;
+        }
+        let Crowd { visits, dice, temper, folder, has, coverage, .. } = self;
+        visits.come((id, is_own), (dice, temper, folder), *has, (world, coverage));
+    }
+
     fn act(&mut self, world: &mut World) {
+        if self.temper.visitors > 0 && self.dice.in_1000(self.temper.visitors) {
+            let id = self.temper.id(&mut self.dice);
+            self.visit(id, false, world);
+        }
+        if self.temper.visitors > 0 && self.dice.in_1000(300) {
+            self.visits.act(&mut self.dice, world);
+        }
+
         let lane = self.dice.below(self.lanes.len() as u64) as usize;
         let source = self.source_of(lane);
         match (self.dice.below(20), source) {
@@ -232,8 +266,8 @@ impl Crowd {
     }
 
     /// The server has started with this cursor.
-    pub(crate) fn receive_start(&mut self, cursor: u128) {
-        self.cursor = cursor;
+    pub(crate) fn receive_start(&mut self, has: Bounds) {
+        (self.cursor, self.has) = (has.cursor, has);
     }
 
     /// So many more things happen.
@@ -243,14 +277,21 @@ impl Crowd {
     }
 
     /// Reads everything that has come. `cursor` and `users` are what the server says after a turn.
-    pub(crate) fn receive(&mut self, world: &mut World, cursor: u128, users: usize) -> Result<(), String> {
-        self.cursor = cursor;
+    pub(crate) fn receive(&mut self, world: &mut World, has: Bounds, users: usize) -> Result<(), String> {
+        let cursor = has.cursor;
+        (self.cursor, self.has) = (cursor, has);
+        let is_served = self.asked_at.is_none() && cursor < u128::MAX;
+        self.visits.receive(world, has, (is_served, &self.temper), &mut self.coverage)?;
         for index in 0..self.users.len() {
             if !self.users[index].is_over {
                 self.read_user(index, world);
+                // With so small a buffer it may be taken for slow.
+                self.users[index].is_over = is_served
+                    && self.temper.config.user_buffer_bytes < 1 << 20
+                    && world.server_end(self.users[index].peer) != ServerEnd::Open;
             }
         }
-        if self.users.iter().filter(|user| !user.is_over).count() == users {
+        if self.users.iter().filter(|user| !user.is_over).count() + self.visits.open() == users {
             for user in self.users.iter_mut().filter(|user| !user.is_over) {
                 user.latest.get_or_insert(cursor);
             }
@@ -342,6 +383,15 @@ impl Crowd {
             }
         }
         self.connect_user(world);
+        self.visits.take_all(world);
+        if self.temper.visitors > 0 {
+            (0..IDS_MAX).for_each(|id| self.visit(id, true, world));
+        }
+    }
+
+    /// The highest place that any user was told that is durable.
+    pub(crate) fn marked(&self) -> u128 {
+        self.visits.all.iter().map(|visit| visit.marked).max().unwrap_or(0)
     }
 
     /// Sources that have not gone.

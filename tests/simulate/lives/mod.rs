@@ -8,6 +8,7 @@
 mod crowd;
 mod temper;
 mod truth;
+mod visit;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use fortnight::internals::{
-    journal::SyncMode,
+    journal::{SyncMode, tools},
     server::{Phase, Server},
     sim::{DiskCounts, DiskFaults, ProcessEnd, Schedule, Shared, SimFolder, SimNet},
     time::{MILLISECOND, Micros, SECOND},
@@ -25,6 +26,7 @@ use crate::{coverage::Coverage, dice::Dice};
 use crowd::{Crowd, Lane, User};
 use temper::Temper;
 use truth::Truth;
+use visit::{Bounds, Memory};
 
 /// Turns that a life may take.
 const TURNS: u64 = 20_000;
@@ -34,7 +36,25 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 28] = [
+pub(crate) const REQUIRED: [&str; 46] = [
+    "resume: a place of its own",
+    "resume: at the edge of a segment",
+    "resume: at the edge of a snapshot",
+    "resume: ahead of the cursor",
+    "resume: at the oldest, or one off",
+    "resume: at the cursor, or one off",
+    "resume: far off",
+    "resume: in the past",
+    "resume: the socket is full",
+    "resume: taken over",
+    "resume: cut off",
+    "resume: served from the journal",
+    "resume: a snapshot at the login",
+    "resume: a mark",
+    "resume: refused, gone",
+    "resume: refused, epoch",
+    "resume: in the turn of the end",
+    "resume: the journal is forked",
     "lives: the process ends",
     "lives: the process ends in the middle of a turn",
     "lives: the process ends in the middle of an operation of the disk",
@@ -82,6 +102,7 @@ struct Run {
     folder: SimFolder,
     truth: Truth,
     lanes: Vec<Lane>,
+    memory: Memory,
     now: Micros,
     /// Below this the next start must be, whatever happens: what it was when the last one served.
     recovered: u128,
@@ -99,8 +120,18 @@ pub(crate) fn run(seed: u64, coverage: &mut Coverage) -> Result<(), String> {
     let lanes = vec![Lane::default(); temper.lanes as usize];
     let truth = Truth::default();
     let appended = Vec::new();
-    let mut run =
-        Run { dice, temper, folder, truth, lanes, now: 0, recovered: first, appended, appended_bytes: 0 };
+    let mut run = Run {
+        dice,
+        temper,
+        folder,
+        truth,
+        lanes,
+        memory: Memory::default(),
+        now: 0,
+        recovered: first,
+        appended,
+        appended_bytes: 0,
+    };
     let mut outcome = Ok(());
     for life in 0..=run.temper.lives {
         outcome = run.live(life == run.temper.lives, coverage);
@@ -139,7 +170,8 @@ impl Run {
             self.folder.set_faults(faults);
             let lanes = self.lanes.clone();
             let place = (self.now, self.recovered);
-            let crowd = Crowd::new(&mut self.dice, &self.temper, &self.folder, lanes, place);
+            let memory = self.memory.clone();
+            let crowd = Crowd::new(&mut self.dice, &self.temper, &self.folder, (lanes, memory), place);
             let net = SimNet::with_disk(crowd, self.folder.clone());
             net.shared().world.advance_to(self.now);
             let now = self.now;
@@ -205,8 +237,17 @@ impl Run {
         self.recovered = cursor;
         self.appended = vec![(self.now, cursor)];
         self.appended_bytes = 0;
-        server.net_mut().shared().script.receive_start(cursor);
+        let has = self.bounds(server);
+        server.net_mut().shared().script.receive_start(has);
         Ok(())
+    }
+
+    /// What the server has now.
+    fn bounds(&self, server: &mut Life) -> Bounds {
+        let snapshot = server.snapshot();
+        let snapshots = self.folder.names().iter().filter(|(name, _)| name.ends_with(".fns")).count();
+        let first = snapshot.journal.as_ref().map_or(0, |journal| journal.first_sequence);
+        Bounds { cursor: snapshot.cursor, first, snapshots }
     }
 
     fn extend(&mut self) -> Result<(), String> {
@@ -241,7 +282,7 @@ impl Run {
             }
             if !is_armed {
                 is_armed = true;
-                self.arm(end, net);
+                self.arm(end, net, coverage);
             } else if end != End::Asked {
                 last_turns -= 1;
                 if last_turns == 0 || net.shared().world.is_idle() {
@@ -262,12 +303,17 @@ impl Run {
     }
 
     /// Everything has happened that will: the end comes soon.
-    fn arm(&mut self, end: End, net: &SimNet<Crowd>) {
+    fn arm(&mut self, end: End, net: &SimNet<Crowd>, coverage: &mut Coverage) {
         let mut faults = Crowd::usual_faults(&self.temper);
         match end {
             End::Asked => {
                 faults = DiskFaults { delay_max: self.temper.delay_max, ..DiskFaults::default() };
-                ask(&mut net.shared());
+                let shared = &mut *net.shared();
+                if self.temper.visitors > 0 {
+                    coverage.count("resume: in the turn of the end");
+                    shared.script.visit(0, false, &mut shared.world);
+                }
+                ask(shared);
             }
             _ if self.dice.in_1000(500) => faults.ends_after = Some(self.dice.below(8)),
             _ => net.shared().script.ends_after = Some(self.dice.below(12)),
@@ -305,22 +351,24 @@ impl Run {
             Err(panic) => resume_unwind(panic),
         }
         let snapshot = server.snapshot();
-        let (cursor, users) = (snapshot.cursor, snapshot.users);
+        let users = snapshot.users;
         let bytes = snapshot.journal.map_or(0, |journal| journal.appended_bytes);
         if bytes != self.appended_bytes {
             self.appended_bytes = bytes;
             self.extend()?;
         }
+        let has = self.bounds(server);
         let shared = &mut *net.shared();
         self.appended.push((shared.world.now(), self.truth.cursor().max(self.recovered)));
-        shared.script.receive(&mut shared.world, cursor, users)?;
+        shared.script.receive(&mut shared.world, has, users)?;
         Ok(None)
     }
 
     /// The process has ended in the middle of a turn: what it had sent before is on its way.
     fn note_sent(&mut self, net: &SimNet<Crowd>) -> Result<(), String> {
         let shared = &mut *net.shared();
-        shared.script.receive(&mut shared.world, u128::MAX, usize::MAX)
+        let has = Bounds { cursor: u128::MAX, ..Bounds::default() };
+        shared.script.receive(&mut shared.world, has, usize::MAX)
     }
 
     /// The last life: nothing goes wrong, and everything arrives. Then the server is asked to end.
@@ -349,6 +397,7 @@ impl Run {
             } else if let Some(since) = calm_since {
                 let cursor = self.truth.cursor();
                 let is_whole = cursor == self.temper.end() && shared.script.is_acknowledged(cursor);
+                let is_whole = is_whole && self.visitors_have_all(&shared.script)?;
                 if is_whole && server.phase() == Phase::Running {
                     ask(shared);
                 } else if shared.world.is_idle() || now > since + TIME_AFTER_END {
@@ -363,6 +412,16 @@ impl Run {
         Err("the server never comes to rest".to_owned())
     }
 
+    /// Everybody who resumes and is there has everything.
+    fn visitors_have_all(&self, crowd: &Crowd) -> Result<bool, String> {
+        for visit in crowd.visits.all.iter().filter(|visit| !visit.is_over) {
+            if !self.truth.check_visit(visit.id, &visit.received)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What is left after the end must be what section 8 says.
     fn end(&mut self, end: End, crowd: &Crowd, coverage: &mut Coverage) -> Result<(), String> {
         let before = std::mem::take(&mut self.truth);
@@ -370,9 +429,15 @@ impl Run {
         let is_in_time = crowd.asked_at.is_some_and(|at| self.now < at + time);
         let end = if end == End::Asked && !is_in_time { End::Process } else { end };
         for user in &crowd.users {
-            let is_complete = end == End::Asked && !user.is_over;
+            // Who is served from the journal goes on elsewhere: no pass goes on after the signal.
+            let is_live = self.temper.config.user_buffer_bytes >= 1 << 20;
+            let is_complete = end == End::Asked && !user.is_over && is_live;
             before.check_stream(user.id, (user.from, user.latest), &user.received, is_complete)?;
         }
+        for visit in &crowd.visits.all {
+            before.check_visit(visit.id, &visit.received)?;
+        }
+        self.memory = crowd.visits.memory.clone();
         coverage.count(match end {
             End::Machine => "lives: the machine ends",
             End::Process | End::Asked => "lives: the process ends",
@@ -410,15 +475,29 @@ impl Run {
         for _ in 0..self.dice.below(3) {
             self.flip(end, &left, coverage)?;
         }
+        if self.temper.visitors > 0 && self.dice.in_1000(150) {
+            self.fork(coverage)?;
+        }
+        Ok(())
+    }
+
+    /// Somebody forks the journal: what comes from here on is another sequence of events.
+    fn fork(&mut self, coverage: &mut Coverage) -> Result<(), String> {
+        let (epoch, cursor) =
+            tools::fork(&mut self.folder.disk()).map_err(|error| format!("it cannot be forked: {error}"))?;
+        coverage.count("resume: the journal is forked");
+        self.memory.fork(epoch.to_string(), cursor);
+        self.lanes.iter_mut().for_each(Lane::forget_epoch);
         Ok(())
     }
 
     /// The least cursor that the next start may have.
     fn least(&self, end: End, before: &Truth, crowd: &Crowd) -> u128 {
         let (mode, temper) = (self.temper.mode, &self.temper);
-        let acknowledged = crowd.acknowledged();
+        let acknowledged = crowd.acknowledged().max(crowd.marked());
         let sent = crowd.users.iter().filter_map(|user: &User| Truth::sent_up_to(&user.received)).max();
-        let sent = sent.map_or(0, |number| u128::from(number) + 1);
+        let resumed = crowd.visits.all.iter().filter_map(|visit| visit.highest).max();
+        let sent = sent.max(resumed).map_or(0, |number| u128::from(number) + 1);
         if end != End::Machine {
             return before.cursor().max(acknowledged).max(sent);
         }
@@ -474,6 +553,7 @@ impl Run {
 /// Asks the server to end.
 fn ask(shared: &mut Shared<Crowd>) {
     shared.script.asked_at = Some(shared.world.now());
+    shared.script.visits.take_all(&mut shared.world);
     shared.world.signal();
 }
 

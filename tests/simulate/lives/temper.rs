@@ -1,7 +1,7 @@
 //! What a run of several lives is like: the server's options, what sources have to say, and what goes wrong.
 
 use fortnight::internals::{
-    config::Config,
+    config::{Config, SlowUserPolicy},
     journal::SyncMode,
     time::{MILLISECOND, Micros},
 };
@@ -54,6 +54,8 @@ pub(crate) struct Temper {
     pub(crate) errors: u16,
     /// Errors while the server starts.
     pub(crate) start_errors: u64,
+    /// Users that resume.
+    pub(crate) visitors: u64,
 }
 
 impl Temper {
@@ -82,7 +84,7 @@ impl Temper {
             journal_retention_ms: dice.pick(&[None, None, None, Some(50), Some(3000)]),
             ..Config::default()
         };
-        Temper {
+        let mut temper = Temper {
             config,
             mode,
             events: dice.below(u64::MAX),
@@ -105,7 +107,20 @@ impl Temper {
             short_write: dice.pick(&[0, 0, 20_000]),
             errors: if asks { dice.pick(&[0, 0, 0, 300]) } else { 0 },
             start_errors: if asks { dice.pick(&[0, 150]) } else { 0 },
+            visitors: 0,
+        };
+        if dice.in_1000(600) {
+            temper.visitors = dice.pick(&[100, 500]);
+            let config = &mut temper.config;
+            config.slow_user_policy =
+                dice.pick(&[SlowUserPolicy::Journal, SlowUserPolicy::Journal, SlowUserPolicy::Wait]);
+            config.user_buffer_bytes = dice.pick(&[100, 1000, 1 << 20]);
+            config.slow_user_timeout_ms = dice.pick(&[200, 5000, 1_000_000]);
+            // Not so often that a long life has too many turns for it.
+            let often = if temper.gap <= MILLISECOND { 1 } else { 100 };
+            config.user_mark_ms = dice.pick(&[0, often, 3000]);
         }
+        temper
     }
 
     /// No number is ever given up.

@@ -138,6 +138,47 @@ impl Truth {
         Ok(())
     }
 
+    /// Checks what a user was sent that resumes: its answer, then what the journal has for it from there on, with its places in
+    /// between. Returns whether that is everything.
+    pub(crate) fn check_visit(&self, id: u64, received: &[u8]) -> Result<bool, String> {
+        let told = self.told.get(&id).map_or(&[][..], Vec::as_slice);
+        let number = |index: usize| u128::from(self.lines[told[index]].0);
+        // The next one that it is owed, and the place that it was told last.
+        let (mut at, mut place) = (None, 0);
+        let mut is_over = false;
+        for line in received.split_inclusive(|&byte| byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            let wrong = |what: &str| Err(format!("user {id}, which resumes, {what}: {text:?}"));
+            if is_over {
+                return wrong("is sent more after the last words");
+            }
+            if matches!(line[0], b'+' | b'-') {
+                is_over = line[0] == b'-';
+                let field = text.trim_end().split('|').nth(2).and_then(|place| place.parse::<u128>().ok());
+                let Some(next) = field.filter(|_| line.ends_with(b"\n")) else { continue };
+                let index = *at.get_or_insert_with(|| {
+                    told.partition_point(|&index| u128::from(self.lines[index].0) < next)
+                });
+                if next < place {
+                    return wrong("is told a place below an earlier one");
+                }
+                if index < told.len() && number(index) < next {
+                    return wrong(&format!("is told a place above {}, which has not come", number(index)));
+                }
+                place = next;
+                continue;
+            }
+            let Some(index) = at.as_mut() else { return wrong("is sent something before the answer") };
+            let wanted = told.get(*index).map_or(&[][..], |&index| &self.lines[index].1);
+            let is_right = if line.ends_with(b"\n") { line == wanted } else { wanted.starts_with(line) };
+            if !is_right {
+                return wrong(&format!("is owed {:?}, and sent", String::from_utf8_lossy(wanted)));
+            }
+            *index += usize::from(line.ends_with(b"\n"));
+        }
+        Ok(at == Some(told.len()))
+    }
+
     /// The number of the last whole or begun line of a stream.
     pub(crate) fn sent_up_to(received: &[u8]) -> Option<u64> {
         let lines: Vec<&[u8]> = received.split_inclusive(|&byte| byte == b'\n').collect();
