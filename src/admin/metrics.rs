@@ -162,6 +162,11 @@ fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
 fn resume_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
     let counters = snapshot.counters;
     out.gauge("users_catching_up", "Users that are served from the journal.", snapshot.catching_up);
+    out.gauge(
+        "users_farthest_behind",
+        "Numbers that the farthest of them is behind the cursor.",
+        snapshot.farthest_behind,
+    );
     out.counters(
         "resumed_total",
         "Logins of users that resume, by result.",

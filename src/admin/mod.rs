@@ -83,8 +83,8 @@ pub struct Snapshot<'a> {
     pub users: usize,
     /// Those of them that are served from the journal.
     pub catching_up: usize,
-    /// The lowest number that one of these waits for.
-    pub farthest: Option<u128>,
+    /// Numbers that the farthest of these is behind the cursor.
+    pub farthest_behind: u128,
     /// Event sources.
     pub sources: usize,
     /// Edges of the follow graph.

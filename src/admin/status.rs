@@ -63,8 +63,7 @@ pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
     json.field("buffered_bytes", snapshot.buffered_bytes);
     json.field("users", snapshot.users);
     json.field("catching_up", snapshot.catching_up);
-    let behind = snapshot.farthest.map_or(0, |place| snapshot.cursor.saturating_sub(place));
-    json.text("farthest_behind", behind);
+    json.text("farthest_behind", snapshot.farthest_behind);
     json.field("sources", snapshot.sources);
     json.field("slow_users", snapshot.slow_users);
     json.field("slow", list(&snapshot.slow, slow_user));

@@ -40,6 +40,8 @@ pub struct Start {
 pub(crate) struct Catalog {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) snapshots: Vec<SnapshotInfo>,
+    /// Some of them have turned out to be damaged, or could not be read.
+    pub(crate) distrusted: Vec<SnapshotInfo>,
     /// The graph is empty before the first segment.
     pub(crate) has_origin: bool,
     /// Files that a process left behind in the middle of making them.
@@ -100,11 +102,16 @@ impl Catalog {
         self.segments.front().map_or(0, |segment| segment.first)
     }
 
+    /// Snapshots that nothing is known against, the oldest first.
+    fn usable(&self) -> impl DoubleEndedIterator<Item = &SnapshotInfo> {
+        self.snapshots.iter().filter(|info| !self.distrusted.contains(info))
+    }
+
     /// Where to begin for a place. `None`: that is not kept any more.
     pub(crate) fn start_for(&self, next: u128) -> Option<Start> {
         let oldest = self.oldest();
-        let usable = |info: &&SnapshotInfo| info.to <= next && info.from >= oldest;
-        match self.snapshots.iter().rev().find(usable) {
+        let fits = |info: &&SnapshotInfo| info.to <= next && info.from >= oldest;
+        match self.usable().rev().find(fits) {
             Some(&info) => Some(Start { snapshot: Some(info), from: info.from }),
             None => (self.has_origin && next >= oldest).then_some(Start { snapshot: None, from: oldest }),
         }
@@ -116,7 +123,7 @@ impl Catalog {
         if self.has_origin {
             return Some(oldest);
         }
-        self.snapshots.iter().find(|info| info.from >= oldest).map(|info| info.to)
+        self.usable().find(|info| info.from >= oldest).map(|info| info.to)
     }
 
     /// The index of the segment that has the block at a cursor.
@@ -130,12 +137,12 @@ impl Catalog {
         if let Some(index) = self.snapshots.iter().position(|info| info.from < oldest) {
             return (self.snapshots.len() > 1).then_some(Unneeded::Snapshot(index));
         }
-        let newest = self.snapshots.last()?;
+        let newest = self.usable().next_back()?;
         let behind = self.segments.get(1);
         if behind.is_some_and(|behind| behind.first <= newest.from) {
             return Some(Unneeded::Segment);
         }
-        (self.snapshots.len() > 1).then_some(Unneeded::Snapshot(0))
+        self.snapshots.iter().position(|info| info != newest).map(Unneeded::Snapshot)
     }
 }
 

@@ -396,6 +396,11 @@ impl Log {
         SnapshotReader::open(&mut *self.disk, self.meta.id, info)
     }
 
+    /// A snapshot is damaged or cannot be read: nothing begins with it any more, and what an older one needs is kept.
+    pub fn distrust(&mut self, info: SnapshotInfo) {
+        self.catalog.distrusted.push(info);
+    }
+
     /// What readers read from.
     pub fn disk(&mut self) -> &mut dyn Disk {
         &mut *self.disk

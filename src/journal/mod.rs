@@ -81,5 +81,6 @@ pub(crate) use number::END;
 pub use reader::{Block, Read, Reader};
 pub use recover::{Recovered, Report, Step, open};
 pub use settings::{Opening, Settings, SyncMode};
+pub use snapshot::SnapshotInfo;
 pub(crate) use snapshot::{SnapshotRead, SnapshotReader};
 pub use waiting::{Waiting, WaitingLines};

@@ -215,6 +215,12 @@ impl SnapshotReader {
         Ok(Self { id, name, file, info, offset: 0, edges: 0, bytes: Vec::new() })
     }
 
+    /// The snapshot that it reads.
+    #[must_use]
+    pub fn info(&self) -> SnapshotInfo {
+        self.info
+    }
+
     pub(crate) fn close(self, disk: &mut dyn Disk) {
         disk.close(self.file);
     }

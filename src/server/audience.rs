@@ -66,7 +66,8 @@ impl<S: Read + Write> Users<S> {
         let mut behind = Behind::new(next, context.now);
         context.catch_up.enter(key, user.id, &mut behind, false, context.now);
         user.stage = Stage::Behind(behind);
-        log::debug!(user = user.id, next; "a user does not keep up: it is served from the journal");
+        let distance = context.engine.cursor().saturating_sub(next);
+        context.reports.served_from_the_journal(user.id, next, distance, context.now);
         // Its socket may have taken everything meanwhile.
         self.note_taken(key, context);
     }
@@ -118,6 +119,9 @@ impl<S: Read + Write> Users<S> {
             serial: self.marks.begin(key, context.now),
         };
         let behind = (next < cursor).then(|| Behind::new(next, context.now));
+        if behind.is_some() {
+            context.reports.served_from_the_journal(arrival.id, next, cursor - next, context.now);
+        }
         self.log_in(key, arrival.id, (Some(Box::new(resume)), behind), context);
         self.say(key, &place_line(epoch, next, arrival.terminator), context);
     }

@@ -82,6 +82,8 @@ pub(super) struct CatchUp {
     by_id: HashMap<u64, UserKey>,
     /// Those who wait for a pass, by their places.
     waiting: BTreeSet<(u128, UserKey)>,
+    /// Those whose buffers are to be emptied first, by their places.
+    parked: BTreeSet<(u128, UserKey)>,
     pass: Option<Pass>,
     /// Users of the pass by its slots.
     keys: Vec<Option<UserKey>>,
@@ -145,6 +147,7 @@ impl CatchUp {
             config: config.clone(),
             by_id: HashMap::new(),
             waiting: BTreeSet::new(),
+            parked: BTreeSet::new(),
             pass: None,
             keys: Vec::new(),
             members: 0,
@@ -172,11 +175,11 @@ impl CatchUp {
         self.by_id.len()
     }
 
-    /// The lowest place of those who wait, or of the pass.
-    pub(super) fn lowest(&self) -> Option<u128> {
-        let waiting = self.waiting.first().map(|&(next, _)| next);
+    /// How many numbers the farthest of them is behind the cursor.
+    pub(super) fn farthest_behind(&self, cursor: u128) -> u128 {
+        let places = self.waiting.first().into_iter().chain(self.parked.first()).map(|&(next, _)| next);
         let pass = self.pass.as_ref().filter(|_| self.members > 0).map(Pass::cursor);
-        waiting.into_iter().chain(pass).min()
+        places.chain(pass).min().map_or(0, |lowest| cursor.saturating_sub(lowest))
     }
 
     pub(super) fn key_of(&self, id: u64) -> Option<UserKey> {
@@ -214,6 +217,8 @@ impl CatchUp {
         self.check_at.get_or_insert(now + self.timeout);
         if is_new {
             self.wait(key, behind, true, now);
+        } else {
+            self.parked.insert((behind.next, key));
         }
     }
 
@@ -234,6 +239,7 @@ impl CatchUp {
             self.begin_at = self.begin_at.min(now + COLLECTING);
         }
         behind.waits = true;
+        self.parked.remove(&(behind.next, key));
         self.waiting.insert((behind.next, key));
     }
 
@@ -241,6 +247,7 @@ impl CatchUp {
     pub(super) fn forget(&mut self, key: UserKey, id: u64, behind: &Behind) {
         self.by_id.remove(&id);
         self.waiting.remove(&(behind.next, key));
+        self.parked.remove(&(behind.next, key));
         self.leave_pass(id, behind.slot);
         if self.by_id.is_empty() {
             self.check_at = None;

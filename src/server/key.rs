@@ -8,11 +8,6 @@ pub(super) struct SourceKey(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UserKey(u32);
 
-impl UserKey {
-    /// No key is above this one.
-    pub(super) const LAST: Self = Self(u32::MAX);
-}
-
 /// A connection to the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AdminKey(u32);

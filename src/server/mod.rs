@@ -137,7 +137,8 @@ impl<N: Net> Server<N> {
         // Sockets are closed in this place only: their keys are free from here on.
         self.reap();
         self.note_turn(began);
-        self.reports.progress(&self.engine, self.sources.connected(), self.now);
+        let behind = (self.catch_up.users(), self.catch_up.farthest_behind(self.engine.cursor()));
+        self.reports.progress(&self.engine, self.sources.connected(), behind, self.now);
         self.fail_with_journal()
     }
 

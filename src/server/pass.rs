@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     counters::Counters,
     engine::{Engine, EngineConfig, Replay, event::leading_number},
-    journal::{Block, JournalError, Log, Read, Reader, SnapshotRead, SnapshotReader, Start},
+    journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
 };
 
 /// Bytes that all users together may be owed by one piece, give or take an event for each.
@@ -84,6 +84,11 @@ impl Pass {
     /// The snapshot has not been read to its end.
     pub(super) fn is_beginning(&self) -> bool {
         self.snapshot.is_some()
+    }
+
+    /// The snapshot that is being read, and has not been read to its end.
+    pub(super) fn snapshot(&self) -> Option<SnapshotInfo> {
+        self.snapshot.as_ref().map(SnapshotReader::info)
     }
 
     /// A block has been read and not been applied to its end.

@@ -33,14 +33,16 @@ enum Warning {
     SourceGoes,
     LoginRefused,
     TakenOver,
+    Behind,
 }
 
 impl Warning {
-    const ALL: [Warning; 10] = [
+    const ALL: [Warning; 11] = [
         Warning::SourceComes,
         Warning::SourceGoes,
         Warning::LoginRefused,
         Warning::TakenOver,
+        Warning::Behind,
         Warning::Skipped,
         Warning::Late,
         Warning::Slow,
@@ -51,7 +53,9 @@ impl Warning {
 
     fn level(self) -> log::Level {
         match self {
-            Warning::SourceComes | Warning::SourceGoes | Warning::LoginRefused => log::Level::Info,
+            Warning::SourceComes | Warning::SourceGoes | Warning::LoginRefused | Warning::Behind => {
+                log::Level::Info
+            }
             _ => log::Level::Warn,
         }
     }
@@ -63,6 +67,7 @@ impl Warning {
             Warning::SourceGoes => "event sources that are gone",
             Warning::LoginRefused => "refused logins",
             Warning::TakenOver => "ids that are taken over again and again",
+            Warning::Behind => "users that are served from the journal",
             Warning::Skipped => "missing events",
             Warning::Late => "event sources that begin below the cursor",
             Warning::Slow => "users that did not keep up",
@@ -132,8 +137,15 @@ impl Reports {
 
 /// The reports of the parts.
 impl Reports {
-    /// A progress line every interval in which there was progress, and what was left out of the log.
-    pub(super) fn progress(&mut self, engine: &Engine, sources: usize, now: Micros) {
+    /// A progress line every interval in which there was progress, and what was left out of the log. `catching_up`: users that are
+    /// served from the journal, and how far behind the farthest is.
+    pub(super) fn progress(
+        &mut self,
+        engine: &Engine,
+        sources: usize,
+        (catching_up, farthest_behind): (usize, u128),
+        now: Micros,
+    ) {
         self.left_out(now);
         let counters = &engine.counters;
         let released = counters.events_released_total();
@@ -156,7 +168,9 @@ impl Reports {
             deliveries_per_s = per_second(counters.deliveries - self.last_deliveries),
             cursor = engine.cursor(),
             waiting = engine.waiting(),
-            users = engine.users(),
+            users = engine.users() + catching_up,
+            catching_up,
+            farthest_behind,
             sources;
             "progress"
         );
@@ -379,6 +393,13 @@ impl Reports {
             log::debug!(user, peer:%, reason = reason_name, unsent_bytes; "user disconnected");
         } else if let Some(left_out) = self.may_warn(Warning::Slow, now) {
             log::warn!(user, peer:%, reason = reason_name, unsent_bytes, left_out; "user disconnected: it did not keep up");
+        }
+    }
+
+    /// A user has come back, or does not keep up: it is served from the journal, so many numbers behind.
+    pub(super) fn served_from_the_journal(&mut self, user: u64, next: u128, behind: u128, now: Micros) {
+        if let Some(left_out) = self.may_warn(Warning::Behind, now) {
+            log::info!(user, next, behind, left_out; "a user is served from the journal");
         }
     }
 

@@ -174,7 +174,7 @@ impl<'a, S> View<'a, S> {
             buffered_bytes: self.users.output_bytes(),
             users: self.engine.users() + self.catch_up.users(),
             catching_up: self.catch_up.users(),
-            farthest: self.catch_up.lowest(),
+            farthest_behind: self.catch_up.farthest_behind(self.engine.cursor()),
             sources: self.sources.connected(),
             follow_edges: self.engine.follow_edges(),
             slow_users: self.congestion.slow().len(),

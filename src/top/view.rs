@@ -393,7 +393,7 @@ mod tests {
             buffered_bytes: 0,
             users: 250,
             catching_up: 0,
-            farthest: None,
+            farthest_behind: 0,
             sources: 1,
             follow_edges: 777,
             slow_users: 0,
@@ -454,7 +454,7 @@ mod tests {
         let screen = screen(
             &model(|snapshot| {
                 snapshot.catching_up = 1200;
-                snapshot.farthest = Some(34_568);
+                snapshot.farthest_behind = 1_200_000;
             }),
             Instant::now(),
             110,

@@ -9,7 +9,7 @@ use support::stream::{each, long_broadcasts};
 use support::{Server, Signal, server};
 
 /// Every metric with its type, every label with its values.
-const METRICS: [(&str, &str, &str, &[&str]); 22] = [
+const METRICS: [(&str, &str, &str, &[&str]); 23] = [
     ("events_received_total", "counter", "", &[]),
     ("events_released_total", "counter", "type", &["F", "U", "B", "P", "S"]),
     ("events_late_total", "counter", "", &[]),
@@ -50,6 +50,7 @@ const METRICS: [(&str, &str, &str, &[&str]); 22] = [
         ],
     ),
     ("users_catching_up", "gauge", "", &[]),
+    ("users_farthest_behind", "gauge", "", &[]),
     ("resumed_total", "counter", "result", &["ok", "gone", "epoch"]),
     ("source_paused_seconds_total", "counter", "reason", &["slow_user", "ring_full", "journal", "stream"]),
     ("follow_edges", "gauge", "", &[]),

@@ -1,9 +1,10 @@
 //! docs/SPEC.md section 10: users that resume, and slow users that are served from the journal.
 
 use crate::journal::Folder;
+use std::{fs, os::unix::fs::FileExt, path::PathBuf};
 use support::model::{Model, number_of};
-use support::stream::{Random, each, long_broadcasts};
-use support::{Server, Signal, User, launch, server};
+use support::stream::{Random, each, long_broadcast, long_broadcasts};
+use support::{Server, Signal, User, launch, raise_own_limit, server};
 
 /// A connection that has sent a login line, which ends with LF.
 #[track_caller]
@@ -237,6 +238,7 @@ fn what_is_not_kept_any_more_is_gone() {
         journalDirectory = folder.show(),
         journalSegmentBytes = 4096,
         journalRetentionBytes = 262_144,
+        journalSync = "always",
         adminPort = 0
     );
     let (user, epoch, _) = resumed(&server, "7|now");
@@ -250,11 +252,21 @@ fn what_is_not_kept_any_more_is_gone() {
     }
     let (again, first, reason) = refused(&server, &format!("7|1|{epoch}"));
     assert_eq!((again, reason.as_str()), (epoch.clone(), "gone"));
-    let (mut user, _, next) = resumed(&server, &format!("7|{first}|{epoch}"));
+    // A snapshot may still be on its way, and take some more segments with it when it is there.
+    let mut first = first;
+    loop {
+        let mut user = login(&server, &format!("7|{first}|{epoch}"));
+        let answer = fields(&user.read_line());
+        let line = if answer[0] == "+" { user.read_line() } else { Vec::new() };
+        if line == long_broadcast(first as u64, 500) {
+            user.expect(long_broadcasts(first as u64 + 1..=number, 500));
+            break;
+        }
+        first = refused(&server, &format!("7|1|{epoch}")).1;
+    }
+    let (mut user, _, next) = resumed(&server, "8|oldest");
     assert_eq!(next, first);
     user.expect(long_broadcasts(first as u64..=number, 500));
-    let (mut user, _, next) = resumed(&server, "8|oldest");
-    user.expect(long_broadcasts(next as u64..=number, 500));
 }
 
 #[test]
@@ -271,6 +283,9 @@ fn a_slow_user_holds_up_nobody_misses_nothing_and_joins_the_others_again() {
     sending.join().unwrap().unwrap();
     resuming.expect(&stream);
     assert_eq!(server.metric("fortnight_users_catching_up"), 1.0);
+    let farthest = server.metric("fortnight_users_farthest_behind");
+    assert!(farthest > 1000.0 && farthest < 20_000.0, "{farthest}");
+    server.wait_for_log("a user is served from the journal");
     assert_eq!(server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}"), 0.0);
     assert!(server.metric("fortnight_output_buffered_bytes") <= 66_100.0);
     slow.expect(&stream);
@@ -316,14 +331,143 @@ fn the_policy_journal_needs_a_journal() {
 }
 
 #[test]
+fn a_slow_user_whose_place_is_not_kept_any_more_is_cut_off_and_told_so_when_it_comes_back() {
+    let folder = Folder::new("resume-slow-gone");
+    let server = server!(
+        journalDirectory = folder.show(),
+        journalSegmentBytes = 65_536,
+        journalRetentionBytes = 1 << 20,
+        userBufferBytes = 65_536,
+        adminPort = 0
+    );
+    let mut slow = server.narrow_user(7);
+    let mut quick = server.user(9);
+    server.pass();
+    // Until the journal does not keep any more what does not fit the slow user's socket and its buffer.
+    let mut number = 0;
+    let behind = |server: &Server| {
+        server.metric("fortnight_users_farthest_behind")
+            > server.metric("fortnight_cursor") - server.metric("fortnight_journal_first_sequence")
+    };
+    while server.metric("fortnight_users_catching_up") == 0.0 || !behind(&server) {
+        let stream = long_broadcasts(number + 1..=number + 2000, 500);
+        number += 2000;
+        let sending = server.source().send_in_background(stream.clone());
+        quick.expect(&stream);
+        sending.join().unwrap().unwrap();
+        assert!(number < 1_000_000, "the slow user never gets behind");
+    }
+    let stream = |from: u128| long_broadcasts(from as u64..=number, 500);
+    // It reads on, and is cut off where its place was.
+    let (got, _) = slow.read_to_close();
+    let whole = got.len() / 500 * 500;
+    assert_eq!(got[..whole], stream(1)[..whole]);
+    let next = (whole / 500 + 1) as u128;
+    server.wait_for_metric("fortnight_users_disconnected_total{reason=\"slow\"}", |users| users == 1.0);
+    let (_, epoch, _) = resumed(&server, "1|now");
+    let (_, first, reason) = refused(&server, &format!("7|{next}|{epoch}"));
+    assert!(first > next && reason == "gone", "{first} {reason}");
+    let (mut again, _, _) = resumed(&server, &format!("7|{first}|{epoch}"));
+    again.expect(stream(first));
+}
+
+/// The files of a journal whose names end like that.
+fn files(folder: &Folder, suffix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.show()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect()
+}
+
+/// Flips a bit in the middle of each of these files, while the server runs.
+fn damage(paths: &[PathBuf]) {
+    for path in paths {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let middle = file.metadata().unwrap().len() / 2;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, middle).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+    }
+}
+
+/// A server whose journal has snapshots and everything from number 1 on: user 7 follows user 50.
+fn server_with_snapshots(folder: &Folder) -> (Server, u64) {
+    let server = server!(
+        journalDirectory = folder.show(),
+        journalSegmentBytes = 65_536,
+        journalRetentionBytes = 1 << 20,
+        journalSync = "always",
+        adminPort = 0
+    );
+    let mut witness = server.user(1);
+    server.pass();
+    let mut source = server.source();
+    source.send("1|F|7|50\n");
+    let mut number = 1;
+    while files(folder, ".fns").len() < 2 {
+        let stream = long_broadcasts(number + 1..=number + 100, 500);
+        source.send(&stream);
+        witness.expect(&stream);
+        number += 100;
+        assert!(number < 1500, "there are never two snapshots");
+    }
+    source.send(format!("{}|S|50\n{}|B\n", number + 1, number + 2));
+    witness.expect(format!("{}|B\n", number + 2));
+    assert_eq!(server.metric("fortnight_journal_first_sequence"), 1.0);
+    (server, number)
+}
+
+#[test]
+fn a_damaged_snapshot_costs_nobody_anything() {
+    let folder = Folder::new("resume-damaged-snapshot");
+    let (server, number) = server_with_snapshots(&folder);
+    damage(&files(&folder, ".fns"));
+    let (_, epoch, _) = resumed(&server, "1|now");
+    let (mut user, _, _) = resumed(&server, &format!("7|{}|{epoch}", number + 1));
+    user.expect(format!("{}|S|50\n{}|B\n", number + 1, number + 2));
+    server.wait_for_log("a snapshot of the journal cannot be used");
+    server.wait_for_metric("fortnight_users_catching_up", |users| users == 0.0);
+}
+
+#[test]
+fn who_needs_a_damaged_part_of_the_journal_is_cut_off_and_nobody_else() {
+    let folder = Folder::new("resume-damaged-block");
+    let (server, number) = server_with_snapshots(&folder);
+    damage(&files(&folder, "/00000000000000000001.fnj"));
+    let (_, epoch, _) = resumed(&server, "1|now");
+    // The first one's place is before the damage, the next one's behind it, in the same segment or not.
+    for place in [1, 125, 140] {
+        let (mut user, _, _) = resumed(&server, &format!("8|{place}|{epoch}"));
+        user.read_to_close();
+    }
+    server.wait_for_metric("fortnight_users_disconnected_total{reason=\"slow\"}", |users| users == 3.0);
+    let (mut user, _, _) = resumed(&server, &format!("7|{}|{epoch}", number + 1));
+    user.expect(format!("{}|S|50\n{}|B\n", number + 1, number + 2));
+}
+
+/// Users that come back in the test below: few, or as many as `RESUME_USERS` says.
+fn users_that_return() -> u64 {
+    let asked = std::env::var("RESUME_USERS").ok().filter(|text| !text.is_empty());
+    asked.map_or(500, |text| text.parse().expect("RESUME_USERS: a number"))
+}
+
+#[test]
 fn many_come_back_at_once_at_any_place() {
-    const USERS: u64 = 300;
-    const EVENTS: u64 = 30_000;
+    let users = users_that_return();
+    let limit = raise_own_limit();
+    if limit < users + 200 {
+        support::skipped(&format!("it needs {} open files, and {limit} are allowed", users + 200));
+        return;
+    }
+    let events = 20_000 + 4 * users;
     let folder = Folder::new("resume-many");
-    let server = server!(journalDirectory = folder.show(), journalSegmentBytes = 65_536, adminPort = 0);
+    let server = server!(
+        journalDirectory = folder.show(),
+        journalSegmentBytes = 65_536,
+        maxUserClients = users + 1,
+        adminPort = 0
+    );
     let mut random = Random::new(11);
     let mut line = |number: u64| {
-        let (one, other) = (random.below(USERS), random.below(USERS));
+        let (one, other) = (random.below(users), random.below(users));
         match random.below(10) {
             0..=3 => format!("{number}|F|{one}|{other}\n"),
             4 => format!("{number}|U|{one}|{other}\n"),
@@ -333,28 +477,29 @@ fn many_come_back_at_once_at_any_place() {
             _ => format!("{number}|S|{other}\n"),
         }
     };
-    let stream: String = (1..=EVENTS).map(&mut line).collect();
+    let stream: String = (1..=events).map(&mut line).collect();
     let (_, epoch, _) = resumed(&server, "1|now");
     server.source().send(&stream);
-    server.wait_for_metric("fortnight_cursor", |cursor| cursor == (EVENTS + 1) as f64);
+    server.wait_for_metric("fortnight_cursor", |cursor| cursor == (events + 1) as f64);
     // What somebody who has been there all the time is told.
     let mut model = Model::new();
-    (0..USERS).for_each(|id| drop(model.login(id)));
+    (0..users).for_each(|id| drop(model.login(id)));
     support::stream::lines(stream.as_bytes()).for_each(|line| model.release(line));
-    let mut users: Vec<_> = (0..USERS)
+    let mut returned: Vec<_> = (0..users)
         .map(|id| {
-            let next = 1 + random.below(EVENTS);
+            let next = 1 + random.below(events);
             (login(&server, &format!("{id}|{next}|{epoch}")), id, next)
         })
         .collect();
-    for (user, id, next) in &mut users {
+    for (user, id, next) in &mut returned {
         user.expect(format!("+|{epoch}|{next}\n"));
         let missed = support::stream::lines(model.told(*id).unwrap());
         let missed: Vec<_> = missed.filter(|line| number_of(line).unwrap() >= *next).collect();
         user.expect(missed.concat());
     }
-    server.source().send(format!("{}|B\n", EVENTS + 1));
-    for (user, ..) in &mut users {
-        user.expect(format!("{}|B\n", EVENTS + 1));
+    server.source().send(format!("{}|B\n", events + 1));
+    for (user, ..) in &mut returned {
+        user.expect(format!("{}|B\n", events + 1));
     }
+    println!("{users} users came back");
 }

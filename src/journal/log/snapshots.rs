@@ -133,6 +133,7 @@ impl Log {
         // One of the same cursors has been replaced.
         self.catalog.snapshots.retain(|other| other.name() != name);
         self.catalog.snapshots.push(info);
+        self.catalog.distrusted.retain(|other| other.name() != name);
         self.retain()?;
         Ok(true)
     }

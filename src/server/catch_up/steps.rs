@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
+    journal::{JournalError, Log, SnapshotInfo},
     server::{
         context::Context,
         delivery::lines_of,
@@ -17,13 +18,22 @@ use crate::{
     },
     time::Micros,
 };
-use std::io::{Read, Write};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+};
 
 /// The result of a step of the pass.
 enum Step {
     Worked(u64),
     /// Nothing more can be done in this turn. True: and nothing can be done in the next one unless something happens.
     Stop(bool),
+}
+
+/// Nothing begins with this snapshot any more.
+fn distrust(snapshot: SnapshotInfo, error: &JournalError, log: &mut Log) {
+    log::warn!(error:%; "a snapshot of the journal cannot be used: users are served from what is older");
+    log.distrust(snapshot);
 }
 
 impl<S: Read + Write> Users<S> {
@@ -115,9 +125,8 @@ impl<S: Read + Write> Users<S> {
             }
             Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
             Err(error) => {
-                log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
-                self.cut_off_pass(context);
-                Step::Worked(1)
+                self.fail_pass(&error, context);
+                Step::Worked(NS_PER_PIECE)
             }
         }
     }
@@ -144,9 +153,8 @@ impl<S: Read + Write> Users<S> {
             return Step::Stop(true);
         }
         while let Some(&(next, key)) = catch_up.waiting.first() {
-            let begun = log
-                .start_for(next)
-                .map(|start| Pass::new(start, catch_up.waiting.len(), &catch_up.config, log));
+            let start = log.start_for(next);
+            let begun = start.map(|start| Pass::new(start, catch_up.waiting.len(), &catch_up.config, log));
             match begun {
                 Some(Ok(pass)) => {
                     log::debug!(from = next, users = catch_up.waiting.len(); "a pass over the journal begins");
@@ -156,7 +164,10 @@ impl<S: Read + Write> Users<S> {
                     return Step::Worked(NS_PER_WRITE);
                 }
                 Some(Err(error)) => {
-                    log::warn!(error:%; "a user cannot be served from the journal any more: it is cut off");
+                    if let Some(snapshot) = start.and_then(|start| start.snapshot) {
+                        distrust(snapshot, &error, log);
+                        continue;
+                    }
                 }
                 None => {}
             }
@@ -179,13 +190,28 @@ impl<S: Read + Write> Users<S> {
         catch_up.begin_at = *now + rest.min(REST_MAX);
     }
 
-    /// The next part of the journal is lost.
+    /// What the pass needs next cannot be read. If that is its snapshot, an older one does. Else whoever needs it is cut off.
+    fn fail_pass<N: Net<Socket = S>>(&mut self, error: &JournalError, context: &mut Context<'_, N>) {
+        let snapshot = context.catch_up.pass.as_ref().and_then(Pass::snapshot);
+        if let (Some(snapshot), Some(log)) = (snapshot, context.log.as_deref_mut()) {
+            distrust(snapshot, error, log);
+            return self.end_pass(false, context);
+        }
+        log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
+        self.cut_off_pass(context);
+    }
+
+    /// The next part of the journal is lost: for those in the pass, and for those whose passes would come through it.
     fn cut_off_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
-        let catch_up = &mut *context.catch_up;
+        let Context { catch_up, log, .. } = &mut *context;
         let cursor = catch_up.pass.as_ref().map_or(0, Pass::cursor);
         let members = catch_up.keys.iter().flatten().copied();
-        let others = catch_up.waiting.range((cursor, UserKey::new(0))..=(cursor, UserKey::LAST));
-        let lost: Vec<UserKey> = members.chain(others.map(|&(_, key)| key)).collect();
+        let comes_through = |&&(next, _): &&(u128, UserKey)| {
+            let start = log.as_deref().and_then(|log| log.start_for(next));
+            start.is_none_or(|start| start.from <= cursor)
+        };
+        let others = catch_up.waiting.iter().filter(comes_through);
+        let lost: BTreeSet<UserKey> = members.chain(others.map(|&(_, key)| key)).collect();
         for &key in &lost {
             if let Some(Stage::Behind(behind)) = self.user_mut(key).map(|user| &mut user.stage) {
                 behind.next = behind.next.max(cursor);
@@ -246,9 +272,8 @@ impl<S: Read + Write> Users<S> {
                 (NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE, bytes)
             }
             Err(error) => {
-                log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
-                self.cut_off_pass(context);
-                return Step::Worked(1);
+                self.fail_pass(&error, context);
+                return Step::Worked(NS_PER_PIECE);
             }
         };
         let Self { entries, pool, backlog, .. } = self;
@@ -304,6 +329,7 @@ impl<S: Read + Write> Users<S> {
         let slot = behind.slot.take();
         behind.next = next.unwrap_or(cursor);
         behind.is_full = false;
+        catch_up.parked.insert((behind.next, key));
         catch_up.leave_pass(user.id, slot);
         catch_up.queue.push_back(key);
     }
