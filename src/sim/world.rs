@@ -54,6 +54,8 @@ pub struct World {
     /// Connections that have been written to since they were last asked for.
     written_to: Vec<Peer>,
     idle: bool,
+    /// Numbers that the server has asked for.
+    random_numbers: u64,
 }
 
 /// Actions of the far ends. None of them fails: an action that comes too late has no effect.
@@ -279,6 +281,13 @@ impl World {
 
 /// Actions of the server.
 impl World {
+    /// A number that the server takes for a random one: another one each time, and the same ones in each run.
+    pub(super) fn random(&mut self) -> u64 {
+        let number = 0x0123_4567_89ab_cdef_u64.wrapping_add(self.random_numbers << 32);
+        self.random_numbers += 1;
+        number
+    }
+
     pub(super) fn set_idle(&mut self) {
         self.idle = true;
     }

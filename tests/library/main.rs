@@ -7,4 +7,6 @@ mod habits;
 mod property;
 mod resume;
 mod rotation;
+mod runs;
+mod tail;
 mod unlucky_turns;
