@@ -2,7 +2,7 @@
 //! leave, come back at their places, take themselves over and read slowly; each is told of a new run before its first event, and is
 //! sent of each run what its place says.
 
-use fortnight::{
+use fortnight::internals::{
     config::{Config, SlowUserPolicy},
     server::{Server, net::Port},
     sim::{Peer, Schedule, SimNet, World},

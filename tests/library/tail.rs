@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use fortnight::{
+use fortnight::internals::{
     config::Config,
     journal::SyncMode,
     server::{Server, net::Port},

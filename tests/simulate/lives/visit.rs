@@ -234,13 +234,20 @@ impl Visits {
             // The socket may have taken nothing of a refusal, or a part.
             self.all[index].is_refused |= self.all[index].is_to_be_refused(&self.memory, now, temper);
             let visit = &self.all[index];
-            let is_replaced =
-                self.all[index + 1..].iter().any(|other| other.id == visit.id && !other.is_refused);
+            // Whoever came before it may have logged in after it, where its login line came in pieces.
+            let takes_over = |(at, other): (usize, &Visit)| {
+                let is_later = at > index || (at < index && other.answer.is_some() && !other.is_over);
+                is_later && other.id == visit.id && !other.is_refused
+            };
+            let is_replaced = self.all.iter().enumerate().any(takes_over);
             let may_be_cut_off = visit.was_limited || now.first > visit.sent.first || temper.errors > 0;
             if is_served && !visit.is_refused && !is_replaced && !may_be_cut_off {
                 return Err(format!(
-                    "the connection of user {}, which resumes, is closed for nothing, between {:?} and {now:?}",
-                    visit.id, visit.sent
+                    "the connection of user {}, which asked for {:?} and was sent {:?}, is closed for nothing, between {:?} and {now:?}",
+                    visit.id,
+                    visit.asked,
+                    visit.received.escape_ascii().to_string(),
+                    visit.sent
                 ));
             }
             coverage.add("resume: taken over", u64::from(is_replaced));
