@@ -13,9 +13,9 @@ use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::access::{Access, Line};
 use crate::book::Book;
 use crate::cursor::{Cursor, Place, Wrong, count_lines, find_line, first_owed_from, sequence_of};
 use crate::fault::{Class, Difference, Fault, owed_line, shown};
@@ -33,7 +33,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Visit {
-    stream: TcpStream,
+    stream: Line,
     stage: Stage,
     cursor: Cursor,
     /// Lines of the cursor's first block that are before the start.
@@ -110,9 +110,14 @@ impl Visitor {
     ///
     /// # Errors
     /// Those of connecting and writing.
-    pub fn come(&mut self, address: SocketAddr, moment: Moment, registry: &Registry) -> std::io::Result<()> {
-        let mut stream = log_in(address, self.id, None)?;
-        registry.register(&mut stream, self.token, Interest::READABLE)?;
+    pub fn come(
+        &mut self,
+        (access, address): (&Access, SocketAddr),
+        moment: Moment,
+        registry: &Registry,
+    ) -> std::io::Result<()> {
+        let mut stream = log_in(access, address, self.id, None)?;
+        stream.register(registry, self.token, Interest::READABLE)?;
         let Moment { earliest, block } = moment;
         let stage = Stage::Arriving { begun: Vec::new(), earliest, unsent_from: None };
         let leaves = Instant::now() + self.some_time();
@@ -127,7 +132,7 @@ impl Visitor {
     pub fn unsure_port(&self) -> Option<u16> {
         let visit = self.visit.as_ref()?;
         let unsure = matches!(visit.stage, Stage::Arriving { unsent_from: None, .. });
-        visit.stream.local_addr().ok().filter(|_| unsure).map(|at| at.port())
+        visit.stream.local_port().filter(|_| unsure)
     }
 
     /// Its login has arrived, and `number` and all above it have not been sent.

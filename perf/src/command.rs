@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::access::server_config;
 use crate::block::Expect;
 use crate::book::Book;
 use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
@@ -149,8 +150,16 @@ pub fn limit(options: &LimitOptions) -> ExitCode {
         Ok(at) => at,
         Err(sentence) => return refuse(&sentence),
     };
-    let served =
-        Limit::new(at.source, at.users, plan, options.forward, options.read_max).and_then(|mut limit| {
+    let tls = match options.tls_certificate.as_ref().zip(options.tls_key.as_ref()) {
+        Some((chain, key)) => match server_config(chain, key) {
+            Ok(config) => Some(config),
+            Err(sentence) => return refuse(&sentence),
+        },
+        None => None,
+    };
+    let served = Limit::new(at.source, at.users, plan, options.forward, options.read_max)
+        .map(|limit| limit.over_tls(tls))
+        .and_then(|mut limit| {
             println!("{}", limit.listening()?);
             std::io::stdout().flush()?;
             limit.serve()

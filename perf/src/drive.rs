@@ -139,7 +139,8 @@ impl<'a> Drive<'a> {
             let slow = settings.slow_users > 0 && slot % every == 0 && slot / every < settings.slow_users;
             let throttle = slow.then(|| Throttle::new(settings.slow_rate, settings.slow_pulse));
             let at = settings.addresses.users;
-            let user = User::connect(at, (slot, id), throttle, poll.registry(), Token(first_user + slot));
+            let (by, token) = ((&settings.access, at), Token(first_user + slot));
+            let user = User::connect(by, (slot, id), throttle, poll.registry(), token);
             let user = user.map_err(failed(&format!("user {id} could not connect to {at}")))?;
             if settings.rate.is_some() {
                 // How long a delivery takes is asked of the server, and is not to be a matter of this end's core.
@@ -160,7 +161,7 @@ impl<'a> Drive<'a> {
             }
         }
         let at = settings.addresses.source;
-        let feed = Feed::connect(at, load.sources, settings.rate, poll.registry())
+        let feed = Feed::connect((&settings.access, at), load.sources, settings.rate, poll.registry())
             .map_err(failed(&format!("the event source could not connect to {at}")))?;
         let now = Instant::now();
         let mut drive = Drive {
@@ -210,7 +211,8 @@ impl<'a> Drive<'a> {
     }
 
     fn readers_come_and_go(&mut self, now: Instant) -> Result<(), Failure> {
-        let (at, registry) = (self.settings.addresses.users, self.poll.registry());
+        let at = (&self.settings.access, self.settings.addresses.users);
+        let registry = self.poll.registry();
         self.readers
             .iter_mut()
             .try_for_each(|reader| reader.come_and_go(at, now, registry))
@@ -236,6 +238,8 @@ impl<'a> Drive<'a> {
     fn go(&mut self, book: &mut Book, progress: &mut dyn FnMut(Progress)) -> Result<(), Failure> {
         let mut events = Events::with_capacity(4096);
         let mut wait = Duration::ZERO;
+        let begin = Instant::now();
+        self.users.iter_mut().for_each(|user| user.waits_from(begin));
         while self.open > 0 || !self.feed.finished || !self.readers_have_all(book) {
             self.poll.poll(&mut events, Some(wait)).or_else(interrupted).map_err(failed("epoll"))?;
             for event in &events {
@@ -489,6 +493,7 @@ impl<'a> Drive<'a> {
             return Ok(());
         }
         let at = self.settings.addresses.users;
+        let target = (&self.settings.access, at);
         let unsure: HashSet<u16> = self.visitors.iter().filter_map(Visitor::unsure_port).collect();
         if !unsure.is_empty() && now - self.asked >= ASK {
             self.asked = now;
@@ -504,7 +509,7 @@ impl<'a> Drive<'a> {
                 let moment =
                     *moment.get_or_insert_with(|| released(places(&self.users), book, self.feed.block));
                 visitor
-                    .come(at, moment, self.poll.registry())
+                    .come(target, moment, self.poll.registry())
                     .map_err(failed("a user could not come back"))?;
             }
         }

@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::access::{Access, Line};
 use crate::block::{Block, Wire};
 use crate::book::Book;
 
@@ -15,7 +15,7 @@ const WRITE_MAX: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Source {
-    stream: TcpStream,
+    stream: Line,
     writable: bool,
     /// How much of the current block's wire has been sent.
     offset: usize,
@@ -58,18 +58,15 @@ impl Feed {
     /// # Errors
     /// Those of connecting.
     pub fn connect(
-        address: SocketAddr,
+        (access, address): (&Access, SocketAddr),
         count: usize,
         rate: Option<f64>,
         registry: &Registry,
     ) -> io::Result<Feed> {
         let mut sources = Vec::new();
         for token in 0..count {
-            let stream = std::net::TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            registry.register(&mut stream, Token(token), Interest::WRITABLE | Interest::READABLE)?;
+            let mut stream = access.source(address)?;
+            stream.register(registry, Token(token), Interest::WRITABLE | Interest::READABLE)?;
             sources.push(Source { stream, writable: true, offset: 0 });
         }
         Ok(Feed {

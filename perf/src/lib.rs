@@ -10,6 +10,7 @@
 //! | [`book`] | the blocks in memory: all, or a window |
 //! | [`cursor`], [`fault`] | checking is comparing memory; what is wrong is told apart |
 //! | [`feed`], [`user`], [`churn`], [`reader`] | the connections: those that stay, those that come and go, those that resume |
+//! | [`access`] | in clear or over TLS, with tokens or without |
 //! | [`drive`] | the loop that sends, receives and checks |
 //! | [`resume`] | the loop in which everybody resumes, and the server may be killed |
 //! | [`arrivals`] | latency without coordinated omission |
@@ -22,6 +23,7 @@
 //! | [`settings`] | how a run is made |
 //! | [`cli`], [`options`], [`command`], [`console`], [`ui`], [`report`] | the command line, and what is told |
 
+pub mod access;
 pub mod arrivals;
 pub mod bench;
 pub mod block;

@@ -8,10 +8,13 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustls::ServerConfig;
 
+use crate::access::Line;
 use crate::block::pattern;
 use crate::plan::Plan;
 
@@ -22,14 +25,14 @@ const FIRST: usize = 2;
 const SLICES: usize = 64;
 
 enum Peer {
-    Source(TcpStream),
+    Source(Line),
     /// A user who has not said its id, and what it has said.
-    Arriving(TcpStream, Vec<u8>),
+    Arriving(Line, Vec<u8>),
     User(User),
 }
 
 struct User {
-    stream: TcpStream,
+    stream: Line,
     position: usize,
     sent: u64,
     writable: bool,
@@ -50,6 +53,8 @@ pub struct Limit {
     pattern: Box<[u8]>,
     buffer: Vec<u8>,
     received: u64,
+    /// What users are spoken to over TLS with.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Limit {
@@ -82,7 +87,14 @@ impl Limit {
             pattern: pattern(),
             buffer: vec![0; read_max.max(1)],
             received: 0,
+            tls: None,
         })
+    }
+
+    /// Speaks TLS with users from now on.
+    #[must_use]
+    pub fn over_tls(self, tls: Option<Arc<ServerConfig>>) -> Limit {
+        Limit { tls, ..self }
     }
 
     /// The line that says where it listens.
@@ -124,11 +136,12 @@ impl Limit {
     }
 
     fn accept(&mut self, source: bool) -> io::Result<()> {
-        while let Some(mut stream) = accept(if source { &self.sources } else { &self.users })? {
+        while let Some(stream) = accept(if source { &self.sources } else { &self.users })? {
             stream.set_nodelay(true)?;
+            let mut stream = Line::accepted(stream, self.tls.as_ref().filter(|_| !source))?;
             let at = self.free.pop().unwrap_or(self.peers.len());
             let interest = if source { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-            self.poll.registry().register(&mut stream, Token(FIRST + at), interest)?;
+            stream.register(self.poll.registry(), Token(FIRST + at), interest)?;
             let peer = if source { Peer::Source(stream) } else { Peer::Arriving(stream, Vec::new()) };
             if at == self.peers.len() {
                 self.peers.push(Some(peer));

@@ -1,9 +1,11 @@
 //! The options of all commands. Each is a flag and an environment variable.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::access::Access;
 use crate::block::Expect;
 use crate::console::LogLevel;
 use crate::process::Addresses;
@@ -117,6 +119,22 @@ pub struct ServerOptions {
     /// users=ADDRESS`, those are used, otherwise the ports above
     #[arg(long, value_name = "CMD", env = "mazeSpawn")]
     pub spawn: Option<String>,
+    /// Speak TLS with the server; PEM file with the authority that its certificate must be of. `host` is its name
+    #[arg(long, value_name = "FILE", env = "mazeTlsCa")]
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file with this tool's own certificate
+    #[arg(long, value_name = "FILE", requires = "tls_ca", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Which ports speak TLS: users, sources, or both, separated by commas [default: those that the started command
+    /// names, else users]
+    #[arg(long, value_name = "PORTS", requires = "tls_ca")]
+    pub tls_ports: Option<String>,
+    /// PEM file with the Ed25519 key that signs a token for each user, as `make certs` makes it
+    #[arg(long, value_name = "FILE", env = "mazeTokenKey")]
+    pub token_key: Option<PathBuf>,
     /// Process id of the server: its CPU time and peak memory are measured
     #[arg(long, conflicts_with = "spawn")]
     pub pid: Option<u32>,
@@ -229,7 +247,7 @@ pub struct LatencyOptions {
     pub seconds: f64,
     /// Write the distribution as an SVG picture
     #[arg(long, value_name = "FILE")]
-    pub svg: Option<std::path::PathBuf>,
+    pub svg: Option<PathBuf>,
     /// Sleep between events rather than spin; adds this tool's own wake-ups to what is measured
     #[arg(long)]
     pub sleep: bool,
@@ -261,10 +279,16 @@ pub struct LimitOptions {
     /// File that says how many bytes each user gets, as `maze` writes it for servers that it starts; worked out
     /// from the options above if not given
     #[arg(long, value_name = "FILE", env = "mazePlan")]
-    pub plan: Option<std::path::PathBuf>,
+    pub plan: Option<PathBuf>,
     /// Forward what the source sends to each user as it is
     #[arg(long)]
     pub forward: bool,
+    /// PEM file with a certificate: users are spoken to over TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// Most bytes to read from the source at a time
     #[arg(long, default_value_t = 1 << 20)]
     pub read_max: usize,
@@ -294,6 +318,21 @@ impl ServerOptions {
         }
     }
 
+    /// How the server is reached.
+    fn access(&self) -> Result<Access, String> {
+        let spawn = self.spawn.as_deref().unwrap_or("");
+        let ports = self.tls_ports.clone().or_else(|| names(spawn, "--tls-ports", "tlsPorts"));
+        let own = self.tls_certificate.as_deref().zip(self.tls_key.as_deref());
+        let access = match &self.tls_ca {
+            Some(ca) => Access::over_tls(&self.host, ca, own, ports.as_deref().unwrap_or("users"))?,
+            None => Access::default(),
+        };
+        match &self.token_key {
+            Some(key) => access.with_tokens(key),
+            None => Ok(access),
+        }
+    }
+
     /// The settings of a run.
     ///
     /// # Errors
@@ -310,6 +349,7 @@ impl ServerOptions {
             load,
             expect,
             addresses: Addresses::resolve(&self.host, self.event_listener_port, self.client_listener_port)?,
+            access: self.access()?,
             pid: self.pid,
             timeout: Duration::from_millis(self.timeout),
             settle: Duration::from_millis(self.settle),

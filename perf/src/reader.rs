@@ -2,12 +2,12 @@
 //! number that it wants next, and must end up with one uninterrupted stream.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::access::{Access, Line};
 use crate::book::Book;
 use crate::cursor::{Cursor, Place, Wrong, lines_of, sequence_of};
 use crate::fault::{Class, Difference, Fault, owed_line, shown};
@@ -23,7 +23,7 @@ pub struct Reader {
     slot: usize,
     id: u64,
     token: Token,
-    stream: Option<TcpStream>,
+    stream: Option<Line>,
     ready: bool,
     /// What has been checked: whole lines only.
     cursor: Cursor,
@@ -108,7 +108,12 @@ impl Reader {
     ///
     /// # Errors
     /// Those of connecting and writing.
-    pub fn come_and_go(&mut self, at: SocketAddr, now: Instant, registry: &Registry) -> io::Result<()> {
+    pub fn come_and_go(
+        &mut self,
+        at: (&Access, SocketAddr),
+        now: Instant,
+        registry: &Registry,
+    ) -> io::Result<()> {
         // It has to know the epoch of the run before it can come back to it: it leaves once something has come.
         let (is_there, may_leave) = (self.stream.is_some(), self.answered && self.cursor.bytes > 0);
         if let Some(visits) = &mut self.visits {
@@ -134,17 +139,14 @@ impl Reader {
         self.begun.clear();
     }
 
-    fn log_in(&mut self, at: SocketAddr, registry: &Registry) -> io::Result<()> {
-        let line = match &self.place {
-            None => format!("{}|now\r\n", self.id),
-            Some((epoch, next)) => format!("{}|{next}|{epoch}\r\n", self.id),
+    fn log_in(&mut self, (access, at): (&Access, SocketAddr), registry: &Registry) -> io::Result<()> {
+        let place = match &self.place {
+            None => "|now".to_owned(),
+            Some((epoch, next)) => format!("|{next}|{epoch}"),
         };
-        let mut stream = StdStream::connect(at)?;
-        stream.set_nodelay(true)?;
-        stream.write_all(line.as_bytes())?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, self.token, Interest::READABLE)?;
+        let mut stream = access.user(at, None)?;
+        stream.write_all(access.login(self.id, &place).as_bytes())?;
+        stream.register(registry, self.token, Interest::READABLE)?;
         self.stream = Some(stream);
         self.logins += 1;
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::block::Expect;
 use crate::process::Addresses;
 use crate::workload::Workload;
@@ -15,6 +16,8 @@ pub struct Settings {
     pub expect: Expect,
     /// Where the server is.
     pub addresses: Addresses,
+    /// How it is reached.
+    pub access: Access,
     /// The server's process, to read its CPU time and memory.
     pub pid: Option<u32>,
     /// How long anybody may wait for what it is owed.

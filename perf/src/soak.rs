@@ -19,6 +19,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::access::Access;
 use crate::bench::machine;
 use crate::block::Expect;
 use crate::console::{ALL_RECEIVED, LogLevel, refuse, start_log};
@@ -308,6 +309,7 @@ fn settings(
     };
     load.check()?;
     Ok(Settings {
+        access: Access::default(),
         load,
         expect: Expect::Protocol,
         addresses: at,

@@ -4,10 +4,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Socket, Type};
 
+use crate::access::{Access, Line};
 use crate::book::Book;
 use crate::cursor::{Cursor, Place, Wrong};
 use crate::fault::{Class, Difference, Fault, owed_line, shown};
@@ -55,7 +54,7 @@ pub struct User {
     pub slot: usize,
     /// Its id.
     pub id: u64,
-    stream: TcpStream,
+    stream: Line,
     /// What has been checked.
     pub cursor: Cursor,
     /// There may be something to read.
@@ -85,17 +84,15 @@ pub enum Got {
 ///
 /// # Errors
 /// Those of connecting and writing.
-pub fn log_in(address: SocketAddr, id: u64, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if let Some(size) = receive_buffer {
-        socket.set_recv_buffer_size(size)?;
-    }
-    socket.connect(&address.into())?;
-    let mut stream = std::net::TcpStream::from(socket);
-    stream.set_nodelay(true)?;
-    stream.write_all(format!("{id}\r\n").as_bytes())?;
-    stream.set_nonblocking(true)?;
-    Ok(TcpStream::from_std(stream))
+pub fn log_in(
+    access: &Access,
+    address: SocketAddr,
+    id: u64,
+    receive_buffer: Option<usize>,
+) -> io::Result<Line> {
+    let mut line = access.user(address, receive_buffer)?;
+    line.write_all(access.login(id, "").as_bytes())?;
+    Ok(line)
 }
 
 impl User {
@@ -104,14 +101,14 @@ impl User {
     /// # Errors
     /// Those of connecting and writing.
     pub fn connect(
-        address: SocketAddr,
+        (access, address): (&Access, SocketAddr),
         (slot, id): (usize, u64),
         throttle: Option<Throttle>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<User> {
-        let mut stream = log_in(address, id, throttle.as_ref().map(|_| SLOW_RECEIVE_BUFFER))?;
-        registry.register(&mut stream, token, Interest::READABLE)?;
+        let mut stream = log_in(access, address, id, throttle.as_ref().map(|_| SLOW_RECEIVE_BUFFER))?;
+        stream.register(registry, token, Interest::READABLE)?;
         let stood = (Place::default(), Instant::now());
         Ok(User {
             slot,
@@ -132,12 +129,12 @@ impl User {
     /// # Errors
     /// Those of setting a socket option.
     pub fn delay_acknowledgements(&self) -> io::Result<()> {
-        Ok(rustix::net::sockopt::set_tcp_quickack(&self.stream, false)?)
+        Ok(rustix::net::sockopt::set_tcp_quickack(self.stream.socket(), false)?)
     }
 
     /// The port of this side.
     pub fn local_port(&self) -> Option<u16> {
-        self.stream.local_addr().ok().map(|at| at.port())
+        self.stream.local_port()
     }
 
     /// Reads once and checks what came. Leaves `ready` set if there may be more.
@@ -229,6 +226,11 @@ impl User {
             events_in: self.cursor.lines_so_far(book, self.slot),
             detail,
         }
+    }
+
+    /// Nothing has been sent before this: the time that everybody's login took is no wait of this user.
+    pub fn waits_from(&mut self, now: Instant) {
+        self.stood.1 = now;
     }
 
     /// For how long the user has been owed something, among the blocks before `sent`, and got nothing.

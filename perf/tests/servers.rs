@@ -50,6 +50,34 @@ fn fortnight_passes_every_shape() {
 }
 
 #[test]
+fn fortnight_and_the_limit_pass_over_tls() {
+    let folder = std::env::temp_dir().join(format!("maze-servers-tls-{}", std::process::id()));
+    maze::access::make_certificates(&folder).unwrap();
+    let file = |name: &str| folder.join(name).display().to_string();
+    let certificate = format!("--tls-certificate {} --tls-key {}", file("server.pem"), file("server.key"));
+    let tokens = format!("--user-token-key {}", file("token.pem"));
+    let (authority, key) = (file("ca.pem"), file("token.key"));
+    let journal = format!("--journal-directory {}", file("journal"));
+    let server = format!("{} {certificate} --tls-ports users,sources", fortnight());
+    let over_tls = ["--tls-ca", &authority, "--scale", "0.005"];
+    for shape in ["maze", "private"] {
+        run("run", &server, &[&over_tls[..], &["--shape", shape]].concat());
+    }
+    let events = ["--tls-ca", &authority, "--total-events", "40000", "--token-key", &key];
+    for extra in [
+        &["--slow", "3", "--slow-rate", "200000"][..],
+        &["--churn", "20", "--churn-stay", "20", "--rate", "40000"],
+    ] {
+        run("run", &format!("{server} {tokens}"), &[&events[..], extra].concat());
+    }
+    let resumed = ["--resume", "--churn", "10"];
+    run("run", &format!("{server} {tokens} {journal}"), &[&events[..], &resumed].concat());
+    run("run", &limit(&certificate), &[&over_tls[..], &["--shape", "broadcast"]].concat());
+    run("latency", &server, &["--tls-ca", &authority, "--rate", "20000", "--seconds", "0.2"]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn fortnight_passes_everything_that_the_original_never_had() {
     let quick = format!("{} --event-timeout-ms 200", fortnight());
     let events = ["--total-events", "40000"];

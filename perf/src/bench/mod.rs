@@ -10,6 +10,7 @@ mod resume;
 mod returning;
 mod shapes;
 mod sweeps;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::access::Access;
 use crate::block::Expect;
 use crate::book::Book;
 use crate::console::{LogLevel, refuse, start_log};
@@ -44,6 +46,8 @@ pub enum Section {
     Latency,
     /// Users that come back: catching up beside delivering live, and what it takes from others
     Resume,
+    /// TLS: deliveries beside a limit that encrypts, handshakes beside the library, and floods of handshakes
+    Tls,
     /// All of them
     All,
 }
@@ -55,6 +59,7 @@ impl Section {
             Section::Users => (0.3, 5),
             Section::Memory => (1.0, 1),
             Section::Batches | Section::Resume => (1.0, 3),
+            Section::Tls => (1.0, 5),
             Section::Latency => (1.0, 11),
             Section::Shapes | Section::All => (1.0, 7),
         }
@@ -79,7 +84,7 @@ pub struct BenchOptions {
     /// Shrinks all numbers of events [default: 1, for users 0.3]
     #[arg(long)]
     pub scale: Option<f64>,
-    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, resume 3]
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, resume 3, tls 5]
     #[arg(long)]
     pub pairs: Option<usize>,
     /// Events per second where latency is measured
@@ -220,6 +225,7 @@ impl Bench {
             load: load.clone(),
             expect,
             addresses: Addresses::resolve("127.0.0.1", 9090, 9099)?,
+            access: Access::default(),
             pid: None,
             timeout: Duration::from_secs(20),
             settle: Duration::from_millis(50),
@@ -317,7 +323,7 @@ impl Bench {
 /// A workload, what is expected of it, and the plan for the limit server.
 pub(crate) struct Prepared {
     pub(crate) settings: Settings,
-    book: Book,
+    pub(crate) book: Book,
     plan: Option<PlanFile>,
 }
 
@@ -370,13 +376,14 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     }
     let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
     type Run = fn(&Bench) -> Result<(), String>;
-    let all: [(Section, Run); 6] = [
+    let all: [(Section, Run); 7] = [
         (Section::Shapes, shapes::run),
         (Section::Users, sweeps::users),
         (Section::Memory, sweeps::memory),
         (Section::Batches, sweeps::batches),
         (Section::Latency, latency::run),
         (Section::Resume, resume::run),
+        (Section::Tls, tls::run),
     ];
     for (section, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
         bench.begin(section, options);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Bench, Spread};
+use crate::access::Access;
 use crate::block::Expect;
 use crate::plot::{Curve, Labels, lines};
 use crate::process::memory_bytes;
@@ -209,7 +210,10 @@ fn idle(bench: &Bench) -> Result<(u64, u64, f64), String> {
     let before = settled(&resident);
     let mut users = Vec::new();
     for id in 1..=10_000 {
-        users.push(log_in(server.addresses.users, id, None).map_err(|e| format!("idle user {id}: {e}"))?);
+        users.push(
+            log_in(&Access::default(), server.addresses.users, id, None)
+                .map_err(|e| format!("idle user {id}: {e}"))?,
+        );
     }
     let after = settled(&resident);
     let count = users.len() as u64;

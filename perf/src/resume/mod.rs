@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
             let now = Instant::now();
             self.kill_if_due(now)?;
             self.sources
-                .connect(self.addresses.source, self.poll.registry())
+                .connect((&self.settings.access, self.addresses.source), self.poll.registry())
                 .or_else(unreachable("source"))?;
             self.come_and_go(now)?;
             self.wait()?;
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
     }
 
     fn come_and_go(&mut self, now: Instant) -> Result<(), Failure> {
-        let at = self.addresses.users;
+        let at = (&self.settings.access, self.addresses.users);
         let registry = self.poll.registry();
         self.readers
             .iter_mut()

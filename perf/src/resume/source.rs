@@ -2,12 +2,12 @@
 //! acknowledged, and goes on from the acknowledged number after its connection has ended.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::access::{Access, Line};
 use crate::book::Book;
 
 /// Most bytes in one write, so that users are read in between.
@@ -28,7 +28,7 @@ pub(super) struct Sources {
 struct Source {
     name: String,
     token: Token,
-    stream: Option<TcpStream>,
+    stream: Option<Line>,
     ready: bool,
     writable: bool,
     /// The start of an acknowledgement whose end has not come.
@@ -65,7 +65,7 @@ impl Sources {
     ///
     /// # Errors
     /// Those of connecting and writing.
-    pub(super) fn connect(&mut self, at: SocketAddr, registry: &Registry) -> io::Result<()> {
+    pub(super) fn connect(&mut self, at: (&Access, SocketAddr), registry: &Registry) -> io::Result<()> {
         self.each
             .iter_mut()
             .filter(|source| source.stream.is_none())
@@ -121,13 +121,10 @@ impl Sources {
 }
 
 impl Source {
-    fn connect(&mut self, at: SocketAddr, registry: &Registry) -> io::Result<()> {
-        let mut stream = StdStream::connect(at)?;
-        stream.set_nodelay(true)?;
+    fn connect(&mut self, (access, at): (&Access, SocketAddr), registry: &Registry) -> io::Result<()> {
+        let mut stream = access.source(at)?;
         stream.write_all(format!("?|ack|{}\n", self.name).as_bytes())?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, self.token, Interest::READABLE | Interest::WRITABLE)?;
+        stream.register(registry, self.token, Interest::READABLE | Interest::WRITABLE)?;
         self.stream = Some(stream);
         Ok(())
     }
