@@ -18,13 +18,19 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes new ones. The name makes the folder easier to recognise.
+    /// Makes new ones, for loopback. The name makes the folder easier to recognise.
     pub fn new(name: &str) -> Certificates {
+        let private = crate::private_address().to_string();
+        Certificates::for_names(name, &["localhost", "127.0.0.1", "::1", &private])
+    }
+
+    /// The same, for servers of these names.
+    pub fn for_names(name: &str, names: &[&str]) -> Certificates {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("fortnight-tls-{name}-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
-        write(&folder, &["localhost", "127.0.0.1", "::1"]).expect("certificates");
+        write(&folder, names).expect("certificates");
         Certificates { folder }
     }
 

@@ -58,6 +58,7 @@ pub struct Launch {
     flags: Vec<OsString>,
     variables: Vec<(String, String)>,
     limit: Option<String>,
+    over_tls: bool,
 }
 
 /// How a run of the program that was not kept as a server ended.
@@ -76,7 +77,7 @@ impl Launch {
     /// test a program that was built or installed elsewhere. Both ports are free ones.
     pub fn new(binary: &str) -> Launch {
         let binary = std::env::var_os("FORTNIGHT_BIN").unwrap_or_else(|| binary.into());
-        Launch { binary, flags: Vec::new(), variables: Vec::new(), limit: None }
+        Launch { binary, flags: Vec::new(), variables: Vec::new(), limit: None, over_tls: false }
             .set("eventSourceServerPort", "0")
             .set("userServerPort", "0")
     }
@@ -110,15 +111,28 @@ impl Launch {
         self
     }
 
+    /// Has the server speak TLS, and all its clients here, as all do where `FORTNIGHT_TEST_TLS` is set.
+    #[must_use]
+    pub fn over_tls(mut self) -> Launch {
+        self.over_tls = true;
+        self
+    }
+
     /// Starts the server and waits until it says that it listens.
     #[track_caller]
     pub fn start(mut self) -> Server {
-        let certificates = (line::over_tls() && !self.knows_tls()).then(line::shared_certificates);
+        let over_tls = self.over_tls || line::over_tls();
+        let certificates = (over_tls && !self.knows_tls()).then(line::shared_certificates);
         if let Some(certificates) = &certificates {
             self = self
                 .set("tlsCertificate", &certificates.file("server.pem"))
                 .set("tlsKey", &certificates.file("server.key"))
-                .set("tlsPorts", "users,sources,admin");
+                .set("tlsPorts", "users,sources,admin,stream");
+            let stream = self.variables.iter().find(|(name, _)| name == "stream");
+            if let Some(at) = stream.and_then(|(_, value)| value.strip_prefix("tcp://")).map(str::to_owned) {
+                self =
+                    self.set("stream", &format!("tls://{at}")).set("streamCa", &certificates.file("ca.pem"));
+            }
         }
         Server::new(self.spawn(), certificates)
     }

@@ -58,7 +58,7 @@ pub(crate) fn shared_certificates() -> Arc<Certificates> {
 }
 
 #[derive(Debug)]
-struct Speaker {
+pub(crate) struct Speaker {
     /// The file with the authority.
     authority: String,
     configs: [ClientConfig; 2],
@@ -67,19 +67,44 @@ struct Speaker {
     waiting: AtomicUsize,
 }
 
+/// What one server speaks. It counts until it is dropped: the system may then give the addresses to somebody else.
+#[derive(Debug)]
+pub(crate) struct Spoken {
+    addresses: Vec<SocketAddr>,
+    /// `None`: it speaks in clear.
+    speaker: Option<Arc<Speaker>>,
+}
+
 /// A server listens at these addresses: from now on with these certificates, or in clear.
-pub(crate) fn note_server(addresses: &[SocketAddr], certificates: Option<&Arc<Certificates>>) {
-    let mut speakers = locked(&SPEAKERS);
-    let speakers = speakers.get_or_insert_default();
-    for &address in addresses {
-        let Some(certificates) = certificates else {
-            speakers.remove(&address);
-            continue;
-        };
+pub(crate) fn note_server(addresses: &[SocketAddr], certificates: Option<&Arc<Certificates>>) -> Spoken {
+    let speaker = certificates.map(|certificates| {
         let configs = [[&TLS13], [&TLS12]].map(|version| certificates.client_config(&version, false));
         let authority = certificates.file("ca.pem");
         let (next, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        speakers.insert(address, Arc::new(Speaker { authority, configs, next, waiting }));
+        Arc::new(Speaker { authority, configs, next, waiting })
+    });
+    let mut speakers = locked(&SPEAKERS);
+    let speakers = speakers.get_or_insert_default();
+    for &address in addresses {
+        match &speaker {
+            Some(speaker) => speakers.insert(address, Arc::clone(speaker)),
+            None => speakers.remove(&address),
+        };
+    }
+    Spoken { addresses: addresses.to_vec(), speaker }
+}
+
+impl Drop for Spoken {
+    fn drop(&mut self) {
+        let Some(own) = &self.speaker else { return };
+        let mut speakers = locked(&SPEAKERS);
+        let speakers = speakers.get_or_insert_default();
+        for address in &self.addresses {
+            // A server that came after this one may have its port.
+            if speakers.get(address).is_some_and(|speaker| Arc::ptr_eq(speaker, own)) {
+                speakers.remove(address);
+            }
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Certificates, DEADLINE, Source, User, line};
+use crate::line::{self, Spoken};
+use crate::{Certificates, DEADLINE, Source, User};
 
 /// A running server. It is killed when dropped, and by then it must have printed nothing on standard output
 /// but its one line, and no panic.
@@ -25,6 +26,8 @@ pub struct Server {
     log: Arc<Log>,
     rest_of_stdout: Option<JoinHandle<String>>,
     log_reader: Option<JoinHandle<()>>,
+    /// What it speaks at its addresses.
+    spoken: Option<Spoken>,
     /// Where the tests run over TLS. They are gone when the last server is.
     _certificates: Option<Arc<Certificates>>,
 }
@@ -51,9 +54,11 @@ impl Server {
             log_reader.join().expect("the log's reader");
             panic!("not the line of a server that listens: {ready:?}\n{}", log.text.lock().unwrap());
         };
-        let addresses: Vec<SocketAddr> =
-            ["source=", "users=", "admin="].iter().filter_map(|port| address(&ready, port)).collect();
-        line::note_server(&addresses, certificates.as_ref());
+        let addresses: Vec<SocketAddr> = ["source=", "users=", "admin=", "stream="]
+            .iter()
+            .filter_map(|port| address(&ready, port))
+            .collect();
+        let spoken = line::note_server(&addresses, certificates.as_ref());
         let rest_of_stdout = std::thread::spawn(move || {
             let mut rest = String::new();
             stdout.read_to_string(&mut rest).expect("standard output");
@@ -67,6 +72,7 @@ impl Server {
             log,
             rest_of_stdout: Some(rest_of_stdout),
             log_reader: Some(log_reader),
+            spoken: Some(spoken),
             _certificates: certificates,
         }
     }
@@ -274,6 +280,8 @@ const SHOWN_LINES: usize = 60;
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Before its ports are free.
+        drop(self.spoken.take());
         // Whether it had ended by itself, and how: of more use than anything in its log.
         let ended = self.child.try_wait();
         let _ = self.child.kill();
