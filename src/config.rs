@@ -90,6 +90,12 @@ pub struct Config {
     pub stream_retention_bytes: u64,
     /// The file with what NATS asks for.
     pub stream_credentials: Option<PathBuf>,
+    /// Who must have signed the certificate of the stream's servers. `None`: it is spoken to in clear.
+    pub stream_ca: Option<PathBuf>,
+    /// This server's own certificate for the stream.
+    pub stream_certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub stream_key: Option<PathBuf>,
     /// What that file holds.
     pub stream_login: Credentials,
     /// Silence of the leading sequencer, in milliseconds, after which another takes over.
@@ -182,6 +188,9 @@ impl Default for Config {
             stream_replicas: 3,
             stream_retention_bytes: 10 << 30,
             stream_credentials: None,
+            stream_ca: None,
+            stream_certificate: None,
+            stream_key: None,
             stream_login: Credentials::None,
             stream_takeover_ms: 15_000,
             restart_grace_ms: 10_000,

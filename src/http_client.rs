@@ -1,15 +1,18 @@
 //! The HTTP client of the subcommands that ask a running server: `fortnight health` and `fortnight top`.
 
+use crate::door;
 use mio::net::TcpStream;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+use rustls::ClientConnection;
 use std::{
     collections::VecDeque,
     fmt,
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -19,12 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Where an admin interface is, written as `http://HOST:PORT`, `HOST:PORT` or either with a slash at the end.
+/// Where an admin interface is, written as `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` or one of them with a slash at the
+/// end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminUrl {
     /// A name, or an address, the latter without brackets.
     host: String,
     port: u16,
+    is_tls: bool,
+    /// The file with the authority that is trusted for it. TLS is spoken with it only.
+    tls_ca: Option<PathBuf>,
 }
 
 impl AdminUrl {
@@ -37,11 +44,23 @@ impl AdminUrl {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
             specific => specific,
         };
-        Self { host: address.to_string(), port }
+        Self { host: address.to_string(), port, is_tls: false, tls_ca: None }
+    }
+
+    /// The same interface over TLS, where the authority in this file is trusted.
+    #[must_use]
+    pub(crate) fn trusting(self, authority: PathBuf) -> Self {
+        Self { is_tls: true, tls_ca: Some(authority), ..self }
+    }
+
+    /// Whether TLS is to be spoken, and nobody has said whom to trust.
+    #[must_use]
+    pub fn lacks_authority(&self) -> bool {
+        self.is_tls && self.tls_ca.is_none()
     }
 
     fn authority(&self) -> String {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
@@ -62,7 +81,7 @@ impl AdminUrl {
 
 impl fmt::Display for AdminUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.authority())
     }
 }
 
@@ -71,17 +90,20 @@ impl FromStr for AdminUrl {
 
     /// Everything but a host and a port other than 0 is an error, without further reasons.
     fn from_str(text: &str) -> Result<Self, ()> {
-        let text = text.strip_prefix("http://").unwrap_or(text);
+        let (is_tls, text) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://").unwrap_or(text)),
+        };
         let text = text.strip_suffix('/').unwrap_or(text);
         let (host, port) = text.rsplit_once(':').ok_or(())?;
         let port = port.parse().ok().filter(|&port| port != 0).ok_or(())?;
         if let Some(bracketed) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             let address: Ipv6Addr = bracketed.parse().map_err(drop)?;
-            return Ok(Self { host: address.to_string(), port });
+            return Ok(Self { host: address.to_string(), port, is_tls, tls_ca: None });
         }
         let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         let is_name = !host.is_empty() && host.bytes().all(is_of_name);
-        if is_name { Ok(Self { host: host.to_owned(), port }) } else { Err(()) }
+        if is_name { Ok(Self { host: host.to_owned(), port, is_tls, tls_ca: None }) } else { Err(()) }
     }
 }
 
@@ -90,6 +112,7 @@ impl FromStr for AdminUrl {
 pub struct Fetch {
     /// What is asked for.
     pub path: String,
+    admin: AdminUrl,
     request: Vec<u8>,
     /// Those that have not been tried.
     addresses: VecDeque<SocketAddr>,
@@ -111,6 +134,7 @@ pub struct Answer {
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
+    tls: Option<ClientConnection>,
     sent: usize,
     answer: Vec<u8>,
 }
@@ -127,6 +151,7 @@ impl Fetch {
         });
         Self {
             path: path.to_owned(),
+            admin: admin.clone(),
             request: request.into_bytes(),
             addresses: addresses.into(),
             connection: None,
@@ -145,9 +170,9 @@ impl Fetch {
                 let Some(address) = self.addresses.pop_front() else {
                     return Some(Err(std::mem::take(&mut self.failure)));
                 };
-                match TcpStream::connect(address) {
-                    Ok(stream) => self.connection = Some(Connection { stream, sent: 0, answer: Vec::new() }),
-                    Err(error) => self.failure = error.to_string(),
+                match Connection::open(address, &self.admin) {
+                    Ok(connection) => self.connection = Some(connection),
+                    Err(reason) => self.failure = reason,
                 }
                 continue;
             };
@@ -158,6 +183,8 @@ impl Fetch {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
                     return None;
                 }
+                // Another address is no better: it is the same server, and is not trusted, or makes no sense.
+                Err(error) if error.kind() == ErrorKind::InvalidData => return Some(Err(error.to_string())),
                 Err(error) => {
                     self.failure = error.to_string();
                     self.connection = None;
@@ -170,7 +197,12 @@ impl Fetch {
     fn wait(&self, now: Instant) -> io::Result<()> {
         let Some(connection) = &self.connection else { return Ok(()) };
         let sent = connection.sent == self.request.len();
-        let flags = if sent { PollFlags::IN } else { PollFlags::OUT };
+        let flags = match &connection.tls {
+            Some(tls) if tls.wants_write() => PollFlags::IN | PollFlags::OUT,
+            Some(_) => PollFlags::IN,
+            None if sent => PollFlags::IN,
+            None => PollFlags::OUT,
+        };
         let left = self.deadline.saturating_duration_since(now);
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&connection.stream, flags)], Some(&left)) {
@@ -196,20 +228,48 @@ pub fn ask(admin: &AdminUrl, path: &str) -> Result<Answer, String> {
 }
 
 impl Connection {
+    /// Begins to connect.
+    fn open(address: SocketAddr, admin: &AdminUrl) -> Result<Self, String> {
+        let tls = match &admin.tls_ca {
+            None => None,
+            Some(authority) => {
+                let config = door::client_config("--tls-ca", authority)?;
+                let name = door::server_name(&admin.host).map_err(|error| error.to_string())?;
+                Some(ClientConnection::new(config, name).map_err(|error| error.to_string())?)
+            }
+        };
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        Ok(Self { stream, tls, sent: 0, answer: Vec::new() })
+    }
+
     /// Sends what has not been sent, then reads to the end.
     fn exchange(&mut self, request: &[u8]) -> io::Result<()> {
-        while self.sent < request.len() {
-            self.sent += self.stream.write(&request[self.sent..])?;
+        let Self { stream, tls, sent, answer } = self;
+        match tls {
+            None => exchange(stream, request, sent, answer),
+            Some(tls) => exchange(&mut rustls::Stream::new(tls, stream), request, sent, answer),
         }
-        let mut buffer = [0; 4096];
-        loop {
-            match self.stream.read(&mut buffer)? {
-                0 => return Ok(()),
-                len if self.answer.len() + len > ANSWER_BYTES_MAX => {
-                    return Err(io::Error::new(ErrorKind::InvalidData, "the answer is too long"));
-                }
-                len => self.answer.extend_from_slice(&buffer[..len]),
+    }
+}
+
+/// Sends what of the request has not been sent, then reads to the end.
+fn exchange(
+    stream: &mut (impl Read + Write),
+    request: &[u8],
+    sent: &mut usize,
+    answer: &mut Vec<u8>,
+) -> io::Result<()> {
+    while *sent < request.len() {
+        *sent += stream.write(&request[*sent..])?;
+    }
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            len if answer.len() + len > ANSWER_BYTES_MAX => {
+                return Err(io::Error::new(ErrorKind::InvalidData, "the answer is too long"));
             }
+            len => answer.extend_from_slice(&buffer[..len]),
         }
     }
 }
@@ -244,6 +304,7 @@ mod tests {
         for text in ["http://127.0.0.1:9095", "http://127.0.0.1:9095/", "127.0.0.1:9095"] {
             assert_eq!(url(text).as_deref(), Some("http://127.0.0.1:9095"));
         }
+        assert_eq!(url("https://localhost:1/").as_deref(), Some("https://localhost:1"));
         assert_eq!(url("[0::1]:80").as_deref(), Some("http://[::1]:80"));
         assert_eq!(
             url("http://fortnight-1.example:9095").as_deref(),
@@ -257,7 +318,7 @@ mod tests {
             "",
             "http://",
             "localhost",
-            "https://localhost:1",
+            "https:/localhost:1",
             "localhost:0",
             "localhost:65536",
             "localhost:1/healthz",

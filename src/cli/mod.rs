@@ -90,11 +90,11 @@ pub fn command() -> Command {
 fn subcommands() -> Vec<Command> {
     let health = Command::new(HEALTH)
         .about("Ask a running server whether it is well: exit status 0 if so, 1 if not")
-        .arg(admin::argument());
+        .args(admin::arguments());
     #[cfg(feature = "top")]
     let top = Command::new(TOP)
         .about("Show a running server's numbers in this terminal, live; q quits")
-        .arg(admin::argument());
+        .args(admin::arguments());
     vec![
         health,
         #[cfg(feature = "top")]
@@ -112,6 +112,7 @@ fn expected(flag: &str) -> String {
         .or_else(|| replay::expected(flag).map(str::to_owned))
         .or_else(|| clients::expected(flag).map(str::to_owned))
         .or_else(|| trace::expected(flag).map(str::to_owned))
+        .or_else(|| admin::expected(flag).map(str::to_owned))
         .unwrap_or_else(|| admin::EXPECTED_URL.to_owned())
 }
 

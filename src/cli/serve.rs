@@ -221,7 +221,7 @@ fn check_role(config: &mut Config, origin: impl Fn(&str) -> Origin) -> Result<()
     let is_nats = matches!(config.stream, Some(StreamAddress::Nats { .. }));
     let has_role = config.role != ServerRole::Standalone;
     let sentence = if config.role == ServerRole::Edge && config.stream.is_none() {
-        "stream: an edge needs to know where its stream is; expected tcp://HOST:PORT or nats://HOST:PORT[,HOST:PORT…]/NAME"
+        "stream: an edge needs to know where its stream is; expected tcp://HOST:PORT, tls://HOST:PORT or nats://HOST:PORT[,HOST:PORT…]/NAME"
     } else if is_sequencer && !is_nats {
         "stream: a sequencer needs a replicated log to publish to; expected nats://HOST:PORT[,HOST:PORT…]/NAME"
     } else if !has_role && config.stream.is_some() {
@@ -269,6 +269,7 @@ fn check_access(config: &Config) -> Result<(), Exit> {
             )));
         }
     }
+    check_stream_access(config)?;
     // Tokens are secrets, and must not go over a network in clear.
     let is_private = config.speaks_tls(Port::User)
         || config.user_bind_address.is_loopback()
@@ -280,6 +281,26 @@ fn check_access(config: &Config) -> Result<(), Exit> {
         ));
     }
     Ok(())
+}
+
+/// The checks of the options that say who may be at the other end of the connection to the stream.
+fn check_stream_access(config: &Config) -> Result<(), Exit> {
+    let is_tls = matches!(config.stream, Some(StreamAddress::Tls(_)));
+    let may_be_tls = is_tls || matches!(config.stream, Some(StreamAddress::Nats { .. }));
+    let sentence = if is_tls && config.stream_ca.is_none() {
+        "stream: nobody has said which authority is trusted there; expected with streamCa, where it is at tls://"
+    } else if config.stream_ca.is_some() && !may_be_tls {
+        "streamCa: no stream is spoken to over TLS; expected with a stream at tls:// or nats://"
+    } else if config.stream_certificate.is_some()
+        && (config.stream_key.is_none() || config.stream_ca.is_none())
+    {
+        "streamCertificate: it needs its key, and an authority for the other end; expected with streamKey and streamCa"
+    } else if config.stream_key.is_some() && config.stream_certificate.is_none() {
+        "streamKey: there is no certificate for it; expected with streamCertificate"
+    } else {
+        return Ok(());
+    };
+    Err(Exit::refused(sentence))
 }
 
 /// Reads what NATS asks for from its file.

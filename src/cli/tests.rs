@@ -72,6 +72,9 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("streamReplicas", "1", changed(|c| c.stream_replicas = 1)),
         ("streamRetentionBytes", "1048576", changed(|c| c.stream_retention_bytes = 1 << 20)),
         ("streamCredentials", "file", changed(|c| c.stream_credentials = Some("file".into()))),
+        ("streamCa", "a.pem", changed(|c| c.stream_ca = Some("a.pem".into()))),
+        ("streamCertificate", "a.pem", changed(|c| c.stream_certificate = Some("a.pem".into()))),
+        ("streamKey", "a.pem", changed(|c| c.stream_key = Some("a.pem".into()))),
         ("streamTakeoverMs", "3000", changed(|c| c.stream_takeover_ms = 3000)),
         ("shutdownTimeoutMs", "1000000000000", changed(|c| c.shutdown_timeout_ms = 1_000_000_000_000)),
         ("restartGraceMs", "0", changed(|c| c.restart_grace_ms = 0)),
@@ -85,11 +88,7 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
         ("streamClientCa", "a.pem", changed(|c| c.stream_client_ca = Some("a.pem".into()))),
         ("userTokenKey", "keys.pem", changed(|c| c.user_token_key = Some("keys.pem".into()))),
         ("userTokenAudience", "fortnight", changed(|c| c.user_token_audience = Some("fortnight".into()))),
-        (
-            "proxyProtocolFrom",
-            "10.0.0.0/8, ::1",
-            changed(|c| c.proxy_protocol_from = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
-        ),
+        ("proxyProtocolFrom", "::1", changed(|c| c.proxy_protocol_from = vec!["::1".parse().unwrap()])),
         ("adminHosts", "a.example, b", changed(|c| c.admin_hosts = vec!["a.example".into(), "b".into()])),
         ("logLevel", "TRACE", changed(|c| c.log_level = log::LevelFilter::Trace)),
         ("logIntervalMs", "0", changed(|c| c.log_interval_ms = 0)),
@@ -114,8 +113,18 @@ fn examples() -> Vec<(&'static str, &'static str, Config)> {
 }
 
 /// These are accepted only together with others.
-const NOT_ALONE: [&str; 7] =
-    ["role", "stream", "tlsCertificate", "tlsKey", "sourceClientCa", "adminClientCa", "streamClientCa"];
+const NOT_ALONE: [&str; 10] = [
+    "role",
+    "stream",
+    "tlsCertificate",
+    "tlsKey",
+    "sourceClientCa",
+    "adminClientCa",
+    "streamClientCa",
+    "streamCa",
+    "streamCertificate",
+    "streamKey",
+];
 
 #[test]
 fn tls_needs_a_certificate_and_its_key() {
@@ -176,6 +185,34 @@ fn an_edge_and_its_stream_come_together() {
         (&["--role=edge", "--stream=nats://a:1/b", "--stream-credentials=/no/such"], "streamCredentials: "),
         (&["--stream-port=0", "--reset-on-source-eof"], "resetOnSourceEof: "),
         (&["--role=edge", "--stream=tcp://a:1", "--record-trace=x"], "recordTrace: "),
+    ] {
+        assert!(refusal(args, &[]).starts_with(subject), "{args:?}");
+    }
+}
+
+#[test]
+fn a_stream_over_tls_needs_an_authority() {
+    let all = [
+        "--role=edge",
+        "--stream=tls://a:1",
+        "--stream-ca=c.pem",
+        "--stream-certificate=a.pem",
+        "--stream-key=b.pem",
+    ];
+    let edge = config(&all, &[]);
+    assert_eq!(edge.stream.map(|stream| stream.to_string()).as_deref(), Some("tls://a:1"));
+    assert_eq!((edge.stream_ca, edge.stream_key), (Some("c.pem".into()), Some("b.pem".into())));
+    config(&["--role=edge", "--stream=nats://a:1/b", "--stream-ca=c.pem"], &[]);
+    for (args, subject) in [
+        (&all[..2], "stream: "),
+        (&["--role=edge", "--stream=tcp://a:1", "--stream-ca=c.pem"], "streamCa: "),
+        (&["--stream-ca=c.pem"], "streamCa: "),
+        (&all[..4], "streamCertificate: "),
+        (
+            &["--role=edge", "--stream=nats://a:1/b", "--stream-certificate=a", "--stream-key=b"],
+            "streamCertificate: ",
+        ),
+        (&["--role=edge", "--stream=tls://a:1", "--stream-ca=c.pem", "--stream-key=b"], "streamKey: "),
     ] {
         assert!(refusal(args, &[]).starts_with(subject), "{args:?}");
     }
@@ -491,18 +528,40 @@ fn health_asks_the_server_that_the_flag_or_the_variables_name() {
 }
 
 #[test]
+fn health_asks_over_tls_whom_it_is_told_to_trust() {
+    let url = |args: &[&str], variables: &[(&str, &str)]| match run(&[&["health"], args].concat(), variables)
+    {
+        Ok(Invocation::Health(admin)) => admin.to_string(),
+        other => panic!("{args:?} is no check: {other:?}"),
+    };
+    let tls = [("adminPort", "7"), ("tlsCertificate", "a.pem"), ("tlsPorts", "admin")];
+    assert_eq!(url(&["--admin=https://a:1", "--tls-ca=ca.pem"], &[]), "https://a:1");
+    assert_eq!(url(&["--admin=a:1", "--tls-ca=ca.pem"], &[]), "https://a:1");
+    assert_eq!(url(&["--tls-ca", "ca.pem"], &tls), "https://127.0.0.1:7");
+    assert_eq!(url(&[], &tls[..2]), "http://127.0.0.1:7", "only the user port speaks TLS");
+    let missing = "--tls-ca: a value is missing, and the admin interface speaks TLS; expected a PEM file with an authority";
+    assert_eq!(refusal(&["health", "--admin=https://a:1"], &[]), missing);
+    assert_eq!(refusal(&["health"], &tls), missing);
+    assert_eq!(
+        refusal(&["health", "--admin=http://a:1", "--tls-ca=b"], &[]),
+        "--admin: \"http://a:1\" is not accepted; expected https://HOST:PORT together with --tls-ca"
+    );
+}
+
+#[test]
 fn health_refuses_what_it_cannot_ask() {
-    let missing = "--admin: a value is missing; expected http://HOST:PORT, or a port in adminPort";
+    let missing =
+        "--admin: a value is missing; expected http://HOST:PORT or https://HOST:PORT, or a port in adminPort";
     for port in ["off", "0", ""] {
         assert_eq!(refusal(&["health"], &[("adminPort", port)]), missing);
     }
     assert_eq!(
         refusal(&["health", "--admin", "nowhere"], &[("adminPort", "7")]),
-        "--admin: \"nowhere\" is not accepted; expected http://HOST:PORT"
+        "--admin: \"nowhere\" is not accepted; expected http://HOST:PORT or https://HOST:PORT"
     );
     assert_eq!(
         refusal(&["health", "--admin"], &[]),
-        "--admin: a value is missing; expected http://HOST:PORT"
+        "--admin: a value is missing; expected http://HOST:PORT or https://HOST:PORT"
     );
     assert_eq!(
         refusal(&["health"], &[("adminPort", "x")]),

@@ -1,13 +1,18 @@
 //! Certificates, keys and authorities: from files to what TLS is spoken with.
 
-use crate::{config::Config, server::net::Port};
+use crate::{config::Config, server::net::Port, stream::address::StreamAddress};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig,
+    client::WantsClientCert,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
 
 /// The TLS configuration of each port.
 #[derive(Clone, Debug)]
@@ -28,9 +33,7 @@ impl Certificates {
             return Ok(None);
         };
         let chain = certificates("tlsCertificate", certificate)?;
-        let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-            format!("tlsKey: cannot read a private key from {}: {error}; expected PEM", key.display())
-        })?;
+        let key_der = private_key("tlsKey", key)?;
         let expires = chain.first().and_then(|leaf| expiry(leaf));
         let mut ports = Vec::new();
         for &port in &config.tls_ports {
@@ -46,10 +49,7 @@ impl Certificates {
                 .map_err(|error| format!("tlsCertificate: {error}"))?;
             let builder = match authority {
                 (option, Some(path)) => {
-                    let mut roots = RootCertStore::empty();
-                    for root in certificates(option, path)? {
-                        roots.add(root).map_err(|error| format!("{option}: {}: {error}", path.display()))?;
-                    }
+                    let roots = authorities(option, path)?;
                     let verifier =
                         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
                     let verifier =
@@ -59,10 +59,10 @@ impl Certificates {
                 (_, None) => builder.with_no_client_auth(),
             };
             let tls = builder.with_single_cert(chain.clone(), key_der.clone_key()).map_err(|error| {
+                let (certificate, key) = (certificate.display(), key.display());
                 format!(
-                    "tlsCertificate: {} does not go with the key in {}: {error}",
-                    certificate.display(),
-                    key.display()
+                    "tlsCertificate: {certificate} does not go with the key in {key}: {error}; expected this server's own \
+                     certificate first"
                 )
             })?;
             ports.push((port, Arc::new(tls)));
@@ -73,6 +73,83 @@ impl Certificates {
     pub(super) fn of(&self, port: Port) -> Option<&Arc<ServerConfig>> {
         self.ports.iter().find(|(at, _)| *at == port).map(|(_, config)| config)
     }
+}
+
+/// Whom to trust at the other end of the connection to the stream, and who this server is there.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    pub(super) config: Arc<ClientConfig>,
+    /// When this server's own certificate runs out.
+    pub(super) expires: Option<u64>,
+}
+
+impl Trust {
+    /// Reads the files that the configuration names. `None`: there is no authority, and so no TLS towards the stream.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or makes no sense, or a server of the stream has a name that no certificate can have: one
+    /// sentence that names the option.
+    pub(super) fn load(config: &Config) -> Result<Option<Self>, String> {
+        let Some(authority) = &config.stream_ca else { return Ok(None) };
+        for server in config.stream.iter().flat_map(StreamAddress::servers) {
+            server_name(&server.host).map_err(|error| format!("stream: {server}: {error}"))?;
+        }
+        let builder = trusting("streamCa", authority)?;
+        let (Some(certificate), Some(key)) = (&config.stream_certificate, &config.stream_key) else {
+            let config = Arc::new(builder.with_no_client_auth());
+            return Ok(Some(Self { config, expires: None }));
+        };
+        let chain = certificates("streamCertificate", certificate)?;
+        let expires = chain.first().and_then(|leaf| expiry(leaf));
+        let tls = builder.with_client_auth_cert(chain, private_key("streamKey", key)?).map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!("streamCertificate: {certificate} does not go with the key in {key}: {error}")
+        })?;
+        Ok(Some(Self { config: Arc::new(tls), expires }))
+    }
+}
+
+/// How to speak TLS to a server with a certificate of the authority in this file. `option` names the file.
+///
+/// # Errors
+///
+/// If the file cannot be read or makes no sense: one sentence that names the option.
+pub(crate) fn client_config(option: &str, authority: &Path) -> Result<Arc<ClientConfig>, String> {
+    Ok(Arc::new(trusting(option, authority)?.with_no_client_auth()))
+}
+
+fn trusting(option: &str, authority: &Path) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("{option}: {error}"))?;
+    Ok(builder.with_root_certificates(authorities(option, authority)?))
+}
+
+/// The name that the certificate of a server must have.
+///
+/// # Errors
+///
+/// If no certificate can have it.
+pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(host.to_owned())
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "no certificate can have this name"))
+}
+
+/// The authorities of a file, at least one.
+fn authorities(option: &str, path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(option, path)? {
+        roots.add(root).map_err(|error| format!("{option}: {}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// The private key of a file.
+fn private_key(option: &str, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        format!("{option}: cannot read a private key from {}: {error}; expected PEM", path.display())
+    })
 }
 
 /// The certificates of a file, at least one.

@@ -9,12 +9,15 @@
 //! the server has other work, only a few are gone on with in a millisecond. Behind the door nobody knows of TLS.
 //!
 //! A connection that has nothing to show passes at once.
+//!
+//! The server's own connection to its stream goes out by the same door: [`Net::start_tls`].
 
 mod certificates;
 mod rules;
 mod session;
 mod socket;
 
+pub(crate) use certificates::{client_config, server_name};
 pub(crate) use rules::Rules;
 pub(crate) use socket::Guest;
 
@@ -34,6 +37,8 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
 };
 
 /// Visitors at once. While there are more, they wait in the backlog.
@@ -245,13 +250,12 @@ impl<N: Net> Door<N> {
         if self.expiry_due.is_none_or(|due| due > self.now) {
             return;
         }
-        self.counters.certificate_expires = self.rules.certificate_expires();
+        self.counters.certificate_expires = self.rules.expiries().map(|(_, at)| at).min();
         self.expiry_due = self.counters.certificate_expires.map(|_| self.now + EXPIRY_INTERVAL);
-        if let Some(at) = self.counters.certificate_expires
-            && at < time_of_day().as_secs() + EXPIRY_NEAR
-        {
-            let days = at.saturating_sub(time_of_day().as_secs()) / (24 * 3600);
-            log::warn!(days; "the certificate in tlsCertificate runs out soon");
+        let today = time_of_day().as_secs();
+        for (option, at) in self.rules.expiries().filter(|&(_, at)| at < today + EXPIRY_NEAR) {
+            let days = at.saturating_sub(today) / (24 * 3600);
+            log::warn!(days; "the certificate in {option} runs out soon");
         }
     }
 
@@ -414,6 +418,11 @@ impl<N: Net> Net for Door<N> {
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
         self.net.connect(to).map(Guest::new)
+    }
+
+    fn start_tls(&mut self, guest: &mut Self::Socket, key: usize, name: &str) -> io::Result<()> {
+        let config = self.rules.stream_tls().ok_or(ErrorKind::Unsupported)?;
+        guest.call_tls(Arc::clone(config), server_name(name)?, Rc::clone(&self.wakes), key)
     }
 
     fn register(&mut self, guest: &mut Self::Socket, key: usize) -> io::Result<()> {

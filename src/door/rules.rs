@@ -1,12 +1,12 @@
 //! The rules of the door: the things that a connection on each port must show.
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Trust};
 use crate::{
     config::Config,
     server::net::Port,
     time::{MILLISECOND, Micros},
 };
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use std::{net::IpAddr, sync::Arc};
 
 /// The configuration of the door.
@@ -15,6 +15,8 @@ pub(crate) struct Rules {
     config: Config,
     /// `None`: nobody speaks TLS.
     certificates: Option<Certificates>,
+    /// `None`: the stream, if there is one, is spoken to in clear.
+    trust: Option<Trust>,
     /// How long a visitor has.
     pub(super) patience: Micros,
 }
@@ -27,11 +29,12 @@ impl Rules {
     /// If a file of certificates or keys cannot be read or makes no sense: one sentence that names the option.
     pub(crate) fn new(config: &Config) -> Result<Option<Self>, String> {
         let certificates = Certificates::load(config)?;
-        if config.proxy_protocol_from.is_empty() && certificates.is_none() {
+        let trust = Trust::load(config)?;
+        if config.proxy_protocol_from.is_empty() && certificates.is_none() && trust.is_none() {
             return Ok(None);
         }
         let patience = config.login_timeout_ms * MILLISECOND;
-        Ok(Some(Self { config: config.clone(), certificates, patience }))
+        Ok(Some(Self { config: config.clone(), certificates, trust, patience }))
     }
 
     /// Whether a connection begins with a PROXY header.
@@ -45,19 +48,29 @@ impl Rules {
         self.certificates.as_ref()?.of(port)
     }
 
-    /// When the server's certificate runs out, in seconds from the beginning of 1970.
-    pub(super) fn certificate_expires(&self) -> Option<u64> {
-        self.certificates.as_ref()?.expires
+    /// When this server's certificates run out, in seconds from the beginning of 1970, and the options that name them.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let own = self.certificates.as_ref().and_then(|certificates| certificates.expires);
+        let stream = self.trust.as_ref().and_then(|trust| trust.expires);
+        let named = [("tlsCertificate", own), ("streamCertificate", stream)];
+        named.into_iter().filter_map(|(option, at)| Some((option, at?)))
+    }
+
+    /// The TLS configuration for the stream.
+    pub(super) fn stream_tls(&self) -> Option<&Arc<ClientConfig>> {
+        self.trust.as_ref().map(|trust| &trust.config)
     }
 
     /// Reads certificates, keys and authorities anew. If one of them is no good, the old ones stay.
     pub(super) fn reload(&mut self) {
-        if self.certificates.is_none() {
+        if self.certificates.is_none() && self.trust.is_none() {
             return;
         }
-        match Certificates::load(&self.config) {
-            Ok(certificates) => {
-                self.certificates = certificates;
+        let loaded = Certificates::load(&self.config)
+            .and_then(|certificates| Ok((certificates, Trust::load(&self.config)?)));
+        match loaded {
+            Ok((certificates, trust)) => {
+                (self.certificates, self.trust) = (certificates, trust);
                 log::info!("certificates have been read anew");
             }
             Err(reason) => {

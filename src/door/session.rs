@@ -1,11 +1,15 @@
 //! TLS on one connection: bytes of the server on one side, records on the other.
 //!
+//! A connection that this server opens itself shakes hands while it is read. Until that is over nothing can be written.
+//!
 //! It keeps what the server relies on. A read that comes short has emptied the socket; where an end is already known, the
 //! server is told again. A write that reports all its bytes has handed all their records to the socket: while some of
 //! them wait, the last byte counts as not taken, and is skipped when it comes again. So whoever waits for the socket, and
 //! how much waits, is known above without a word about TLS.
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, pki_types::ServerName,
+};
 use std::{
     cell::RefCell,
     fmt,
@@ -25,13 +29,15 @@ pub(super) type Wakes = Rc<RefCell<Vec<(usize, bool)>>>;
 /// See the [module](self). Dropping it ends the connection in good order, if the socket takes that.
 pub(super) struct Session<S: Read + Write> {
     pub(super) socket: S,
-    connection: ServerConnection,
+    connection: Connection,
     /// The last byte that was encrypted has not been reported as written.
     owes_byte: bool,
     /// The server sends nothing more.
     is_finished: bool,
     /// Why nothing more can be read.
     failure: Option<ErrorKind>,
+    /// The handshake is not over.
+    is_shaking: bool,
     wakes: Wakes,
     /// The key that the server knows it by.
     key: Option<usize>,
@@ -47,10 +53,25 @@ impl<S: Read + Write> fmt::Debug for Session<S> {
 }
 
 impl<S: Read + Write> Session<S> {
+    /// A connection that somebody has opened to this server.
     pub(super) fn new(socket: S, config: Arc<ServerConfig>, wakes: Wakes) -> Result<Self, rustls::Error> {
-        let mut connection = ServerConnection::new(config)?;
+        Ok(Self::on(socket, ServerConnection::new(config)?.into(), wakes))
+    }
+
+    /// A connection that this server has opened to a server of that name.
+    pub(super) fn to(
+        socket: S,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        wakes: Wakes,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self::on(socket, ClientConnection::new(config, name)?.into(), wakes))
+    }
+
+    fn on(socket: S, mut connection: Connection, wakes: Wakes) -> Self {
         connection.set_buffer_limit(Some(PIECE_BYTES));
-        Ok(Self { socket, connection, owes_byte: false, is_finished: false, failure: None, wakes, key: None })
+        let (owes_byte, is_finished, failure, key) = (false, false, None, None);
+        Self { socket, connection, owes_byte, is_finished, failure, is_shaking: true, wakes, key }
     }
 
     /// The server knows it by this key from now on. What came with the end of the handshake is there already.
@@ -74,6 +95,7 @@ impl<S: Read + Write> Session<S> {
         loop {
             let flushed = self.flush().map_err(|error| error.to_string())?;
             if !self.connection.is_handshaking() {
+                self.is_shaking = false;
                 return Ok(flushed);
             }
             match self.connection.read_tls(&mut self.socket) {
@@ -120,28 +142,34 @@ impl<S: Read + Write> Session<S> {
     }
 
     /// Reads the socket once. False: there is nothing for now.
-    fn fill(&mut self) -> Result<bool, ErrorKind> {
+    fn fill(&mut self) -> io::Result<bool> {
         match self.connection.read_tls(&mut self.socket) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error.kind()),
+            Err(error) => return Err(error),
         }
         let processed = self.connection.process_new_packets();
-        // An alert, or the answer to new keys. What the socket does not take goes ahead of the next write.
+        // An alert, a part of the handshake, or the answer to new keys. What the socket does not take goes ahead of the next write.
         let flushed = self.flush();
         match (processed, flushed) {
-            (Err(_), _) => Err(ErrorKind::InvalidData),
-            (_, Err(error)) => Err(error.kind()),
-            _ => Ok(true),
+            (Err(error), _) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
+            (_, Err(error)) => return Err(error),
+            _ => {}
         }
+        if self.is_shaking && !self.connection.is_handshaking() {
+            // What was to be written meanwhile can be written now.
+            self.is_shaking = false;
+            self.wake(false);
+        }
+        Ok(true)
     }
 
     /// The result of a read that a failure ends after so many bytes.
-    fn fail(&mut self, kind: ErrorKind, filled: usize) -> io::Result<usize> {
-        self.failure = Some(kind);
+    fn fail(&mut self, failure: io::Error, filled: usize) -> io::Result<usize> {
+        self.failure = Some(failure.kind());
         if filled == 0 {
-            return Err(kind.into());
+            return Err(failure);
         }
         self.wake(true);
         Ok(filled)
@@ -150,7 +178,7 @@ impl<S: Read + Write> Session<S> {
 
 impl<S: Read + Write> Read for Session<S> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
-        if self.is_finished {
+        if self.is_finished || self.is_shaking {
             // An error says that the other side is gone, which the read finds out.
             let _ = self.flush();
         }
@@ -170,7 +198,7 @@ impl<S: Read + Write> Read for Session<S> {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Some(failure) = self.failure {
-                        return self.fail(failure, filled);
+                        return self.fail(failure.into(), filled);
                     }
                     if empty_reads == EMPTY_READS_MAX {
                         self.wake(false);
@@ -184,7 +212,7 @@ impl<S: Read + Write> Read for Session<S> {
                     }
                 }
                 // The other side is gone, and has not said that this was all.
-                Err(_) => return self.fail(ErrorKind::ConnectionAborted, filled),
+                Err(_) => return self.fail(ErrorKind::ConnectionAborted.into(), filled),
             }
         }
         if filled == 0 && !target.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(filled) }
@@ -196,7 +224,7 @@ impl<S: Read + Write> Write for Session<S> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        if !self.flush()? {
+        if !self.flush()? || self.connection.is_handshaking() {
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut done = usize::from(std::mem::take(&mut self.owes_byte));

@@ -1,7 +1,7 @@
 //! A connection as the door hands it to the server.
 
 use super::session::{Session, Wakes};
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use std::{
     io::{self, ErrorKind, IoSlice, Read, Write},
     sync::Arc,
@@ -44,6 +44,23 @@ impl<S: Read + Write> Guest<S> {
             let session = Session::new(socket, config, wakes).map_err(|error| error.to_string())?;
             self.line = Line::Tls(Box::new(session));
         }
+        Ok(())
+    }
+
+    /// This server speaks TLS on it from now on, with a server of that name, and knows it by this key.
+    pub(super) fn call_tls(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        wakes: Wakes,
+        key: usize,
+    ) -> io::Result<()> {
+        let Line::Plain(socket) = std::mem::replace(&mut self.line, Line::Broken) else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let mut session = Session::to(socket, config, name, wakes).map_err(io::Error::other)?;
+        session.know_as(key);
+        self.line = Line::Tls(Box::new(session));
         Ok(())
     }
 

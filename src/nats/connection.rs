@@ -73,6 +73,10 @@ enum Greeting {
 pub(crate) struct Connection {
     greeting: Greeting,
     credentials: Credentials,
+    /// TLS is spoken behind the server's greeting, and nothing else will do.
+    over_tls: bool,
+    /// The server has greeted, and TLS has not begun.
+    turns_to_tls: bool,
     /// A part of subjects that nobody else uses.
     inbox: String,
     out: Encoder,
@@ -90,10 +94,12 @@ pub(crate) struct Connection {
 impl Connection {
     /// A connection that is being opened. `random` bits make its subjects its own.
     #[must_use]
-    pub(crate) fn new(credentials: Credentials, random: u64, now: Micros) -> Self {
+    pub(crate) fn new(credentials: Credentials, over_tls: bool, random: u64, now: Micros) -> Self {
         Self {
             greeting: Greeting::Info,
             credentials,
+            over_tls,
+            turns_to_tls: false,
             inbox: format!("_INBOX.{random:016x}"),
             out: Encoder::default(),
             requests: VecDeque::new(),
@@ -108,6 +114,11 @@ impl Connection {
     /// Bytes that are to be written. The writer removes them from the front.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out.bytes
+    }
+
+    /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
+    pub(crate) fn turns_to_tls(&mut self) -> bool {
+        std::mem::take(&mut self.turns_to_tls)
     }
 
     /// The largest message that the server takes.
@@ -219,6 +230,10 @@ impl Connection {
         range: &mut Range<usize>,
     ) -> Result<Option<Incoming<'a>>, String> {
         loop {
+            if self.turns_to_tls && range.start < range.end {
+                // Whoever sits in between could have put it there.
+                return Err("something has come in clear behind the server's greeting".to_owned());
+            }
             let decoded = decode(&chunk[range.clone()]).map_err(|garbage| garbage.to_string())?;
             let Some((received, len)) = decoded else { return Ok(None) };
             range.start += len;
@@ -256,9 +271,16 @@ impl Connection {
     /// The server has said what it is: says who this is.
     fn greet(&mut self, info: &[u8]) -> Result<(), String> {
         let info: Value = serde_json::from_slice(info).map_err(|_| "its greeting is no JSON".to_owned())?;
-        if info["tls_required"] == true {
-            return Err("the server asks for TLS, which a stream at nats:// does not speak".to_owned());
+        let offers_tls = info["tls_required"] == true || info["tls_available"] == true;
+        if self.over_tls && !offers_tls {
+            return Err("the server speaks no TLS, and streamCa is set".to_owned());
         }
+        if info["tls_required"] == true && !self.over_tls {
+            return Err(
+                "the server asks for TLS; set streamCa to the authority that it is trusted for".to_owned()
+            );
+        }
+        self.turns_to_tls = self.over_tls;
         if info["headers"] != true {
             return Err("the server is too old: it knows no headers".to_owned());
         }
@@ -310,7 +332,7 @@ mod tests {
     }
 
     fn up(credentials: Credentials) -> (Connection, String) {
-        let mut connection = Connection::new(credentials, 7, 0);
+        let mut connection = Connection::new(credentials, false, 7, 0);
         assert_eq!(take(&mut connection, &format!("{INFO}PONG\r\n")).unwrap(), ["up"]);
         let sent = String::from_utf8(std::mem::take(connection.out())).unwrap();
         (connection, sent)
@@ -338,8 +360,24 @@ mod tests {
             "INFO {\r\n",
             "-ERR 'Authorization Violation'\r\n",
         ] {
-            take(&mut Connection::new(Credentials::None, 7, 0), bytes).unwrap_err();
+            take(&mut Connection::new(Credentials::None, false, 7, 0), bytes).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_server_speaks_tls_behind_its_greeting_or_is_of_no_use() {
+        let tls = || Connection::new(Credentials::None, true, 7, 0);
+        let info = "INFO {\"headers\":true,\"tls_available\":true}\r\n";
+        let mut connection = tls();
+        assert_eq!(take(&mut connection, info), Ok(Vec::new()));
+        assert!(connection.turns_to_tls() && !connection.turns_to_tls(), "it says so once");
+        assert_eq!(take(&mut connection, "PONG\r\n").unwrap(), ["up"]);
+        take(&mut tls(), INFO).unwrap_err();
+        // Somebody in between has put a part of his own behind the greeting.
+        take(&mut tls(), &format!("{info}PONG\r\n")).unwrap_err();
+        let mut connection = tls();
+        take(&mut connection, info).unwrap();
+        take(&mut connection, "+").unwrap_err();
     }
 
     #[test]

@@ -208,6 +208,11 @@ impl Log {
         self.session.as_mut().map(Session::out)
     }
 
+    /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
+    pub(crate) fn turns_to_tls(&mut self) -> bool {
+        self.session.as_mut().is_some_and(Session::turns_to_tls)
+    }
+
     /// When [`due`](Self::due) has something to do, if nothing happens before.
     #[must_use]
     pub(crate) fn deadline(&self) -> Micros {

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub stream: String,
     /// The credentials of this server.
     pub credentials: Credentials,
+    /// TLS is spoken, and nothing else will do.
+    pub(crate) over_tls: bool,
     /// Whether the stream is made if it is not there.
     pub creates: bool,
     /// Its replicas and bytes, where it is made.
@@ -100,7 +102,7 @@ impl Session {
     #[must_use]
     pub(crate) fn new(settings: Settings, random: u64, now: Micros) -> Self {
         Self {
-            connection: Connection::new(settings.credentials.clone(), random, now),
+            connection: Connection::new(settings.credentials.clone(), settings.over_tls, random, now),
             settings,
             phase: Phase::Greeting,
             reading: None,
@@ -114,6 +116,11 @@ impl Session {
     /// Bytes that are to be written.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         self.connection.out()
+    }
+
+    /// See [`Connection::turns_to_tls`].
+    pub(crate) fn turns_to_tls(&mut self) -> bool {
+        self.connection.turns_to_tls()
     }
 
     /// The stream is there.

@@ -189,6 +189,7 @@ impl Node {
         let settings = Settings {
             stream: "N".to_owned(),
             credentials: Credentials::None,
+            over_tls: false,
             creates: part != Part::Edge,
             replicas: 3,
             bytes: 100_000,

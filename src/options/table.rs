@@ -231,6 +231,24 @@ pub(crate) const OPTIONS: &[Definition] = &[
         field: Field::File(|config| &mut config.stream_credentials),
     },
     Definition {
+        variable: "streamCa",
+        heading: STREAM,
+        help: "PEM file with the authority that the servers of the stream are trusted for; needs a stream at tls:// or nats://",
+        field: Field::File(|config| &mut config.stream_ca),
+    },
+    Definition {
+        variable: "streamCertificate",
+        heading: STREAM,
+        help: "PEM file with this server's own certificate for the stream; needs streamKey and streamCa",
+        field: Field::File(|config| &mut config.stream_certificate),
+    },
+    Definition {
+        variable: "streamKey",
+        heading: STREAM,
+        help: "PEM file with the private key of that certificate",
+        field: Field::File(|config| &mut config.stream_key),
+    },
+    Definition {
         variable: "streamTakeoverMs",
         heading: STREAM,
         help: "Silence of the leading sequencer after which another takes over, at least 3000; longer than NATS needs to choose \

@@ -34,6 +34,8 @@ const WARN_EVERY: Micros = 60 * SECOND;
 pub(super) struct Link<S> {
     address: StreamAddress,
     socket: Option<S>,
+    /// The name of the server that the connection leads to.
+    name: String,
     /// The connection is not up yet.
     connecting: bool,
     readable: bool,
@@ -66,6 +68,7 @@ impl<S: Read + Write> Link<S> {
         Self {
             address,
             socket: None,
+            name: String::new(),
             connecting: false,
             readable: false,
             writable: false,
@@ -112,7 +115,15 @@ impl<S: Read + Write> Link<S> {
         net.want_write(&mut socket, key, true).map_err(|error| error.to_string())?;
         (self.socket, self.connecting, self.wants_write) = (Some(socket), true, true);
         (self.readable, self.writable) = (false, false);
+        self.name.clone_from(&server.host);
         Ok(())
+    }
+
+    /// Speaks TLS from now on. What is written waits for the end of the handshake.
+    pub(super) fn start_tls<N: Net<Socket = S>>(&mut self, net: &mut N) -> Result<(), String> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        let key = StreamKey::UPSTREAM.number();
+        net.start_tls(socket, key, &self.name).map_err(|error| error.to_string())
     }
 
     /// Says once that a connection which was being opened has come up.

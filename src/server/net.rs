@@ -106,6 +106,17 @@ pub trait Net {
     /// As `connect(2)` does, if that is known at once.
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket>;
 
+    /// Speaks TLS from now on, on a connection that this server has opened: `name` is who must be at its other end. The handshake
+    /// goes on while it is read. Until it is over, a write would block.
+    ///
+    /// # Errors
+    ///
+    /// If this world has no TLS, or nobody has said whom to trust, or the name is none that a certificate can have.
+    fn start_tls(&mut self, socket: &mut Self::Socket, key: usize, name: &str) -> io::Result<()> {
+        let _ = (socket, key, name);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Readiness of `socket` is told from now on, under `key`; of being readable only.
     ///
     /// # Errors

@@ -83,6 +83,7 @@ fn settings(
     let settings = Settings {
         stream: name.to_owned(),
         credentials: config.stream_login.clone(),
+        over_tls: config.stream_ca.is_some(),
         creates: config.role == ServerRole::Sequencer,
         replicas: config.stream_replicas,
         bytes: config.stream_retention_bytes,
@@ -207,6 +208,11 @@ impl<S: Read + Write> Replicated<S> {
     /// Writes what there is to be written, as far as the socket takes it.
     pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) {
         self.link.comes_up();
+        if self.log.turns_to_tls()
+            && let Err(reason) = self.link.start_tls(net)
+        {
+            return self.lose(&reason, now);
+        }
         let Some(out) = self.log.out() else { return };
         if let Err(reason) = self.link.write(out, net) {
             self.lose(&reason, now);

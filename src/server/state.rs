@@ -90,8 +90,8 @@ impl<N: Net> Server<N> {
         let block_bytes_max = BLOCK_BYTES_MAX + config.max_event_bytes;
         let replicated = Replicated::new(&config, block_bytes_max, part, now);
         let follow = |address| Upstream::new(address, Follower::new(None, false, now));
-        let is_tcp = |address: &StreamAddress| matches!(address, StreamAddress::Tcp(_));
-        let upstream = config.stream.clone().filter(is_tcp).map(follow);
+        let is_server = |address: &StreamAddress| !matches!(address, StreamAddress::Nats { .. });
+        let upstream = config.stream.clone().filter(is_server).map(follow);
         let epoch = Epoch::new(net.random());
         Self {
             engine,

@@ -102,6 +102,11 @@ impl<S: Read + Write> Upstream<S> {
     pub(super) fn greet<N: Net<Socket = S>>(&mut self, net: &mut N, cursor: u128, now: Micros) {
         if self.link.comes_up() {
             self.out = self.follower.connected(cursor, now).into_bytes();
+            if matches!(self.link.address(), StreamAddress::Tls(_))
+                && let Err(reason) = self.link.start_tls(net)
+            {
+                return self.lose(&reason, now);
+            }
         }
         if let Err(reason) = self.link.write(&mut self.out, net) {
             self.lose(&reason, now);
@@ -126,7 +131,7 @@ impl<S: Read + Write> Upstream<S> {
 
     fn connect<N: Net<Socket = S>>(&mut self, net: &mut N) -> Result<(), String> {
         match self.link.address().clone() {
-            StreamAddress::Tcp(server) => self.link.open(&server, net),
+            StreamAddress::Tcp(server) | StreamAddress::Tls(server) => self.link.open(&server, net),
             StreamAddress::Nats { .. } => Err("it is no address of a server".to_owned()),
         }
     }

@@ -19,6 +19,8 @@ pub struct HostPort {
 pub enum StreamAddress {
     /// `tcp://HOST:PORT`: another server's `streamPort`.
     Tcp(HostPort),
+    /// `tls://HOST:PORT`: the same, over TLS.
+    Tls(HostPort),
     /// `nats://HOST:PORT[,HOST:PORT…]/NAME`: a stream of NATS JetStream.
     Nats {
         /// Any of its servers; at least one.
@@ -63,6 +65,7 @@ impl FromStr for StreamAddress {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once("://") {
             Some(("tcp", rest)) => rest.parse().map(Self::Tcp),
+            Some(("tls", rest)) => rest.parse().map(Self::Tls),
             Some(("nats", rest)) => {
                 let (servers, name) = rest.split_once('/').ok_or(())?;
                 let servers = servers.split(',').map(str::parse).collect::<Result<Vec<_>, _>>()?;
@@ -77,10 +80,22 @@ impl FromStr for StreamAddress {
     }
 }
 
+impl StreamAddress {
+    /// The servers at which the stream is.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &HostPort> {
+        let servers = match self {
+            Self::Tcp(server) | Self::Tls(server) => std::slice::from_ref(server),
+            Self::Nats { servers, .. } => servers,
+        };
+        servers.iter()
+    }
+}
+
 impl fmt::Display for StreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(server) => write!(f, "tcp://{server}"),
+            Self::Tls(server) => write!(f, "tls://{server}"),
             Self::Nats { servers, name } => {
                 let servers: Vec<String> = servers.iter().map(HostPort::to_string).collect();
                 write!(f, "nats://{}/{name}", servers.join(","))
@@ -99,6 +114,7 @@ mod tests {
             "tcp://127.0.0.1:9097",
             "tcp://events.example.org:9097",
             "tcp://[::1]:1",
+            "tls://events.example.org:9097",
             "tcp://a-b_c:65535",
             "nats://127.0.0.1:4222/maze",
             "nats://a:1,[::1]:2,c:3/A-b_9",
@@ -124,6 +140,7 @@ mod tests {
             "TCP://host:1",
             "tcp://ho st:1",
             "tcp://host:1/name",
+            "tls://host:1/name",
             "nats://host:1",
             "nats://host:1/",
             "nats:///name",

@@ -270,6 +270,10 @@ impl<N: Net> Net for Recording<N> {
         Ok(RecordedSocket { socket, recorder, id: None, written: 0, limited: false })
     }
 
+    fn start_tls(&mut self, socket: &mut Self::Socket, key: usize, name: &str) -> io::Result<()> {
+        self.net.start_tls(&mut socket.socket, key, name)
+    }
+
     fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
         self.net.register(&mut socket.socket, key)
     }

@@ -9,13 +9,16 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Socket, Type};
 use support::stream::each;
-use support::{Server, server};
+use support::{Certificates, Line, Server, launch, raise_own_limit, server};
 
 /// Events that are sent one at a time, each after the one before has arrived.
 const EVENTS: u64 = 300;
@@ -130,6 +133,64 @@ fn log_in_with_follows(server: &Server, first: u64) {
                 }
                 log_in_once(users, number, 7);
             }
+        });
+    });
+}
+
+/// Most connections of a flood.
+const FLOOD: usize = 5_000;
+
+/// How many connections this process may open.
+fn flood_size() -> usize {
+    usize::try_from(raise_own_limit().saturating_sub(2_000)).map_or(FLOOD, |room| room.min(FLOOD))
+}
+
+/// The first half of a handshake's first part.
+fn half_a_hello() -> Vec<u8> {
+    let certificates = Certificates::new("flood");
+    let config = certificates.client_config(rustls::ALL_VERSIONS, false);
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut hello).unwrap();
+    hello.truncate(hello.len() / 2);
+    hello
+}
+
+/// Whoever is connected already is served while five thousand begin a handshake and say nothing more.
+#[test]
+fn handshakes_that_do_not_end_keep_nobody_waiting() {
+    let server = launch!(eventTimeoutMs = -1, adminPort = 0).over_tls().start();
+    let (size, hello) = (flood_size(), half_a_hello());
+    under_attack("half handshakes", &server, 1, |scope, done| {
+        let users = server.users;
+        scope.spawn(move || {
+            let mut open = Vec::new();
+            while open.len() < size && !done.load(Ordering::Relaxed) {
+                let Ok(mut socket) = TcpStream::connect(users) else { continue };
+                let _ = socket.write_all(&hello);
+                open.push(socket);
+            }
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            println!("{} connections", open.len());
+        });
+    });
+}
+
+/// The same while others shake hands to the end, and say nothing more.
+#[test]
+fn handshakes_one_after_the_other_keep_nobody_waiting() {
+    let server = launch!(eventTimeoutMs = -1, adminPort = 0, maxUserClients = 10_000).over_tls().start();
+    let size = flood_size();
+    under_attack("full handshakes", &server, 1, |scope, done| {
+        let users = server.users;
+        scope.spawn(move || {
+            let mut open = Vec::new();
+            while open.len() < size && !done.load(Ordering::Relaxed) {
+                open.extend(Line::connect(users));
+            }
+            println!("{} connections", open.len());
         });
     });
 }

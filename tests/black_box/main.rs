@@ -4,6 +4,7 @@ mod acknowledgements;
 mod admin;
 mod chaos;
 mod clients;
+mod counterparts;
 mod crashes;
 mod crowd;
 mod disks;
@@ -32,6 +33,7 @@ mod ring;
 mod slow_users;
 mod sources;
 mod stream;
+mod stream_tls;
 mod tls;
 mod tokens;
 #[cfg(feature = "top")]

@@ -2,9 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::stream::long_broadcasts;
@@ -296,6 +297,52 @@ fn certificates_are_read_anew_and_bad_ones_change_nothing() {
     second.expect("2|B\n");
 }
 
+/// Gives the server a certificate of its own that is good for so long.
+fn renew(certificates: &Certificates, left: Duration) {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(1970, 1, 1) + since_1970 + left;
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(certificates.folder.join("server.pem"), certificate.pem()).unwrap();
+    std::fs::write(certificates.folder.join("server.key"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn a_certificate_that_runs_out_soon_is_warned_of() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let certificates = Certificates::new("expiry");
+    renew(&certificates, 15 * DAY);
+    let server = launch(&certificates, "users").start();
+    let expiry = || server.metric("fortnight_tls_certificate_expiry_timestamp_seconds");
+    let late = expiry();
+    assert!(late > 0.0);
+    assert!(!server.log().contains("runs out soon"));
+    renew(&certificates, 10 * DAY - DAY / 2);
+    server.signal(Signal::HUP);
+    server.wait_for_log("the certificate in tlsCertificate runs out soon");
+    assert!(server.log().contains("days=9"), "{}", server.log());
+    let soon = expiry();
+    assert!((5.4..5.6).contains(&((late - soon) / 86_400.0)), "{soon} to {late}");
+}
+
+#[test]
+fn a_chain_in_the_wrong_order_is_refused_at_the_start() {
+    let certificates = Certificates::new("chain");
+    let file = |name: &str| std::fs::read_to_string(certificates.file(name)).unwrap();
+    let (own, authority) = (file("server.pem"), file("ca.pem"));
+    let chain = certificates.folder.join("chain.pem");
+    std::fs::write(&chain, format!("{authority}{own}")).unwrap();
+    let wrong = launch(&certificates, "users").set("tlsCertificate", &chain.display()).run();
+    assert_eq!((wrong.status, wrong.stderr.lines().count()), (2, 1), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("expected this server's own certificate first"), "{}", wrong.stderr);
+    std::fs::write(&chain, format!("{own}{authority}")).unwrap();
+    let server = launch(&certificates, "users").set("tlsCertificate", &chain.display()).start();
+    let mut user = user(&certificates, &server, 7);
+    server.source().send("1|B\n");
+    user.expect("1|B\n");
+}
+
 #[test]
 fn files_that_make_no_sense_are_refused_at_the_start() {
     let certificates = Certificates::new("files");
@@ -321,39 +368,21 @@ fn files_that_make_no_sense_are_refused_at_the_start() {
     assert_eq!(plain.status, 2, "{}", plain.stderr);
 }
 
-/// Runs a counterpart, if it is here. `None`, and a word about it: it is not.
-fn counterpart(command: &mut Command, input: &str) -> Option<String> {
-    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let Ok(mut child) = started else {
-        eprintln!("NOT RUN: {} is not installed here", command.get_program().display());
-        return None;
-    };
-    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("its input");
-    let output = child.wait_with_output().expect("its output");
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[test]
-fn openssl_and_curl_are_served() {
-    let certificates = Certificates::new("counterparts");
-    let server = launch(&certificates, "users,sources,admin").start();
-    let authority = certificates.file("ca.pem");
-    for (version, seq) in [("-tls1_3", 1), ("-tls1_2", 2)] {
-        let mut user = user(&certificates, &server, 7);
-        let address = server.sources.to_string();
-        let sent = counterpart(
-            Command::new("openssl")
-                .args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", version])
-                .args(["-CAfile", &authority, "-connect", &address]),
-            &format!("{seq}|B\n"),
-        );
-        if sent.is_some() {
-            user.expect(format!("{seq}|B\n"));
-        }
-    }
-    let url = format!("https://localhost:{}/healthz", server.admin().port());
-    let answer = counterpart(Command::new("curl").args(["--silent", "--cacert", &authority, &url]), "");
-    if let Some(answer) = answer {
-        assert_eq!(answer, "ok\n");
-    }
+fn health_is_asked_for_over_tls() {
+    let certificates = Certificates::new("health");
+    let server = launch(&certificates, "admin").start();
+    let health = |authority: &str| {
+        let url = format!("https://localhost:{}", server.admin().port());
+        launch!().flag("health").flag("--admin").flag(url).flag("--tls-ca").flag(authority).run()
+    };
+    let well = health(&certificates.file("ca.pem"));
+    assert_eq!((well.status, well.stdout.as_str()), (0, "ok\n"), "{}", well.stderr);
+    let other = Certificates::new("health-other");
+    let strange = health(&other.file("ca.pem"));
+    assert_eq!(strange.status, 1);
+    assert!(strange.stderr.contains("invalid peer certificate"), "{}", strange.stderr);
+    let blind = health("/nowhere");
+    assert_eq!(blind.status, 1);
+    assert!(blind.stderr.contains("--tls-ca: cannot read certificates from /nowhere"), "{}", blind.stderr);
 }

@@ -14,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-use support::{DEADLINE, Signal, launch, private_address, server};
+use support::line::authority_of;
+use support::{DEADLINE, Server, Signal, launch, private_address, server};
 
 const COLUMNS: u16 = 100;
 const ROWS: u16 = 30;
@@ -72,6 +73,20 @@ impl Terminal {
             }
         });
         Terminal { child, keys: Some(keys.into()), reader: Some(reader), is_there, program, screen }
+    }
+
+    /// Shows the numbers of a server, whatever it speaks.
+    fn of(server: &Server) -> Terminal {
+        Terminal::at(server, "127.0.0.1")
+    }
+
+    fn at(server: &Server, host: &str) -> Terminal {
+        let (admin, authority) = (server.admin(), authority_of(server.admin()));
+        let url =
+            format!("{}://{host}:{}/", if authority.is_some() { "https" } else { "http" }, admin.port());
+        let mut arguments = vec!["--admin", &url];
+        arguments.extend(authority.iter().flat_map(|file| ["--tls-ca", file]));
+        Terminal::start(&arguments)
     }
 
     /// The terminal goes away.
@@ -137,11 +152,8 @@ impl Drop for Terminal {
 
 #[test]
 fn it_shows_numbers_that_move_until_q() {
-    if support::only_in_clear("`fortnight top` speaks no TLS") {
-        return;
-    }
     let server = server!(adminPort = 0, eventTimeoutMs = -1);
-    let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
+    let mut terminal = Terminal::of(&server);
     terminal.wait_for_text("● healthy");
     terminal.wait_for_text("No event source is connected.");
     assert_eq!(terminal.is_taken(), (true, true));
@@ -160,11 +172,8 @@ fn it_shows_numbers_that_move_until_q() {
 
 #[test]
 fn it_fits_the_terminal_when_that_is_resized() {
-    if support::only_in_clear("`fortnight top` speaks no TLS") {
-        return;
-    }
     let server = server!(adminPort = 0);
-    let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
+    let mut terminal = Terminal::of(&server);
     terminal.wait_for_text("Rejected lines");
     terminal.screen.lock().unwrap().screen_mut().set_size(cells(20), cells(50));
     let size = Winsize { ws_row: 20, ws_col: 50, ws_xpixel: 0, ws_ypixel: 0 };
@@ -184,14 +193,13 @@ fn it_fits_the_terminal_when_that_is_resized() {
 
 #[test]
 fn it_says_that_the_server_cannot_be_reached_and_comes_back() {
-    if support::only_in_clear("`fortnight top` speaks no TLS") {
-        return;
-    }
+    // Over TLS it lets the certificates stay, which all servers share.
+    let _keeper = server!();
     let address = private_address();
     let start = |port: u16| launch!(adminPort = port, adminBindAddress = address).start();
     let first = start(0);
     let port = first.admin().port();
-    let mut terminal = Terminal::start(&["--admin", &format!("http://{address}:{port}/")]);
+    let mut terminal = Terminal::at(&first, &address.to_string());
     terminal.wait_for_text("● healthy");
     first.stop();
     terminal.wait_for_text("The server cannot be reached: Connection refused");
@@ -204,12 +212,9 @@ fn it_says_that_the_server_cannot_be_reached_and_comes_back() {
 
 #[test]
 fn signals_leave_the_terminal_in_order() {
-    if support::only_in_clear("`fortnight top` speaks no TLS") {
-        return;
-    }
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let server = server!(adminPort = 0);
-        let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
+        let mut terminal = Terminal::of(&server);
         terminal.wait_for_text("● healthy");
         let pid = i32::try_from(terminal.child.id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
@@ -219,11 +224,8 @@ fn signals_leave_the_terminal_in_order() {
 
 #[test]
 fn it_ends_when_its_terminal_has_gone() {
-    if support::only_in_clear("`fortnight top` speaks no TLS") {
-        return;
-    }
     let server = server!(adminPort = 0);
-    let mut terminal = Terminal::start(&["--admin", &server.admin().to_string()]);
+    let mut terminal = Terminal::of(&server);
     terminal.wait_for_text("● healthy");
     terminal.hang_up();
     let deadline = Instant::now() + DEADLINE;
@@ -249,6 +251,6 @@ fn it_must_know_whom_to_ask() {
     assert_eq!(finished.status, 2);
     assert_eq!(
         finished.stderr,
-        "fortnight: --admin: a value is missing; expected http://HOST:PORT, or a port in adminPort\n"
+        "fortnight: --admin: a value is missing; expected http://HOST:PORT or https://HOST:PORT, or a port in adminPort\n"
     );
 }

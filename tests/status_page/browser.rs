@@ -171,6 +171,8 @@ fn spawn(name: &str, profile: &Path) -> Option<Child> {
     let mut command = Command::new(name);
     command
         .args(["--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+        // The authority of the tests' certificates is nobody's.
+        .arg("--ignore-certificate-errors")
         .args(["--remote-debugging-port=0", "--remote-allow-origins=*"])
         .arg(format!("--user-data-dir={}", profile.display()));
     if rustix::process::geteuid().is_root() {

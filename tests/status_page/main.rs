@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use browser::Browser;
 use serde_json::Value;
+use support::line::authority_of;
 use support::stream::{each, long_broadcasts};
 use support::{DEADLINE, Server, launch, private_address, server};
 
@@ -52,10 +53,16 @@ const SHOWN: [(&str, &str); 34] = [
     ("paused-journal", "source_paused_seconds_total{reason=\"journal\"}"),
 ];
 
+/// The address of a server's page.
+fn home(server: &Server) -> String {
+    let scheme = if authority_of(server.admin()).is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/", server.admin())
+}
+
 /// A browser that looks at the server's page, if there is one.
 pub(crate) fn browse(server: &Server) -> Option<Browser> {
     let mut browser = Browser::start()?;
-    browser.open(&format!("http://{}/", server.admin()));
+    browser.open(&home(server));
     browser.wait_for("document.readyState === 'complete' && document.getElementById('cursor')?.value > ''");
     Some(browser)
 }
@@ -240,7 +247,7 @@ fn the_page_is_complete_in_itself_and_runs_nothing_else() {
     let server = server!(adminPort = 0);
     let Some(mut browser) = browse(&server) else { return };
     browser.wait_for("document.getElementById('health').textContent === 'healthy'");
-    let own = format!("http://{}/", server.admin());
+    let own = home(&server);
     for request in &browser.requests {
         assert!(request.starts_with(&own) || request.starts_with("data:"), "asks for {request}");
     }
@@ -256,6 +263,19 @@ fn the_page_is_complete_in_itself_and_runs_nothing_else() {
     assert_ne!(browser.evaluate("getComputedStyle(document.body).color"), "rgb(255, 0, 0)");
     browser.evaluate("0");
     assert!(browser.complaints.iter().any(|text| text.contains("Content Security Policy")));
+}
+
+#[test]
+fn it_is_shown_over_tls() {
+    let server = launch!(adminPort = 0, eventTimeoutMs = -1).over_tls().start();
+    let Some(mut browser) = browse(&server) else { return };
+    assert_eq!(browser.evaluate("location.protocol"), "https:");
+    let (mut source, mut user) = (server.source(), server.user(7));
+    source.send("1|B\n2|P|1|7\n4|B\n");
+    user.expect("1|B\n2|P|1|7\n");
+    expect_match(&mut browser, &server);
+    browser.wait_for("document.getElementById('cursor').value === '3'");
+    expect_no_complaints(&mut browser);
 }
 
 /// WCAG 2.1, 1.4.3: the contrast of every text with what is behind it; those below 4.5.

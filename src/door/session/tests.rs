@@ -256,6 +256,146 @@ fn a_dropped_connection_ends_with_a_word() {
     assert_eq!(got, b"bye");
 }
 
+#[test]
+fn what_is_sent_ahead_of_the_handshake_ends_it() {
+    // A login in clear, one that looks like application data, and an alert in place of the first part of the handshake.
+    let login = [&[23, 3, 3, 0, 6][..], b"2932\r\n"].concat();
+    for bytes in [&b"2932\r\n"[..], &login, &[21, 3, 3, 0, 2, 2, 40]] {
+        let mut connection = Connection::new(vec![1 << 20], 1 << 20);
+        connection.pipe.borrow_mut().to_server.extend_from_slice(bytes);
+        assert!(connection.server.shake().is_err(), "{}", bytes.escape_ascii());
+    }
+    // Data behind the first part of the handshake, which the server has answered already.
+    let mut connection = Connection::new(vec![1 << 20], 1 << 20);
+    connection.carry();
+    assert!(!connection.server.shake().unwrap());
+    connection.pipe.borrow_mut().to_server.extend_from_slice(&login);
+    assert!(connection.server.shake().is_err());
+}
+
+#[test]
+fn an_end_within_the_handshake_ends_it() {
+    for cut in [0, 1, 5, 100] {
+        let mut connection = Connection::new(vec![1 << 20], 1 << 20);
+        connection.carry();
+        let mut pipe = connection.pipe.borrow_mut();
+        pipe.to_server.truncate(cut);
+        pipe.has_ended = true;
+        drop(pipe);
+        assert!(connection.server.shake().is_err(), "{cut}");
+    }
+}
+
+#[test]
+fn nothing_counts_behind_the_closing_word() {
+    let mut connection = Connection::new(vec![1 << 20], 1 << 20);
+    connection.shake();
+    connection.server.know_as(5);
+    connection.client.writer().write_all(b"1|B\n").unwrap();
+    connection.client.send_close_notify();
+    connection.carry();
+    // Whoever sits in between adds bytes.
+    connection.pipe.borrow_mut().to_server.extend_from_slice(b"2|B\n");
+    assert_eq!(connection.read(64), (b"1|B\n".to_vec(), None));
+    assert_eq!(connection.read(64), (Vec::new(), None), "and it stays so");
+    // The server may go on.
+    assert_eq!(connection.server.write(b"bye").unwrap(), 3);
+    connection.carry();
+    assert_eq!(connection.received, b"bye");
+}
+
+#[test]
+fn an_alert_of_the_other_side_ends_it() {
+    let mut connection = Connection::new(vec![1 << 20], 1 << 20);
+    connection.shake();
+    connection.server.know_as(5);
+    assert_eq!(connection.server.write(b"1|B\n").unwrap(), 4);
+    let mut changed = std::mem::take(&mut connection.pipe.borrow_mut().to_client);
+    *changed.last_mut().unwrap() ^= 1;
+    connection.client.read_tls(&mut &changed[..]).unwrap();
+    connection.client.process_new_packets().unwrap_err();
+    connection.carry();
+    assert_eq!(connection.read(64), (Vec::new(), Some(ErrorKind::InvalidData)));
+}
+
+/// A connection that this side opens, and the server at its other end.
+fn opened(pieces: Vec<usize>) -> (Session<End>, rustls::ServerConnection, Rc<RefCell<Pipe>>, Wakes) {
+    let (server, client) = configs();
+    let pipe = Rc::new(RefCell::new(Pipe { pieces, room: 1 << 20, ..Pipe::default() }));
+    let (wakes, name) = (Wakes::default(), ServerName::try_from("localhost").unwrap());
+    let session = Session::to(End(Rc::clone(&pipe)), client, name, Rc::clone(&wakes)).unwrap();
+    (session, rustls::ServerConnection::new(server).unwrap(), pipe, wakes)
+}
+
+#[test]
+fn a_connection_that_this_side_opens_shakes_hands_while_it_is_read() {
+    for pieces in [vec![1], vec![1 << 20], vec![3, 1000, 17]] {
+        // Here the pipe's names are the wrong way round: this side is the client.
+        let (mut session, mut server, pipe, wakes) = opened(pieces);
+        session.know_as(5);
+        wakes.take();
+        let mut written = false;
+        let mut got = Vec::new();
+        for _ in 0..100_000 {
+            match session.write(b"*|now\n") {
+                Ok(len) if !written => {
+                    assert_eq!(len, 6);
+                    written = true;
+                    assert!(!server.is_handshaking() || !session.connection.is_handshaking());
+                    break;
+                }
+                Ok(_) => unreachable!(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            assert_eq!(session.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            exchange(&mut server, &pipe, &mut got);
+        }
+        assert!(written, "the handshake does not end");
+        assert!(wakes.take().contains(&(5, false)), "what waits to be written is told that it may");
+        exchange(&mut server, &pipe, &mut got);
+        assert_eq!(got, b"*|now\n");
+        server.writer().write_all(b"+|epoch|1\n").unwrap();
+        exchange(&mut server, &pipe, &mut got);
+        let (mut answer, mut target) = (Vec::new(), [0; 64]);
+        while answer.len() < 10 {
+            if let Ok(len) = session.read(&mut target) {
+                answer.extend_from_slice(&target[..len]);
+            }
+        }
+        assert_eq!(answer, b"+|epoch|1\n");
+    }
+}
+
+fn exchange(server: &mut rustls::ServerConnection, pipe: &Rc<RefCell<Pipe>>, got: &mut Vec<u8>) {
+    let mut pipe = pipe.borrow_mut();
+    let taken = std::mem::take(&mut pipe.to_client);
+    let mut rest = &taken[..];
+    while !rest.is_empty() {
+        server.read_tls(&mut rest).unwrap();
+        server.process_new_packets().unwrap();
+    }
+    let mut buffer = [0; 4096];
+    while let Ok(len @ 1..) = server.reader().read(&mut buffer) {
+        got.extend_from_slice(&buffer[..len]);
+    }
+    while server.wants_write() {
+        server.write_tls(&mut pipe.to_server).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_named_once_and_stays_so() {
+    let (mut session, _, pipe, _) = opened(vec![1 << 20]);
+    // A server with a certificate of its own.
+    let mut stranger = rustls::ServerConnection::new(configs().0).unwrap();
+    assert_eq!(session.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    exchange(&mut stranger, &pipe, &mut Vec::new());
+    let failure = session.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::InvalidData);
+    assert!(failure.to_string().contains("invalid peer certificate"), "{failure}");
+    assert_eq!(session.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::InvalidData);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

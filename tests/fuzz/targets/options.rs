@@ -80,12 +80,13 @@ const OPTIONS: [(&str, &str, Kind); 30] = [
 ];
 
 /// What else a refusal may be about.
-const OTHER_SUBJECTS: [&str; 21] = [
+const OTHER_SUBJECTS: [&str; 22] = [
     "role",
     "--role",
     "stream",
     "--stream",
     "--admin",
+    "--tls-ca",
     "--expect",
     "--bless",
     "--show",
@@ -383,7 +384,9 @@ fn check_invocation(invocation: &Invocation) {
         check_config(config);
     }
     if let Invocation::Health(admin) = invocation {
-        assert_eq!(admin.to_string().parse::<AdminUrl>().as_ref(), Ok(admin));
+        let url = admin.to_string();
+        assert_eq!(url.parse::<AdminUrl>().map(|admin| admin.to_string()), Ok(url));
+        assert!(!admin.lacks_authority(), "{admin}");
     }
     if let Invocation::Replay(Replay { traces, expect, bless, quiet: _, show, junit: _ }) = invocation {
         assert!(!traces.is_empty() && (expect.is_some() && show.is_none() || !bless), "{invocation:?}");
