@@ -132,7 +132,7 @@ fn another_stream_under_the_same_address_ends_an_edge_with_a_journal() {
     origin.signal(Signal::TERM);
     assert_eq!(origin.exit_status(), 0);
     let _other = server!(streamPort = stream.port(), streamBindAddress = address);
-    let finished = edge(stream, &folder).run();
+    let finished = edge(stream, &folder).run_role();
     assert_eq!(finished.status, 1, "{}", finished.stderr);
     assert!(finished.stderr.contains("is another stream"), "{}", finished.stderr);
 }

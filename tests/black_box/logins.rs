@@ -176,8 +176,8 @@ fn a_connection_that_has_not_logged_in_in_time_is_closed() {
 #[test]
 fn sending_a_login_slowly_does_not_put_off_its_deadline() {
     let server = server!(loginTimeoutMs = 250);
-    let mut user = server.stranger();
     let started = Instant::now();
+    let mut user = server.stranger();
     // At this pace the 64 bytes that a login may have would last for over six seconds.
     while user.offer("1") {
         assert!(started.elapsed() < DEADLINE, "never closed");

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{DEADLINE, Server, line};
+use crate::{Certificates, DEADLINE, Server, line};
 
 /// Every option of SPEC section 4, with its default.
 pub const OPTIONS: [(&str, &str); 34] = [
@@ -120,7 +121,13 @@ impl Launch {
 
     /// Starts the server and waits until it says that it listens.
     #[track_caller]
-    pub fn start(mut self) -> Server {
+    pub fn start(self) -> Server {
+        let (launch, certificates) = self.with_tls();
+        Server::new(launch.spawn(), certificates)
+    }
+
+    /// Speaks TLS, where that is wanted, with these certificates.
+    fn with_tls(mut self) -> (Launch, Option<Arc<Certificates>>) {
         let over_tls = self.over_tls || line::over_tls();
         let certificates = (over_tls && !self.knows_tls()).then(line::shared_certificates);
         if let Some(certificates) = &certificates {
@@ -134,13 +141,20 @@ impl Launch {
                     self.set("stream", &format!("tls://{at}")).set("streamCa", &certificates.file("ca.pem"));
             }
         }
-        Server::new(self.spawn(), certificates)
+        (self, certificates)
     }
 
     /// Whether the test says itself what is spoken.
     fn knows_tls(&self) -> bool {
         let says = |name: &str| name.starts_with("tls") || name == "proxyProtocolFrom";
         self.variables.iter().any(|(name, _)| says(name))
+    }
+
+    /// Runs the program to its end, as an edge or a sequencer over TLS where the tests run over TLS.
+    #[track_caller]
+    pub fn run_role(self) -> Finished {
+        let (launch, _certificates) = self.with_tls();
+        launch.run()
     }
 
     /// Runs the program to its end.
