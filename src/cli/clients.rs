@@ -43,7 +43,7 @@ pub(super) fn command() -> Command {
              It takes a second: the server is asked twice, so that it knows how fast everybody is now.",
         )
         .after_help("Exit status: 0, 1 if the server cannot be asked, 2 if a value is not accepted.")
-        .arg(admin::argument())
+        .args(admin::arguments())
         .arg(flag(SORT).value_name("BY").value_parser(AnyValue { choices: &ORDERS }).help(
             "Which users come first: rate (bytes a second), waiting, behind, bytes, age or id; default: rate",
         ))

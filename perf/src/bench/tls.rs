@@ -326,7 +326,7 @@ fn floods(bench: &Bench, files: &Files) -> Result<Vec<Flood>, String> {
     Ok(floods)
 }
 
-/// Opens connections that begin a handshake and say nothing more, and goes on doing so where the server has closed them.
+/// Opens connections that begin a handshake and say nothing more.
 fn half(users: SocketAddr, files: &Files, done: &AtomicBool) -> usize {
     let hello = client_config(files).ok().and_then(|config| {
         let name = ServerName::try_from("localhost").ok()?;
@@ -336,31 +336,29 @@ fn half(users: SocketAddr, files: &Files, done: &AtomicBool) -> usize {
         Some(hello)
     });
     let Some(hello) = hello else { return 0 };
-    let (mut open, mut made) = (std::collections::VecDeque::new(), 0);
-    while !done.load(Ordering::Relaxed) {
-        if open.len() == FLOOD {
-            open.pop_front();
-        }
+    let mut open = Vec::new();
+    while !done.load(Ordering::Relaxed) && open.len() < FLOOD {
         let Ok(mut stream) = TcpStream::connect_timeout(&users, Duration::from_millis(100)) else { continue };
         let _ = stream.write_all(&hello);
-        open.push_back(stream);
-        made += 1;
+        open.push(stream);
     }
-    made
+    stay(&open, done)
 }
 
-/// Shakes hands to the end, and leaves, again and again.
+/// Shakes hands to the end, and says nothing more.
 fn full(users: SocketAddr, files: &Files, done: &AtomicBool) -> usize {
     let Ok(access) = files.access() else { return 0 };
-    let (mut open, mut made) = (std::collections::VecDeque::new(), 0);
-    while !done.load(Ordering::Relaxed) {
-        if open.len() == FLOOD {
-            open.pop_front();
-        }
-        if let Ok(line) = access.user(users, None) {
-            open.push_back(line);
-            made += 1;
-        }
+    let mut open = Vec::new();
+    while !done.load(Ordering::Relaxed) && open.len() < FLOOD {
+        open.extend(access.user(users, None));
     }
-    made
+    stay(&open, done)
+}
+
+/// Keeps the connections of a flood open until it is over, and counts them.
+fn stay<T>(open: &[T], done: &AtomicBool) -> usize {
+    while !done.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    open.len()
 }
