@@ -199,7 +199,7 @@ fn trouble_is_said_in_words() {
         server!(adminPort = 0, eventTimeoutMs = -1, userBufferBytes = 65_536, slowUserTimeoutMs = 600_000);
     let (slow_2, source) = (server_2.narrow_user(77), server_2.source());
     let writer = source.send_in_background(long_broadcasts(1..=32_000, 1000));
-    browser.open(&format!("http://{}/", server_2.admin()));
+    browser.open(&home(&server_2));
     browser
         .wait_for("document.getElementById('state')?.textContent === 'Sources are held up by slow users.'");
     browser.wait_for(
