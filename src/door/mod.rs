@@ -443,6 +443,15 @@ impl<N: Net> Net for Door<N> {
         self.net.want_write(guest.inner().ok_or(ErrorKind::NotConnected)?, key, on)
     }
 
+    fn forget(&mut self, guest: &mut Self::Socket) {
+        if let Some(session) = guest.session() {
+            session.forget_key();
+        }
+        if let Some(socket) = guest.inner() {
+            self.net.forget(socket);
+        }
+    }
+
     fn finish(&mut self, guest: &mut Self::Socket) {
         let is_told = guest.session().is_none_or(session::Session::finish);
         if let Some(socket) = guest.inner().filter(|_| is_told) {

@@ -80,6 +80,11 @@ impl<S: Read + Write> Session<S> {
         self.wake(false);
     }
 
+    /// The key is free for another connection: nothing is told of this one any more.
+    pub(super) fn forget_key(&mut self) {
+        self.key = None;
+    }
+
     fn wake(&self, hung_up: bool) {
         if let Some(key) = self.key {
             self.wakes.borrow_mut().push((key, hung_up));

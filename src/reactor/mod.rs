@@ -326,6 +326,11 @@ impl Net for Reactor {
         self.poll.registry().reregister(socket, Token(key + FIRST_CONNECTION), interest)
     }
 
+    fn forget(&mut self, socket: &mut TcpStream) {
+        // Whoever gets the key would be told what becomes of this one. It fails only where it is not watched.
+        let _ = self.poll.registry().deregister(socket);
+    }
+
     fn finish(&mut self, socket: &mut TcpStream) {
         // An error says that the connection is over anyway.
         let _ = socket.shutdown(Shutdown::Write);

@@ -57,6 +57,8 @@ impl<S: Read> Lingering<S> {
         if (!may_send && !has_come) || is_last(end) {
             return;
         }
+        // Somebody else gets the key: what becomes of this connection is not told of that one.
+        net.forget(&mut socket);
         net.finish(&mut socket);
         if self.is_empty() {
             self.look_at = now + LOOK_INTERVAL;

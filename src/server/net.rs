@@ -131,6 +131,10 @@ pub trait Net {
     /// As `epoll_ctl(2)` does.
     fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()>;
 
+    /// Nothing more is told of `socket`: its key is free for another connection. It can still be read, and is closed when it is
+    /// dropped.
+    fn forget(&mut self, socket: &mut Self::Socket);
+
     /// Tells the other side that nothing more will be sent, as far as there is somebody to be told. It may go on sending.
     fn finish(&mut self, socket: &mut Self::Socket);
 

@@ -23,6 +23,7 @@ pub(super) fn read_off(socket: &mut impl Read, scratch: &mut [u8]) -> (bool, Opt
     for reads in 0..READS_AT_ONCE {
         match socket.read(scratch) {
             Ok(1..) => {}
+            Err(error) if is_interrupted(&error) => {}
             end => return (reads > 0, Some(end)),
         }
     }

@@ -360,19 +360,19 @@ impl<S> Users<S> {
 
     /// Has those closed that have not logged in in time.
     pub(super) fn end_overdue_logins(&mut self, now: Micros) {
+        let mut unread = Vec::new();
         while let Some(at) = self.login_deadline()
             && at <= now
+            && let Some((at, key)) = self.logins.pop_front()
         {
-            let queued =
-                |key: UserKey| self.entries.get(key.index()).is_some_and(|connection| connection.queued);
-            if self.logins.front().is_some_and(|&(_, key)| queued(key)) {
-                // Perhaps its login has arrived: it has to be read first.
-                break;
-            }
-            if let Some((_, key)) = self.logins.pop_front() {
+            if self.entries.get(key.index()).is_some_and(|connection| connection.queued) {
+                // Perhaps its login has arrived: it has to be read first. That is no reason to wait with others.
+                unread.push((at, key));
+            } else {
                 self.leaves(key, DisconnectReason::LoginTimeout);
             }
         }
+        unread.into_iter().rev().for_each(|login| self.logins.push_front(login));
     }
 }
 

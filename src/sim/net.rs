@@ -153,6 +153,10 @@ impl<S: Script> Net for SimNet<S> {
         shared.world.want_write(socket.peer(), key, on, fault)
     }
 
+    fn forget(&mut self, socket: &mut Self::Socket) {
+        self.shared.borrow_mut().world.forget_key(socket.peer());
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         self.shared.borrow_mut().world.server_finished(socket.peer());
     }

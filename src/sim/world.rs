@@ -438,6 +438,13 @@ impl World {
         Some(self.now - since)
     }
 
+    /// The server is told nothing more of the connection.
+    pub(super) fn forget_key(&mut self, peer: Peer) {
+        if let Some(connection) = self.connection(peer) {
+            connection.key = None;
+        }
+    }
+
     pub(super) fn server_finished(&mut self, peer: Peer) {
         if let Some(connection) = self.connection(peer) {
             connection.server_finished = true;

@@ -282,6 +282,10 @@ impl<N: Net> Net for Recording<N> {
         self.net.want_write(&mut socket.socket, key, on)
     }
 
+    fn forget(&mut self, socket: &mut Self::Socket) {
+        self.net.forget(&mut socket.socket);
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         self.net.finish(&mut socket.socket);
     }

@@ -121,6 +121,70 @@ fn a_name_takes_over_its_old_connection_also_where_no_place_is_left() {
     while old.line().is_some() {}
 }
 
+/// What becomes of the old connection while it is closed does not concern the one that has got its place.
+#[test]
+fn whoever_comes_after_a_takeover_is_not_taken_for_the_connection_that_was_taken_over() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 1);
+    let connect = || {
+        let mut source = server.source();
+        source.send("?|ack|feed\n");
+        assert_eq!(source.acknowledgement("\n").1, 1);
+        source
+    };
+    let mut old = [connect(), connect()];
+    let mut third = connect();
+    old.iter_mut().for_each(|source| assert_eq!(source.line(), None));
+    drop(old);
+    server.pass();
+    let mut last = connect();
+    last.send("1|B\n");
+    last.acknowledged(2);
+    assert_eq!(third.line(), None);
+}
+
+/// One that waits for room in the ring is closed as well, once what it has sent has been taken.
+#[test]
+fn a_name_takes_over_a_connection_that_the_full_ring_holds_back() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2, reorderCapacity = 16, adminPort = 0);
+    let mut user = server.user(1);
+    let mut old = server.source();
+    old.send("?|ack|feed\n20|B\n");
+    assert_eq!(old.acknowledgement("\n").1, 1);
+    server.pass();
+    let mut new = server.source();
+    new.send("?|ack|feed\n");
+    assert_eq!(new.acknowledgement("\n").1, 1);
+    let events = support::stream::each(1..=19, |number| format!("{number}|B\n"));
+    new.send(&events);
+    user.expect(&(events + "20|B\n"));
+    new.acknowledged(21);
+    while old.line().is_some() {}
+    server.wait_for_metric("fortnight_sources_connected", |sources| sources == 1.0);
+}
+
+/// A source that comes again and again while the full ring holds it back: the server keeps as many of its connections as there are
+/// places.
+#[test]
+fn a_name_that_is_taken_over_again_and_again_does_not_pile_up() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2, reorderCapacity = 16, adminPort = 0);
+    let mut user = server.user(1);
+    let connect = |_| {
+        let mut source = server.source();
+        source.send("?|ack|feed\n20|B\n");
+        assert_eq!(source.acknowledgement("\n").1, 1);
+        server.pass();
+        source
+    };
+    let mut sources: Vec<_> = (0..8).map(connect).collect();
+    server.wait_for_metric("fortnight_sources_connected", |sources| sources <= 3.0);
+    let mut other = server.source();
+    let events = support::stream::each(1..=19, |number| format!("{number}|B\n"));
+    other.send(format!("?|ack|feed\n{events}"));
+    user.expect(&(events + "20|B\n"));
+    other.acknowledged(21);
+    sources.iter_mut().for_each(|source| while source.line().is_some() {});
+}
+
 #[test]
 fn another_name_is_one_too_many() {
     let server = server!(maxEventSourceClients = 1);

@@ -30,15 +30,28 @@ fn under_attack<'a>(
     first: u64,
     attack: impl for<'scope> FnOnce(&'scope Scope<'scope, 'a>, &'a AtomicBool),
 ) {
+    measure(name, server, first, attack, |_| String::new());
+}
+
+/// The same, with lines that the source sends right before each event. They take their numbers from the counter.
+fn measure<'a>(
+    name: &str,
+    server: &'a Server,
+    first: u64,
+    attack: impl for<'scope> FnOnce(&'scope Scope<'scope, 'a>, &'a AtomicBool),
+    mut before: impl FnMut(&mut u64) -> String,
+) {
     let done: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
     let (events, checks) = std::thread::scope(|scope| {
         let (mut source, mut witness) = (server.source(), server.user(u64::MAX));
         attack(scope, done);
         let checks = scope.spawn(move || check_health(server, done));
-        let mut delays = Vec::new();
-        for number in first..first + EVENTS {
-            let (event, began) = (format!("{number}|P|1|{}\n", u64::MAX), Instant::now());
-            source.send(&event);
+        let (mut delays, mut next) = (Vec::new(), first);
+        for _ in 0..EVENTS {
+            let lines = before(&mut next);
+            let (event, began) = (format!("{next}|P|1|{}\n", u64::MAX), Instant::now());
+            next += 1;
+            source.send(lines + &event);
             witness.expect(&event);
             delays.push(began.elapsed());
             std::thread::sleep(Duration::from_millis(2));
@@ -193,4 +206,100 @@ fn handshakes_one_after_the_other_keep_nobody_waiting() {
             println!("{} connections", open.len());
         });
     });
+}
+
+/// A user that a million follow, or that follows a million, and one follow that comes and goes: around the sizes at which the set of
+/// them could be stored in another way.
+#[test]
+fn one_follow_that_comes_and_goes_among_a_million_keeps_nobody_waiting() {
+    for (name, is_followed) in [("followed by a million", true), ("follows a million", false)] {
+        let server = server!(eventTimeoutMs = -1, adminPort = 0);
+        let pair = |other: u64| if is_followed { format!("{other}|7") } else { format!("7|{other}") };
+        let (mut next, mut members) = (1, 0);
+        for size in [7 << 17, 1_000_000, 1 << 20] {
+            let offset = next - members - 1;
+            let follow = |member| format!("{}|F|{}\n", member + offset, pair(10 + member));
+            server.source().send(each(members + 1..=size, follow));
+            server.wait_for_hang_ups(server.sources);
+            (next, members) = (size + offset + 1, size);
+            let toggles = |next: &mut u64| {
+                let first = *next;
+                *next += 8;
+                // Two come, and both go again.
+                let toggle = |step: u64| ["F", "F", "U", "U"][step as usize % 4];
+                each(0..=7, |step| {
+                    format!("{}|{}|{}\n", first + step, toggle(step), pair((1 << 40) + step % 2))
+                })
+            };
+            measure(&format!("{name}, {size}"), &server, next, |_, _| (), toggles);
+            next += 9 * EVENTS;
+            server.wait_for_hang_ups(server.sources);
+        }
+    }
+}
+
+/// Sends on many connections, on each as much as it takes, until it is over.
+fn send_without_end(connections: &[TcpStream], bytes: &[u8], done: &AtomicBool) {
+    for connection in connections {
+        connection.set_nonblocking(true).expect("a socket that does not block");
+    }
+    while !done.load(Ordering::Relaxed) {
+        for mut connection in connections {
+            // It takes what it takes.
+            let _ = connection.write(bytes);
+        }
+    }
+}
+
+#[test]
+fn users_that_send_without_end_keep_nobody_waiting() {
+    const USERS: u64 = 500;
+    let server = server!(eventTimeoutMs = -1, adminPort = 0);
+    under_attack("500 users of rubbish", &server, 1, |scope, done| {
+        let users = server.users;
+        scope.spawn(move || {
+            let login = |id: u64| {
+                let mut user = TcpStream::connect(users).expect("a connection");
+                user.write_all(format!("{id}\n").as_bytes()).expect("a login");
+                user
+            };
+            let connections: Vec<TcpStream> = (1..=USERS).map(login).collect();
+            send_without_end(&connections, &[b'x'; 1 << 16], done);
+        });
+    });
+}
+
+/// A source whose line never ends, in packets of a byte.
+#[test]
+fn a_source_of_single_bytes_keeps_nobody_waiting() {
+    let server = server!(
+        eventTimeoutMs = -1,
+        adminPort = 0,
+        maxEventSourceClients = 2,
+        maxEventBytes = 1 << 20,
+        maxUserClients = 10,
+    );
+    under_attack("single bytes of a line of a MiB", &server, 1, |scope, done| {
+        let sources = server.sources;
+        scope.spawn(move || {
+            let source = TcpStream::connect(sources).expect("a connection");
+            source.set_nodelay(true).expect("small packets");
+            send_without_end(&[source], b"0", done);
+        });
+    });
+}
+
+/// Duplicates in the largest ring: what they cost does not depend on its size.
+#[test]
+fn duplicates_far_ahead_keep_nobody_waiting() {
+    const SLOTS: u64 = 1 << 24;
+    const DUPLICATES: usize = 250;
+    let server = server!(eventTimeoutMs = 3_600_000, adminPort = 0, reorderCapacity = SLOTS);
+    measure(
+        "250 duplicates in 16 M slots",
+        &server,
+        1,
+        |_, _| (),
+        |next| format!("{}|B\n", *next + SLOTS - 10 - *next % 64).repeat(DUPLICATES),
+    );
 }

@@ -40,3 +40,4 @@ mod tokens;
 mod top;
 mod traces;
 mod turn;
+mod vanish;

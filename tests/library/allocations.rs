@@ -389,6 +389,8 @@ impl Net for Wire {
         Ok(())
     }
 
+    fn forget(&mut self, _: &mut Self::Socket) {}
+
     fn finish(&mut self, _: &mut Self::Socket) {}
 
     fn peers_may_vanish(&self) -> bool {

@@ -8,7 +8,7 @@
 
 mod clients;
 
-use std::{io::ErrorKind, rc::Rc};
+use std::{io::ErrorKind, ops::Range, rc::Rc};
 
 use fortnight::internals::{
     config::Config,
@@ -58,6 +58,8 @@ pub(crate) struct Model {
     config: Rc<Config>,
     now: Moment,
     turn: u64,
+    /// When the turn began. What is due later is decided in the next one, after a look at all sockets.
+    turn_began: Micros,
     ring: Ring,
     people: People,
     last: Report,
@@ -96,6 +98,7 @@ impl Model {
             config: Rc::new(config),
             now: Moment { now: 0, paused: 0 },
             turn: 0,
+            turn_began: 0,
             people: People::default(),
             last: first,
             fresh: Vec::new(),
@@ -129,25 +132,61 @@ impl Model {
         self.has_read = false;
         self.people.told_bytes = 0;
         self.was_refused = self.refused_at[Port::User as usize].is_some();
-        if let Some(Seen::Poll { wait, now }) = log.first()
-            && (*wait != Some(0) || *now != self.now.now)
-            && let Some(undone) = self.undone.take()
-        {
-            return Err(format!("the server sleeps, but {undone}"));
+        if let Some(Seen::Poll { wait, now }) = log.first() {
+            if *wait != Some(0) {
+                self.check_sleep()?;
+            }
+            self.turn_began = *now;
         }
-        for (index, seen) in log.iter().enumerate() {
-            self.see(seen, &log[index..], report, arrivals, coverage)?;
+        match self.login_after_writes(log) {
+            // What was written may have been released before this login was read.
+            Some(at) => either([
+                self.clone().passes(log, log.len(), report, arrivals, coverage),
+                self.passes(log, at, report, arrivals, coverage),
+            ]),
+            None => self.passes(log, log.len(), report, arrivals, coverage),
         }
+    }
+
+    /// The first read in a turn of one that has not logged in, after users were written to, and with no source read after it.
+    fn login_after_writes(&self, log: &[Seen]) -> Option<usize> {
+        let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)))?;
+        let is_login = |seen: &Seen| {
+            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty() && !self.ring.sources.contains_key(peer)
+                && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
+        };
+        let at = wrote + log[wrote..].iter().position(is_login)?;
+        let is_source =
+            |seen: &Seen| matches!(seen, Seen::Read(peer, _) if self.ring.sources.contains_key(peer));
+        (!log[at..].iter().any(is_source)).then_some(at)
+    }
+
+    /// A turn in which what is released is released after so many things were seen.
+    fn passes(
+        mut self,
+        log: &[Seen],
+        released_at: usize,
+        report: &Report,
+        arrivals: &Arrivals,
+        coverage: &mut Coverage,
+    ) -> Result<Vec<Model>, String> {
+        let see = |model: &mut Model, range: Range<usize>, coverage: &mut Coverage| {
+            range
+                .into_iter()
+                .try_for_each(|index| model.see(&log[index], &log[index..], report, arrivals, coverage))
+        };
+        see(&mut self, 0..released_at, coverage)?;
+        let rest = |model: &mut Model, coverage: &mut Coverage| see(model, released_at..log.len(), coverage);
         self.ring.take(Some(report.counters.events_received), self.now, &mut self.people)?;
         self.ring.note_held_back(self.now);
         self.overlooked_since = self.ring.overlooked_since(&report.lying, &arrivals.times);
         let mut held_back = self.clone();
         let matters = held_back.ring.hold_back_current(self.now);
-        let models = held_back.decide(report, coverage);
+        let models = held_back.decide(report, coverage, rest);
         let is_full = |model: &Model| model.people.told_bytes >= FULL_TURN_BYTES;
         if matters && models.as_ref().map_or(true, |models| models.iter().any(is_full)) {
             // The turn may have been full before the server looked at the next line.
-            return either([models, self.decide(report, coverage)]);
+            return either([models, self.decide(report, coverage, rest)]);
         }
         models
     }
@@ -331,7 +370,13 @@ impl Model {
     }
 
     /// Finds out what the server has given up and released, and checks the turn for each possibility.
-    fn decide(self, report: &Report, coverage: &mut Coverage) -> Result<Vec<Model>, String> {
+    /// `rest` is what happened after that.
+    fn decide(
+        self,
+        report: &Report,
+        coverage: &mut Coverage,
+        rest: impl Fn(&mut Model, &mut Coverage) -> Result<(), String>,
+    ) -> Result<Vec<Model>, String> {
         let mut models = Vec::new();
         let mut wrong = None;
         let mut options = self.ring.options(self.now);
@@ -363,15 +408,26 @@ impl Model {
                     && (report.paused
                         || self.people.clients.values().any(|client| client.closed)
                         || self.config.slow_user_timeout_ms == 0
-                        || (why.is_empty() && self.ring.has_lines())
+                        || (why.is_empty() && self.ring.has_lines_at(self.ring.cursor))
+                        // A hole has been given up, and now a line fits that a source was held back with.
+                        || self.ring.has_lines_at(report.cursor)
                         || skip_before == self.ring.skip_before)
             };
-            if possible && self.ring.waiting_at(report.cursor) == report.waiting {
+            if !possible || self.ring.waiting_at(report.cursor) != report.waiting {
+                continue;
+            }
+            // Where a held back line fits again, what lies behind the cursor may not have been given up.
+            let less =
+                (report.cursor < reach && self.ring.has_lines_at(report.cursor)).then_some(report.cursor);
+            for skip_before in
+                [Some(skip_before), less.filter(|&less| less < skip_before)].into_iter().flatten()
+            {
                 let mut model = self.clone();
                 model.ring.skip_before = skip_before;
                 match model
                     .ring
                     .release(report.cursor, &mut model.people)
+                    .and_then(|()| rest(&mut model, coverage))
                     .and_then(|()| model.settle(report, coverage))
                 {
                     Ok(()) => {
@@ -384,7 +440,11 @@ impl Model {
         }
         if self.reset_due && report.cursor == u128::from(self.config.first_sequence) && report.waiting == 0 {
             let mut model = self.clone();
-            match model.begin_run().and_then(|()| model.settle(report, coverage)) {
+            match model
+                .begin_run()
+                .and_then(|()| rest(&mut model, coverage))
+                .and_then(|()| model.settle(report, coverage))
+            {
                 Ok(()) => {
                     coverage.count("run: new one begins");
                     models.push(model);
@@ -543,6 +603,14 @@ impl Model {
             return Err(format!("{} bytes of a source are held, more than {most}", self.ring.held_bytes()));
         }
         Ok(())
+    }
+
+    /// Nothing is left undone when the server sleeps, or finds nothing to do. (Time may also pass while it works.)
+    pub(crate) fn check_sleep(&self) -> Result<(), String> {
+        match &self.undone {
+            Some(undone) => Err(format!("the server sleeps, but {undone}")),
+            None => Ok(()),
+        }
     }
 
     fn what_is_undone(&self, report: &Report) -> Option<String> {

@@ -368,9 +368,9 @@ impl Ring {
         self.is_stuck_at(self.cursor)
     }
 
-    /// Some line can be taken.
-    pub(crate) fn has_lines(&self) -> bool {
-        let fits = |source: &Source| source.lines.front().is_some_and(|line| self.fits(line, self.cursor));
+    /// Some line can be taken if the cursor is there.
+    pub(crate) fn has_lines_at(&self, cursor: u128) -> bool {
+        let fits = |source: &Source| source.lines.front().is_some_and(|line| self.fits(line, cursor));
         self.sources.values().any(fits)
     }
 
@@ -384,7 +384,7 @@ impl Ring {
         let mut options = vec![(self.skip_before, "")];
         let due = self.due(now).filter(|&due| due > self.skip_before && due >= self.cursor);
         if let Some(due) = due
-            && (self.timeout != Some(0) || !self.has_lines())
+            && (self.timeout != Some(0) || !self.has_lines_at(self.cursor))
         {
             options.push((
                 due,
@@ -492,7 +492,7 @@ impl Ring {
 
     /// What a server that has nothing to do must not have left undone.
     pub(crate) fn undone(&self, now: Moment) -> Option<String> {
-        if self.has_lines() {
+        if self.has_lines_at(self.cursor) {
             return Some("a line that fits the ring is not taken".to_owned());
         }
         if self.reach(self.skip_before) > self.cursor {

@@ -110,6 +110,7 @@ pub(crate) fn play<N: Net>(
         check_limits(&models[0], &net, &config)?;
         if config.busy_poll && is_idle(&seen, &last, &report) {
             coverage.count("busyPoll: nothing to do");
+            models = at_rest(models)?;
             awake = 0;
             spin(&net);
         }
@@ -206,6 +207,16 @@ fn step(
             Err(format!("at {} µs, turn {}: {problem}", shared.world.now(), report.counters.loop_turns))
         }
         _ => Ok(possible),
+    }
+}
+
+/// The models of a server that finds nothing to do although it never sleeps: there must be nothing to do.
+fn at_rest(models: Vec<Model>) -> Result<Vec<Model>, String> {
+    let (idle, busy): (Vec<Model>, Vec<Model>) =
+        models.into_iter().partition(|model| model.check_sleep().is_ok());
+    match busy.first() {
+        Some(model) if idle.is_empty() => model.check_sleep().map(|()| idle),
+        _ => Ok(idle),
     }
 }
 

@@ -115,6 +115,10 @@ impl<N: Net> Net for Watch<N> {
         outcome
     }
 
+    fn forget(&mut self, socket: &mut Self::Socket) {
+        self.net.forget(&mut socket.socket);
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         self.note(Seen::Finished(socket.peer));
         self.net.finish(&mut socket.socket);

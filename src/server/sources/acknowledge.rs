@@ -78,19 +78,34 @@ impl<S: Write> Sources<S> {
         closed.into_iter().for_each(|key| self.close(key));
     }
 
-    /// Older connections whose name another one has given: what has arrived of them is read, and no more.
+    /// Older connections whose name another one has given: what has arrived of them is read, and no more. One that waits for room in
+    /// the ring keeps what it has sent, but only as many as there are places: a source that comes again and again sends it again.
     pub(in crate::server) fn retire_replaced<N: Net<Socket = S>>(&mut self, net: &mut N) {
         if !std::mem::take(&mut self.any_replaced) {
             return;
         }
+        let replaced = self.entries.iter().filter(|(_, source)| source.is_replaced && !source.ended).count();
+        let mut too_many = replaced.saturating_sub(self.places);
+        let mut closed: SmallVec<[SourceKey; 4]> = SmallVec::new();
         for (index, source) in &mut self.entries {
-            if source.is_replaced && !source.ended && !std::mem::replace(&mut source.is_retired, true) {
-                source.arrived = net.unread(&mut source.socket);
-                if source.blocked.is_none() && !std::mem::replace(&mut source.queued, true) {
-                    source.readable = true;
-                    self.readable.push_back(SourceKey::new(index));
+            let key = SourceKey::new(index);
+            if !source.is_replaced || source.ended {
+                continue;
+            }
+            if std::mem::replace(&mut source.is_retired, true) {
+                if source.blocked.is_some() && too_many > 0 {
+                    too_many -= 1;
+                    closed.push(key);
                 }
+                continue;
+            }
+            source.arrived = net.unread(&mut source.socket);
+            // Reading it finds its end. One that waits for room in the ring is read after that.
+            source.readable = true;
+            if source.blocked.is_none() && !std::mem::replace(&mut source.queued, true) {
+                self.readable.push_back(key);
             }
         }
+        closed.into_iter().for_each(|key| self.close(key));
     }
 }

@@ -332,8 +332,8 @@ impl Crowd {
             lane.acknowledged = number;
         }
         let (lane, waits) = (source.lane, source.left.is_none() && source.last.is_some());
-        let end = world.server_end(source.peer);
-        if end != ServerEnd::Open {
+        if world.has_finished(source.peer) {
+            world.close(source.peer);
             self.check_closed(index, world.now())?;
             self.sources[index].is_over = true;
         } else if waits {

@@ -183,7 +183,7 @@ impl Model {
     ) -> Result<Option<Vec<usize>>, String> {
         let now = self.now.now;
         let timeout = self.config.slow_user_timeout_ms * MILLISECOND;
-        let turn = self.turn;
+        let (turn, turn_began) = (self.turn, self.turn_began);
         let client = self.people.clients.get_mut(&peer).expect("it has been looked up");
         let level = client.owed.len();
         let (half, most) = (self.config.user_buffer_bytes / 2, self.config.user_buffer_bytes);
@@ -203,12 +203,14 @@ impl Model {
             if !client.causes.is_empty() {
                 return Err(format!("connection {peer} should have been closed"));
             }
-            if !client.is_user() && client.deadline <= now && report.phase == Phase::Running {
+            if !client.is_user() && client.deadline <= turn_began && report.phase == Phase::Running {
                 return Err(format!("connection {peer} should have logged in by now"));
             }
             let waits = self.config.slow_user_policy == SlowUserPolicy::Wait;
             if waits
-                && client.behind_since.is_some_and(|(since, began)| began < turn && since + timeout <= now)
+                && client
+                    .behind_since
+                    .is_some_and(|(since, began)| began < turn && since + timeout <= turn_began)
             {
                 return Err(format!("connection {peer} has been behind for longer than slowUserTimeoutMs"));
             }
