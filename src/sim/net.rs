@@ -87,6 +87,9 @@ impl<S: Script> Net for SimNet<S> {
         loop {
             while script.next_at(world).is_some_and(|at| at <= world.now()) {
                 script.happen(world);
+                if script.ends_process() {
+                    return Err(io::Error::other("the process ends"));
+                }
             }
             world.tell(ready);
             if let Some(folder) = folder {

@@ -20,6 +20,11 @@ pub trait Script {
         let _ = (world, operation);
     }
 
+    /// The process ends before the poll returns that this happened in: it returns an error, and the server is to be dropped.
+    fn ends_process(&self) -> bool {
+        false
+    }
+
     /// For how long the process is stopped between the end of a wait that has found nothing and the look at the clock: what
     /// happens meanwhile is not told.
     fn stall(&mut self) -> Micros {

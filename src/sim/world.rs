@@ -243,6 +243,25 @@ impl World {
         self.connections.iter().filter(|(_, connection)| !connection.forgotten).map(|(key, _)| Peer(key))
     }
 
+    /// The process has ended, and its sockets have been dropped: nobody listens, and who waited to be accepted is gone.
+    pub fn end_process(&mut self) {
+        for port in 0..self.listeners.len() {
+            self.stop_listening(port);
+        }
+        self.edges.clear();
+        for (_, connection) in &mut self.connections {
+            connection.edge = false;
+        }
+    }
+
+    /// A new process listens.
+    pub fn start_process(&mut self) {
+        for listener in &mut self.listeners {
+            (listener.closed, listener.edge) = (false, false);
+        }
+        self.idle = false;
+    }
+
     /// Asks the process to end.
     pub fn signal(&mut self) {
         self.edges.push_back(Edge::Signal);
@@ -460,7 +479,11 @@ impl World {
     }
 
     pub(super) fn close_listener(&mut self, port: Port) {
-        let listener = &mut self.listeners[port as usize];
+        self.stop_listening(port as usize);
+    }
+
+    fn stop_listening(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
         listener.closed = true;
         for peer in std::mem::take(&mut listener.waiting) {
             if let Some(connection) = self.connection(peer) {

@@ -2,7 +2,7 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{Action, ConnectionId, Record, head},
+    record::{Action, ConnectionId, Machine, Record, head},
     text::push_data,
 };
 use crate::{config::Config, time::Micros};
@@ -87,8 +87,16 @@ impl Piece {
             self.push_states(range.start);
         }
         match record {
-            Record::Signal if inside => record.push_line(at, &mut self.text),
-            Record::Signal => {}
+            Record::Signal | Record::Machine(_) => {
+                if matches!(record, Record::Machine(Machine::Killed | Machine::PowerFails | Machine::Starts))
+                {
+                    // Nobody is connected any more.
+                    self.states.clear();
+                }
+                if inside {
+                    record.push_line(at, &mut self.text);
+                }
+            }
             Record::Connection { id, action } if inside => self.push_record(at, id, action, data),
             Record::Connection { id, action } => self.note(id, action, data),
         }

@@ -15,6 +15,8 @@
 //! events_received 240
 //! ```
 //!
+//! A source that was sent something has a stream as well, behind those of the users: `source 1 open lines …`.
+//!
 //! A short stream is stored line by line, as data lines of a trace, with the time of each; a long one by the sequence
 //! numbers of its events. The digest covers every byte in both cases.
 
@@ -123,9 +125,9 @@ impl Expectation {
             differences.extend(match (self.0.streams.get(index), got.streams.get(index)) {
                 (Some(expected), Some(got)) => compare_streams(expected, got),
                 (Some(expected), None) => {
-                    difference(name(expected), StreamHead(expected).to_string(), "no such user")
+                    difference(name(expected), StreamHead(expected).to_string(), "no such stream")
                 }
-                (None, Some(got)) => difference(name(got), "no such user", StreamHead(got).to_string()),
+                (None, Some(got)) => difference(name(got), "no such stream", StreamHead(got).to_string()),
                 (None, None) => None,
             });
         }
@@ -162,13 +164,14 @@ fn push_lines(lines: &[(Micros, Vec<u8>)], text: &mut Vec<u8>) {
 
 fn name(stream: &Stream) -> String {
     match stream.id {
+        _ if stream.is_source => format!("source {}", stream.user),
         Some(id) => format!("user {} (id {id})", stream.user),
         None => format!("user {} (no id)", stream.user),
     }
 }
 
 fn compare_streams(expected: &Stream, got: &Stream) -> Option<Difference> {
-    if (expected.user, expected.id) != (got.user, got.id) {
+    if (expected.is_source, expected.user, expected.id) != (got.is_source, got.user, got.id) {
         return difference(name(expected), name(expected), name(got));
     }
     let lines = match (&expected.content, &got.content) {
@@ -245,7 +248,7 @@ impl Parser {
             Part::Header if line == HEADER => self.part = Part::Streams,
             Part::Header => return Err(format!("this is no expectation; expected {HEADER:?}")),
             Part::Streams if line == "counters" => self.part = Part::Counters,
-            Part::Streams if line.starts_with("user ") => {
+            Part::Streams if line.starts_with("user ") || line.starts_with("source ") => {
                 self.outcome.streams.push(parse_head(line).ok_or_else(unknown)?);
             }
             Part::Streams => self.content(line).ok_or_else(unknown)?,
@@ -299,10 +302,14 @@ impl Parser {
 
 fn parse_head(line: &str) -> Option<Stream> {
     let words: Vec<&str> = line.split(' ').collect();
-    let &["user", user, "id", id, end, "lines", lines, "bytes", bytes, "digest", digest] = &words[..] else {
-        return None;
+    let (is_source, user, id, rest) = match &words[..] {
+        ["user", user, "id", id, rest @ ..] => (false, user, *id, rest),
+        ["source", source, rest @ ..] => (true, source, "none", rest),
+        _ => return None,
     };
+    let &[end, "lines", lines, "bytes", bytes, "digest", digest] = rest else { return None };
     Some(Stream {
+        is_source,
         user: user.parse().ok()?,
         id: if id == "none" { None } else { Some(id.parse().ok()?) },
         end: end.to_owned(),

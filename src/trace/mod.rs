@@ -39,6 +39,8 @@
 //!         / TIME " " WHO " resets" LF
 //!         / TIME " user " NUMBER " takes " (NUMBER / "all") LF
 //!         / TIME " signal" LF
+//!         / TIME " " machine LF
+//! machine = "killed" / "power fails" / "starts" / "disk takes " NUMBER / "disk is full" / "disk has room"
 //! data    = ("=" / "-" / "+") *(TEXT / ESCAPE) LF
 //! block   = *BYTE                         ; so many as its record says
 //! note    = "#" *BYTE LF / LF
@@ -64,6 +66,12 @@
 //!   more from now on, whatever it has taken so far. `takes 5000`: it stops at 5,000. `takes all`: everything at once,
 //!   as every connection does at the start.
 //! - **signal**: the server is told to end (SIGTERM).
+//! - **killed**: the server's process ends between two turns, in whatever way. Its connections are gone, and nobody can connect.
+//!   **power fails**: its machine ends. Of what was not synced any part is there, the same part in every replay. **starts**: the
+//!   server starts on what is there, after one of these or after it was told to end. **disk takes**: from now on
+//!   a submitted write or sync takes up to so many microseconds. **disk is full**, **disk has room**: from now on.
+//!   These records need the option `journalDirectory`, which in a trace says no more than that there is a journal: a
+//!   replay keeps it in memory, and begins with an empty one. The counters of all lives are added up.
 //!
 //! Records of one time have reached the server together. Users are served first, as always. After the last record the
 //! time goes on until nothing is left to happen, for a [day](replay::TIME_AFTER_END) at most.

@@ -14,7 +14,7 @@ use std::fmt;
 /// The bytes that each user received, and the counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The connections on the user port, in the order in which they came.
+    /// The connections on the user port, in the order in which they came, and behind them the sources that were sent something.
     pub streams: Vec<Stream>,
     /// Counters by name, without those that are zero.
     pub counters: Vec<(String, u64)>,
@@ -97,7 +97,7 @@ impl fmt::Display for Report<'_> {
             "{name}: {} events, {} deliveries to {} users in {}.{:06} s of virtual time",
             outcome.counter("events_received"),
             outcome.counter("deliveries"),
-            outcome.streams.len(),
+            outcome.streams.iter().filter(|stream| !stream.is_source).count(),
             time / 1_000_000,
             time % 1_000_000,
         )?;
@@ -129,7 +129,10 @@ pub(super) struct StreamHead<'a>(pub(super) &'a Stream);
 
 impl fmt::Display for StreamHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stream { user, id, end, lines, bytes, digest, content: _ } = self.0;
+        let Stream { is_source, user, id, end, lines, bytes, digest, content: _ } = self.0;
+        if *is_source {
+            return write!(f, "source {user} {end} lines {lines} bytes {bytes} digest {digest:016x}");
+        }
         write!(f, "user {user} id ")?;
         match id {
             Some(id) => write!(f, "{id}")?,

@@ -2,13 +2,13 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{Action, ConnectionId, Record},
+    record::{Action, ConnectionId, Machine, Record},
     stream::{Keep, Received},
 };
 use crate::{
     engine::event::parse_number,
     server::net::Port,
-    sim::{Peer, Script, ServerEnd, World},
+    sim::{DiskFaults, Peer, Script, ServerEnd, SimFolder, World},
     time::Micros,
 };
 use hashbrown::HashMap;
@@ -26,10 +26,15 @@ pub struct Player<R> {
     data: Vec<u8>,
     /// Every connection so far.
     known: HashMap<ConnectionId, Connection>,
-    users: Vec<User>,
-    /// The user, by its place in `users`, behind each connection.
-    user_of_peer: Vec<usize>,
+    /// The far ends, and the place of each among them by its connection.
+    ends: Vec<FarEnd>,
+    end_of_peer: Vec<usize>,
     keep: Keep,
+    /// Where the journal is kept, and what is wrong with the disk.
+    folder: Option<SimFolder>,
+    faults: DiskFaults,
+    /// What has happened to the server, if it has ended or is to start.
+    machine: Option<Machine>,
     ended: Option<Result<(), TraceError>>,
     last_at: Micros,
     played: u64,
@@ -44,10 +49,10 @@ struct Connection {
     gone: bool,
 }
 
-/// A connection on the user port.
+/// The far end of a connection.
 #[derive(Debug)]
-pub(super) struct User {
-    pub(super) number: u64,
+pub(super) struct FarEnd {
+    pub(super) id: ConnectionId,
     peer: Option<Peer>,
     /// The bytes that it has sent, up to its first line end.
     login: Vec<u8>,
@@ -55,9 +60,9 @@ pub(super) struct User {
     pub(super) end: ServerEnd,
 }
 
-impl User {
-    /// The id that it has asked for, if it is one.
-    pub(super) fn id(&self) -> Option<u64> {
+impl FarEnd {
+    /// The id that a user has asked for, if it is one.
+    pub(super) fn user_id(&self) -> Option<u64> {
         let end = memchr::memchr(b'\n', &self.login)?;
         let line = &self.login[..end];
         parse_number(line.strip_suffix(b"\r").unwrap_or(line))
@@ -73,13 +78,18 @@ impl User {
 impl<R: Read> Player<R> {
     /// A player of the records of `reader`.
     pub fn new(reader: Reader<R>, keep: Keep) -> Self {
+        // What the disk of a replay does is the same every time.
+        let folder = reader.config().journal_directory.as_ref().map(|_| SimFolder::new(0));
         Self {
             reader,
+            folder,
+            faults: DiskFaults::default(),
+            machine: None,
             next: None,
             data: Vec::new(),
             known: HashMap::new(),
-            users: Vec::new(),
-            user_of_peer: Vec::new(),
+            ends: Vec::new(),
+            end_of_peer: Vec::new(),
             keep,
             ended: None,
             last_at: 0,
@@ -110,20 +120,69 @@ impl<R: Read> Player<R> {
     pub(super) fn receive(&mut self, world: &mut World) {
         let now = world.now();
         while let Some(peer) = world.next_written_to() {
-            let user = &mut self.users[self.user_of_peer[peer.index()]];
+            let end = &mut self.ends[self.end_of_peer[peer.index()]];
             // The server sends only to users that have logged in, so the id is known.
-            if let Keep::Lines(shown) = self.keep
-                && user.received.is_empty()
-                && shown.includes(user.number, user.id())
+            if let (Keep::Lines(shown), ConnectionId::User(number)) = (self.keep, end.id)
+                && end.received.is_empty()
+                && shown.includes(number, end.user_id())
             {
-                user.received.keep_all_lines();
+                end.received.keep_all_lines();
             }
-            world.take_received(peer, |bytes| user.received.push(now, bytes));
+            world.take_received(peer, |bytes| end.received.push(now, bytes));
         }
     }
 
-    /// Checks the rest of the trace. Returns what users have received, and the trace's damage if there is any.
-    pub(super) fn finish(&mut self, world: &World) -> (Vec<User>, Result<(), TraceError>) {
+    /// Where the server keeps its journal.
+    pub(super) fn folder(&self) -> Option<&SimFolder> {
+        self.folder.as_ref()
+    }
+
+    /// What has happened to the server since the last call.
+    pub(super) fn take_machine(&mut self) -> Option<Machine> {
+        self.machine.take()
+    }
+
+    /// The server has started: from now on the disk is as the trace says.
+    pub(super) fn has_started(&mut self) {
+        self.machine = None;
+        if let Some(folder) = &self.folder {
+            folder.set_faults(self.faults);
+        }
+    }
+
+    /// The server cannot go on.
+    pub(super) fn cannot_go_on(&mut self, reason: &str) {
+        if self.ended.is_none() {
+            self.fail(format!("the server ends here: {reason}; expected that it goes on"));
+        }
+    }
+
+    fn machine(&mut self, what: Machine) {
+        match what {
+            Machine::Killed | Machine::PowerFails | Machine::Starts => {
+                self.machine = Some(what);
+                return;
+            }
+            Machine::DiskTakes(time) => self.faults.delay_max = time,
+            Machine::DiskIsFull => self.faults.room = Some(0),
+            Machine::DiskHasRoom => self.faults.room = None,
+        }
+        if let Some(folder) = &self.folder {
+            folder.set_faults(self.faults);
+        }
+    }
+
+    /// Notes what the far ends see of the server's ends now.
+    pub(super) fn note_ends(&mut self, world: &World) {
+        for end in &mut self.ends {
+            if let Some(peer) = end.peer {
+                end.end = world.server_end(peer);
+            }
+        }
+    }
+
+    /// Checks the rest of the trace. Returns what the far ends have received, and the trace's damage if there is any.
+    pub(super) fn finish(&mut self) -> (Vec<FarEnd>, Result<(), TraceError>) {
         while self.ended.is_none() {
             self.load();
             if let Some((_, Record::Connection { id, action })) = self.next.take()
@@ -132,12 +191,7 @@ impl<R: Read> Player<R> {
                 self.fail(reason);
             }
         }
-        for user in &mut self.users {
-            if let Some(peer) = user.peer {
-                user.end = world.server_end(peer);
-            }
-        }
-        (std::mem::take(&mut self.users), self.ended.take().unwrap_or(Ok(())))
+        (std::mem::take(&mut self.ends), self.ended.take().unwrap_or(Ok(())))
     }
 
     /// Reads the next record unless it is there already.
@@ -183,21 +237,17 @@ impl<R: Read> Player<R> {
         if let Some(connection) = self.known.get_mut(&id) {
             connection.peer = peer;
         }
-        let ConnectionId::User(number) = id else {
-            return;
-        };
         if let Some(peer) = peer {
-            let places = self.user_of_peer.len().max(peer.index() + 1);
-            self.user_of_peer.resize(places, usize::MAX);
-            self.user_of_peer[peer.index()] = self.users.len();
+            let places = self.end_of_peer.len().max(peer.index() + 1);
+            self.end_of_peer.resize(places, usize::MAX);
+            self.end_of_peer[peer.index()] = self.ends.len();
         }
-        self.users.push(User {
-            number,
-            peer,
-            login: Vec::new(),
-            received: Received::new(self.keep),
-            end: ServerEnd::Closed,
-        });
+        let mut received = Received::new(self.keep);
+        if matches!(id, ConnectionId::Source(_)) {
+            // Acknowledgements have no number in front.
+            received.keep_all_lines();
+        }
+        self.ends.push(FarEnd { id, peer, login: Vec::new(), received, end: ServerEnd::Closed });
     }
 
     fn play(&mut self, id: ConnectionId, action: Action, world: &mut World) -> Result<(), String> {
@@ -213,7 +263,7 @@ impl<R: Read> Player<R> {
             Action::Sends => {
                 world.send(peer, &self.data);
                 if id.port() == Port::User {
-                    self.users[self.user_of_peer[peer.index()]].sends(&self.data);
+                    self.ends[self.end_of_peer[peer.index()]].sends(&self.data);
                 }
             }
             Action::Finishes => world.finish(peer),
@@ -242,10 +292,18 @@ impl<R: Read> Script for Player<R> {
                 world.signal();
                 Ok(())
             }
+            Record::Machine(what) => {
+                self.machine(what);
+                Ok(())
+            }
             Record::Connection { id, action } => self.play(id, action, world),
         };
         if let Err(reason) = played {
             self.fail(reason);
         }
+    }
+
+    fn ends_process(&self) -> bool {
+        matches!(self.machine, Some(Machine::Killed | Machine::PowerFails))
     }
 }

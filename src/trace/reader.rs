@@ -1,7 +1,7 @@
 //! Reads a trace, record by record, in constant memory.
 
 use super::{
-    record::{Action, ConnectionId, HEADER, OPTIONS, Record},
+    record::{Action, ConnectionId, HEADER, JOURNAL_FOLDER, JOURNAL_OPTION, Machine, OPTIONS, Record},
     text::{CRLF, LF, OPEN, escaped, read_data},
 };
 use crate::{config::Config, engine::event::parse_number, options, time::Micros};
@@ -85,6 +85,10 @@ impl<R: Read> Reader<R> {
             }
             reader.skip_line(to);
         }
+        if reader.config.journal_directory.is_some() && reader.config.reset_on_source_eof {
+            let reason = "a server with a journal has one run; expected not both of the options journalDirectory and resetOnSourceEof";
+            return Err(reader.error_in_next(reason.to_owned()));
+        }
         Ok(reader)
     }
 
@@ -118,6 +122,13 @@ impl<R: Read> Reader<R> {
                 continue;
             }
             let (time, record, block) = parse_record(line).map_err(|reason| self.error_in_next(reason))?;
+            if matches!(record, Record::Machine(_)) && self.config.journal_directory.is_none() {
+                let reason = format!(
+                    "{} is for a server that keeps a journal; expected the option {JOURNAL_OPTION} above",
+                    quoted(line)
+                );
+                return Err(self.error_in_next(reason));
+            }
             if time > TIME_MAX {
                 let reason = format!("the time {time} is too late; expected at most {TIME_MAX}");
                 return Err(self.error_in_next(reason));
@@ -296,7 +307,10 @@ fn set_option(config: &mut Config, option: &[u8]) -> Result<(), String> {
         return Err(format!("option {} is not known; expected one of {}", quoted(name), OPTIONS.join(", ")));
     };
     let refused = |expected| format!("{name}: {} is not accepted; expected {expected}", quoted(value));
-    let text = str::from_utf8(value).unwrap_or_default();
+    let mut text = str::from_utf8(value).unwrap_or_default();
+    if *name == JOURNAL_OPTION && !text.is_empty() {
+        text = JOURNAL_FOLDER;
+    }
     options::set(config, name, text).map_err(refused)
 }
 
@@ -310,6 +324,9 @@ fn parse_known_record(line: &[u8]) -> Option<(Micros, Record, u64)> {
     let time = parse_number(time)?;
     if record == b"signal" {
         return Some((time, Record::Signal, 0));
+    }
+    if let Some(what) = Machine::parse(record) {
+        return Some((time, Record::Machine(what), 0));
     }
     let (kind, rest) = split_word(record);
     let (number, action) = split_word(rest);

@@ -1,13 +1,13 @@
 //! The records of a trace, and how they are written.
 
-use crate::{config::Config, options, server::net::Port, time::Micros};
+use crate::{config::Config, engine::event::parse_number, options, server::net::Port, time::Micros};
 use std::fmt::{self, Write};
 
 /// The first line of a trace.
 pub(super) const HEADER: &str = "fortnight trace 1";
 
 /// The options that make a difference to a replay, by the names of their variables.
-pub const OPTIONS: [&str; 15] = [
+pub const OPTIONS: [&str; 21] = [
     "maxEventSourceClients",
     "maxUserClients",
     "eventTimeoutMs",
@@ -23,7 +23,18 @@ pub const OPTIONS: [&str; 15] = [
     "userMarkMs",
     "shutdownTimeoutMs",
     "restartGraceMs",
+    "journalDirectory",
+    "journalSync",
+    "journalSyncIntervalMs",
+    "journalSegmentBytes",
+    "journalRetentionBytes",
+    "journalRetentionMs",
 ];
+
+/// The option with which a server keeps a journal.
+pub(super) const JOURNAL_OPTION: &str = "journalDirectory";
+/// What it says in a trace: a replay keeps the journal in memory, wherever the recorded server had it.
+pub(super) const JOURNAL_FOLDER: &str = "journal";
 
 /// A connection of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +108,52 @@ pub enum Record {
     },
     /// The server was told to end.
     Signal,
+    /// The server, or what it runs on, has changed. Only a server that keeps a journal goes on from there.
+    Machine(Machine),
+}
+
+/// Something that happened to the server itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// The process was ended in whatever way: what it had written is there.
+    Killed,
+    /// The machine has ended: of what was not synced any part is there.
+    PowerFails,
+    /// The server starts on what is there.
+    Starts,
+    /// From now on the disk takes so many microseconds at most for what is submitted. 0: it is done at once.
+    DiskTakes(u64),
+    /// From now on nothing more fits on the disk.
+    DiskIsFull,
+    /// From now on everything fits.
+    DiskHasRoom,
+}
+
+impl Machine {
+    /// Reads what comes after the time.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        Some(match text {
+            b"killed" => Self::Killed,
+            b"power fails" => Self::PowerFails,
+            b"starts" => Self::Starts,
+            b"disk is full" => Self::DiskIsFull,
+            b"disk has room" => Self::DiskHasRoom,
+            text => Self::DiskTakes(parse_number(text.strip_prefix(b"disk takes ")?)?),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Killed => "killed",
+            Self::PowerFails => "power fails",
+            Self::Starts => "starts",
+            Self::DiskIsFull => "disk is full",
+            Self::DiskHasRoom => "disk has room",
+            Self::DiskTakes(time) => return write!(f, "disk takes {time}"),
+        })
+    }
 }
 
 impl Record {
@@ -107,6 +164,7 @@ impl Record {
         let _ = match self {
             Self::Connection { id, action } => writeln!(text, "{time} {id} {action}"),
             Self::Signal => writeln!(text, "{time} signal"),
+            Self::Machine(what) => writeln!(text, "{time} {what}"),
         };
     }
 }
@@ -121,6 +179,7 @@ pub(super) fn head(config: &Config) -> String {
     let mut head = format!("{HEADER}\n");
     for name in OPTIONS {
         if let Some(value) = options::get(config, name) {
+            let value = if name == JOURNAL_OPTION { JOURNAL_FOLDER } else { &value };
             let _ = writeln!(head, "option {name} {value}");
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     reader::{Reader, TraceError},
-    record::{Action, ConnectionId, OPTIONS, Record},
+    record::{Action, ConnectionId, Machine, OPTIONS, Record},
     text::escaped,
 };
 use crate::{
@@ -76,6 +76,7 @@ impl Timeline {
         write!(output, "{:>14} {since:>14}  ", seconds(at))?;
         let (id, action) = match record {
             Record::Signal => return writeln!(output, "the server is told to end"),
+            Record::Machine(what) => return writeln!(output, "{}", explain_machine(what)),
             Record::Connection { id, action } => (id, action),
         };
         write!(output, "{:<12} ", id.to_string())?;
@@ -126,6 +127,18 @@ impl Timeline {
             open.line.clear();
         }
         Ok(())
+    }
+}
+
+fn explain_machine(what: Machine) -> String {
+    match what {
+        Machine::Killed => "the process ends; what it has written is there".to_owned(),
+        Machine::PowerFails => "the machine ends; of what was not synced any part is there".to_owned(),
+        Machine::Starts => "the server starts on what is there".to_owned(),
+        Machine::DiskTakes(0) => "the disk does everything at once from now on".to_owned(),
+        Machine::DiskTakes(time) => format!("the disk takes up to {time} µs from now on"),
+        Machine::DiskIsFull => "the disk is full from now on".to_owned(),
+        Machine::DiskHasRoom => "the disk has room from now on".to_owned(),
     }
 }
 

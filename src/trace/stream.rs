@@ -7,9 +7,11 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// A stream of up to so many lines is stored line by line, a longer one by its sequence numbers.
 const LINES_TOLD: usize = 64;
 
-/// The stream that a connection on the user port received.
+/// The stream that a connection received: of a user, or of a source that was sent something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
+    /// It is the connection of a source, which is sent acknowledgements.
+    pub is_source: bool,
     /// The number of the connection in the trace.
     pub user: u64,
     /// The user id that it asked for, if it was one.
@@ -157,6 +159,7 @@ impl Received {
             Content::Numbers(self.numbers.unwrap_or_default())
         };
         Stream {
+            is_source: false,
             user,
             id,
             end: end.to_owned(),

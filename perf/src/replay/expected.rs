@@ -104,6 +104,8 @@ impl Expected {
 pub fn parse(text: &str) -> Result<HashMap<u64, Expected>, String> {
     let mut users: HashMap<u64, Expected> = HashMap::new();
     let mut current = 0;
+    // What sources are told depends on the disk.
+    let mut source = None;
     let mut lines = text.lines().zip(1..);
     if lines.next().map(|(line, _)| line) != Some("fortnight expectation 1") {
         return Err("line 1: this is no expectation; expected \"fortnight expectation 1\"".to_owned());
@@ -113,12 +115,16 @@ pub fn parse(text: &str) -> Result<HashMap<u64, Expected>, String> {
             return Ok(users);
         }
         let read = if line.starts_with("user ") {
+            source = None;
             head(line).map(|(number, user)| {
                 current = number;
                 users.insert(number, user);
             })
+        } else if line.starts_with("source ") {
+            source = Some(Expected::default());
+            Some(())
         } else {
-            users.get_mut(&current).and_then(|user| content(line, user))
+            source.as_mut().or_else(|| users.get_mut(&current)).and_then(|stream| content(line, stream))
         };
         read.ok_or_else(|| format!("line {place}: {line:?} is not understood"))?;
     }

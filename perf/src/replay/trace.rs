@@ -129,6 +129,11 @@ impl<R: BufRead> Trace<R> {
                 self.advance()?;
                 return Ok(Some(Step { at, action: None }));
             }
+            ["killed" | "starts"] | ["power" | "disk", ..] => {
+                return Err(self.wrong(&format!(
+                    "{text:?} is for `fortnight replay`, which has the disk in memory; expected a trace of one life"
+                )));
+            }
             ["source", action @ ..] => (true, action),
             ["user", action @ ..] => (false, action),
             _ => return Err(unknown(self)),
@@ -286,6 +291,8 @@ mod tests {
             ("fortnight trace 2\n", 1),
             ("fortnight trace 1\n0 user 1 jumps\n", 2),
             ("fortnight trace 1\n5 user 1 connects\n4 user 1 closes\n", 3),
+            ("fortnight trace 1\noption journalDirectory x\n0 killed\n", 3),
+            ("fortnight trace 1\noption journalDirectory x\n0 disk takes 5\n", 3),
             ("fortnight trace 1\n0 user 1 connects", 2),
             ("fortnight trace 1\n0 user 1 sends\n=\\q\n", 3),
             ("fortnight trace 1\n0 user 1 sends 5 bytes\n123456\n", 3),
