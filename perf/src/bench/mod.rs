@@ -4,6 +4,7 @@
 //! and the load on another. What is reported is the median of the ratios of neighbours, and how far they spread:
 //! a noisy machine shows as a wide spread and not as a wrong result.
 
+mod journal;
 mod latency;
 pub(crate) mod machine;
 mod resume;
@@ -44,6 +45,8 @@ pub enum Section {
     Batches,
     /// Latency at a fixed rate, with and without `busyPoll`, next to the limit
     Latency,
+    /// The journal: CPU time, throughput and latency beside a server without one, starts, and turns while snapshots are taken
+    Journal,
     /// Users that come back: catching up beside delivering live, and what it takes from others
     Resume,
     /// TLS: deliveries beside a limit that encrypts, handshakes beside the library, and floods of handshakes
@@ -59,7 +62,7 @@ impl Section {
             Section::Users => (0.3, 5),
             Section::Memory => (1.0, 1),
             Section::Batches | Section::Resume => (1.0, 3),
-            Section::Tls => (1.0, 5),
+            Section::Journal | Section::Tls => (1.0, 5),
             Section::Latency => (1.0, 11),
             Section::Shapes | Section::All => (1.0, 7),
         }
@@ -84,7 +87,7 @@ pub struct BenchOptions {
     /// Shrinks all numbers of events [default: 1, for users 0.3]
     #[arg(long)]
     pub scale: Option<f64>,
-    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, resume 3, tls 5]
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, journal 5, resume 3, tls 5]
     #[arg(long)]
     pub pairs: Option<usize>,
     /// Events per second where latency is measured
@@ -263,8 +266,13 @@ impl Bench {
     pub(crate) fn measure(&self, who: &Contender, prepared: &mut Prepared) -> Result<Figures, String> {
         let plan = prepared.plan.iter().map(|plan| ("mazePlan".to_owned(), plan.0.display().to_string()));
         let variables: Vec<(String, String)> = plan.collect();
+        let server = Server::start(&who.command, &variables, self.server_core, prepared.settings.addresses)?;
+        self.run_on(&server, prepared).map_err(|sentence| format!("{}: {sentence}", who.name))
+    }
+
+    /// Runs a workload on a server that has been started.
+    pub(crate) fn run_on(&self, server: &Server, prepared: &mut Prepared) -> Result<Figures, String> {
         let settings = &mut prepared.settings;
-        let server = Server::start(&who.command, &variables, self.server_core, settings.addresses)?;
         settings.addresses = server.addresses;
         settings.pid = Some(server.pid());
         let outcome = drive::run(settings, &mut prepared.book, &mut |_| {});
@@ -273,10 +281,8 @@ impl Bench {
             prepared.book = drive::prepare(settings, &mut |_| {});
         }
         outcome.map_err(|trouble| match trouble {
-            Failure::Fault(fault) => {
-                format!("{} in shape {}:\n{fault}", who.name, settings.load.shape.name())
-            }
-            Failure::Failed(sentence) => format!("{}: {sentence}", who.name),
+            Failure::Fault(fault) => format!("in shape {}:\n{fault}", settings.load.shape.name()),
+            Failure::Failed(sentence) => sentence,
         })
     }
 
@@ -376,12 +382,13 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     }
     let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
     type Run = fn(&Bench) -> Result<(), String>;
-    let all: [(Section, Run); 7] = [
+    let all: [(Section, Run); 8] = [
         (Section::Shapes, shapes::run),
         (Section::Users, sweeps::users),
         (Section::Memory, sweeps::memory),
         (Section::Batches, sweeps::batches),
         (Section::Latency, latency::run),
+        (Section::Journal, journal::run),
         (Section::Resume, resume::run),
         (Section::Tls, tls::run),
     ];
