@@ -194,6 +194,7 @@ fn opening() -> Opening {
         segment_bytes: u64::MAX,
         retention_bytes: u64::MAX,
         retention_ms: None,
+        snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
     };
     Opening { settings, first_sequence: 0, epoch: None, now: 0 }
 }

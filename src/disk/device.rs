@@ -104,8 +104,8 @@ pub trait Disk {
     /// As `fdatasync(2)`. What is on the disk is unknown then.
     fn sync_at_once(&mut self, file: FileId) -> io::Result<()>;
 
-    /// Submits a write. Only one at a time is in flight in a file.
-    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket;
+    /// Submits a write of what stands in `bytes` from `start` on. Only one at a time is in flight in a file.
+    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>, start: usize) -> Ticket;
 
     /// Submits that what has been written to a file is made durable.
     fn sync(&mut self, file: FileId) -> Ticket;

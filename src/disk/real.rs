@@ -4,10 +4,14 @@
 //! `pwrite(2)` and `fdatasync(2)` do it at once.
 //!
 //! Every [`WRITEBACK_BYTES`], writing back is begun, so that a sync finds little left to do.
+//!
+//! With a ring, a large write that begins and ends at pages, in memory and in the file, goes to the disk without being copied
+//! (`O_DIRECT`), where the file system can do that. At full load that copy, into new pages, cost more than all the rest of
+//! appending.
 
 use super::{Completion, Disk, FileId, Identity, Ticket, ring::Ring};
 use rustix::{
-    fs::{Advice, AtFlags, CWD, FlockOperation, StatxFlags, fadvise, flock, statx},
+    fs::{Advice, AtFlags, CWD, FlockOperation, OFlags, StatxFlags, fadvise, flock, statx},
     io::{Errno, ReadWriteFlags, preadv2},
     rand::{GetRandomFlags, getrandom},
 };
@@ -17,7 +21,10 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, IoSliceMut},
-    os::{fd::BorrowedFd, unix::fs::FileExt},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     rc::Rc,
     time::{SystemTime, UNIX_EPOCH},
@@ -27,6 +34,10 @@ use std::{
 const WRITEBACK_BYTES: u64 = 1 << 20;
 /// Bytes that are fetched ahead of a reader.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// A write is large, and worth waiting for the disk itself, from so many bytes on.
+const DIRECT_BYTES: usize = 256 << 10;
+/// What offsets, lengths and addresses of such writes are multiples of.
+const PAGE: usize = 4096;
 /// The file that is locked by whoever may write to the folder.
 const LOCK: &str = "journal.lock";
 
@@ -40,11 +51,32 @@ pub struct RealDisk {
     completions: VecDeque<Completion>,
     tickets: u64,
     ring: Option<Ring>,
+    /// The write under way that is not copied.
+    direct: Option<DirectWrite>,
+}
+
+/// A write that is not copied, and where to repeat it from if the file system refuses it.
+#[derive(Clone, Copy, Debug)]
+struct DirectWrite {
+    ticket: Ticket,
+    file: FileId,
+    offset: u64,
+    start: usize,
+}
+
+/// The same file for writes that are not copied.
+#[derive(Debug)]
+enum Direct {
+    /// Nobody has asked yet. The name that it was opened with.
+    Unknown(String),
+    Impossible,
+    Open(Rc<File>),
 }
 
 #[derive(Debug)]
 struct Open {
     file: Rc<File>,
+    direct: Direct,
     /// Up to where writing back was begun, and up to where there is something to write back.
     written_back: u64,
     written: u64,
@@ -110,6 +142,7 @@ impl RealDisk {
             completions: VecDeque::new(),
             tickets: 0,
             ring: None,
+            direct: None,
         }
     }
 
@@ -130,8 +163,49 @@ impl RealDisk {
         flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     }
 
-    fn add(&mut self, file: File) -> FileId {
-        FileId(self.files.insert(Open { file: Rc::new(file), written_back: 0, written: 0 }))
+    fn add(&mut self, name: &str, file: File) -> FileId {
+        let direct = Direct::Unknown(name.to_owned());
+        FileId(self.files.insert(Open { file: Rc::new(file), direct, written_back: 0, written: 0 }))
+    }
+
+    /// The file to write this to without copying it, if that is possible and worth it.
+    fn direct(&mut self, file: FileId, offset: u64, to_write: &[u8]) -> Option<Rc<File>> {
+        let is_aligned = offset.is_multiple_of(PAGE as u64)
+            && to_write.len().is_multiple_of(PAGE)
+            && to_write.as_ptr().align_offset(PAGE) == 0;
+        if self.ring.is_none() || to_write.len() < DIRECT_BYTES || !is_aligned {
+            return None;
+        }
+        let direct = &mut self.files[file.0].direct;
+        if let Direct::Unknown(name) = direct {
+            let flags = OFlags::DIRECT.bits() as i32;
+            let opened = OpenOptions::new().write(true).custom_flags(flags).open(self.folder.join(name));
+            *direct = opened.map_or(Direct::Impossible, |file| Direct::Open(Rc::new(file)));
+        }
+        match direct {
+            Direct::Open(file) => Some(Rc::clone(file)),
+            Direct::Unknown(_) | Direct::Impossible => None,
+        }
+    }
+
+    /// A file system that opens a file for such writes may still refuse one: then it is copied, this one and all that come.
+    fn repeat_refused(&mut self, completion: Completion) -> Option<Completion> {
+        let Some(DirectWrite { ticket, file, offset, start }) =
+            self.direct.take_if(|direct| direct.ticket == completion.ticket)
+        else {
+            return Some(completion);
+        };
+        let is_refused =
+            completion.result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+        match &mut self.ring {
+            Some(ring) if is_refused => {
+                let open = &mut self.files[file.0];
+                open.direct = Direct::Impossible;
+                ring.write(ticket, Rc::clone(&open.file), offset, completion.bytes, start);
+                None
+            }
+            _ => Some(completion),
+        }
     }
 
     fn file(&self, file: FileId) -> &File {
@@ -179,12 +253,12 @@ impl Disk for RealDisk {
     fn create(&mut self, name: &str) -> io::Result<FileId> {
         let path = self.folder.join(name);
         let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
-        Ok(self.add(file))
+        Ok(self.add(name, file))
     }
 
     fn open(&mut self, name: &str) -> io::Result<FileId> {
         let file = OpenOptions::new().read(true).write(self.lock.is_some()).open(self.folder.join(name))?;
-        Ok(self.add(file))
+        Ok(self.add(name, file))
     }
 
     fn close(&mut self, file: FileId) {
@@ -249,18 +323,27 @@ impl Disk for RealDisk {
         self.file(file).sync_data()
     }
 
-    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket {
+    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>, start: usize) -> Ticket {
         let ticket = self.ticket();
+        let direct = self.direct(file, offset, &bytes[start..]);
         if self.ring.is_some() {
             // Everything before it is complete.
             self.write_back(file, offset);
         }
         if let Some(ring) = &mut self.ring {
-            ring.write(ticket, Rc::clone(&self.files[file.0].file), offset, bytes);
+            let open = &mut self.files[file.0];
+            if direct.is_some() {
+                self.direct = Some(DirectWrite { ticket, file, offset, start });
+                // Nothing of it will have to be written back.
+                open.written = offset + (bytes.len() - start) as u64;
+                open.written_back = open.written;
+            }
+            let target = direct.unwrap_or_else(|| Rc::clone(&open.file));
+            ring.write(ticket, target, offset, bytes, start);
             return ticket;
         }
         let result = loop {
-            match self.file(file).write_at(&bytes, offset) {
+            match self.file(file).write_at(&bytes[start..], offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
@@ -284,7 +367,15 @@ impl Disk for RealDisk {
     }
 
     fn completion(&mut self) -> Option<Completion> {
-        self.completions.pop_front().or_else(|| self.ring.as_mut()?.completion())
+        if let Some(completion) = self.completions.pop_front() {
+            return Some(completion);
+        }
+        loop {
+            let completion = self.ring.as_mut()?.completion()?;
+            if let Some(completion) = self.repeat_refused(completion) {
+                return Some(completion);
+            }
+        }
     }
 
     fn clock_ms(&mut self) -> u64 {

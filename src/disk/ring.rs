@@ -64,11 +64,19 @@ impl Ring {
         Ok(Self { ring, under_way: Slab::new(), failed: Vec::new() })
     }
 
-    /// Submits a write.
-    pub(super) fn write(&mut self, ticket: Ticket, file: Rc<File>, offset: u64, bytes: Vec<u8>) {
+    /// Submits a write of what stands in `bytes` from `start` on.
+    pub(super) fn write(
+        &mut self,
+        ticket: Ticket,
+        file: Rc<File>,
+        offset: u64,
+        bytes: Vec<u8>,
+        start: usize,
+    ) {
         let fd = types::Fd(file.as_raw_fd());
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Write::new(fd, bytes.as_ptr(), len).offset(offset).build();
+        let to_write = &bytes[start..];
+        let len = u32::try_from(to_write.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Write::new(fd, to_write.as_ptr(), len).offset(offset).build();
         self.submit(UnderWay { ticket: Some(ticket), bytes, file }, entry);
     }
 

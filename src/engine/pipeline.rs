@@ -225,7 +225,13 @@ impl Engine {
     /// [`Engine::take_released`] has been called. The lines are kept behind `headroom` zero bytes: a header may be
     /// written there in place.
     pub fn record(&mut self, bytes_max: usize, headroom: usize) {
-        self.record.turn_on(self.cursor(), bytes_max, headroom);
+        self.record_aligned(bytes_max, headroom, 1);
+    }
+
+    /// The same, with the headroom at a multiple of `alignment`, a power of two, in memory: more zero bytes stand before it then. It is a
+    /// wish. A buffer that has to grow does not fulfil it, the next use of the same buffer does.
+    pub fn record_aligned(&mut self, bytes_max: usize, headroom: usize, alignment: usize) {
+        self.record.turn_on(self.cursor(), bytes_max, headroom, alignment);
     }
 
     /// Swaps out what was released since the last call. The buffer of `block` is used for what comes next. Returns false,

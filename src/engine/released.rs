@@ -34,8 +34,14 @@ impl Released {
         &self.bytes[self.headroom.min(self.bytes.len())..]
     }
 
-    /// The buffer that holds the lines: first the zero bytes that [`Engine::record`](super::Engine::record) was asked
-    /// to leave in front, then the lines. The buffer may be changed and may be taken away.
+    /// How many bytes stand in front of the lines: those that [`Engine::record`](super::Engine::record) was asked to leave, and more
+    /// before them where an alignment was asked for.
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.headroom
+    }
+
+    /// The buffer that holds the lines, behind [`Released::headroom`] zero bytes. The buffer may be changed and may be taken away.
     pub fn with_headroom(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -45,11 +51,15 @@ impl Released {
 #[derive(Debug)]
 pub(crate) struct Record {
     is_on: bool,
-    /// From here on the turn is full. Nothing is written while the record is off, so it is never reached then.
+    /// After so many bytes the turn is full. Nothing is written while the record is off, so it is never reached then.
     bytes_max: usize,
-    /// The zero bytes in front of the lines.
+    /// The zero bytes in front of the lines, and the multiple at which they begin in memory, if the buffer need not grow.
     headroom: usize,
+    alignment: usize,
     bytes: Vec<u8>,
+    /// Where the lines begin and end. What is behind them is left of what the buffer held before: it need not be zeroed.
+    begin: usize,
+    end: usize,
     from: u128,
     events: u64,
     restarted: bool,
@@ -62,7 +72,10 @@ impl Record {
             is_on: false,
             bytes_max: usize::MAX,
             headroom: 0,
+            alignment: 1,
             bytes: Vec::new(),
+            begin: 0,
+            end: 0,
             from: 0,
             events: 0,
             restarted: false,
@@ -70,15 +83,31 @@ impl Record {
     }
 
     /// Turns the record on, with the cursor there. The turn is full after `bytes_max` bytes of lines.
-    pub(crate) fn turn_on(&mut self, cursor: u128, bytes_max: usize, headroom: usize) {
-        *self = Self {
-            is_on: true,
-            bytes_max: headroom + bytes_max.max(1),
-            headroom,
-            from: cursor,
-            ..Self::off()
-        };
-        self.bytes.resize(headroom, 0);
+    pub(crate) fn turn_on(&mut self, cursor: u128, bytes_max: usize, headroom: usize, alignment: usize) {
+        let bytes_max = bytes_max.max(1);
+        *self = Self { is_on: true, bytes_max, headroom, alignment, from: cursor, ..Self::off() };
+        self.begin_in(Vec::new());
+    }
+
+    /// What comes next is kept in this buffer. Returns the one before.
+    fn begin_in(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        let before = std::mem::replace(&mut self.bytes, buffer);
+        // A miss of the alignment costs time where it matters, and nothing else.
+        self.begin = self.headroom + self.bytes.as_ptr().align_offset(self.alignment).min(self.alignment);
+        self.end = self.begin;
+        if self.bytes.len() < self.begin {
+            self.bytes.resize(self.begin, 0);
+        }
+        self.bytes[..self.begin].fill(0);
+        before
+    }
+
+    /// Makes room for so many bytes behind the lines.
+    #[inline(always)]
+    fn reserve(&mut self, len: usize) {
+        if self.bytes.len() < self.end + len {
+            self.bytes.resize(self.end + len, 0);
+        }
     }
 
     #[inline(always)]
@@ -89,7 +118,7 @@ impl Record {
     /// The record must be taken before more is released.
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= self.bytes_max
+        self.end - self.begin >= self.bytes_max
     }
 
     /// Nothing has been released since the record was last taken.
@@ -100,22 +129,24 @@ impl Record {
     /// Appends the lines of a run. A rejected line that only uses up its number has no text.
     #[inline(never)]
     pub(crate) fn push_run<'a>(&mut self, run: &[Packed], text: impl Fn(usize, Packed) -> Text<'a>) {
-        let mut end = self.bytes.len();
+        let mut end = self.end;
         let len: usize = run.iter().map(|event| event.len()).sum();
         // Short texts are copied as whole blocks, the last of which may reach behind the lines.
-        self.bytes.resize(end + len + Text::OVERCOPY, 0);
+        self.reserve(len + Text::OVERCOPY);
         for (place, &event) in run.iter().enumerate() {
             let text = text(place, event);
             text.copy_to(&mut self.bytes, end);
             end += text.len;
             self.events += u64::from(event.kind() != Kind::Void as u8);
         }
-        self.bytes.truncate(end);
+        self.end = end;
     }
 
     /// Appends the line of one event.
     pub(crate) fn push(&mut self, text: &[u8]) {
-        self.bytes.extend_from_slice(text);
+        self.reserve(text.len());
+        self.bytes[self.end..self.end + text.len()].copy_from_slice(text);
+        self.end += text.len();
         self.events += 1;
     }
 
@@ -136,16 +167,16 @@ impl Record {
         if self.is_empty(cursor) {
             return false;
         }
-        let mut spare = std::mem::take(&mut block.bytes);
-        spare.clear();
-        spare.resize(self.headroom, 0);
+        let (headroom, end) = (self.begin, self.end);
+        let mut bytes = self.begin_in(std::mem::take(&mut block.bytes));
+        bytes.truncate(end);
         *block = Released {
             from: self.from,
             to: cursor,
             events: std::mem::take(&mut self.events),
             restarted: std::mem::take(&mut self.restarted),
-            headroom: self.headroom,
-            bytes: std::mem::replace(&mut self.bytes, spare),
+            headroom,
+            bytes,
         };
         self.from = cursor;
         true

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A block ends at a multiple of 64 bytes of its file, a large one at a page. So blocks of full load begin at pages, and the kernel
-//! copies them a third as fast again as into the middle of pages, and three times as fast as to an odd address.
+//! copies them a third as fast again as into the middle of pages, and three times as fast as to an odd address, or need not copy them at
+//! all. Where a large block is the first of its segment, a mark with so many zeros as payload fills the page with the segment's header.
 //!
 //! All numbers are little-endian. The hash covers the header before it and the padded payload, and is seeded with the journal's id and the
 //! block's position: a block is valid in one journal and at one place in it only. `previous` is the hash of the block before: a chain.
@@ -21,7 +22,7 @@ pub const BLOCK_HEADER: usize = 80;
 pub(crate) const ALIGNMENT: u64 = 64;
 /// A block of this many bytes ends at a page.
 const LARGE: u64 = 16 << 10;
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// The first bytes of a block.
 pub(crate) const MAGIC: [u8; 4] = *b"FNB2";
 const HASHED: usize = BLOCK_HEADER - 8;
@@ -78,10 +79,15 @@ pub struct Header {
 }
 
 impl Header {
+    /// The block ends at a page.
+    pub(crate) fn is_large(&self) -> bool {
+        BLOCK_HEADER as u64 + u64::from(self.len) >= LARGE
+    }
+
     /// Bytes of the whole block, if it begins at this offset of its file.
     pub(crate) fn block_len(&self, offset: u64) -> u64 {
         let len = BLOCK_HEADER as u64 + u64::from(self.len);
-        let alignment = if len < LARGE { ALIGNMENT } else { PAGE };
+        let alignment = if self.is_large() { PAGE } else { ALIGNMENT };
         offset.saturating_add(len).checked_next_multiple_of(alignment).unwrap_or(u64::MAX) - offset
     }
 
@@ -109,11 +115,18 @@ impl Header {
         (header.from <= header.to && header.to <= super::END).then_some((header, hash))
     }
 
-    /// Writes the header into the first [`BLOCK_HEADER`] bytes of `block`, which the payload stands behind, and pads the payload.
-    /// Returns the hash.
-    pub(crate) fn seal(&self, block: &mut Vec<u8>, id: JournalId, offset: u64, position: u64) -> u64 {
+    /// Writes the header into the [`BLOCK_HEADER`] bytes of `buffer` from `start` on, which the payload stands behind, and pads the
+    /// payload. Returns the hash.
+    pub(crate) fn seal(
+        &self,
+        (buffer, start): (&mut Vec<u8>, usize),
+        id: JournalId,
+        offset: u64,
+        position: u64,
+    ) -> u64 {
         let len = self.len;
-        block.resize(self.block_len(offset) as usize, 0);
+        buffer.resize(start + self.block_len(offset) as usize, 0);
+        let block = &mut buffer[start..];
         let header = &mut block[..BLOCK_HEADER];
         let fields: [&[u8]; 10] = [
             &MAGIC,

@@ -8,7 +8,7 @@ use super::{
     catalog::{Catalog, Segment},
     meta::{JournalId, Meta},
     scan::{Chain, SegmentScan},
-    segment::{SEGMENT_HEADER, SPARE, SegmentHeader, segment_name},
+    segment::segment_name,
     settings::{Opening, Settings, SyncMode},
     snapshot::{SnapshotInfo, SnapshotReader},
 };
@@ -22,6 +22,7 @@ use std::{collections::VecDeque, fmt, io};
 mod founding;
 mod note;
 mod retention;
+mod segments;
 mod snapshots;
 mod snapshotting;
 
@@ -36,8 +37,9 @@ const RETRY: Micros = SECOND;
 #[derive(Debug)]
 struct Pending {
     header: Header,
-    /// The blocks that are still to be written.
+    /// What is still to be written stands from `start` on.
     bytes: Vec<u8>,
+    start: usize,
     /// Where, and the block's hash: known once it has its place.
     sealed: Option<Sealed>,
     ticket: Option<Ticket>,
@@ -108,7 +110,9 @@ pub struct Log {
     begun_ms: u64,
     stall: Option<Stall>,
     is_ending: bool,
+    /// The buffers of the last block of events and of the last mark.
     spare: Vec<u8>,
+    spare_mark: Vec<u8>,
     appended_bytes: u64,
     syncs: u64,
     now: Micros,
@@ -172,6 +176,7 @@ impl Log {
             stall: None,
             is_ending: false,
             spare: Vec::new(),
+            spare_mark: Vec::new(),
             appended_bytes: 0,
             syncs: 0,
             now: opening.now,
@@ -185,7 +190,7 @@ impl Log {
     /// Makes the first segment, durably: without it the others would be worth nothing.
     fn begin(&mut self) -> io::Result<()> {
         self.catalog.has_origin = self.meta.base.is_none();
-        let file = self.make_segment()?;
+        let file = self.make_segment(false)?;
         self.disk.sync_at_once(file)?;
         self.disk.sync_folder()?;
         self.is_folder_dirty = false;
@@ -296,21 +301,22 @@ impl Log {
         self.pending.is_none() && self.queue.is_empty() && is_durable
     }
 
-    /// Appends released lines, which stand in `bytes` behind [`BLOCK_HEADER`] bytes of room. The barrier must be open.
+    /// Appends released lines, which stand in `bytes` behind `headroom` bytes of room, [`BLOCK_HEADER`] at least. The barrier must be open.
+    /// Where the last [`BLOCK_HEADER`] of those begin at a page in memory, a large block need not be copied.
     ///
     /// # Errors
     ///
     /// If a write or a sync has failed: what is on the disk is unknown, and nothing more may be done with it.
     pub fn append(
         &mut self,
-        bytes: Vec<u8>,
+        (bytes, headroom): (Vec<u8>, usize),
         (from, to): (u128, u128),
         events: u64,
         now: Micros,
     ) -> Result<(), JournalError> {
         assert!(self.pending.is_none(), "one block at a time is appended");
         assert_eq!(from, self.chain.cursor, "blocks are contiguous");
-        self.begin_block(Kind::Events, bytes, to, events as u32);
+        self.begin_block(Kind::Events, (bytes, headroom - BLOCK_HEADER), to, events as u32);
         self.proceed(now)
     }
 
@@ -427,11 +433,11 @@ impl Log {
         self.meta.id
     }
 
-    fn begin_block(&mut self, kind: Kind, bytes: Vec<u8>, to: u128, events: u32) {
+    fn begin_block(&mut self, kind: Kind, (bytes, start): (Vec<u8>, usize), to: u128, events: u32) {
         self.clock_ms = self.disk.clock_ms();
         let header = Header {
             kind,
-            len: (bytes.len() - BLOCK_HEADER) as u32,
+            len: (bytes.len() - start - BLOCK_HEADER) as u32,
             events,
             from: self.chain.cursor,
             to,
@@ -440,7 +446,7 @@ impl Log {
             previous: 0,
         };
         self.mark_due = None;
-        self.pending = Some(Pending { header, bytes, sealed: None, ticket: None });
+        self.pending = Some(Pending { header, bytes, start, sealed: None, ticket: None });
     }
 
     /// Begins a block that nobody but the journal asks for: of the end, or a mark.
@@ -449,12 +455,15 @@ impl Log {
             return false;
         }
         if let Some((kind, block, lines)) = self.queue.pop_front() {
-            self.begin_block(kind, block, self.chain.cursor, lines);
+            self.begin_block(kind, (block, 0), self.chain.cursor, lines);
             return true;
         }
         let is_due = self.is_ending || self.mark_due.is_some_and(|at| at <= self.now);
         if is_due && self.can_mark() {
-            self.begin_block(Kind::Mark, vec![0; BLOCK_HEADER], self.chain.cursor, 0);
+            let mut mark = std::mem::take(&mut self.spare_mark);
+            mark.clear();
+            mark.resize(BLOCK_HEADER, 0);
+            self.begin_block(Kind::Mark, (mark, 0), self.chain.cursor, 0);
             return true;
         }
         false
@@ -475,7 +484,8 @@ impl Log {
         match self.place(&mut pending) {
             Ok(file) => {
                 let at = pending.sealed.map_or(0, |sealed| sealed.offset);
-                pending.ticket = Some(self.disk.write(file, at, std::mem::take(&mut pending.bytes)));
+                let bytes = std::mem::take(&mut pending.bytes);
+                pending.ticket = Some(self.disk.write(file, at, bytes, pending.start));
                 self.pending = Some(pending);
                 Ok(true)
             }
@@ -497,79 +507,14 @@ impl Log {
         }
         let file = match self.active {
             Some(file) => file,
-            None => self.make_segment()?,
+            None => self.make_segment(pending.header.is_large())?,
         };
         pending.header.durable = self.durable;
         pending.header.previous = self.chain.previous;
-        let hash = pending.header.seal(&mut pending.bytes, self.meta.id, self.offset, self.chain.position);
+        let block = (&mut pending.bytes, pending.start);
+        let hash = pending.header.seal(block, self.meta.id, self.offset, self.chain.position);
         pending.sealed = Some(Sealed { offset: self.offset, hash });
-        Ok(file)
-    }
-
-    /// A block that moves the cursor begins a new segment if it does not fit the active one.
-    fn must_roll(&self, header: &Header) -> bool {
-        let Some(segment) = self.catalog.segments.back() else { return true };
-        let is_too_long = self.offset + header.block_len(self.offset) > self.settings.segment_bytes;
-        header.kind == Kind::Events
-            && self.active.is_some()
-            && segment.first < self.chain.cursor
-            && (is_too_long || self.is_segment_old())
-    }
-
-    fn close_segment(&mut self) -> io::Result<()> {
-        let is_cut = self.cut_rest()?;
-        let Some(file) = self.active.take() else { return Ok(()) };
-        if is_cut || self.durable < self.chain.position || self.is_syncing(file) {
-            self.unsynced.push_back((file, self.chain.position, self.chain.cursor));
-        } else {
-            self.disk.close(file);
-        }
-        Ok(())
-    }
-
-    /// Cuts off what is left of an older segment behind the last block. Says whether there was something.
-    fn cut_rest(&mut self) -> io::Result<bool> {
-        let Some(file) = self.active.filter(|_| self.file_len > self.offset) else { return Ok(false) };
-        self.disk.truncate(file, self.offset)?;
-        self.file_len = self.offset;
-        Ok(true)
-    }
-
-    fn is_syncing(&self, file: FileId) -> bool {
-        self.syncing.as_ref().is_some_and(|syncing| syncing.file == file)
-    }
-
-    fn make_segment(&mut self) -> io::Result<FileId> {
-        let name = segment_name(self.chain.cursor);
-        let time_ms = self.clock_ms;
-        let header = SegmentHeader {
-            id: self.id(),
-            first: self.chain.cursor,
-            base: self.chain.position,
-            previous: self.chain.previous,
-            durable: self.durable,
-            time_ms,
-            is_origin: self.catalog.segments.is_empty() && self.meta.base.is_none(),
-            is_recycled: self.catalog.spare.is_some_and(|spare| spare.is_durable),
-        };
-        let (file, file_len) = match self.catalog.spare.take_if(|_| header.is_recycled) {
-            Some(spare) => {
-                self.disk.rename(SPARE, &name)?;
-                (self.disk.open(&name)?, spare.len)
-            }
-            None => (self.disk.create(&name)?, 0),
-        };
-        if let Err(error) = self.disk.write_at(file, 0, &header.encode()) {
-            self.disk.close(file);
-            return Err(error);
-        }
-        let len = SEGMENT_HEADER as u64;
-        self.catalog.segments.push_back(Segment { first: header.first, len, time_ms });
-        self.active = Some(file);
-        self.offset = len;
-        self.file_len = file_len.max(len);
-        self.chain.position += len;
-        self.is_folder_dirty = true;
+        self.fill_page(pending);
         Ok(file)
     }
 
@@ -592,16 +537,19 @@ impl Log {
             result => result,
         };
         match (written, &mut pending.sealed) {
-            (Ok(written), Some(sealed)) if written < pending.bytes.len() => {
+            (Ok(written), Some(sealed)) if written < pending.bytes.len() - pending.start => {
                 sealed.offset += written as u64;
-                pending.bytes.drain(..written);
+                pending.start += written;
                 self.pending = Some(pending);
                 Ok(())
             }
             (Ok(_), sealed) => {
                 let hash = sealed.map_or(0, |sealed| sealed.hash);
                 self.finish_block(&pending.header, hash);
-                self.spare = pending.bytes;
+                match pending.header.kind {
+                    Kind::Mark => self.spare_mark = pending.bytes,
+                    Kind::Events | Kind::WaitingFirst | Kind::Waiting => self.spare = pending.bytes,
+                }
                 Ok(())
             }
             (Err(error), _) => {

@@ -50,7 +50,7 @@
 //!
 //! # Limits
 //!
-//! Memory: one block in flight (what is released in a turn: 4 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
+//! Memory: one block in flight and one that is being filled (what is released in a turn: 16 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
 //! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one to be recycled, one snapshot that is being written, and
 //! never less than what the next start needs.
 
@@ -74,6 +74,7 @@ pub mod tools;
 mod waiting;
 mod walk;
 
+pub(crate) use block::PAGE;
 pub use catalog::Start;
 pub use error::JournalError;
 pub use log::Log;

@@ -29,6 +29,13 @@ pub struct Settings {
     pub retention_bytes: u64,
     /// How long blocks are kept, in milliseconds.
     pub retention_ms: Option<u64>,
+    /// However little is kept, no snapshot is made before so many bytes of blocks. Usually [`Settings::SNAPSHOT_BYTES_LEAST`].
+    pub snapshot_bytes_least: u64,
+}
+
+impl Settings {
+    /// See [`Settings::snapshot_bytes_least`].
+    pub const SNAPSHOT_BYTES_LEAST: u64 = 64 << 10;
 }
 
 /// The settings to open a journal with.

@@ -2,7 +2,7 @@
 
 use super::{
     Block, JournalError, Log, Opening, Read, Reader, Recovered, Settings, Step, SyncMode, Waiting,
-    block::BLOCK_HEADER, open,
+    block::BLOCK_HEADER, open, tools,
 };
 use crate::{
     sim::{DiskFaults, SimFolder},
@@ -12,7 +12,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn settings(sync: SyncMode) -> Settings {
-    Settings { sync, interval: SECOND, segment_bytes: 2000, retention_bytes: 1 << 30, retention_ms: None }
+    Settings {
+        sync,
+        interval: SECOND,
+        segment_bytes: 2000,
+        retention_bytes: 1 << 30,
+        retention_ms: None,
+        snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
+    }
 }
 
 /// What a journal says that there was.
@@ -58,7 +65,7 @@ fn append(log: &mut Log, number: u64, now: u64) -> Result<Vec<u8>, JournalError>
     let line = line_of(number);
     let mut bytes = vec![0; BLOCK_HEADER];
     bytes.extend_from_slice(&line);
-    log.append(bytes, (u128::from(number), u128::from(number) + 1), 1, now)?;
+    log.append((bytes, BLOCK_HEADER), (u128::from(number), u128::from(number) + 1), 1, now)?;
     Ok(line)
 }
 
@@ -320,4 +327,56 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+/// Whoever reads a dump slowly, while the server goes on and keeps little.
+struct SlowReader<'a> {
+    log: &'a mut Log,
+    /// The next number to append, and the last one.
+    next: u64,
+    last: u64,
+    read: Vec<u8>,
+}
+
+impl std::io::Write for SlowReader<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.read.extend_from_slice(bytes);
+        while self.next <= self.last {
+            append(self.log, self.next, self.next * SECOND).unwrap();
+            self.log.proceed(self.next * SECOND).unwrap();
+            if self.log.wants_snapshot() && self.log.begin_snapshot().unwrap() {
+                self.log.write_snapshot(true).unwrap();
+            }
+            self.log.proceed(self.next * SECOND).unwrap();
+            self.next += 1;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_dump_that_retention_overtakes_says_so_and_leaves_nothing_out() {
+    let folder = SimFolder::new(3);
+    let little =
+        Settings { retention_bytes: 20_000, snapshot_bytes_least: 1000, ..settings(SyncMode::Interval) };
+    let (Recovered { mut log, .. }, _) = reopen(&folder, little).unwrap();
+    for number in 1..=60 {
+        append(&mut log, number, number * SECOND).unwrap();
+        log.proceed(number * SECOND).unwrap();
+    }
+    let mut reader = SlowReader { log: &mut log, next: 61, last: 600, read: Vec::new() };
+    let error = tools::dump(&mut folder.observer(), 1, u64::MAX, &mut reader).unwrap_err().to_string();
+    assert!(error.contains("retention was faster than the dump: from number "), "{error}");
+    let lines: Vec<&[u8]> = reader.read.split_inclusive(|&byte| byte == b'\n').collect();
+    for (line, number) in lines.iter().zip(1..) {
+        assert_eq!(*line, line_of(number));
+    }
+    assert!((1..600).contains(&lines.len()), "{} lines", lines.len());
+    reader.read.clear();
+    tools::dump(&mut folder.observer(), 1, u64::MAX, &mut reader).unwrap();
+    assert!(reader.read.ends_with(&line_of(600)));
 }

@@ -130,26 +130,56 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
 ///
 /// The place of damage, or that `out` cannot be written.
 pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Result<(), JournalError> {
-    let (meta, mut catalog) = load(disk)?;
-    let start = catalog.segment_of(u128::from(from)).unwrap_or(0);
-    let segments = catalog.segments.make_contiguous();
+    let mut next = Next { number: u128::from(from), has_begun: false };
     let mut written = Ok(());
-    let end = walk(disk, meta.id, segments, start, 0, &mut |header, payload, _| {
-        if header.kind == Kind::Events && header.to > u128::from(from) && header.from <= u128::from(to) {
-            for line in payload.split_inclusive(|&byte| byte == b'\n') {
-                if number_of(line).is_some_and(|number| (from..=to).contains(&number)) && written.is_ok() {
-                    written = out.write_all(line);
-                }
+    again_while_files_go(disk, |disk| {
+        dump_once(disk, &mut next, to, &mut |line| {
+            if written.is_ok() {
+                written = out.write_all(line);
             }
-        }
-        Ok(())
+        })
     })?;
     match written.and_then(|()| out.flush()) {
         // Whoever reads it has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        Err(error) => return Err(JournalError::io("cannot write to", "standard output", &error)),
-        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(JournalError::io("cannot write to", "standard output", &error)),
+        Ok(()) => Ok(()),
     }
+}
+
+/// How far a dump is.
+struct Next {
+    /// Everything below has been handed out.
+    number: u128,
+    has_begun: bool,
+}
+
+fn dump_once(
+    disk: &mut dyn Disk,
+    next: &mut Next,
+    to: u64,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), JournalError> {
+    let (meta, mut catalog) = load(disk)?;
+    let oldest = catalog.segments.front().map_or(0, |segment| segment.first);
+    if next.has_begun && oldest > next.number {
+        return Err(JournalError::new(format!(
+            "retention was faster than the dump: from number {} on nothing was kept any more before {oldest}; raise journalRetentionBytes, or write to a faster place",
+            next.number
+        )));
+    }
+    let start = catalog.segment_of(next.number).unwrap_or(0);
+    let segments = catalog.segments.make_contiguous();
+    let end = walk(disk, meta.id, segments, start, 0, &mut |header, payload, _| {
+        if header.kind == Kind::Events && header.to > next.number && header.from <= u128::from(to) {
+            let wanted = next.number..=u128::from(to);
+            let is_wanted =
+                |line: &&[u8]| number_of(line).is_some_and(|number| wanted.contains(&u128::from(number)));
+            payload.split_inclusive(|&byte| byte == b'\n').filter(is_wanted).for_each(&mut *take);
+            *next = Next { number: header.to, has_begun: true };
+        }
+        Ok(())
+    })?;
     if end.is_damaged() { Err(recover::damage(&catalog, &end)) } else { Ok(()) }
 }
 
@@ -288,7 +318,7 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped,
     }
     let numbers = to.saturating_sub(from).saturating_sub(used);
     if to > from {
-        log.append(block, (from, to), released as u64, opening.now)?;
+        log.append((block, BLOCK_HEADER), (from, to), released as u64, opening.now)?;
         finish(log, later, opening)?;
     }
     Ok(Skipped { from, numbers, released })

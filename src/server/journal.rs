@@ -12,15 +12,16 @@ use crate::{
     disk::Disk,
     engine::{AFTER, BEFORE, Engine, Released, Replay, Stop},
     epoch::Epoch,
-    journal::{JournalError, Log, Opening, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
+    journal::{JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
     stream::reader::Place,
     time::{MILLISECOND, Micros},
 };
 use std::{collections::VecDeque, ops::Range};
 
 /// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events. Where every event
-/// has one recipient, this decides how many of them share a write: with an eighth of it, a private message costs twice as much.
-const BLOCK_BYTES: usize = 4 << 20;
+/// has one recipient, this decides how many of them share a write. So it is more than a turn usually releases without a journal, which
+/// is some nine million bytes of private messages.
+const BLOCK_BYTES: usize = 16 << 20;
 /// Steps of a snapshot's walk in one turn: well below a millisecond.
 const SNAPSHOT_STEPS: usize = 20_000;
 
@@ -83,6 +84,7 @@ fn settings(config: &Config) -> Settings {
         segment_bytes: config.journal_segment_bytes,
         retention_bytes: config.journal_retention_bytes,
         retention_ms: config.journal_retention_ms,
+        snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
     }
 }
 
@@ -107,7 +109,7 @@ impl Journal {
         engine.counters = Counters::default();
         // Clients of the stream are handed whole blocks.
         let block_bytes = if config.stream_port.is_some() { RECORD_BYTES } else { BLOCK_BYTES };
-        engine.record(block_bytes, BLOCK_HEADER);
+        engine.record_aligned(block_bytes, BLOCK_HEADER, PAGE as usize);
         for number in kept.used_up {
             if engine.takes(number) {
                 engine.use_up(number);
@@ -179,15 +181,19 @@ impl Journal {
 
     fn try_to_pass(&mut self, engine: &mut Engine, now: Micros) -> Result<(), JournalError> {
         self.log.proceed(now)?;
+        if self.log.is_open() && self.released.with_headroom().capacity() == 0 {
+            // What comes next is kept where the block before was: there are two such buffers.
+            *self.released.with_headroom() = self.log.take_spare();
+        }
         if self.log.is_open() && engine.take_released(&mut self.released) {
             let Released { from, to, events, .. } = self.released;
             if let Some((copied, end)) = &mut self.copied {
                 copied.extend_from_slice(self.released.lines());
                 *end = to;
             }
+            let headroom = self.released.headroom();
             let bytes = std::mem::take(self.released.with_headroom());
-            self.log.append(bytes, (from, to), events, now)?;
-            *self.released.with_headroom() = self.log.take_spare();
+            self.log.append((bytes, headroom), (from, to), events, now)?;
         }
         Ok(())
     }
@@ -287,7 +293,7 @@ impl Journal {
     pub(super) fn found(&mut self, place: Place, engine: &mut Engine) {
         let walk = |push: &mut dyn FnMut(u64, u64)| {
             engine.begin_snapshot();
-            while !engine.walk_snapshot(SNAPSHOT_STEPS, &mut *push) {}
+            while !engine.walk_snapshot(usize::MAX, &mut *push) {}
         };
         if let Err(error) = self.log.found(place.epoch, place.next, walk) {
             self.failed = Some(error);

@@ -129,8 +129,8 @@ struct Submitted {
 
 #[derive(Debug)]
 enum Work {
-    /// The first `len` of these bytes are written at an offset.
-    Write { offset: u64, len: usize, bytes: Vec<u8> },
+    /// Of these bytes `len` from `start` on are written at an offset.
+    Write { offset: u64, start: usize, len: usize, bytes: Vec<u8> },
     /// The first so many changes are made durable.
     Sync(u64),
     /// It fails, and gives a buffer back.
@@ -217,8 +217,8 @@ impl Inner {
     fn work(&mut self, submitted: Submitted) -> Completion {
         let Submitted { ticket, node, work, .. } = submitted;
         let (result, bytes) = match work {
-            Work::Write { offset, len, bytes } => {
-                (self.write(node, offset, &bytes[..len]).map(|()| len), bytes)
+            Work::Write { offset, start, len, bytes } => {
+                (self.write(node, offset, &bytes[start..start + len]).map(|()| len), bytes)
             }
             Work::Sync(changes) => {
                 self.nodes[node].sync(changes);
@@ -559,10 +559,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>) -> Ticket {
+    fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>, start: usize) -> Ticket {
         let node = self.files[file.0];
-        if let Some(len) = self.ends_now(bytes.len()) {
-            let _ = self.folder.inner().write(node, offset, &bytes[..len]);
+        if let Some(len) = self.ends_now(bytes.len() - start) {
+            let _ = self.folder.inner().write(node, offset, &bytes[start..start + len]);
             resume_unwind(Box::new(ProcessEnd));
         }
         if self.fail(ErrorOf::Write).is_err() {
@@ -570,14 +570,14 @@ impl Disk for SimDisk {
         }
         let len = {
             let mut inner = self.folder.inner();
-            let (mut len, short) = (bytes.len(), inner.faults.short_write);
+            let (mut len, short) = (bytes.len() - start, inner.faults.short_write);
             if len > 1 && inner.happens(short) {
                 inner.counts.short_writes += 1;
                 len = 1 + (inner.roll() as usize) % (len - 1);
             }
             len
         };
-        self.submit(node, Work::Write { offset, len, bytes })
+        self.submit(node, Work::Write { offset, start, len, bytes })
     }
 
     fn sync(&mut self, file: FileId) -> Ticket {

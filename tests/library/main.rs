@@ -2,6 +2,7 @@
 
 mod allocations;
 pub mod corpus;
+mod direct;
 mod edge;
 mod habits;
 mod property;

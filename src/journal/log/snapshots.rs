@@ -9,16 +9,14 @@ use std::io;
 
 /// Bytes of blocks after which the next snapshot is made, if retention does not want one sooner.
 const BYTES_MIN: u64 = 64 << 20;
-/// Not even a small retention wants one sooner.
-const BYTES_LEAST: u64 = 64 << 10;
 
 impl Log {
     /// It is time for a snapshot, which must begin at the cursor of the journal, with the barrier open.
     #[must_use]
     pub fn wants_snapshot(&self) -> bool {
         let usual = BYTES_MIN.max(2 * self.snapshots.last_len);
-        let bytes =
-            usual.min(self.settings.retention_bytes / 4).max(self.snapshots.last_len).max(BYTES_LEAST);
+        let least = self.settings.snapshot_bytes_least.max(self.snapshots.last_len);
+        let bytes = usual.min(self.settings.retention_bytes / 4).max(least);
         let written = self.chain.position - self.snapshots.last;
         matches!(self.snapshots.state, State::Idle)
             && !self.is_ending

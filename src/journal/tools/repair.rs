@@ -159,7 +159,7 @@ pub fn repair(mut disk: Box<dyn Disk>, cut: &Cut, opening: &Opening) -> Result<(
     let mut log = open(disk, opening, &mut |_| Ok(()))?.log;
     let mut block = vec![0; BLOCK_HEADER];
     block.extend(cut.kept.concat());
-    log.append(block, (cut.from, cut.cursor), cut.kept.len() as u64, opening.now)?;
+    log.append((block, BLOCK_HEADER), (cut.from, cut.cursor), cut.kept.len() as u64, opening.now)?;
     finish(log, Waiting::default(), opening)
 }
 

@@ -58,6 +58,7 @@ fn opening() -> Opening {
         segment_bytes: 600,
         retention_bytes: 1 << 30,
         retention_ms: None,
+        snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
     };
     Opening { settings, first_sequence: 1, epoch: None, now: 0 }
 }
@@ -72,7 +73,7 @@ fn make() -> (SimFolder, Vec<u8>) {
         let mut block = vec![0; BLOCK_HEADER];
         block.extend_from_slice(line.as_bytes());
         released.extend_from_slice(line.as_bytes());
-        log.append(block, (number, number + 1), 1, 0).expect("an append");
+        log.append((block, BLOCK_HEADER), (number, number + 1), 1, 0).expect("an append");
         if number == 6 {
             assert!(log.begin_snapshot().expect("a snapshot"));
             (1..=6).for_each(|number| log.push_edge(number * 3, number * 5));

@@ -1,0 +1,118 @@
+//! The segments of a running journal: when the next one begins, how it is made, and how one is closed.
+
+use super::{Log, Pending};
+use crate::{
+    disk::FileId,
+    journal::{
+        block::{BLOCK_HEADER, Header, Kind, PAGE},
+        catalog::Segment,
+        segment::{SEGMENT_HEADER, SPARE, SegmentHeader, segment_name},
+    },
+};
+use std::io;
+
+impl Log {
+    /// In what is left of an older segment, a page that the block only begins is written whole: or it would have to be read first.
+    pub(super) fn fill_page(&mut self, pending: &mut Pending) {
+        let end = self.offset + (pending.bytes.len() - pending.start) as u64;
+        let page_end = end.next_multiple_of(PAGE);
+        if end < self.file_len && page_end - self.offset >= PAGE {
+            pending.bytes.resize(pending.start + (page_end - self.offset) as usize, 0);
+            self.file_len = self.file_len.max(page_end);
+        }
+    }
+
+    /// A block that moves the cursor begins a new segment if it does not fit the active one.
+    pub(super) fn must_roll(&self, header: &Header) -> bool {
+        let Some(segment) = self.catalog.segments.back() else { return true };
+        let is_too_long = self.offset + header.block_len(self.offset) > self.settings.segment_bytes;
+        header.kind == Kind::Events
+            && self.active.is_some()
+            && segment.first < self.chain.cursor
+            && (is_too_long || self.is_segment_old())
+    }
+
+    pub(super) fn close_segment(&mut self) -> io::Result<()> {
+        let is_cut = self.cut_rest()?;
+        let Some(file) = self.active.take() else { return Ok(()) };
+        if is_cut || self.durable < self.chain.position || self.is_syncing(file) {
+            self.unsynced.push_back((file, self.chain.position, self.chain.cursor));
+        } else {
+            self.disk.close(file);
+        }
+        Ok(())
+    }
+
+    /// Cuts off what is left of an older segment behind the last block. Says whether there was something.
+    pub(super) fn cut_rest(&mut self) -> io::Result<bool> {
+        let Some(file) = self.active.filter(|_| self.file_len > self.offset) else { return Ok(false) };
+        self.disk.truncate(file, self.offset)?;
+        self.file_len = self.offset;
+        Ok(true)
+    }
+
+    pub(super) fn is_syncing(&self, file: FileId) -> bool {
+        self.syncing.as_ref().is_some_and(|syncing| syncing.file == file)
+    }
+
+    /// Makes the next segment. `for_large`: a large block comes first in it. Then a mark fills the first page, so that the block
+    /// begins at a page and need not be copied.
+    pub(super) fn make_segment(&mut self, for_large: bool) -> io::Result<FileId> {
+        let name = segment_name(self.chain.cursor);
+        let time_ms = self.clock_ms;
+        let header = SegmentHeader {
+            id: self.id(),
+            first: self.chain.cursor,
+            base: self.chain.position,
+            previous: self.chain.previous,
+            durable: self.durable,
+            time_ms,
+            is_origin: self.catalog.segments.is_empty() && self.meta.base.is_none(),
+            is_recycled: self.catalog.spare.is_some_and(|spare| spare.is_durable),
+        };
+        let (file, file_len) = match self.catalog.spare.take_if(|_| header.is_recycled) {
+            Some(spare) => {
+                self.disk.rename(SPARE, &name)?;
+                (self.disk.open(&name)?, spare.len)
+            }
+            None => (self.disk.create(&name)?, 0),
+        };
+        let mut bytes = header.encode().to_vec();
+        let mut previous = self.chain.previous;
+        if for_large {
+            let (mark, hash) = self.mark_to_the_page();
+            bytes.extend_from_slice(&mark);
+            previous = hash;
+        }
+        if let Err(error) = self.disk.write_at(file, 0, &bytes) {
+            self.disk.close(file);
+            return Err(error);
+        }
+        let len = bytes.len() as u64;
+        self.chain.previous = previous;
+        self.catalog.segments.push_back(Segment { first: header.first, len, time_ms });
+        self.active = Some(file);
+        self.offset = len;
+        self.file_len = file_len.max(len);
+        self.chain.position += len;
+        self.is_folder_dirty = true;
+        Ok(file)
+    }
+
+    /// A mark behind the header of a segment that reaches to the end of the page, and its hash.
+    pub(super) fn mark_to_the_page(&self) -> (Vec<u8>, u64) {
+        let header = Header {
+            kind: Kind::Mark,
+            len: (PAGE as usize - SEGMENT_HEADER - BLOCK_HEADER) as u32,
+            events: 0,
+            from: self.chain.cursor,
+            to: self.chain.cursor,
+            durable: self.durable,
+            time_ms: self.clock_ms,
+            previous: self.chain.previous,
+        };
+        let (mut block, offset) = (Vec::new(), SEGMENT_HEADER as u64);
+        let hash = header.seal((&mut block, 0), self.meta.id, offset, self.chain.position + offset);
+        (block, hash)
+    }
+}
