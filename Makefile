@@ -17,7 +17,7 @@ PID ?=
 TRACE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help screenshots run test test-tls certs lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos
+.PHONY: help screenshots run test test-tls certs lint traces bless demo bench instructions flamegraph perf-stat stages soak dist check-dist image dev-server simulate mutants clean fuzz chaos cluster
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ soak: ## Load one server for MINUTES with everything that can be wrong, and see 
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
 
+cluster: ## Start three NATS servers, two sequencers and two edges here (ARGS=--demo: kill the leader and compare; needs nats-server)
+	$(CARGO) build --release
+	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && \
+	CARGO_TARGET_DIR="$$target" examples/cluster/run $(ARGS)
+
 chaos: ## Kill and stop NATS servers, sequencers and edges at random for MINUTES, and see that nothing is lost (needs nats-server)
 	CHAOS_MINUTES=$(MINUTES) $(CARGO) test --quiet --test black_box chaos:: -- --nocapture
 
@@ -85,7 +90,7 @@ mutants: ## Break the server in each of the ways of tests/mutants, and see the s
 clean: ## Remove everything that was built: target/ grows to 5 GB
 	$(CARGO) clean
 
-fuzz: ## Fuzz framing, trace reader, options, the journal's readers and the door, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
+fuzz: ## Fuzz framing, trace reader, options, the journal's readers, the door and NATS, TIME seconds each (TARGET=framing RUNS=N; needs a C++ compiler)
 	TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGET)
 
 lint: ## Check formatting, lints and habits: short functions, no cycles of modules, citations and links that resolve

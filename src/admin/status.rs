@@ -22,7 +22,7 @@ pub(crate) const PAGE: &str = include_str!("status.html");
 pub(crate) const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "w+e8RQTBXrhe9hiCEDNp7TdqBRtRbnLBaCkePtXuIxQ=";
+const SCRIPT_SHA256: &str = "M+EhyfaANpiOLIEfq9VlAYfqCPHSuuAww6STdCrAWpU=";
 const STYLE_SHA256: &str = "m+lxkYUdPeKE69IXITBTJi2kKuknaE2CiUIdLr4lokc=";
 
 /// Headers of the page: what it may do.

@@ -22,6 +22,15 @@ const GRAPH_EVERY_MAX: u64 = 512 << 20;
 /// A snapshot is made so often for each time that the log's bytes are replaced.
 const GRAPHS_PER_RETENTION: u64 = 8;
 
+/// Why a leader cannot go on, in a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Others lead, or will.
+    OfTerm(String),
+    /// The log is another one.
+    OfLog(String),
+}
+
 /// A block on its way.
 #[derive(Debug)]
 struct Flight {
@@ -226,17 +235,22 @@ impl Leader {
     ///
     /// # Errors
     ///
-    /// Why the term is over.
-    pub(crate) fn found(&mut self, number: u64, pending: u64, hash: u64, now: Micros) -> Result<(), String> {
+    /// Why the term is over, or that it is another log.
+    pub fn found(&mut self, number: u64, pending: u64, hash: u64, now: Micros) -> Result<(), End> {
         match self.verifying {
             None => return Ok(()),
             Some(false) if (number, hash) == (self.confirmed.number, self.confirmed.hash) => {
                 self.verifying = Some(true);
             }
-            Some(false) => return Err("what it had confirmed is not in the log any more".to_owned()),
+            Some(false) if number == self.confirmed.number => {
+                return Err(End::OfLog("what it had confirmed is not there any more".to_owned()));
+            }
+            Some(false) => {
+                return Err(End::OfTerm("what it had confirmed is not kept any more".to_owned()));
+            }
             Some(true) => match self.flights.front().map(|flight| flight.place) {
                 Some(place) if (place.number, place.hash) == (number, hash) => self.confirm(now),
-                _ => return Err("another sequencer leads".to_owned()),
+                _ => return Err(End::OfTerm("another sequencer leads".to_owned())),
             },
         }
         if pending == 0 {

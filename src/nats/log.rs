@@ -8,7 +8,7 @@ use super::{
     api::{From, StreamInfo},
     block::{BLOCK_HEADER, Header, Kind},
     connection::RequestId,
-    leader::{Leader, SEND_AGAIN},
+    leader::{End, Leader, SEND_AGAIN},
     reader::{Effect, Failure, Place, Reader},
     session::{Event, Session, Settings},
 };
@@ -97,7 +97,7 @@ pub(crate) struct Log {
     epoch: Option<Epoch>,
     away_since: Option<Micros>,
     replicas: u64,
-    /// What was confirmed when the last term of this server ended.
+    /// What was confirmed when the last term of this server ended, until it has been found in the log.
     before_deposed: Option<Place>,
 }
 
@@ -228,7 +228,8 @@ impl Log {
     fn claim_at(&self) -> Micros {
         let is_claiming = matches!(&self.role, Role::Follows(Some(Claim { id: Some(_), .. })));
         match self.quiet_since {
-            Some(since) if !is_claiming => {
+            // Whoever was told of more than there is does not lead: what is missing may come yet, or the log went back.
+            Some(since) if !is_claiming && self.before_deposed.is_none() => {
                 let silence = if self.reader.is_vacant() { 0 } else { self.takeover };
                 since.saturating_add(silence).max(self.claim_again_at)
             }
@@ -395,6 +396,11 @@ impl Log {
         if self.reader.is_at_end() {
             self.quiet_since = Some(now);
         }
+        if self.before_deposed.is_some() {
+            let asks = self.reader.is_at_end();
+            self.ask_at = self.ask_at.or(asks.then_some(now + self.takeover));
+            return;
+        }
         // An empty log is there as well, for whoever may begin it.
         let is_empty = self.reader.is_at_end() && self.reader.place().is_none();
         if self.reader.is_verified() || (is_empty && !matches!(self.role, Role::Edge)) {
@@ -418,7 +424,8 @@ impl Log {
                     return Ok(());
                 };
                 match leader.found(number, pending, hash, now) {
-                    Err(reason) => self.depose(reason, now),
+                    Err(End::OfTerm(reason)) => self.depose(reason, now),
+                    Err(End::OfLog(reason)) => self.effects.push_back(Effect::Broken(reason)),
                     Ok(()) if !leader.is_verifying() => self.go_on_leading(now),
                     Ok(()) => {}
                 }
@@ -454,8 +461,22 @@ impl Log {
         if let Some(&Effect::Reached(epoch)) = self.effects.back() {
             self.epoch = Some(epoch);
         }
+        self.find_what_was_confirmed();
         self.note_progress(now);
         Ok(())
+    }
+
+    /// A server whose term has ended reads all of the log again. What had been confirmed to it must be there.
+    fn find_what_was_confirmed(&mut self) {
+        let (Some(known), Some(place)) = (self.before_deposed, self.reader.place()) else { return };
+        if place.number == known.number && place.hash != known.hash {
+            let reason = "what it had confirmed is not there any more".to_owned();
+            self.effects.push_back(Effect::Broken(reason));
+        }
+        if place.number >= known.number {
+            self.before_deposed = None;
+            self.ask_at = None;
+        }
     }
 
     /// Everything that the log has is known: what it has not got is sent again.
@@ -511,7 +532,7 @@ impl Log {
     }
 
     fn informed(&mut self, info: &StreamInfo, now: Micros) {
-        let known = self.place().map_or(0, |place| place.number);
+        let known = self.known_place().map_or(0, |place| place.number);
         if self.ask_at.is_some() && info.has_leader && info.last < known {
             if self.may_be_replaced() {
                 self.reader.reset(Some(Loss::Epoch));
@@ -528,6 +549,7 @@ impl Log {
     fn lead(&mut self, now: Micros) {
         let Role::Follows(Some(claim)) = &self.role else { return };
         let place = claim.place;
+        self.before_deposed = None;
         self.role = Role::Leads(Box::new(Leader::new(place, self.settings.bytes, now)));
         self.epoch = Some(place.epoch);
         (self.quiet_since, self.away_since) = (None, None);
@@ -539,7 +561,7 @@ impl Log {
 
     /// The term of this server is over.
     fn depose(&mut self, reason: String, now: Micros) {
-        self.before_deposed = self.place();
+        self.before_deposed = self.known_place();
         self.role = Role::Follows(None);
         self.reader.reset(None);
         self.effects.push_back(Effect::Deposed(reason));

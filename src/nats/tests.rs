@@ -182,6 +182,10 @@ struct Node {
     leads: bool,
     /// It is stopped until then.
     until: Micros,
+    /// Why it has ended: the log is not the one that it was.
+    broken: Option<String>,
+    /// How often its term has ended.
+    deposed: usize,
 }
 
 impl Node {
@@ -197,7 +201,19 @@ impl Node {
         };
         let log = Log::new(settings, vec!["a:1".parse().unwrap()], part, TAKEOVER, now);
         let (chunk, unread) = (Vec::new(), 0..0);
-        Self { part, log, conn: None, chunk, unread, cursor: 1, lines: Vec::new(), leads: false, until: 0 }
+        Self {
+            part,
+            log,
+            conn: None,
+            chunk,
+            unread,
+            cursor: 1,
+            lines: Vec::new(),
+            leads: false,
+            until: 0,
+            broken: None,
+            deposed: 0,
+        }
     }
 
     /// The connection is lost. What was sent on it may still arrive.
@@ -247,8 +263,8 @@ impl Node {
                 self.cursor = to;
             }
             Effect::Leads => self.leads = true,
-            Effect::Deposed(_) => self.leads = false,
-            Effect::Broken(reason) => panic!("{reason}"),
+            Effect::Deposed(_) => (self.leads, self.deposed) = (false, self.deposed + 1),
+            Effect::Broken(reason) => self.broken = Some(reason),
             Effect::Edges(_) | Effect::Reached(_) => {}
         }
     }
@@ -341,7 +357,7 @@ impl World {
                     conn.unknown = 0;
                 }
             }
-            if node.until > *now {
+            if node.until > *now || node.broken.is_some() {
                 continue;
             }
             if faults && dice.one_in(150) {
@@ -391,6 +407,8 @@ fn run(seed: u64) -> (u64, usize) {
         world.step(true);
     }
     world.check();
+    let broken: Vec<_> = world.nodes.iter().filter_map(|node| node.broken.as_ref()).collect();
+    assert!(broken.is_empty(), "seed {seed}: {broken:?}");
     // Everything is well again, and goes on.
     world.nodes.iter_mut().for_each(|node| node.until = 0);
     world.stream.is_leaderless = false;
@@ -416,12 +434,16 @@ fn run(seed: u64) -> (u64, usize) {
 #[test]
 fn whatever_goes_wrong_there_is_one_log_and_it_has_what_was_confirmed() {
     let (mut takeovers, mut messages) = (0, 0);
-    for seed in 0..40 {
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
+    for seed in 0..seeds {
         let (term, stored) = run(seed);
         takeovers += term - 1;
         messages += stored;
     }
-    assert!(takeovers > 40 && messages > 15_000, "{takeovers} takeovers, {messages} messages");
+    assert!(
+        takeovers > seeds && messages > 375 * seeds as usize,
+        "{takeovers} takeovers, {messages} messages"
+    );
 }
 
 /// A world in which the first sequencer leads and goes on.
@@ -473,5 +495,98 @@ fn writing_goes_on_at_once_when_the_stream_has_a_leader_again() {
         world.stream.is_leaderless = false;
         let paused = pause(&mut world) / MILLISECOND;
         assert!(paused < 2000, "seed {seed}: {paused} ms");
+    }
+}
+
+/// Everybody loses the connection, and the stream is what `change` makes of it.
+fn replaced(seed: u64, change: impl Fn(&mut World)) -> World {
+    let mut world = leading(seed);
+    let until = world.now + 2 * SECOND;
+    while world.now < until {
+        world.step(false);
+    }
+    change(&mut world);
+    let now = world.now;
+    world.nodes.iter_mut().for_each(|node| node.lose(now, &mut Vec::new()));
+    while world.now < until + 30 * SECOND {
+        world.step(false);
+    }
+    world
+}
+
+fn expect_broken(seed: u64, world: &World) {
+    // The edge keeps nothing, and begins anew with the other one.
+    let broken: Vec<bool> = world.nodes.iter().map(|node| node.broken.is_some()).collect();
+    assert_eq!(broken, [true, true, false], "seed {seed}");
+}
+
+#[test]
+fn a_log_that_went_back_is_noticed() {
+    for seed in 0..20 {
+        let world = replaced(seed, |world| {
+            let kept = world.stream.messages.len() - 20;
+            world.stream.messages.truncate(kept);
+        });
+        expect_broken(seed, &world);
+    }
+}
+
+#[test]
+fn a_log_that_went_back_while_nobody_led_is_noticed() {
+    for seed in 0..20 {
+        let mut world = leading(seed);
+        let leader = (0..2).find(|&index| world.nodes[index].leads).unwrap();
+        let stored = world.stream.messages.len();
+        // Nothing is confirmed for too long, and then the end is not there any more.
+        let until = world.now + 2 * TAKEOVER;
+        world.stream.is_leaderless = true;
+        while world.now < until {
+            world.step(false);
+        }
+        assert_eq!(world.nodes[leader].deposed, 1, "seed {seed}");
+        world.stream.messages.truncate(stored - 20);
+        world.stream.is_leaderless = false;
+        // The other one is not there, and does not notice it.
+        world.nodes[1 - leader].until = Micros::MAX;
+        let now = world.now;
+        world.nodes[leader].lose(now, &mut Vec::new());
+        while world.now < until + 30 * SECOND {
+            world.step(false);
+        }
+        assert!(world.nodes[leader].broken.is_some() && !world.nodes[leader].leads, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_log_that_was_replaced_is_noticed() {
+    for seed in 0..20 {
+        let world = replaced(seed, |world| {
+            let mut other = leading(seed + 1000);
+            while other.stream.messages.len() <= world.stream.messages.len() {
+                other.step(false);
+            }
+            world.stream.messages = other.stream.messages;
+        });
+        expect_broken(seed, &world);
+    }
+}
+
+#[test]
+fn a_message_that_does_not_continue_the_chain_is_noticed() {
+    for seed in 0..20 {
+        let world = replaced(seed, |world| {
+            let (_, last) = world.stream.messages.last().unwrap();
+            let (mut header, _) = Header::open(last).unwrap();
+            header.previous ^= 1;
+            header.from = header.to;
+            let mut block = vec![0; BLOCK_HEADER];
+            header.seal(&mut block);
+            world.stream.messages.push((false, block));
+            let leader = world.nodes.iter_mut().find(|node| node.leads).unwrap();
+            // It would say that another one leads, and is not asked.
+            leader.until = Micros::MAX;
+        });
+        let broken = world.nodes.iter().filter(|node| node.broken.is_some()).count();
+        assert_eq!(broken, 1, "seed {seed}");
     }
 }

@@ -45,6 +45,17 @@ pub(super) struct Status {
     pub(super) disconnected: HashMap<String, u64>,
     pub(super) follow_edges: u64,
     pub(super) journal: Option<Journal>,
+    pub(super) stream: Option<Stream>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Stream {
+    /// Whether this sequencer leads; `None`: it is an edge.
+    pub(super) leads: Option<bool>,
+    pub(super) term: Option<u64>,
+    pub(super) lag_us: Option<u64>,
+    /// For how long the stream has been away; `None`: it is there.
+    pub(super) away_for_us: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! The layout of the screen. Colours are the terminal's own, so that they fit dark and light ones.
 
-use super::model::{Model, Pause, Series, Status};
+use super::model::{Model, Pause, Series, Status, Stream};
 use crate::{
     admin::Health,
     cli::format::{bytes, grouped, rate, span},
@@ -48,6 +48,9 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         Span::styled(format!("● {health}"), Style::new().fg(colour).bold()),
     ];
     if let Some(status) = &model.status {
+        if let Some(stream) = &status.stream {
+            parts.push(place_of(stream));
+        }
         parts.push(format!("  up {}  version {}", span(micros(status.now_us)), status.version).dim());
     }
     frame.render_widget(Line::from(parts), area);
@@ -55,6 +58,22 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     if area.width > 60 {
         frame.render_widget(hint, area);
     }
+}
+
+/// The role of a server that is one of several.
+fn place_of(stream: &Stream) -> Span<'static> {
+    let role = match stream.leads {
+        None => "edge",
+        Some(true) => "leader",
+        Some(false) => "standby",
+    };
+    let term = stream.term.map_or_else(String::new, |term| format!(", term {term}"));
+    let lag = match (stream.away_for_us, stream.lag_us) {
+        (Some(away), _) => format!(", stream away for {}", span(micros(away))),
+        (None, Some(lag)) => format!(", lag {}", span(micros(lag))),
+        (None, None) => String::new(),
+    };
+    Span::raw(format!("  {role}{term}{lag}"))
 }
 
 /// One sentence on how it is going, as on the status page.
@@ -303,6 +322,7 @@ fn sources(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
             let why = match reason.as_str() {
                 "slow_user" => "slow users",
                 "journal" => "journal",
+                "stream" => "stream",
                 _ => "full ring",
             };
             Row::new(format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
@@ -483,6 +503,26 @@ mod tests {
         );
         let full = model(|snapshot| snapshot.journal = Some(journal(Some("cannot write \"x\": no space"))));
         expect(&screen(&full, Instant::now(), 120, 40), &["1,234,000", "full disk"]);
+    }
+
+    #[test]
+    fn it_shows_the_role_of_a_server_that_is_one_of_several() {
+        let stream = |leads, lag, away_for| crate::admin::Stream {
+            address: "nats://a:1/x".to_owned(),
+            away_for,
+            lag,
+            leads,
+            term: Some(7),
+            cursor: 5,
+        };
+        for (stream, wanted) in [
+            (stream(Some(true), None, None), "  leader, term 7  up"),
+            (stream(Some(false), None, Some(2_000_000)), "  standby, term 7, stream away for 2.0 s"),
+            (stream(None, Some(300_000), None), "  edge, term 7, lag 0.3 s"),
+        ] {
+            let model = model(|snapshot| snapshot.stream = Some(stream.clone()));
+            expect(&screen(&model, Instant::now(), 120, 30), &[wanted]);
+        }
     }
 
     #[test]

@@ -144,6 +144,10 @@ fn a_sequencer_and_two_edges_serve_as_one_server_does() {
     feed.finish();
     assert!(leads(&sequencer));
     assert_eq!(edges[0].get("/leader").status, 404);
+    for (server, leads) in [(&sequencer, "true"), (&edges[0], "null")] {
+        let status = server.get("/status.json").body;
+        assert!(status.contains(&format!("\"leads\":{leads},\"term\":1,\"cursor\":\"50001\"")), "{status}");
+    }
     assert_eq!(sequencer.metric("fortnight_stream_leader"), 1.0);
     assert_eq!(sequencer.metric("fortnight_stream_term"), 1.0);
     assert_eq!(sequencer.metric("fortnight_stream_cursor"), 50_001.0);

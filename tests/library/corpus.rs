@@ -44,6 +44,34 @@ fn nobody_passes_the_door_who_should_not() {
 }
 
 #[test]
+fn nothing_that_a_nats_server_sends_breaks_its_reader() {
+    check("nats", targets::nats::run);
+}
+
+/// More of them than are kept: chains with something wrong in them, and the inputs that are kept with bytes changed.
+#[test]
+fn mutated_and_random_messages_do_not_break_the_reader_of_the_log() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/nats");
+    let kept: Vec<Vec<u8>> = fs::read_dir(folder)
+        .expect("the corpus")
+        .map(|entry| fs::read(entry.expect("an input").path()).expect("an input"))
+        .filter(|input| !input.is_empty())
+        .collect();
+    let mut random = support::stream::Random::new(1);
+    for _ in 0..5000 {
+        let mut input = kept[random.below(kept.len() as u64) as usize].clone();
+        for _ in 0..random.below(4) {
+            let at = random.below(input.len() as u64) as usize;
+            input[at] ^= 1 << random.below(8);
+        }
+        if input[0] & 7 == 5 {
+            input.extend((0..random.below(40)).map(|_| random.below(12) as u8));
+        }
+        assert!(catch_unwind(|| targets::nats::run(&input)).is_ok(), "broken by {input:?}");
+    }
+}
+
+#[test]
 fn every_trace_is_read_written_and_replayed_the_same() {
     check("trace", targets::trace::run);
 }
