@@ -101,8 +101,13 @@ impl Addresses {
     /// Reads the line `listening source=ADDRESS users=ADDRESS …`.
     pub fn from_line(line: &str) -> Option<Addresses> {
         let mut words = line.strip_prefix("listening ")?.split(' ');
-        let source = words.next()?.strip_prefix("source=")?.parse().ok()?;
-        let users = words.next()?.strip_prefix("users=")?.trim().parse().ok()?;
+        // A sequencer has no users, and an edge has no sources.
+        let address = |word: &str| match word.trim() {
+            "off" => Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            address => address.parse().ok(),
+        };
+        let source = address(words.next()?.strip_prefix("source=")?)?;
+        let users = address(words.next()?.strip_prefix("users=")?)?;
         Some(Addresses { source, users })
     }
 }
@@ -212,6 +217,12 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// The server's process id.

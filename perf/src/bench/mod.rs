@@ -7,8 +7,10 @@
 mod journal;
 mod latency;
 pub(crate) mod machine;
+mod nats;
 mod resume;
 mod returning;
+mod scale;
 mod shapes;
 mod sweeps;
 mod tls;
@@ -51,6 +53,8 @@ pub enum Section {
     Resume,
     /// TLS: deliveries beside a limit that encrypts, handshakes beside the library, and floods of handshakes
     Tls,
+    /// Edges, a second core, and the replicated log (needs `nats-server`)
+    Scale,
     /// All of them
     All,
 }
@@ -61,7 +65,7 @@ impl Section {
         match self {
             Section::Users => (0.3, 5),
             Section::Memory => (1.0, 1),
-            Section::Batches | Section::Resume => (1.0, 3),
+            Section::Batches | Section::Resume | Section::Scale => (1.0, 3),
             Section::Journal | Section::Tls => (1.0, 5),
             Section::Latency => (1.0, 11),
             Section::Shapes | Section::All => (1.0, 7),
@@ -87,7 +91,7 @@ pub struct BenchOptions {
     /// Shrinks all numbers of events [default: 1, for users 0.3]
     #[arg(long)]
     pub scale: Option<f64>,
-    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, journal 5, resume 3, tls 5]
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, journal 5, resume 3, tls 5, scale 3]
     #[arg(long)]
     pub pairs: Option<usize>,
     /// Events per second where latency is measured
@@ -391,6 +395,7 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
         (Section::Journal, journal::run),
         (Section::Resume, resume::run),
         (Section::Tls, tls::run),
+        (Section::Scale, scale::run),
     ];
     for (section, run) in all.into_iter().filter(|(section, _)| wanted(*section)) {
         bench.begin(section, options);
