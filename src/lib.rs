@@ -121,6 +121,9 @@ pub mod internals {
     pub mod journal {
         pub use crate::journal::*;
     }
+    pub mod nats {
+        pub use crate::{epoch::Epoch, nats::*};
+    }
     pub mod options {
         pub use crate::options::*;
     }

@@ -16,7 +16,7 @@ const INACTIVE: u64 = 10_000_000_000;
 
 /// The message that a reader begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub enum From {
     /// The newest one that ends a snapshot.
     LastGraph,
     /// The message with this number, or the first one behind it that there is.
@@ -25,7 +25,7 @@ pub(crate) enum From {
 
 /// The meaning of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The message is not behind the one that it expects.
     WrongLast,
     /// There is no such stream.
@@ -40,7 +40,7 @@ pub(crate) enum Refusal {
 
 /// The known state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StreamInfo {
+pub struct StreamInfo {
     /// The number of the last message, as far as the server that answers knows. Without a leader that may be long ago.
     pub last: u64,
     /// The stream has a leader, or needs none.
@@ -51,25 +51,25 @@ pub(crate) struct StreamInfo {
 
 /// The subject that blocks are published on.
 #[must_use]
-pub(crate) fn blocks(stream: &str) -> String {
+pub fn blocks(stream: &str) -> String {
     format!("fortnight.{stream}.blocks")
 }
 
 /// The subject of blocks that end a snapshot.
 #[must_use]
-pub(crate) fn graphs(stream: &str) -> String {
+pub fn graphs(stream: &str) -> String {
     format!("fortnight.{stream}.graphs")
 }
 
 /// The subject for asking about a stream.
 #[must_use]
-pub(crate) fn info(stream: &str) -> String {
+pub fn info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
 }
 
 /// Subject and body for making a stream.
 #[must_use]
-pub(crate) fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String) {
+pub fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String) {
     let body = json!({
         "name": stream,
         "description": "released events of Fortnight",
@@ -90,7 +90,7 @@ pub(crate) fn create(stream: &str, replicas: u64, bytes: u64) -> (String, String
 
 /// Subject and body for having messages sent to the subject `deliver`, in order, as fast as they are taken.
 #[must_use]
-pub(crate) fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, String) {
+pub fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, String) {
     let mut config = json!({
         "name": name,
         "deliver_subject": deliver,
@@ -120,7 +120,7 @@ pub(crate) fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (S
 
 /// The subject for having no more of what [`consume`] has asked for under this name.
 #[must_use]
-pub(crate) fn consume_no_more(stream: &str, name: &str) -> String {
+pub fn consume_no_more(stream: &str, name: &str) -> String {
     format!("$JS.API.CONSUMER.DELETE.{stream}.{name}")
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn consume_no_more(stream: &str, name: &str) -> String {
 /// # Errors
 ///
 /// What it refuses.
-pub(crate) fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
+pub fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
     if message.status() == Some(503) {
         return Err(Refusal::Nobody);
     }
@@ -155,7 +155,7 @@ pub(crate) fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
 /// # Errors
 ///
 /// What is wrong with it, in a clause.
-pub(crate) fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
+pub fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
     let (config, state, cluster) = (&answer["config"], &answer["state"], &answer["cluster"]);
     let subject = format!("fortnight.{stream}.*");
     let subjects = config["subjects"].as_array();
@@ -167,6 +167,13 @@ pub(crate) fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, St
             "the stream {stream} must have storage file, retention limits and discard old; it was made with other settings"
         ));
     }
+    // Each would lose what was confirmed, or take out messages from between others.
+    let limits = ["max_age", "max_msgs_per_subject"].map(|name| config[name].as_i64().unwrap_or(0) > 0);
+    if config["no_ack"] == true || config["persist_mode"] == "async" || limits != [false; 2] {
+        return Err(format!(
+            "the stream {stream} must have none of no_ack, persist_mode async, max_age and max_msgs_per_subject; it was made with other settings"
+        ));
+    }
     Ok(StreamInfo {
         last: state["last_seq"].as_u64().unwrap_or(0),
         has_leader: cluster.is_null() || cluster["leader"].as_str().is_some_and(|leader| !leader.is_empty()),
@@ -174,10 +181,23 @@ pub(crate) fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, St
     })
 }
 
+/// Versions below lose in a crash what they have confirmed, whatever is configured.
+const SAFE_VERSION: [u64; 3] = [2, 10, 23];
+
+/// Whether a server of this version keeps in a crash what it has confirmed, if it is configured to sync always. What is no version is
+/// taken for a newer one.
+#[must_use]
+pub fn is_safe(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok);
+    let (Some(major), Some(minor), Some(patch)) = (next(), next(), next()) else { return true };
+    [major, minor, patch] >= SAFE_VERSION
+}
+
 /// The subject that a delivered message could be acknowledged on says where it stands: the number in the stream, and how many
 /// messages there are behind it.
 #[must_use]
-pub(crate) fn place(reply: &[u8]) -> Option<(u64, u64)> {
+pub fn place(reply: &[u8]) -> Option<(u64, u64)> {
     let fields: Vec<&str> = std::str::from_utf8(reply).ok()?.strip_prefix("$JS.ACK.")?.split('.').collect();
     // Older servers leave out the domain and the account.
     let (number, pending) = match fields.len() {
@@ -223,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_lose_what_they_have_confirmed_are_known() {
+        for (version, safe) in [
+            ("2.9.10", false),
+            ("2.10.22", false),
+            ("2.10.23", true),
+            ("2.14.0-RC.1", true),
+            ("3.0.0", true),
+            ("dev", true),
+        ] {
+            assert_eq!(is_safe(version), safe, "{version}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_does_not_keep_what_it_is_given_is_refused() {
         let good = json!({
             "config": {"subjects": ["fortnight.N.*"], "storage": "file", "discard": "old", "retention": "limits", "num_replicas": 3},
@@ -231,9 +265,15 @@ mod tests {
         });
         let info = StreamInfo { last: 9, has_leader: true, replicas: 3 };
         assert_eq!(stream_info(&good, "N"), Ok(info));
-        for (field, value) in
-            [("storage", json!("memory")), ("discard", json!("new")), ("subjects", json!(["a"]))]
-        {
+        for (field, value) in [
+            ("storage", json!("memory")),
+            ("discard", json!("new")),
+            ("subjects", json!(["a"])),
+            ("no_ack", json!(true)),
+            ("persist_mode", json!("async")),
+            ("max_age", json!(1)),
+            ("max_msgs_per_subject", json!(1)),
+        ] {
             let mut bad = good.clone();
             bad["config"][field] = value;
             stream_info(&bad, "N").unwrap_err();

@@ -11,15 +11,15 @@ use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the payload.
-pub(crate) const BLOCK_HEADER: usize = 80;
+pub const BLOCK_HEADER: usize = 80;
 const MAGIC: [u8; 4] = *b"FNL1";
 const HASHED: usize = BLOCK_HEADER - 8;
 /// Bytes of an edge in a payload: follower and followed.
-pub(crate) const EDGE_BYTES: usize = 16;
+pub const EDGE_BYTES: usize = 16;
 
 /// The purpose of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Released lines. Numbers of `from..to` without a line were given up, or rejected.
     Events = 1,
     /// The leader is there. The first of a term has random bits as its payload.
@@ -44,7 +44,7 @@ impl Kind {
 
 /// The header in front of a block's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// The purpose of the block.
     pub kind: Kind,
     /// The term of the leader that has published it.
@@ -63,7 +63,7 @@ pub(crate) struct Header {
 
 /// Why bytes are no block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoBlock {
+pub enum NoBlock {
     /// They do not begin like one.
     Foreign,
     /// The hash is wrong.
@@ -85,7 +85,7 @@ impl Header {
     /// # Panics
     ///
     /// If the block is shorter than a header.
-    pub(crate) fn seal(&self, block: &mut [u8]) -> u64 {
+    pub fn seal(&self, block: &mut [u8]) -> u64 {
         let fields: [&[u8]; 8] = [
             &MAGIC,
             &[self.kind as u8, 0, 0, 0],
@@ -111,7 +111,7 @@ impl Header {
     /// # Errors
     ///
     /// Why it is none.
-    pub(crate) fn open(block: &[u8]) -> Result<(Self, u64), NoBlock> {
+    pub fn open(block: &[u8]) -> Result<(Self, u64), NoBlock> {
         if block.len() < BLOCK_HEADER || block[..4] != MAGIC {
             return Err(NoBlock::Foreign);
         }
@@ -141,13 +141,13 @@ fn hash(block: &[u8], epoch: Epoch) -> u64 {
 }
 
 /// Appends an edge to a payload.
-pub(crate) fn push_edge(payload: &mut Vec<u8>, follower: u64, followed: u64) {
+pub fn push_edge(payload: &mut Vec<u8>, follower: u64, followed: u64) {
     payload.extend_from_slice(&follower.to_le_bytes());
     payload.extend_from_slice(&followed.to_le_bytes());
 }
 
 /// The edges of a payload.
-pub(crate) fn edges(payload: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+pub fn edges(payload: &[u8]) -> impl Iterator<Item = (u64, u64)> {
     let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
     payload.chunks_exact(EDGE_BYTES).map(move |edge| (number(&edge[..8]), number(&edge[8..])))
 }

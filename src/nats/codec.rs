@@ -11,11 +11,11 @@ use std::{fmt, io::Write};
 /// Longest control line, its end included: `INFO` of a large cluster is the longest.
 const LINE_BYTES_MAX: usize = 64 << 10;
 /// Largest message, headers and payload together: eight times what servers accept if nobody says otherwise.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A message from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received<'a> {
+pub enum Received<'a> {
     /// The server's description of itself, as JSON.
     Info(&'a [u8]),
     /// A message of a subscription.
@@ -32,7 +32,7 @@ pub(crate) enum Received<'a> {
 
 /// A message of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
     /// The subject of the message.
     pub subject: &'a [u8],
     /// The subscription's number.
@@ -48,7 +48,7 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// The value of a header.
     #[must_use]
-    pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
             let (field, value) = line.split_at_checked(name.len())?;
             let value = value.strip_prefix(b":").filter(|_| field.eq_ignore_ascii_case(name.as_bytes()))?;
@@ -58,7 +58,7 @@ impl<'a> Message<'a> {
 
     /// The status code in the first line of the headers: what a server says in place of a message.
     #[must_use]
-    pub(crate) fn status(&self) -> Option<u16> {
+    pub fn status(&self) -> Option<u16> {
         let line = self.headers.strip_prefix(b"NATS/1.0")?;
         let line = &line[..memchr::memchr(b'\r', line)?];
         let code = line.trim_ascii().split(|&byte| byte == b' ').next()?;
@@ -68,7 +68,7 @@ impl<'a> Message<'a> {
 
 /// The received bytes break the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Garbage {
+pub struct Garbage {
     what: &'static str,
     line: Vec<u8>,
 }
@@ -84,7 +84,7 @@ impl fmt::Display for Garbage {
 /// # Errors
 ///
 /// The line that is not the protocol. The connection is of no more use.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Received<'_>, usize)>, Garbage> {
+pub fn decode(bytes: &[u8]) -> Result<Option<(Received<'_>, usize)>, Garbage> {
     let garbage = |what| Garbage { what, line: bytes[..bytes.len().min(80)].to_vec() };
     let head = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', head) else {
@@ -163,7 +163,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// Bytes to be sent. Subjects and header values come from this program, and hold neither spaces nor line ends.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     /// Bytes that are to be sent.
     pub bytes: Vec<u8>,
 }
@@ -176,32 +176,32 @@ impl Encoder {
     }
 
     /// `options` is JSON.
-    pub(crate) fn connect(&mut self, options: &str) {
+    pub fn connect(&mut self, options: &str) {
         self.line(format_args!("CONNECT {options}"));
     }
 
     /// Asks for a [`Received::Pong`].
-    pub(crate) fn ping(&mut self) {
+    pub fn ping(&mut self) {
         self.line(format_args!("PING"));
     }
 
     /// Answers a [`Received::Ping`].
-    pub(crate) fn pong(&mut self) {
+    pub fn pong(&mut self) {
         self.line(format_args!("PONG"));
     }
 
     /// Messages to `subject` come from now on, under the number `sid`.
-    pub(crate) fn subscribe(&mut self, subject: &str, sid: u64) {
+    pub fn subscribe(&mut self, subject: &str, sid: u64) {
         self.line(format_args!("SUB {subject} {sid}"));
     }
 
     /// No more of them.
-    pub(crate) fn unsubscribe(&mut self, sid: u64) {
+    pub fn unsubscribe(&mut self, sid: u64) {
         self.line(format_args!("UNSUB {sid}"));
     }
 
     /// Publishes a payload.
-    pub(crate) fn publish(&mut self, subject: &str, reply: &str, payload: &[u8]) {
+    pub fn publish(&mut self, subject: &str, reply: &str, payload: &[u8]) {
         let space = if reply.is_empty() { "" } else { " " };
         self.line(format_args!("PUB {subject} {reply}{space}{}", payload.len()));
         self.bytes.extend_from_slice(payload);
@@ -209,7 +209,7 @@ impl Encoder {
     }
 
     /// Publishes a payload with one header.
-    pub(crate) fn publish_with_header(
+    pub fn publish_with_header(
         &mut self,
         subject: &str,
         reply: &str,

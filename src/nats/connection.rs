@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, ops::Range};
 
 /// How long connecting may take, the greeting included. A server that is stopped takes connections and says nothing.
-pub(crate) const CONNECT_MAX: Micros = 3 * SECOND;
+pub const CONNECT_MAX: Micros = 3 * SECOND;
 /// How long an answer may take.
-pub(crate) const ANSWER_MAX: Micros = 5 * SECOND;
+pub const ANSWER_MAX: Micros = 5 * SECOND;
 /// After so much silence the server is asked whether it is there.
 const PING_AFTER: Micros = 3 * SECOND;
 /// After so much silence the connection counts as lost.
@@ -46,11 +46,11 @@ impl Credentials {
 
 /// A number that tells a request from others of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestId(u64);
+pub struct RequestId(u64);
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming<'a> {
+pub enum Incoming<'a> {
     /// The server has let this client in.
     Up,
     /// The answer to a request.
@@ -70,7 +70,7 @@ enum Greeting {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     greeting: Greeting,
     credentials: Credentials,
     /// TLS is spoken behind the server's greeting, and nothing else will do.
@@ -89,12 +89,14 @@ pub(crate) struct Connection {
     pinged: bool,
     /// The largest message that the server takes.
     payload_max: u64,
+    /// The server's version.
+    version: String,
 }
 
 impl Connection {
     /// A connection that is being opened. `random` bits make its subjects its own.
     #[must_use]
-    pub(crate) fn new(credentials: Credentials, over_tls: bool, random: u64, now: Micros) -> Self {
+    pub fn new(credentials: Credentials, over_tls: bool, random: u64, now: Micros) -> Self {
         Self {
             greeting: Greeting::Info,
             credentials,
@@ -108,28 +110,35 @@ impl Connection {
             heard: now,
             pinged: false,
             payload_max: 0,
+            version: String::new(),
         }
     }
 
     /// Bytes that are to be written. The writer removes them from the front.
-    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+    pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out.bytes
     }
 
     /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
-    pub(crate) fn turns_to_tls(&mut self) -> bool {
+    pub fn turns_to_tls(&mut self) -> bool {
         std::mem::take(&mut self.turns_to_tls)
     }
 
     /// The largest message that the server takes.
     #[must_use]
-    pub(crate) fn payload_max(&self) -> u64 {
+    pub fn payload_max(&self) -> u64 {
         self.payload_max
+    }
+
+    /// The server's version, as it says in its greeting.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// When [`due`](Self::due) has something to say at the latest.
     #[must_use]
-    pub(crate) fn deadline(&self) -> Micros {
+    pub fn deadline(&self) -> Micros {
         let silence = match (self.greeting, self.pinged) {
             (Greeting::Over, false) => self.heard + PING_AFTER,
             (Greeting::Over, true) => self.heard + SILENCE_MAX,
@@ -143,7 +152,7 @@ impl Connection {
     /// # Errors
     ///
     /// Why the connection counts as lost, in a clause.
-    pub(crate) fn due(&mut self, now: Micros) -> Result<(), String> {
+    pub fn due(&mut self, now: Micros) -> Result<(), String> {
         if self.requests.front().is_some_and(|&(_, at)| at <= now) {
             return Err("a request has not been answered in time".to_owned());
         }
@@ -162,7 +171,7 @@ impl Connection {
     }
 
     /// Something has been read.
-    pub(crate) fn note_heard(&mut self, now: Micros) {
+    pub fn note_heard(&mut self, now: Micros) {
         self.heard = now;
         self.pinged = false;
     }
@@ -175,38 +184,38 @@ impl Connection {
     }
 
     /// Sends a request.
-    pub(crate) fn request(&mut self, subject: &str, payload: &[u8], now: Micros) -> RequestId {
+    pub fn request(&mut self, subject: &str, payload: &[u8], now: Micros) -> RequestId {
         let (id, reply) = self.ask(now);
         self.out.publish(subject, &reply, payload);
         id
     }
 
     /// Publishes a message, which is accepted only behind the message `expected`. The answer says whether it was.
-    pub(crate) fn publish(&mut self, subject: &str, expected: u64, payload: &[u8], now: Micros) -> RequestId {
+    pub fn publish(&mut self, subject: &str, expected: u64, payload: &[u8], now: Micros) -> RequestId {
         let (id, reply) = self.ask(now);
         self.out.publish_with_header(subject, &reply, ("Nats-Expected-Last-Sequence", expected), payload);
         id
     }
 
     /// The answer to this request is of no interest any more, and is passed over.
-    pub(crate) fn forget(&mut self, RequestId(id): RequestId) {
+    pub fn forget(&mut self, RequestId(id): RequestId) {
         self.requests.retain(|&(asked, _)| asked != id);
     }
 
     /// Sends a request whose answer is of no interest.
-    pub(crate) fn tell(&mut self, subject: &str) {
+    pub fn tell(&mut self, subject: &str) {
         self.out.publish(subject, "", b"");
     }
 
     /// Answers a message of the server.
-    pub(crate) fn answer(&mut self, subject: &[u8]) {
+    pub fn answer(&mut self, subject: &[u8]) {
         if let Ok(subject) = std::str::from_utf8(subject) {
             self.out.publish(subject, "", b"");
         }
     }
 
     /// A subject of this connection's own that is listened to from now on, and the number of the subscription.
-    pub(crate) fn subscribe(&mut self) -> (String, u64) {
+    pub fn subscribe(&mut self) -> (String, u64) {
         let sid = self.next_subscription;
         self.next_subscription += 1;
         let subject = format!("{}.d{sid}", self.inbox);
@@ -215,7 +224,7 @@ impl Connection {
     }
 
     /// Nothing of this subscription is of interest any more.
-    pub(crate) fn unsubscribe(&mut self, sid: u64) {
+    pub fn unsubscribe(&mut self, sid: u64) {
         self.out.unsubscribe(sid);
     }
 
@@ -224,7 +233,7 @@ impl Connection {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause.
-    pub(crate) fn next<'a>(
+    pub fn next<'a>(
         &mut self,
         chunk: &'a [u8],
         range: &mut Range<usize>,
@@ -285,6 +294,7 @@ impl Connection {
             return Err("the server is too old: it knows no headers".to_owned());
         }
         self.payload_max = info["max_payload"].as_u64().unwrap_or(0);
+        info["version"].as_str().unwrap_or_default().clone_into(&mut self.version);
         let mut options = json!({
             "verbose": false,
             "pedantic": false,

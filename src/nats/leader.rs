@@ -14,7 +14,7 @@ const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
 /// How long to wait before a message is sent again that a stream without a leader did not take.
-pub(crate) const SEND_AGAIN: Micros = 250 * MILLISECOND;
+pub const SEND_AGAIN: Micros = 250 * MILLISECOND;
 /// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
 /// After so many bytes another snapshot is made, however much the log keeps.
@@ -43,7 +43,7 @@ struct Flight {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Leader {
+pub struct Leader {
     confirmed: Place,
     /// The last block that was published.
     tail: Place,
@@ -66,7 +66,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// A leader whose first block is confirmed. `retention`: bytes that the log keeps.
     #[must_use]
-    pub(crate) fn new(first: Place, retention: u64, now: Micros) -> Self {
+    pub fn new(first: Place, retention: u64, now: Micros) -> Self {
         Self {
             confirmed: first,
             tail: first,
@@ -84,61 +84,61 @@ impl Leader {
 
     /// The last message that the log has confirmed.
     #[must_use]
-    pub(crate) fn confirmed(&self) -> Place {
+    pub fn confirmed(&self) -> Place {
         self.confirmed
     }
 
     /// The last message that was published.
     #[must_use]
-    pub(crate) fn tail(&self) -> Place {
+    pub fn tail(&self) -> Place {
         self.tail
     }
 
     /// More may be published: the log is there, and does not lag behind.
     #[must_use]
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.verifying.is_none() && self.flights.len() < QUEUE
     }
 
     /// It has said that it ends, and the log has everything.
     #[must_use]
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.has_resigned && self.flights.is_empty()
     }
 
     /// Everything is confirmed.
     #[must_use]
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
 
     /// When it must publish something to be heard.
     #[must_use]
-    pub(crate) fn mark_at(&self) -> Micros {
+    pub fn mark_at(&self) -> Micros {
         let has_to = self.flights.is_empty() && !self.has_resigned;
         if has_to { self.published_at + MARK_EVERY } else { Micros::MAX }
     }
 
     /// When its term is over if nothing is confirmed before.
     #[must_use]
-    pub(crate) fn over_at(&self, patience: Micros) -> Micros {
+    pub fn over_at(&self, patience: Micros) -> Micros {
         if self.flights.is_empty() { Micros::MAX } else { self.confirmed_at + patience }
     }
 
     /// It is time for a snapshot, or one is under way.
     #[must_use]
-    pub(crate) fn wants_graph(&self) -> bool {
+    pub fn wants_graph(&self) -> bool {
         self.graph_first.is_some() || self.since_graph.is_none_or(|bytes| bytes >= self.graph_every)
     }
 
     /// A snapshot is under way.
     #[must_use]
-    pub(crate) fn is_walking(&self) -> bool {
+    pub fn is_walking(&self) -> bool {
         self.graph_first.is_some()
     }
 
     /// Publishes a block, which has room for its header in front. `to`: the cursor behind it.
-    pub(crate) fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
+    pub fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
         if kind == Kind::GraphLast {
             let first = self.graph_first.take().unwrap_or(self.tail.number);
             block.truncate(BLOCK_HEADER);
@@ -168,7 +168,7 @@ impl Leader {
     ///
     /// Only one is: a message says how long the log must be, and not which message must be the last one. Of two on their way
     /// the first could be refused because another sequencer has taken its place, and the second be stored behind that.
-    pub(crate) fn send(&mut self, session: &mut Session, now: Micros) {
+    pub fn send(&mut self, session: &mut Session, now: Micros) {
         if self.verifying.is_some() || !session.is_ready() || now < self.send_at {
             return;
         }
@@ -180,14 +180,14 @@ impl Leader {
 
     /// When a message is to be sent that waits for it.
     #[must_use]
-    pub(crate) fn send_at(&self) -> Micros {
+    pub fn send_at(&self) -> Micros {
         let waits =
             self.verifying.is_none() && self.flights.front().is_some_and(|flight| flight.id.is_none());
         if waits { self.send_at } else { Micros::MAX }
     }
 
     /// The log has not taken a message, because it has no leader now. It has not stored it.
-    pub(crate) fn not_taken(&mut self, id: RequestId, now: Micros) {
+    pub fn not_taken(&mut self, id: RequestId, now: Micros) {
         if let Some(flight) = self.flights.front_mut().filter(|flight| flight.id == Some(id)) {
             flight.id = None;
             self.send_at = now + SEND_AGAIN;
@@ -199,9 +199,10 @@ impl Leader {
     /// # Errors
     ///
     /// If that is not the number that it must have.
-    pub(crate) fn stored(&mut self, id: RequestId, number: u64, now: Micros) -> Result<(), String> {
+    pub fn stored(&mut self, id: RequestId, number: u64, now: Micros) -> Result<(), String> {
         let Some(flight) = self.flights.front().filter(|flight| flight.id == Some(id)) else {
-            return Err("the log has confirmed messages out of order".to_owned());
+            // The claim that this term began with, which had been read before it was confirmed.
+            return Ok(());
         };
         if flight.place.number != number {
             return Err(format!("the log has stored message {} as {number}", flight.place.number));
@@ -218,7 +219,7 @@ impl Leader {
     }
 
     /// The connection is lost: which of the messages on their way were stored is not known.
-    pub(crate) fn lost(&mut self) {
+    pub fn lost(&mut self) {
         self.verifying = Some(false);
         for flight in &mut self.flights {
             flight.id = None;
@@ -227,7 +228,7 @@ impl Leader {
 
     /// Reading the log after that.
     #[must_use]
-    pub(crate) fn is_verifying(&self) -> bool {
+    pub fn is_verifying(&self) -> bool {
         self.verifying.is_some()
     }
 

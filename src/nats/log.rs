@@ -5,7 +5,7 @@
 //! [`next`](Log::next) until there is nothing more; [`lost`](Log::lost) when the connection has ended or an error was returned.
 
 use super::{
-    api::{From, StreamInfo},
+    api::{self, From, StreamInfo},
     block::{BLOCK_HEADER, Header, Kind},
     connection::RequestId,
     leader::{End, Leader, SEND_AGAIN},
@@ -25,7 +25,7 @@ use std::{collections::VecDeque, ops::Range};
 
 /// The role of a server at the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub enum Part {
     /// It reads. Another log may take the place of this one.
     Edge,
     /// It leads, or waits to lead. An empty log begins with this number.
@@ -37,7 +37,7 @@ pub(crate) enum Part {
 
 /// The next action for the server's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub enum Due {
     /// Open one to this server.
     Connect(HostPort),
     /// Close it, and say that it is [`lost`](Log::lost), for this reason.
@@ -46,7 +46,7 @@ pub(crate) enum Due {
 
 /// The time, and random bits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// The time.
     pub now: Micros,
     /// Milliseconds since 1970.
@@ -71,7 +71,7 @@ enum Role {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     settings: Settings,
     servers: Vec<HostPort>,
     /// The server that is tried next.
@@ -104,7 +104,7 @@ pub(crate) struct Log {
 impl Log {
     /// A log that is to be reached.
     #[must_use]
-    pub(crate) fn new(
+    pub fn new(
         settings: Settings,
         servers: Vec<HostPort>,
         part: Part,
@@ -140,13 +140,13 @@ impl Log {
 
     /// The name of the sequence of events, once it is known.
     #[must_use]
-    pub(crate) fn epoch(&self) -> Option<Epoch> {
+    pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
 
     /// What is read is kept, in a journal of this epoch, which goes on behind this place or a later one. Without an epoch
     /// the journal is empty.
-    pub(crate) fn resume(&mut self, epoch: Option<Epoch>, place: Option<Place>) {
+    pub fn resume(&mut self, epoch: Option<Epoch>, place: Option<Place>) {
         (self.has_journal, self.epoch) = (true, epoch);
         match place {
             Some(place) => self.reader = Reader::resumed(place),
@@ -163,13 +163,13 @@ impl Log {
 
     /// Since when the log has been away, if it is.
     #[must_use]
-    pub(crate) fn away_since(&self) -> Option<Micros> {
+    pub fn away_since(&self) -> Option<Micros> {
         self.away_since
     }
 
     /// The last place that is known to be in the log.
     #[must_use]
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<Place> {
         match &self.role {
             Role::Leads(leader) => Some(leader.confirmed()),
             _ => self.reader.place(),
@@ -178,13 +178,13 @@ impl Log {
 
     /// The last place that was known to be in the log. It does not go back while a server whose term has ended reads all of it again.
     #[must_use]
-    pub(crate) fn known_place(&self) -> Option<Place> {
+    pub fn known_place(&self) -> Option<Place> {
         [self.place(), self.before_deposed].into_iter().flatten().max_by_key(|place| place.number)
     }
 
     /// The leader, if this server is it.
     #[must_use]
-    pub(crate) fn leader(&self) -> Option<&Leader> {
+    pub fn leader(&self) -> Option<&Leader> {
         match &self.role {
             Role::Leads(leader) => Some(leader),
             _ => None,
@@ -193,29 +193,35 @@ impl Log {
 
     /// Replicas of the stream; 0 before it was reached.
     #[must_use]
-    pub(crate) fn replicas(&self) -> u64 {
+    pub fn replicas(&self) -> u64 {
         self.replicas
+    }
+
+    /// The version of the server that it is connected to, if that server loses in a crash what it has confirmed.
+    #[must_use]
+    pub fn unsafe_version(&self) -> Option<&str> {
+        self.session.as_ref().map(Session::version).filter(|version| !api::is_safe(version))
     }
 
     /// Something is left to be done by the server.
     #[must_use]
-    pub(crate) fn has_effects(&self) -> bool {
+    pub fn has_effects(&self) -> bool {
         !self.effects.is_empty()
     }
 
     /// Bytes that are to be written.
-    pub(crate) fn out(&mut self) -> Option<&mut Vec<u8>> {
+    pub fn out(&mut self) -> Option<&mut Vec<u8>> {
         self.session.as_mut().map(Session::out)
     }
 
     /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
-    pub(crate) fn turns_to_tls(&mut self) -> bool {
+    pub fn turns_to_tls(&mut self) -> bool {
         self.session.as_mut().is_some_and(Session::turns_to_tls)
     }
 
     /// When [`due`](Self::due) has something to do, if nothing happens before.
     #[must_use]
-    pub(crate) fn deadline(&self) -> Micros {
+    pub fn deadline(&self) -> Micros {
         let session = self.session.as_ref().map_or(self.at, Session::deadline);
         let role = match &self.role {
             Role::Edge => Micros::MAX,
@@ -238,7 +244,7 @@ impl Log {
     }
 
     /// The next action. `is_idle`: everything that has come has been taken and applied.
-    pub(crate) fn due(&mut self, moment: Moment, is_idle: bool) -> Option<Due> {
+    pub fn due(&mut self, moment: Moment, is_idle: bool) -> Option<Due> {
         let now = moment.now;
         let Some(session) = &mut self.session else {
             self.keep_leading(moment);
@@ -298,13 +304,13 @@ impl Log {
     }
 
     /// A connection is being opened.
-    pub(crate) fn connect(&mut self, Moment { now, random, .. }: Moment) {
+    pub fn connect(&mut self, Moment { now, random, .. }: Moment) {
         self.session = Some(Session::new(self.settings.clone(), random, now));
         self.at = now;
     }
 
     /// The connection has ended, or could not be opened.
-    pub(crate) fn lost(&mut self, now: Micros) {
+    pub fn lost(&mut self, now: Micros) {
         self.away_since.get_or_insert(now);
         self.session = None;
         // The pause grows when all servers have been tried.
@@ -318,7 +324,7 @@ impl Log {
     }
 
     /// Something has been read.
-    pub(crate) fn received(&mut self, now: Micros) {
+    pub fn received(&mut self, now: Micros) {
         if let Some(session) = &mut self.session {
             session.note_heard(now);
         }
@@ -330,7 +336,7 @@ impl Log {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause: it is to be closed and said to be [`lost`](Self::lost).
-    pub(crate) fn next(
+    pub fn next(
         &mut self,
         chunk: &[u8],
         range: &mut Range<usize>,
@@ -572,13 +578,7 @@ impl Log {
 
     /// Publishes a block, which has room for its header in front. `to`: the cursor behind it. Does nothing where this server does not
     /// lead.
-    pub(crate) fn publish(
-        &mut self,
-        kind: Kind,
-        block: Vec<u8>,
-        to: u128,
-        Moment { now, time_ms, .. }: Moment,
-    ) {
+    pub fn publish(&mut self, kind: Kind, block: Vec<u8>, to: u128, Moment { now, time_ms, .. }: Moment) {
         let Role::Leads(leader) = &mut self.role else { return };
         leader.push(kind, block, to, time_ms, now);
         if let Some(session) = &mut self.session {

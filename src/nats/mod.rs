@@ -53,13 +53,13 @@
 //! [`session`]: a connection that has reached the stream. [`block`]: what is in a message. [`reader`]: the chain, and
 //! starting from a snapshot. [`leader`]: what was sent and is not confirmed. [`log`]: all of this over many connections.
 
-pub(crate) mod api;
-pub(crate) mod block;
-pub(crate) mod codec;
-pub(crate) mod connection;
-pub(crate) mod leader;
-pub(crate) mod log;
-pub(crate) mod reader;
-pub(crate) mod session;
+pub mod api;
+pub mod block;
+pub mod codec;
+pub mod connection;
+pub mod leader;
+pub mod log;
+pub mod reader;
+pub mod session;
 #[cfg(test)]
 mod tests;

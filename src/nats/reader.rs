@@ -13,7 +13,7 @@ const TITLE: &str = "fortnight place 1";
 
 /// A place in the log: the message that was read or published last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// The message's number.
     pub number: u64,
     /// Its block's hash.
@@ -31,7 +31,7 @@ pub(crate) struct Place {
 impl Place {
     /// The place as a line of text, with a checksum.
     #[must_use]
-    pub(crate) fn to_text(self) -> String {
+    pub fn to_text(self) -> String {
         let Self { number, hash, cursor, term, epoch, time_ms } = self;
         let body = format!("{TITLE} {number} {hash} {cursor} {term} {epoch} {time_ms}");
         let sum = xxh3_64(body.as_bytes());
@@ -40,7 +40,7 @@ impl Place {
 
     /// Reads what [`to_text`](Self::to_text) has made. `None`: it is damaged.
     #[must_use]
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (body, sum) = text.strip_suffix('\n')?.rsplit_once(' ')?;
         if u64::from_str_radix(sum, 16).ok()? != xxh3_64(body.as_bytes()) {
             return None;
@@ -59,7 +59,7 @@ impl Place {
 
 /// The action for the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Begin anew, with an empty graph. What users were owed before is lost, for the reason given; `None`: nothing had
     /// been read before.
     Begin(Option<Loss>),
@@ -86,7 +86,7 @@ pub(crate) enum Effect {
 
 /// Why reading cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// On this connection: a clause.
     Connection(String),
     /// At all: the log is another one, or is damaged.
@@ -107,7 +107,7 @@ enum Stage {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     stage: Stage,
     place: Option<Place>,
     /// What is lost by beginning anew.
@@ -136,47 +136,47 @@ impl Default for Reader {
 impl Reader {
     /// A reader that goes on behind this place, if the log still has it.
     #[must_use]
-    pub(crate) fn resumed(place: Place) -> Self {
+    pub fn resumed(place: Place) -> Self {
         Self { stage: Stage::Follow { is_verified: false }, place: Some(place), ..Self::default() }
     }
 
     /// The message that was read last.
     #[must_use]
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<Place> {
         self.place
     }
 
     /// Everything has been read that there was.
     #[must_use]
-    pub(crate) fn is_at_end(&self) -> bool {
+    pub fn is_at_end(&self) -> bool {
         self.is_at_end
     }
 
     /// Nobody leads: the last leader has said so, or there has never been one.
     #[must_use]
-    pub(crate) fn is_vacant(&self) -> bool {
+    pub fn is_vacant(&self) -> bool {
         self.is_at_end && (self.has_resigned || self.place.is_none())
     }
 
     /// The place that was reached is found in the log.
     #[must_use]
-    pub(crate) fn is_verified(&self) -> bool {
+    pub fn is_verified(&self) -> bool {
         self.stage == Stage::Follow { is_verified: true }
     }
 
     /// The log has ended before the place. Servers without a leader say so as well.
     #[must_use]
-    pub(crate) fn is_missing(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         self.is_missing
     }
 
     /// Begins anew.
-    pub(crate) fn reset(&mut self, loss: Option<Loss>) {
+    pub fn reset(&mut self, loss: Option<Loss>) {
         *self = Self { loss: loss.or(self.loss), ..Self::default() };
     }
 
     /// A connection has reached the stream: where to read from.
-    pub(crate) fn start(&mut self) -> From {
+    pub fn start(&mut self) -> From {
         (self.is_at_end, self.has_resigned, self.is_missing) = (false, false, false);
         match (self.stage, self.place) {
             (Stage::Follow { .. }, Some(place)) => {
@@ -191,7 +191,7 @@ impl Reader {
     }
 
     /// Reading has begun, and there are so many messages. Says from where to read instead.
-    pub(crate) fn opened(&mut self, pending: u64, effects: &mut impl Extend<Effect>) -> Option<From> {
+    pub fn opened(&mut self, pending: u64, effects: &mut impl Extend<Effect>) -> Option<From> {
         if pending > 0 {
             return None;
         }
@@ -216,7 +216,7 @@ impl Reader {
     /// # Errors
     ///
     /// Why reading cannot go on.
-    pub(crate) fn take(
+    pub fn take(
         &mut self,
         (number, pending): (u64, u64),
         (chunk, payload): (&[u8], Range<usize>),

@@ -16,13 +16,13 @@ const ASK_AGAIN: Micros = SECOND;
 
 /// The settings that are needed to reach a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// The stream's name.
     pub stream: String,
     /// The credentials of this server.
     pub credentials: Credentials,
     /// TLS is spoken, and nothing else will do.
-    pub(crate) over_tls: bool,
+    pub over_tls: bool,
     /// Whether the stream is made if it is not there.
     pub creates: bool,
     /// Its replicas and bytes, where it is made.
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
 
 /// An event of the session.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// The stream is there.
     Ready(StreamInfo),
     /// Reading begins; there are so many messages to be read at least.
@@ -84,7 +84,7 @@ struct Reading {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     connection: Connection,
     settings: Settings,
     phase: Phase,
@@ -100,7 +100,7 @@ pub(crate) struct Session {
 impl Session {
     /// A session on a connection that is being opened.
     #[must_use]
-    pub(crate) fn new(settings: Settings, random: u64, now: Micros) -> Self {
+    pub fn new(settings: Settings, random: u64, now: Micros) -> Self {
         Self {
             connection: Connection::new(settings.credentials.clone(), settings.over_tls, random, now),
             settings,
@@ -114,24 +114,30 @@ impl Session {
     }
 
     /// Bytes that are to be written.
-    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+    pub fn out(&mut self) -> &mut Vec<u8> {
         self.connection.out()
     }
 
     /// See [`Connection::turns_to_tls`].
-    pub(crate) fn turns_to_tls(&mut self) -> bool {
+    pub fn turns_to_tls(&mut self) -> bool {
         self.connection.turns_to_tls()
     }
 
     /// The stream is there.
     #[must_use]
-    pub(crate) fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
+    }
+
+    /// The server's version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.connection.version()
     }
 
     /// When [`due`](Self::due) has something to say at the latest.
     #[must_use]
-    pub(crate) fn deadline(&self) -> Micros {
+    pub fn deadline(&self) -> Micros {
         let silence = match &self.reading {
             Some(reading) => {
                 let again = reading.asked_at.map_or(Micros::MAX, |at| at + ASK_AGAIN);
@@ -147,7 +153,7 @@ impl Session {
     }
 
     /// Something has been read.
-    pub(crate) fn note_heard(&mut self, now: Micros) {
+    pub fn note_heard(&mut self, now: Micros) {
         self.connection.note_heard(now);
     }
 
@@ -156,7 +162,7 @@ impl Session {
     /// # Errors
     ///
     /// Why the connection counts as lost, in a clause.
-    pub(crate) fn due(&mut self, now: Micros) -> Result<(), String> {
+    pub fn due(&mut self, now: Micros) -> Result<(), String> {
         if self.reading.is_some() && self.consumer_heard + CONSUMER_SILENCE_MAX <= now {
             return Err("the stream's messages have stopped coming".to_owned());
         }
@@ -187,7 +193,7 @@ impl Session {
     }
 
     /// Reads the stream from there on, and nothing else.
-    pub(crate) fn open(&mut self, from: From, now: Micros) {
+    pub fn open(&mut self, from: From, now: Micros) {
         self.close();
         let (deliver, sid) = self.connection.subscribe();
         let (subject, body) = api::consume(&self.settings.stream, &self.consumer(sid), &deliver, from);
@@ -202,7 +208,7 @@ impl Session {
     }
 
     /// Reads no more.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         if let Some(Reading { sid, opening, .. }) = self.reading.take() {
             self.connection.forget(opening);
             self.connection.unsubscribe(sid);
@@ -211,7 +217,7 @@ impl Session {
     }
 
     /// Asks what is known of the stream.
-    pub(crate) fn ask(&mut self, now: Micros) {
+    pub fn ask(&mut self, now: Micros) {
         self.asked = Some(self.request_info(now));
     }
 
@@ -220,13 +226,7 @@ impl Session {
     }
 
     /// Publishes a block behind the message `expected`.
-    pub(crate) fn publish(
-        &mut self,
-        ends_graph: bool,
-        expected: u64,
-        block: &[u8],
-        now: Micros,
-    ) -> RequestId {
+    pub fn publish(&mut self, ends_graph: bool, expected: u64, block: &[u8], now: Micros) -> RequestId {
         debug_assert!(block.len() >= BLOCK_HEADER);
         let stream = &self.settings.stream;
         let subject = if ends_graph { api::graphs(stream) } else { api::blocks(stream) };
@@ -238,7 +238,7 @@ impl Session {
     /// # Errors
     ///
     /// Why the connection is of no more use, in a clause.
-    pub(crate) fn next(
+    pub fn next(
         &mut self,
         chunk: &[u8],
         range: &mut Range<usize>,

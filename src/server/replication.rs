@@ -183,6 +183,11 @@ impl<N: Net> Server<N> {
         if replicas < 3 {
             log::warn!(replicas; "the stream has fewer than three replicas: what it has confirmed may be lost with a machine");
         }
+        if let Some(version) =
+            self.replicated.as_ref().and_then(|replicated| replicated.log().unsafe_version())
+        {
+            log::warn!(version; "this NATS server loses in a crash what it has confirmed; expected is 2.10.23 or later");
+        }
         self.engine.record(BLOCK_BYTES, BLOCK_HEADER);
         if place.term > 1 {
             // Sources that were connected to the leader before are expected back.
@@ -191,7 +196,10 @@ impl<N: Net> Server<N> {
         if self.phase() == Phase::Running {
             self.net.listen(Port::Source, true)?;
         }
-        log::info!(term = place.term, cursor = self.engine.cursor(), epoch:% = place.epoch; "this sequencer leads");
+        log::info!(
+            term = place.term, cursor = self.engine.cursor(), epoch:% = place.epoch;
+            "this sequencer leads; NATS does not say when it syncs: it must be configured with sync_interval: always"
+        );
         Ok(())
     }
 

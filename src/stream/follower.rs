@@ -54,7 +54,7 @@ pub(crate) enum Effect {
 
 /// Why an edge cannot go on where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// The stream does not keep its place any more.
     Gone,
     /// The stream is another one.

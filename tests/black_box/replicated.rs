@@ -408,3 +408,56 @@ fn without_its_log_a_sequencer_does_not_listen() {
     let second = launch!(eventSourceServerPort = sequencer.sources.port()).run();
     assert_eq!(second.status, 1, "{}", second.stderr);
 }
+
+#[test]
+fn the_demonstration_of_a_cluster_shows_that_nothing_is_lost() {
+    let Some(nats) = support::nats::program() else {
+        return support::skipped("nats-server is not installed; .ci/run installs it, or set NATS_SERVER");
+    };
+    let folder = std::env::temp_dir().join(format!("fortnight-cluster-{}", std::process::id()));
+    let output = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/cluster/run"))
+        .arg("--demo")
+        .env("ADDRESS", private_address().to_string())
+        .env("FOLDER", &folder)
+        .env("FORTNIGHT", env!("CARGO_BIN_EXE_fortnight"))
+        .env("NATS_SERVER", nats)
+        .env("EVENTS", "30000")
+        .output()
+        .expect("the script");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for part in
+        ["killing the leader", "all 30000 events are acknowledged", "the user at edge 2 has every event once"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_follow_graph_of_a_single_server_goes_along_into_a_cluster() {
+    let Some(nats) = Nats::start(1) else { return };
+    let single = server!(streamPort = 0, adminPort = 0);
+    let mut source = single.source();
+    source.send(each(1..=1000, |number| format!("{number}|F|{}|{}\n", number % 50, number)));
+    single.wait_for_metric("fortnight_follow_edges", |edges| edges == 1000.0);
+    // As the operations page says: the graph as follow events, numbered from 1 on.
+    let mut stream = single.stream_client("*|graph");
+    let mut graph = String::new();
+    while graph.matches('+').count() < 2 {
+        graph += &String::from_utf8(stream.read_line()).unwrap();
+    }
+    let edges = graph.lines().filter_map(|line| line.strip_prefix('='));
+    let lines: Vec<String> = (1..).zip(edges).map(|(number, edge)| format!("{number}|F{edge}\n")).collect();
+    assert_eq!(lines.len(), 1000);
+    drop(single);
+    let sequencer = sequencer(&nats, "along");
+    wait_to_lead(&sequencer);
+    let edge = edge(&nats, "along");
+    Feed::start(&[&sequencer], lines).finish();
+    let mut user = edge.user(7);
+    edge.pass();
+    let mut source = sequencer.source();
+    source.send("1001|S|57\n1002|S|58\n1003|B\n");
+    user.expect("1001|S|57\n1003|B\n");
+}

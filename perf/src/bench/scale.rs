@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::nats::{Nats, free_port};
 use super::{Bench, Spread};
 use crate::block::Expect;
-use crate::drive::{self, Trouble};
+use crate::drive::{self, Failure};
 use crate::process::{Addresses, Server, cpu_ns};
 use crate::report::Figures;
 use crate::workload::{Shape, Workload};
@@ -119,8 +119,8 @@ fn drive_between(
     settings.addresses = Addresses { source, users };
     settings.pid = Some(last.server.pid());
     drive::run(settings, &mut prepared.book, &mut |_| {}).map_err(|trouble| match trouble {
-        Trouble::Fault(fault) => format!("scale:\n{fault}"),
-        Trouble::Failed(sentence) => format!("scale: {sentence}"),
+        Failure::Fault(fault) => format!("scale:\n{fault}"),
+        Failure::Failed(sentence) => format!("scale: {sentence}"),
     })
 }
 

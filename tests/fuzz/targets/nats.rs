@@ -7,9 +7,9 @@
 //! - As blocks of [`BLOCK`] bytes, which are sealed here, since nobody guesses a checksum: the events that are applied make one chain.
 //! - As a block and as a place: whatever is damaged is refused, and the rest is the same after writing it again.
 
-use fortnight::{
-    epoch::Epoch,
+use fortnight::internals::{
     nats::{
+        Epoch,
         block::{BLOCK_HEADER, Header, Kind, edges},
         codec::{Received, decode},
         connection::Credentials,
