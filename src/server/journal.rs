@@ -346,6 +346,8 @@ impl Journal {
 /// The waiting events that a graceful end kept.
 #[derive(Default)]
 struct Kept {
+    /// What recovery has released, to be dropped.
+    released: Released,
     chunks: VecDeque<(Vec<u8>, Range<usize>)>,
     /// Numbers that rejected lines have used up.
     used_up: Vec<u64>,
@@ -385,8 +387,9 @@ fn restore(engine: &mut Engine, kept: &mut Kept, step: Step<'_>) -> Result<(), S
                 if replay == Replay::Done {
                     break;
                 }
-                // Nobody is connected.
+                // Nobody is connected, to the stream port neither: what is released is of use to nobody.
                 engine.deliver(|_, _| {});
+                engine.take_released(&mut kept.released);
                 at = next;
             }
         }

@@ -6,7 +6,7 @@ use std::{
     process,
 };
 
-use support::{Signal, launch, server};
+use support::{Signal, launch, server, stream::each};
 
 /// A folder that goes with the test.
 pub(crate) struct Folder(PathBuf);
@@ -51,6 +51,26 @@ fn a_killed_server_goes_on_where_it_was_with_its_graph() {
         second.signal(Signal::TERM);
         assert_eq!(second.exit_status(), 0);
     }
+}
+
+#[test]
+fn a_server_with_a_stream_port_goes_on_from_a_long_journal() {
+    let folder = Folder::new("long");
+    let first = server!(journalDirectory = folder.show(), streamPort = 0);
+    let mut user = first.user(7);
+    first.pass();
+    let mut source = first.source();
+    // More than is kept for the clients of the stream in one turn.
+    source.send(each(1..=150_000, |number| format!("{number}|S|1234567\n")));
+    source.send("150001|B\n");
+    user.expect("150001|B\n");
+    // With SIGKILL.
+    drop(first);
+    let second = server!(journalDirectory = folder.show(), streamPort = 0);
+    let mut user = second.user(7);
+    second.pass();
+    second.source().send("150001|B\n150002|B\n");
+    user.expect("150002|B\n");
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn log(part: Part) -> Log {
     let settings = Settings {
         stream: "N".to_owned(),
         credentials: Credentials::None,
+        over_tls: false,
         creates: part != Part::Edge,
         replicas: 3,
         bytes: 1 << 20,
