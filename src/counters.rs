@@ -1,6 +1,7 @@
-//! Everything that is counted, as plain integers in one place (SPEC section 6).
+//! Everything that is counted, collected in one place (SPEC section 6).
 //!
-//! The admin interface, the progress line, the summary at shutdown and the tests read the same numbers.
+//! Each part of the server owns its counters. [`Server::counters`](crate::server::Server::counters) collects them. The admin
+//! interface, the summary at shutdown and the tests read this collection.
 
 use crate::{engine::event::Reject, time::Micros};
 
@@ -66,7 +67,7 @@ impl DisconnectReason {
     }
 }
 
-/// Counters only grow; gauges are read from where they are.
+/// The counters of all parts at one moment. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Event lines read.

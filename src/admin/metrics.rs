@@ -19,7 +19,7 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 /// All metrics as text.
 #[must_use]
 pub(crate) fn text(snapshot: &Snapshot<'_>) -> String {
-    let counters = snapshot.counters;
+    let counters = &snapshot.counters;
     let mut out = Metrics(String::with_capacity(8 << 10));
     out.counter("events_received_total", "Event lines read.", counters.events_received);
     out.counters(
@@ -129,7 +129,7 @@ fn process_metrics(out: &mut String, process: &Process) {
 
 /// How connections were turned away and ended.
 fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
-    let counters = snapshot.counters;
+    let counters = &snapshot.counters;
     out.counters(
         "connections_rejected_total",
         "Connections closed for being one too many, by listener.",
@@ -160,7 +160,7 @@ fn connection_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
 
 /// Users that resume (docs/SPEC.md section 8).
 fn resume_metrics(out: &mut Metrics, snapshot: &Snapshot<'_>) {
-    let counters = snapshot.counters;
+    let counters = &snapshot.counters;
     out.gauge("users_catching_up", "Users that are served from the journal.", snapshot.catching_up);
     out.gauge(
         "users_farthest_behind",

@@ -66,7 +66,7 @@ pub struct Snapshot<'a> {
     /// Since the start.
     pub now: Micros,
     /// Everything that is counted.
-    pub counters: &'a Counters,
+    pub counters: Counters,
     /// The answer to `/healthz`.
     pub health: Health,
     /// Next number to release.

@@ -39,7 +39,7 @@ pub(crate) fn page_headers() -> String {
 /// Numbers that may be above 2^53 are strings, because JavaScript cannot hold them.
 #[must_use]
 pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
-    let counters = snapshot.counters;
+    let counters = &snapshot.counters;
     let released = Kind::EVENTS.map(|(kind, letter)| (letter, counters.events_released[kind as usize]));
     let rejected = Reject::ALL.map(|reason| (reason.name(), counters.events_rejected[reason as usize]));
     let disconnected =

@@ -7,8 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::counters::EngineCounters;
 use super::{event::Kind, packed::Packed};
-use crate::{counters::Counters, time::Micros};
+use crate::time::Micros;
 use std::collections::VecDeque;
 
 /// Events that came together.
@@ -80,7 +81,7 @@ impl Arrivals {
     }
 
     /// Whatever else has been released by now came at `at`.
-    pub(crate) fn account(&mut self, counters: &Counters, at: Micros) {
+    pub(crate) fn account(&mut self, counters: &EngineCounters, at: Micros) {
         let released = counters.events_released_total();
         let events = released.saturating_sub(self.accounted);
         self.accounted = released;
@@ -93,7 +94,7 @@ impl Arrivals {
     }
 
     /// Whether events have been released since they were taken last.
-    pub(crate) fn has_any(&self, counters: &Counters) -> bool {
+    pub(crate) fn has_any(&self, counters: &EngineCounters) -> bool {
         !self.fresh.is_empty()
             || !self.touched.is_empty()
             || counters.events_released_total() != self.accounted

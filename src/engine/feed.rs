@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::counters::EngineCounters;
 use super::{
     arch::{
         batch::BATCH_LINES,
@@ -13,7 +14,6 @@ use super::{
     pipeline::Engine,
     sequencer::Insertion,
 };
-use crate::counters::Counters;
 use std::ops::Range;
 
 impl Engine {
@@ -219,7 +219,7 @@ impl Engine {
 }
 
 #[cold]
-fn count_dropped(counters: &mut Counters, place: Insertion) {
+fn count_dropped(counters: &mut EngineCounters, place: Insertion) {
     match place {
         Insertion::Late => counters.events_late += 1,
         Insertion::Duplicate => counters.events_duplicate += 1,

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::counters::EngineCounters;
 use super::{
     arch::{Cpu, Lines},
     arrivals::Arrival,
@@ -18,7 +19,7 @@ use super::{
     text::Text,
     user_slot::NO_SLOT,
 };
-use crate::{counters::Counters, time::Micros};
+use crate::time::Micros;
 
 /// So much is done at a time for users who follow very many others and have come or gone: less than a millisecond.
 const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
@@ -34,8 +35,8 @@ pub struct Engine {
     pub(super) walk: Option<Walk>,
     pub(super) event_bytes_max: usize,
     pub(super) first_sequence: u64,
-    /// The counters of the engine. The server adds its own.
-    pub counters: Counters,
+    /// The counters of the engine.
+    pub counters: EngineCounters,
     pub(super) rejects: Rejects,
     pub(super) runner: Runner,
     pub(super) cpu: Cpu,
@@ -73,7 +74,7 @@ impl Engine {
             walk: None,
             event_bytes_max: config.event_bytes_max,
             first_sequence: config.first_sequence,
-            counters: Counters::default(),
+            counters: EngineCounters::default(),
             rejects: Rejects::default(),
             runner: Runner::new(cpu),
             cpu,

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::counters::EngineCounters;
 use super::{
     arch::{
         Cpu,
@@ -27,7 +28,6 @@ use super::{
     text::Text,
     user_slot::NO_SLOT,
 };
-use crate::counters::Counters;
 
 const FOLLOW: u8 = Kind::Follow as u8;
 const UNFOLLOW: u8 = Kind::Unfollow as u8;
@@ -57,7 +57,7 @@ impl Runner {
         run: &[Packed],
         graph: &mut Graph,
         fanout: &mut FanOut,
-        counters: &mut Counters,
+        counters: &mut EngineCounters,
         text: impl Fn(usize, Packed) -> Text<'a>,
     ) {
         self.partition(run, graph, counters);
@@ -90,7 +90,7 @@ impl Runner {
     }
 
     #[inline(always)]
-    fn partition(&mut self, run: &[Packed], graph: &Graph, counters: &mut Counters) {
+    fn partition(&mut self, run: &[Packed], graph: &Graph, counters: &mut EngineCounters) {
         partition(self.cpu, run, graph, &mut self.partition);
         for (count, more) in counters.events_released.iter_mut().zip(&mut self.partition.kinds) {
             *count += std::mem::take(more);
@@ -131,7 +131,7 @@ pub(crate) fn apply_one(
     text: Text<'_>,
     graph: &mut Graph,
     fanout: &mut FanOut,
-    counters: &mut Counters,
+    counters: &mut EngineCounters,
 ) {
     counters.events_released[usize::from(kind)] += 1;
     if kind <= UNFOLLOW {

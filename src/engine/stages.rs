@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::counters::EngineCounters;
 use super::{
     arch::{
         Cpu, Lines,
@@ -21,7 +22,6 @@ use super::{
     sequencer::Sequencer,
     text::Text,
 };
-use crate::counters::Counters;
 use std::{iter, ops::Range};
 
 /// Parse: reads the ordinary lines in `chunk[range]`, up to the first other one. Returns how many there are, and the sum
@@ -137,7 +137,7 @@ impl Events {
 pub struct Turn {
     graph: Graph,
     fanout: FanOut,
-    counters: Counters,
+    counters: EngineCounters,
     runner: Runner,
 }
 
@@ -150,7 +150,7 @@ impl Turn {
         let mut turn = Self {
             graph: Graph::default(),
             fanout: FanOut::new(limits, cpu),
-            counters: Counters::default(),
+            counters: EngineCounters::default(),
             runner: Runner::new(cpu),
         };
         for &id in users {

@@ -30,6 +30,8 @@ pub(super) struct Accepting<S> {
     took: Micros,
     /// Sources that are accepted, and have to wait until one that has hung up before them is read to its end.
     held: VecDeque<(S, SocketAddr)>,
+    /// Connections closed for being one too many, by [`Port`] as a number.
+    turned_away: [u64; 4],
 }
 
 /// A listener's state.
@@ -50,7 +52,19 @@ impl<S> Accepting<S> {
             first: 0,
             took: 0,
             held: VecDeque::new(),
+            turned_away: [0; 4],
         }
+    }
+
+    /// A connection is closed because there are as many as are allowed.
+    pub(super) fn turn_away(&mut self, port: Port, peer: SocketAddr, reports: &mut Reports, now: Micros) {
+        self.turned_away[port as usize] += 1;
+        reports.turned_away(port, peer, now);
+    }
+
+    /// Connections closed for being one too many.
+    pub(super) fn turned_away(&self, port: Port) -> u64 {
+        self.turned_away[port as usize]
     }
 
     /// Somebody waits to be accepted.

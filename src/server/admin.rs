@@ -54,7 +54,7 @@ pub(super) struct Admin<S> {
     ended: Vec<AdminKey>,
     /// Answers given so far.
     answers: u64,
-    /// Connections that were closed in the middle of something to make room, and are not counted yet.
+    /// Connections that were closed in the middle of something to make room.
     displaced: u64,
     /// The time to accept: the listener was ready and has not said since that accepting would block.
     accept_at: Option<Micros>,
@@ -165,9 +165,9 @@ impl<S> Admin<S> {
         any
     }
 
-    /// Connections displaced by others since this was last asked.
-    pub(super) fn take_displaced(&mut self) -> u64 {
-        std::mem::take(&mut self.displaced)
+    /// Connections closed in the middle of something to make room.
+    pub(super) fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     /// A connection is over.

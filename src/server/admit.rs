@@ -46,8 +46,7 @@ impl<N: Net> Server<N> {
                 Admission::Later => self.accepting.hold(socket, peer),
                 Admission::Never => {
                     self.sources.silence.turned_away(self.now);
-                    let counters = &mut self.engine.counters;
-                    self.reports.turned_away(Port::Source, peer, counters, self.now);
+                    self.accepting.turn_away(Port::Source, peer, &mut self.reports, self.now);
                 }
             }
         }
@@ -91,7 +90,7 @@ impl<N: Net> Server<N> {
                 self.read_users();
             }
             if self.is_full(port) {
-                self.reports.turned_away(port, peer, &mut self.engine.counters, self.now);
+                self.accepting.turn_away(port, peer, &mut self.reports, self.now);
                 continue;
             }
             let admitted = match port {
@@ -138,7 +137,7 @@ impl<N: Net> Server<N> {
     pub(super) fn turn_source_away(&mut self, key: SourceKey) {
         if let Some(peer) = self.sources.turn_away(key) {
             self.sources.silence.turned_away(self.now);
-            self.reports.turned_away(Port::Source, peer, &mut self.engine.counters, self.now);
+            self.accepting.turn_away(Port::Source, peer, &mut self.reports, self.now);
         }
     }
 }

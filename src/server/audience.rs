@@ -107,7 +107,7 @@ impl<S: Read + Write> Users<S> {
         (epoch, next): (Epoch, u128),
         context: &mut Context<'_, N>,
     ) {
-        context.engine.counters.resumed_ok += 1;
+        self.counters.resumed_ok += 1;
         self.take_over(arrival.id, context);
         let cursor = context.engine.cursor();
         let resume = Resume {
@@ -135,13 +135,13 @@ impl<S: Read + Write> Users<S> {
         reason: DisconnectReason,
         context: &mut Context<'_, N>,
     ) {
-        let counters = &mut context.engine.counters;
+        let counters = &mut self.counters;
         *(if reason == DisconnectReason::Gone {
             &mut counters.resumed_gone
         } else {
             &mut counters.resumed_epoch
         }) += 1;
-        self.write_past_the_buffer(key, &end_line(epoch, place, reason.name(), arrival.terminator), context);
+        self.write_past_the_buffer(key, &end_line(epoch, place, reason.name(), arrival.terminator));
         self.end(key, reason, context);
     }
 
@@ -197,7 +197,7 @@ impl<S: Read + Write> Users<S> {
             // Also what had been put off. If that fails, the user is gone anyway.
             let _ = self.write_waiting(key, context);
         }
-        self.finish_line(key, context);
+        self.finish_line(key);
         self.say_last_words(key, reason, context);
         let Some(connection) = self.entries.get_mut(key.index()) else {
             return;
@@ -207,7 +207,7 @@ impl<S: Read + Write> Users<S> {
         connection.lingers = !matches!(reason, DisconnectReason::Left | DisconnectReason::Error);
         self.connected -= 1;
         self.ended.push(key);
-        context.engine.counters.users_disconnected[reason as usize] += 1;
+        self.counters.disconnected[reason as usize] += 1;
         let Role::User(user) = &mut connection.role else {
             if let Role::Login(login) = &connection.role {
                 let shown = self.tokens.without_token(&login.line);

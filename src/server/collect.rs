@@ -48,7 +48,11 @@ impl<N: Net> Server<N> {
         };
         let any_blocked = self.sources.blocked() > 0;
         let stream_away = self.stream_away();
-        self.watch.pass_time(self.now, now, paused, any_blocked, stream_away, &mut self.engine.counters);
+        self.watch.pass_time(self.now, now, paused, any_blocked, stream_away);
+        if self.watch.wants_sample(now) {
+            let released = self.engine.counters.events_released_total();
+            self.watch.record(self.now, now, released, self.deliveries());
+        }
         let most_wait_for_nothing = self.users.most_have_nothing_waiting(self.engine.users());
         self.congestion.pass_time(most_wait_for_nothing && !self.is_barred(), now);
         self.now = now;

@@ -64,8 +64,8 @@ impl<S: Read + Write> Users<S> {
                 (Ok(()), Grown::Stays | Grown::FallsBehind) => {}
             }
         });
-        engine.counters.delivered_bytes += delivered;
-        engine.counters.deliveries -= withheld;
+        self.counters.delivered_bytes += delivered;
+        self.counters.withheld += withheld;
         for (key, reason) in failed {
             self.leaves(key, reason);
         }
@@ -142,7 +142,7 @@ impl<S: Read + Write> Users<S> {
         let outcome = user.drain(socket, &mut self.pool).and_then(|()| user.watch(socket, key, context.net));
         let written = waiting - user.output.len();
         self.backlog.note(waiting, user.output.len());
-        context.engine.counters.delivered_bytes += written as u64;
+        self.counters.delivered_bytes += written as u64;
         outcome
     }
 }
@@ -150,7 +150,7 @@ impl<S: Read + Write> Users<S> {
 /// A stream that is cut off ends with a line, where the socket allows it.
 impl<S: Read + Write> Users<S> {
     /// Writes the rest of a line of which a part has been written.
-    pub(super) fn finish_line<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
+    pub(super) fn finish_line(&mut self, key: UserKey) {
         let Some(Connection { socket, role: Role::User(user), .. }) = self.entries.get_mut(key.index())
         else {
             return;
@@ -160,7 +160,7 @@ impl<S: Read + Write> Users<S> {
             let waiting = user.output.len();
             let written = user.output.write_line_to(socket, &mut self.pool).unwrap_or(0);
             self.backlog.note(waiting, user.output.len());
-            context.engine.counters.delivered_bytes += written as u64;
+            self.counters.delivered_bytes += written as u64;
         }
     }
 }

@@ -8,9 +8,8 @@ use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
     admin::JournalNumbers,
     config::{Config, ServerRole},
-    counters::Counters,
     disk::Disk,
-    engine::{AFTER, BEFORE, Engine, Released, Replay, Stop},
+    engine::{AFTER, BEFORE, Engine, EngineCounters, Released, Replay, Stop},
     epoch::Epoch,
     journal::{JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
     stream::reader::Place,
@@ -106,7 +105,7 @@ impl Journal {
         let mut kept = Kept::default();
         let recovered = open(disk, &opening, &mut |step| restore(engine, &mut kept, step))?;
         // Events that an earlier process released do not count in this one.
-        engine.counters = Counters::default();
+        engine.counters = EngineCounters::default();
         // Clients of the stream are handed whole blocks.
         let block_bytes = if config.stream_port.is_some() { RECORD_BYTES } else { BLOCK_BYTES };
         engine.record_aligned(block_bytes, BLOCK_HEADER, PAGE as usize);

@@ -105,7 +105,7 @@ impl<N: Net> Server<N> {
     /// If the server cannot go on, in a sentence: the operating system does not wait for readiness any more, the journal cannot be
     /// written, or an edge's stream is another one than before.
     pub fn turn(&mut self) -> io::Result<()> {
-        self.engine.counters.loop_turns += 1;
+        self.watch.count_turn();
         let wait = self.wait();
         self.collect(wait)?;
         let began = self.now;
@@ -138,7 +138,8 @@ impl<N: Net> Server<N> {
         self.reap();
         self.note_turn(began);
         let behind = (self.catch_up.users(), self.catch_up.farthest_behind(self.engine.cursor()));
-        self.reports.progress(&self.engine, self.sources.connected(), behind, self.now);
+        let handed_out = self.deliveries();
+        self.reports.progress(&self.engine, (self.sources.connected(), handed_out), behind, self.now);
         self.fail_with_journal()
     }
 
@@ -247,7 +248,7 @@ impl<N: Net> Server<N> {
 
     /// Closes connections whose peers have vanished while something was on its way to them.
     fn look_for_vanished_peers(&mut self) {
-        let seen = (self.engine.cursor(), self.engine.counters.delivered_bytes);
+        let seen = (self.engine.cursor(), self.users.counters.delivered_bytes);
         let is_sent = self.rounds.seen != seen || !self.stream_clients.is_empty();
         if is_sent && self.net.peers_may_vanish() {
             self.rounds.seen = seen;
@@ -292,7 +293,8 @@ impl<N: Net> Server<N> {
             self.stream_clients.end_flushed(no_more_time);
             // Users go once they have what they are owed; nobody is sent what a stalled journal does not have.
             if self.have_all_gone() || (no_more_time && (self.clients_have_gone() || self.is_barred())) {
-                self.reports.summary(&mut self.engine);
+                self.engine.take_given_up();
+                self.reports.summary(&self.engine, &self.counters());
                 self.lifecycle.finish();
             }
         }

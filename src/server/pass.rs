@@ -5,7 +5,6 @@
 
 use crate::{
     config::Config,
-    counters::Counters,
     engine::{Engine, EngineConfig, Replay, event::leading_number},
     journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
 };
@@ -161,10 +160,10 @@ impl Pass {
         Ok((at - start) as u64)
     }
 
-    /// Hands everybody what is owed. What was counted in the engine's `deliveries` is added to `counters`.
-    pub(super) fn deliver(&mut self, counters: &mut Counters, write: impl FnMut(u32, &[u8])) {
+    /// Hands each user what it is owed. Returns the number of events.
+    pub(super) fn deliver(&mut self, write: impl FnMut(u32, &[u8])) -> u64 {
         self.engine.deliver(write);
-        counters.deliveries += std::mem::take(&mut self.engine.counters.deliveries);
+        std::mem::take(&mut self.engine.counters.deliveries)
     }
 
     /// Closes what it reads from.

@@ -142,13 +142,12 @@ impl Reports {
     pub(super) fn progress(
         &mut self,
         engine: &Engine,
-        sources: usize,
+        (sources, deliveries): (usize, u64),
         (catching_up, farthest_behind): (usize, u128),
         now: Micros,
     ) {
         self.left_out(now);
-        let counters = &engine.counters;
-        let released = counters.events_released_total();
+        let released = engine.counters.events_released_total();
         if self.interval == 0 || released == self.last_released {
             return;
         }
@@ -165,7 +164,7 @@ impl Reports {
         let per_second = |count: u64| u128::from(count) * u128::from(SECOND) / u128::from(elapsed);
         log::info!(
             events_per_s = per_second(released - self.last_released),
-            deliveries_per_s = per_second(counters.deliveries - self.last_deliveries),
+            deliveries_per_s = per_second(deliveries - self.last_deliveries),
             cursor = engine.cursor(),
             waiting = engine.waiting(),
             users = engine.users() + catching_up,
@@ -175,7 +174,7 @@ impl Reports {
             "progress"
         );
         self.last_released = released;
-        self.last_deliveries = counters.deliveries;
+        self.last_deliveries = deliveries;
         self.last_at = now;
         self.progress_at = None;
     }
@@ -219,9 +218,8 @@ impl Reports {
         self.unsent.1 += bytes;
     }
 
-    /// The counters of the summary.
-    pub(super) fn summary(&mut self, engine: &mut Engine) {
-        engine.take_given_up();
+    /// The summary at the end.
+    pub(super) fn summary(&mut self, engine: &Engine, counters: &Counters) {
         self.left_out(Micros::MAX);
         let waiting = engine.waiting();
         if waiting > 0 {
@@ -238,7 +236,6 @@ impl Reports {
             let (users, bytes) = self.unsent;
             log::warn!(users, bytes; "users were not sent everything within shutdownTimeoutMs");
         }
-        let counters = &engine.counters;
         log::info!(
             received = counters.events_received,
             released = counters.events_released_total(),
@@ -404,13 +401,12 @@ impl Reports {
     }
 
     /// A connection is closed because it is one too many.
-    pub(super) fn turned_away(&mut self, port: Port, peer: SocketAddr, counters: &mut Counters, now: Micros) {
-        let (rejected, limit) = match port {
-            Port::Source => (&mut counters.sources_rejected, "maxEventSourceClients"),
-            Port::Stream => (&mut counters.streams_rejected, "maxStreamClients"),
-            _ => (&mut counters.users_rejected, "maxUserClients"),
+    pub(super) fn turned_away(&mut self, port: Port, peer: SocketAddr, now: Micros) {
+        let limit = match port {
+            Port::Source => "maxEventSourceClients",
+            Port::Stream => "maxStreamClients",
+            _ => "maxUserClients",
         };
-        *rejected += 1;
         if let Some(left_out) = self.may_warn(Warning::Full, now) {
             log::warn!(peer:%, limit, left_out; "connection closed: there are as many as are allowed");
         }

@@ -78,19 +78,14 @@ impl<S: Read + Write> Users<S> {
         let place = user.place(context);
         let Some(resume) = user.resume.as_deref().filter(|_| user.output.is_empty()) else { return };
         let line = end_line(resume.epoch, place.max(resume.told), reason.name(), resume.terminator);
-        self.write_past_the_buffer(key, &line, context);
+        self.write_past_the_buffer(key, &line);
     }
 
-    pub(super) fn write_past_the_buffer<N: Net<Socket = S>>(
-        &mut self,
-        key: UserKey,
-        line: &Line,
-        context: &mut Context<'_, N>,
-    ) {
+    pub(super) fn write_past_the_buffer(&mut self, key: UserKey, line: &Line) {
         if let Some(connection) = self.entries.get_mut(key.index()) {
             // If it fails, the user is gone anyway.
             let written = connection.socket.write(line).unwrap_or(0);
-            context.engine.counters.delivered_bytes += written as u64;
+            self.counters.delivered_bytes += written as u64;
         }
     }
 

@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole},
-    counters::Counters,
     disk::Disk,
     engine::{Engine, Released},
     epoch::Epoch,
@@ -179,12 +178,6 @@ impl<N: Net> Server<N> {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.lifecycle.phase()
-    }
-
-    /// Everything that is counted.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.engine.counters
     }
 
     /// The world that it runs in.

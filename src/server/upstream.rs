@@ -33,6 +33,8 @@ pub(super) struct Upstream<S> {
     begins: bool,
     /// Lines below the cursor have been warned of on this connection.
     warned_behind: bool,
+    /// Lines left out because they are below the cursor.
+    late: u64,
 }
 
 /// The result of applying a part of the stream.
@@ -55,7 +57,14 @@ pub(super) enum Applied {
 impl<S: Read + Write> Upstream<S> {
     /// An edge's connection that is to be opened.
     pub(super) fn new(address: StreamAddress, follower: Follower) -> Self {
-        Self { link: Link::new(address), follower, out: Vec::new(), begins: false, warned_behind: false }
+        Self {
+            link: Link::new(address),
+            follower,
+            out: Vec::new(),
+            begins: false,
+            warned_behind: false,
+            late: 0,
+        }
     }
 
     /// The connection itself.
@@ -224,6 +233,11 @@ impl<S: Read + Write> Upstream<S> {
         }
     }
 
+    /// Lines left out because they are below the cursor.
+    pub(super) fn late(&self) -> u64 {
+        self.late
+    }
+
     /// Leaves out lines below the cursor: the stream has lost its past, and has come back with another one.
     fn without_late(&mut self, lines: Range<usize>, engine: &mut Engine) -> Range<usize> {
         let cursor = engine.cursor();
@@ -233,7 +247,7 @@ impl<S: Read + Write> Upstream<S> {
         }
         let late =
             memchr::memchr_iter(b'\n', &self.link.chunk[lines.start..lines.start + from]).count() as u64;
-        engine.counters.events_late += late;
+        self.late += late;
         if !std::mem::replace(&mut self.warned_behind, true) {
             log::warn!(
                 stream:% = self.link.address(), cursor, late;

@@ -66,8 +66,28 @@ pub(super) struct Users<S> {
     pub(super) rotation: Rotation,
     pub(super) marks: Marks,
     pub(super) backlog: Backlog,
+    pub(super) counters: UserCounters,
     scratch: Vec<u8>,
     pub(super) tokens: TokenChecks,
+}
+
+/// The counters of connections on the user port.
+#[derive(Debug, Default)]
+pub(super) struct UserCounters {
+    /// Bytes written to users.
+    pub(super) delivered_bytes: u64,
+    /// Events that the engine has handed out and no user has been sent.
+    pub(super) withheld: u64,
+    /// Events handed to users by passes over the journal.
+    pub(super) caught_up: u64,
+    /// Users gone, by [`DisconnectReason`] as a number.
+    pub(super) disconnected: [u64; DisconnectReason::ALL.len()],
+    /// Logins with a place that were answered with one.
+    pub(super) resumed_ok: u64,
+    /// Logins with a place that is not kept any more.
+    pub(super) resumed_gone: u64,
+    /// Logins with a place in another sequence of events.
+    pub(super) resumed_epoch: u64,
 }
 
 /// Somebody comes or goes.
@@ -106,6 +126,7 @@ impl<S> Users<S> {
             rotation: Rotation::new(config),
             marks: Marks::new(config.user_mark_ms),
             backlog: Backlog::default(),
+            counters: UserCounters::default(),
             scratch: vec![0; SCRATCH_BYTES],
             tokens: TokenChecks::default(),
         }

@@ -1,12 +1,22 @@
 //! The view of the server that metrics, health and the status page show.
 
-use super::{admin::Admin, journal::Journal, lifecycle::Phase, net::Net, state::Server, watch::View};
+use super::{
+    admin::Admin,
+    journal::Journal,
+    lifecycle::Phase,
+    net::{Net, Port},
+    state::Server,
+    upstream::Upstream,
+    users::UserCounters,
+    watch::View,
+};
 use crate::{
     admin::{
         Health, Snapshot, Stream, answer,
         http::Resource,
         people::{Page, People},
     },
+    counters::Counters,
     time::{MILLISECOND, Micros},
 };
 
@@ -34,13 +44,50 @@ impl<N: Net> Server<N> {
             answer(request, &view.snapshot_with(people, page))
         });
         self.census = census;
-        self.engine.counters.admin_rejected += self.admin.take_displaced();
     }
 
     /// The numbers as they are now.
     pub fn snapshot(&mut self) -> Snapshot<'_> {
         let (_, _, view) = self.view();
         view.snapshot()
+    }
+
+    /// Everything that is counted, collected from the parts that count it.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let engine = &self.engine.counters;
+        let users = &self.users.counters;
+        let watch = self.watch.counters();
+        Counters {
+            events_received: engine.events_received,
+            events_released: engine.events_released,
+            events_late: engine.events_late + self.upstream.as_ref().map_or(0, Upstream::late),
+            events_duplicate: engine.events_duplicate,
+            events_rejected: engine.events_rejected,
+            sequence_skipped: engine.sequence_skipped,
+            deliveries: self.deliveries(),
+            delivered_bytes: users.delivered_bytes,
+            sources_rejected: self.accepting.turned_away(Port::Source),
+            users_rejected: self.accepting.turned_away(Port::User),
+            streams_rejected: self.accepting.turned_away(Port::Stream),
+            stream_away: watch.stream_away,
+            admin_rejected: self.admin.displaced(),
+            users_disconnected: users.disconnected,
+            resumed_ok: users.resumed_ok,
+            resumed_gone: users.resumed_gone,
+            resumed_epoch: users.resumed_epoch,
+            paused_slow_user: watch.paused_slow_user,
+            paused_ring_full: watch.paused_ring_full,
+            paused_journal: watch.paused_journal,
+            paused_stream: watch.paused_stream,
+            loop_turns: watch.loop_turns,
+        }
+    }
+
+    /// Events handed to users.
+    pub(super) fn deliveries(&self) -> u64 {
+        let UserCounters { withheld, caught_up, .. } = self.users.counters;
+        self.engine.counters.deliveries + caught_up - withheld
     }
 
     pub(super) fn view(&mut self) -> (&mut Admin<N::Socket>, &mut N, View<'_, N::Socket>) {
@@ -51,6 +98,7 @@ impl<N: Net> Server<N> {
         let stream = self.stream_view().or_else(|| self.log_view());
         let view = View {
             watch: &self.watch,
+            counters: self.counters(),
             engine: &self.engine,
             sources: &self.sources,
             users: &self.users,

@@ -33,7 +33,25 @@ pub(super) struct Watch {
     history: History,
     /// Delivery times at the last sample of the history.
     delivery_before: Histogram,
+    counters: WatchCounters,
     pub(super) latency: Latency,
+}
+
+/// Times and turns.
+#[derive(Debug, Default)]
+pub(super) struct WatchCounters {
+    /// Time in which sources were not read because of a slow user.
+    pub(super) paused_slow_user: Micros,
+    /// Time in which a source was not read because the ring was full.
+    pub(super) paused_ring_full: Micros,
+    /// Time in which sources were not read because the journal was not written.
+    pub(super) paused_journal: Micros,
+    /// Time in which all sources waited for the replicated log.
+    pub(super) paused_stream: Micros,
+    /// Time without the stream that this server follows.
+    pub(super) stream_away: Micros,
+    /// Turns of the event loop.
+    pub(super) loop_turns: u64,
 }
 
 impl Watch {
@@ -44,6 +62,7 @@ impl Watch {
             standstill: Standstill::default(),
             history: History::new(config.admin_port.is_some(), now),
             delivery_before: Histogram::default(),
+            counters: WatchCounters::default(),
             latency: Latency::default(),
         }
     }
@@ -56,8 +75,8 @@ impl Watch {
         paused: Option<PauseReason>,
         any_blocked: bool,
         stream_away: bool,
-        counters: &mut Counters,
     ) {
+        let counters = &mut self.counters;
         match paused {
             Some(PauseReason::SlowUser) => counters.paused_slow_user += to - from,
             Some(PauseReason::Journal) => counters.paused_journal += to - from,
@@ -68,18 +87,28 @@ impl Watch {
         if stream_away {
             counters.stream_away += to - from;
         }
-        if self.history.is_due(to) {
-            let (now, before) = (&self.latency.delivery, &self.delivery_before);
-            let sample = Sample {
-                at: to,
-                released: counters.events_released_total(),
-                deliveries: counters.deliveries,
-                median: now.quantile(0.5, before),
-                p99: now.quantile(0.99, before),
-            };
-            self.delivery_before.clone_from(now);
-            self.history.record(from, sample);
-        }
+    }
+
+    /// Whether the history takes a sample now.
+    pub(super) fn wants_sample(&self, now: Micros) -> bool {
+        self.history.is_due(now)
+    }
+
+    /// Adds a sample to the history, with the totals at time `at`. `from` is the time of the turn before.
+    pub(super) fn record(&mut self, from: Micros, at: Micros, released: u64, deliveries: u64) {
+        let (now, before) = (&self.latency.delivery, &self.delivery_before);
+        let (median, p99) = (now.quantile(0.5, before), now.quantile(0.99, before));
+        self.delivery_before.clone_from(now);
+        self.history.record(from, Sample { at, released, deliveries, median, p99 });
+    }
+
+    /// A turn of the event loop begins.
+    pub(super) fn count_turn(&mut self) {
+        self.counters.loop_turns += 1;
+    }
+
+    pub(super) fn counters(&self) -> &WatchCounters {
+        &self.counters
     }
 
     /// Notes since when what is waited for.
@@ -112,6 +141,7 @@ pub(super) enum PauseReason {
 /// The contents of a snapshot.
 pub(super) struct View<'a, S> {
     pub(super) watch: &'a Watch,
+    pub(super) counters: Counters,
     pub(super) engine: &'a Engine,
     pub(super) sources: &'a Sources<S>,
     pub(super) users: &'a Users<S>,
@@ -165,7 +195,7 @@ impl<'a, S> View<'a, S> {
         });
         Snapshot {
             now,
-            counters: &self.engine.counters,
+            counters: self.counters.clone(),
             health: self.health,
             cursor: self.engine.cursor(),
             waiting: self.engine.waiting(),

@@ -404,7 +404,7 @@ mod tests {
         let config = Config::default();
         let mut snapshot = Snapshot {
             now: 61_000_000,
-            counters: &counters,
+            counters,
             health: Health::Ok,
             cursor: 1_234_568,
             waiting: 0,

@@ -84,7 +84,7 @@ impl<R: Read> Replay<R> {
         };
         self.net.shared().script.has_started();
         let ended = self.serve(&mut server);
-        self.add(named(server.counters()));
+        self.add(named(&server.counters()));
         let is_killed = self.net.shared().script.ends_process();
         if !is_killed {
             // Before the sockets are dropped, which is no end that anybody sees.

@@ -117,7 +117,7 @@ pub(crate) fn play<N: Net>(
         last = report;
     }
     finish(&mut server, &net, &models, coverage)?;
-    let counters = server.counters().clone();
+    let counters = server.counters();
     coverage.merge(&net.shared().script.coverage);
     Ok((counters, net))
 }
@@ -279,7 +279,7 @@ fn finish<N: Net>(
             coverage.count("end: nothing left to do");
         }
     }
-    count(server.counters(), coverage);
+    count(&server.counters(), coverage);
     Ok(())
 }
 

@@ -260,7 +260,7 @@ impl<S: Read + Write> Users<S> {
 
     /// Applies a piece of the block, and puts what it owes into the output buffers.
     fn apply_piece<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
-        let Context { catch_up, engine, now, .. } = &mut *context;
+        let Context { catch_up, now, .. } = &mut *context;
         let CatchUp { pass: Some(pass), keys, full, queue, limit, owed, holds_back, piece_bytes, .. } =
             &mut **catch_up
         else {
@@ -278,7 +278,7 @@ impl<S: Read + Write> Users<S> {
         };
         let Self { entries, pool, backlog, .. } = self;
         let (mut overflowed, mut dropped) = (Vec::new(), 0);
-        pass.deliver(&mut engine.counters, |slot, bytes| {
+        let delivered = pass.deliver(|slot, bytes| {
             let Some(key) = keys[slot as usize] else { return };
             let Some(Connection { role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
                 return;
@@ -312,7 +312,7 @@ impl<S: Read + Write> Users<S> {
                 *holds_back = true;
             }
         });
-        engine.counters.deliveries -= dropped;
+        self.counters.caught_up += delivered - dropped;
         catch_up.measure(applied, cost);
         for (key, next) in overflowed {
             self.park(key, next, context);

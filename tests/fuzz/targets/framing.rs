@@ -128,7 +128,7 @@ impl Case {
             let closed = shared.world.server_end(user) != ServerEnd::Open;
             (Bytes(shared.world.received(user).to_vec()), closed)
         });
-        Outcome::of(server.counters(), streams.collect())
+        Outcome::of(&server.counters(), streams.collect())
     }
 
     fn run_reference(&self) -> Outcome {
