@@ -120,7 +120,7 @@ pub struct Config {
     pub stream_client_ca: Option<PathBuf>,
     /// File of the keys that users' tokens are signed with; `None`: no tokens are asked for.
     pub user_token_key: Option<PathBuf>,
-    /// Whom a token must be for; `None`: anybody.
+    /// The audience that a token must have; `None`: any.
     pub user_token_audience: Option<String>,
     /// Where connections on the user and source port begin with a PROXY header.
     pub proxy_protocol_from: Vec<Network>,

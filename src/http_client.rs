@@ -64,7 +64,7 @@ impl AdminUrl {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// The addresses of the host, with the port, in the order in which they are to be tried.
+    /// The addresses of the host, with the port, in the order in which they are tried.
     ///
     /// # Errors
     ///
@@ -345,7 +345,7 @@ mod tests {
         format!("localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap()
     }
 
-    /// What comes of asking somebody who answers `answer`, and the request that it gets.
+    /// The result of asking a server that answers `answer`, and the request that it receives.
     fn outcome(answer: &'static [u8]) -> (Result<Answer, String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let admin = at(&listener);

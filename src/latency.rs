@@ -37,7 +37,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Something took `time`, so many times.
+    /// Counts `time`, `times` times.
     pub fn observe(&mut self, time: Micros, times: u64) {
         self.counts[BOUNDS.partition_point(|&bound| bound < time)] += times;
         self.sum = self.sum.saturating_add(time.saturating_mul(times));

@@ -124,7 +124,7 @@ fn recover_and_serve<N: Net>(start: Start, net: N, clock: impl Fn() -> Micros) -
         server.ask_for_tokens(tokens);
     }
     say_how_it_runs(&options);
-    // Whoever reads it may have gone by now; that is no reason not to serve.
+    // The reader may have gone by now. The server serves nevertheless.
     let _ = writeln!(stdout(), "{addresses}");
     let mut notifier = Notifier::new(std::env::var_os(notify::VARIABLE));
     notifier.serves();

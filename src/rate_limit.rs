@@ -44,7 +44,7 @@ impl RateLimit {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// So many lines count as left out.
+    /// Counts lines that are left out.
     pub fn leave_out(&mut self, lines: u64) {
         self.left_out += lines;
     }

@@ -22,9 +22,9 @@ pub enum Class {
     Repeated,
     /// The line is right, its terminator is not.
     Terminator,
-    /// An event for somebody else.
+    /// An event for another user.
     WrongUser,
-    /// A status update of somebody whom the user no longer follows.
+    /// A status update of a user that the recipient no longer follows.
     Unfollowed,
     /// A number that no event of this run has, or that must not be delivered.
     Unknown,
@@ -49,7 +49,7 @@ impl Class {
             Class::Lost => "lost: an event did not come, later ones did",
             Class::Repeated => "repeated: an event came again",
             Class::Terminator => "changed terminator: the line is right, its end is not",
-            Class::WrongUser => "wrong user: the event is for somebody else",
+            Class::WrongUser => "wrong user: the event is for another user",
             Class::Unfollowed => "unfollowed: a status update of somebody whom the user no longer follows",
             Class::Unknown => "unknown: not an event of this run",
             Class::Altered => "altered: the bytes of the event were changed",

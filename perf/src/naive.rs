@@ -113,7 +113,7 @@ impl Naive {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
-            // Whoever has left has left before the next ones come.
+            // Users leave before the next ones come.
             for event in events.iter().filter(|event| event.token().0 >= FIRST) {
                 self.ready(event.token().0, event.is_read_closed());
             }

@@ -144,7 +144,7 @@ pub struct ServerOptions {
     /// Core for this tool
     #[arg(long)]
     pub core: Option<usize>,
-    /// Milliseconds that a user may wait for what it is owed
+    /// Milliseconds that a user may wait for its events
     #[arg(long, env = "timeout", default_value_t = 20_000)]
     pub timeout: u64,
     /// Milliseconds to wait at the end for anything that is too much
@@ -221,7 +221,7 @@ pub struct RunOptions {
     /// unless it names another policy than `journal`]
     #[arg(long)]
     pub journal: bool,
-    /// Kill the server that `spawn` started (SIGKILL) and start it again after so many milliseconds, again and again;
+    /// Kill the server that `spawn` started (SIGKILL) and start it again after this number of milliseconds, again and again;
     /// implies `resume`, and needs a server with a journal
     #[arg(long, value_name = "MS", requires = "spawn")]
     pub kill_every: Option<u64>,

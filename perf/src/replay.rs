@@ -51,7 +51,7 @@ pub struct ReplayOptions {
     /// Start the server with this command and the trace's options as variables, and end it afterwards
     #[arg(long, value_name = "CMD", env = "mazeSpawn")]
     pub spawn: Option<String>,
-    /// Milliseconds that a user may wait for what it is owed
+    /// Milliseconds that a user may wait for its events
     #[arg(long, env = "timeout", default_value_t = 20_000)]
     pub timeout: u64,
     /// Milliseconds to wait at the end for anything that is too much

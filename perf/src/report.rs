@@ -167,7 +167,7 @@ pub fn summary(settings: &Settings, figures: &Figures) -> String {
         line(
             "slow users",
             format!(
-                "{}, of whom the server disconnected {}, each after an exact prefix",
+                "{}, the server disconnected {} of them, each after an exact prefix",
                 settings.slow_users, figures.cut_off
             ),
         );

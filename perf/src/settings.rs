@@ -20,7 +20,7 @@ pub struct Settings {
     pub access: Access,
     /// The server's process, to read its CPU time and memory.
     pub pid: Option<u32>,
-    /// How long anybody may wait for what it is owed.
+    /// How long a user may wait for its events.
     pub timeout: Duration,
     /// For how long to wait at the end for anything that is too much.
     pub settle: Duration,

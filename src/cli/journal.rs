@@ -117,7 +117,7 @@ fn number(matches: &ArgMatches, name: &str) -> Result<Option<u64>, Exit> {
     number.map(Some).ok_or_else(|| refuse(&format!("--{name}"), text, NUMBER))
 }
 
-/// Does what it is told. Returns the exit status.
+/// Runs the command. Returns the exit status.
 #[must_use]
 pub fn run(journal: &Journal) -> u8 {
     let (folder, done) = match journal {

@@ -28,7 +28,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, String> {
 pub(super) fn print(text: &str) -> u8 {
     match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
         Ok(()) => OK,
-        // Whoever reads it has read enough.
+        // The reader has closed its end.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => OK,
         Err(error) => complain(DIFFERENT, &format!("cannot write to standard output: {error}")),
     }

@@ -114,7 +114,7 @@ pub fn run(options: &Trace) -> u8 {
     match printed {
         Err(reason) => complain(DAMAGED, &format!("{}: {reason}", printable(file))),
         Ok(Ok(Err(damage))) => complain(DAMAGED, &format!("{}: {damage}", printable(file))),
-        // Whoever reads it has read enough.
+        // The reader has closed its end.
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => OK,
         Ok(Err(error)) => complain(DIFFERENT, &format!("cannot write to standard output: {error}")),
         Ok(Ok(Ok(()))) => OK,

@@ -38,7 +38,7 @@ const READ_AHEAD_BYTES: u64 = 1 << 20;
 const DIRECT_BYTES: usize = 256 << 10;
 /// What offsets, lengths and addresses of such writes are multiples of.
 const PAGE: usize = 4096;
-/// The file that is locked by whoever may write to the folder.
+/// The file that is locked by the process that may write to the folder.
 const LOCK: &str = "journal.lock";
 
 /// See the [module](self).

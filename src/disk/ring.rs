@@ -102,7 +102,7 @@ impl Ring {
         // SAFETY: the buffer and the file stay in `under_way`, untouched, until the completion with this key is taken.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
-            // The kernel will never complete it: whoever drops the ring must not wait for that.
+            // The kernel will never complete it, so dropping the ring must not wait for it.
             let ticket = self.under_way.remove(key).ticket;
             return self.fail(ticket, io::Error::other("the ring is full"));
         }

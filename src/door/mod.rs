@@ -52,7 +52,7 @@ const WARNING_INTERVAL: Micros = 10 * SECOND;
 
 /// Steps of handshakes in one look, while the server has nothing else to do.
 const STEPS_WHEN_IDLE: usize = 8;
-/// The same while it has: so many in a [`PACE`].
+/// The same while it has, for each [`PACE`].
 const STEPS_WHEN_BUSY: usize = 2;
 const PACE: Micros = MILLISECOND;
 /// A certificate that runs out within this is warned of, in seconds.
@@ -72,13 +72,13 @@ pub(crate) struct Door<N: Net> {
     deadlines: VecDeque<(Micros, usize, u64)>,
     /// Those who have shown everything, and wait to be accepted.
     admitted: VecDeque<(Port, Guest<N::Socket>, SocketAddr)>,
-    /// Listeners at which somebody may wait to be let in.
+    /// Listeners at which a connection may wait.
     crowded: Vec<Port>,
     /// Numbers visitors, so that a place that is used again is not taken for the one before.
     serial: u64,
     counters: DoorCounters,
     warnings: RateLimit,
-    /// Sockets that the server is to be told of.
+    /// Sockets whose readiness the server must be told.
     wakes: Wakes,
     /// When handshakes may be gone on with while the server has other work.
     paced_until: Micros,
@@ -141,7 +141,7 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// Lets somebody in who has something to show. Gives it back if it has shown that already.
+    /// Admits a connection that has something to show. Returns it if it has shown that already.
     fn receive(
         &mut self,
         port: Port,
@@ -214,7 +214,7 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// Visitors have sent something: goes on with them, with so many handshakes at most.
+    /// Visitors have sent something: goes on with them, up to this number of handshakes.
     fn advance_all(&mut self, mut handshakes: usize) {
         for _ in 0..self.queue.len() {
             let Some(index) = self.queue.pop_front() else { break };

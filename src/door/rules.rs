@@ -61,7 +61,7 @@ impl Rules {
         self.trust.as_ref().map(|trust| &trust.config)
     }
 
-    /// Reads certificates, keys and authorities anew. If one of them is no good, the old ones stay.
+    /// Reads certificates, keys and authorities again. If one of them is not valid, the old ones stay.
     pub(super) fn reload(&mut self) {
         if self.certificates.is_none() && self.trust.is_none() {
             return;

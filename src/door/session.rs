@@ -23,7 +23,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Reads of the socket that may bring nothing for the server, before others have their turn.
 const EMPTY_READS_MAX: usize = 32;
 
-/// Sockets that the server is to be told of: their keys, and whether they have ended.
+/// Sockets whose readiness the server must be told: their keys, and whether they have ended.
 pub(super) type Wakes = Rc<RefCell<Vec<(usize, bool)>>>;
 
 /// See the [module](self). Dropping it ends the connection in good order, if the socket takes that.

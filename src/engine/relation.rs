@@ -44,7 +44,7 @@ impl Relation {
         self.sets.resize_with(rows, IdSet::default);
     }
 
-    /// Makes room for so many columns, if there is less.
+    /// Makes room for this number of columns.
     pub(crate) fn fit_columns(&mut self, columns: usize) {
         let stride = columns.div_ceil(64);
         if stride <= self.stride {
@@ -140,7 +140,7 @@ impl Relation {
     }
 }
 
-/// A matrix of so many rows would be too large.
+/// From this number of rows on a matrix would be too large.
 fn is_large(rows: usize, stride: usize) -> bool {
     stride > STRIDE_MAX || rows * stride > MATRIX_WORDS_MAX
 }

@@ -21,7 +21,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Makes room for so many words of slots. Nothing may be owed.
+    /// Makes room for this number of words of slots. Nothing may be owed.
     pub(crate) fn set_words(&mut self, words: usize) {
         self.rows.resize(words, [0; 64]);
         self.owed.resize(words, 0);

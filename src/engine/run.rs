@@ -188,7 +188,7 @@ mod tests {
                 prop_assert_eq!(edges(&together), edges(&alone));
                 let due = |partition: &Partition| {
                     let due = partition.due[..partition.due_count].iter().zip(&partition.targets);
-                    // Whom a broadcast or a status update is for is not known yet.
+                    // The recipients of a broadcast or a status update are not known yet.
                     due.map(|(&place, &target)| {
                         let one = matches!(run[place as usize].kind(), FOLLOW | PRIVATE);
                         (place, if one { target } else { 0 })

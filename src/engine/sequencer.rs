@@ -53,7 +53,7 @@ pub(crate) struct Sequencer {
     /// The last number there is has been released.
     exhausted: bool,
     waiting: usize,
-    /// All numbers from the cursor up to this one wait, as far as somebody has looked.
+    /// All numbers from the cursor up to this one are known to wait.
     known_full: u64,
     /// How many of those are not fresh.
     settled: usize,

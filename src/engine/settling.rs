@@ -1,4 +1,4 @@
-//! Users who follow so many others that their coming and going is spread over several turns.
+//! Users who follow so many others that their logins and logouts are spread over several turns.
 //!
 //! A login adds the user to the audiences of all users that it follows, and a logout removes it again. For a user that
 //! follows a hundred thousand others this takes longer than a turn may. So it is done piece by piece, in the order of
@@ -14,14 +14,14 @@ use std::collections::VecDeque;
 /// A user who follows no more than this many comes and goes at once.
 pub(crate) const AT_ONCE_MAX: usize = if cfg!(test) { 3 } else { 4096 };
 
-/// A user that is becoming part of the audiences of those whom it follows, or is being taken out of them.
+/// A user that is being added to the audiences of those it follows, or removed from them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) node: u32,
     /// The user's slot. Of one that leaves it is not free before the entry is gone.
     pub(crate) slot: u32,
     pub(crate) leaves: bool,
-    /// The user is in the audience of exactly those whom it follows and whose columns are from `low` on and below `high`.
+    /// The user is in the audience of exactly those it follows with columns from `low` on and below `high`.
     pub(crate) low: u32,
     pub(crate) high: u32,
 }

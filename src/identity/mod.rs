@@ -1,4 +1,4 @@
-//! Users' tokens: JSON Web Tokens that say who may log in as whom, and until when (SPEC section 12).
+//! Users' tokens: JSON Web Tokens that say which user may log in, and until when (SPEC section 12).
 //!
 //! The algorithm comes from the key, and never from the token: `none`, or a public key taken for a secret, is no way in.
 

@@ -128,7 +128,7 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// A journal that goes on behind what was recovered, all of which is durable. Without segments it makes the first one.
+    /// A journal that continues behind the recovered events, which are all durable. Without segments it makes the first one.
     pub(crate) fn start(
         mut disk: Box<dyn Disk>,
         meta: Meta,
@@ -359,7 +359,7 @@ impl Log {
         [retry, mark, sync, self.retention_due].into_iter().flatten().min()
     }
 
-    /// Everything is to be made durable, with the events that wait behind it. The barrier must be open.
+    /// Makes everything durable, with the events that wait behind it. The barrier must be open.
     pub fn end(&mut self, waiting: Waiting) {
         self.is_ending = true;
         self.abandon_snapshot();

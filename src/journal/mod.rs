@@ -6,7 +6,7 @@
 //!
 //! | file | what it is | module |
 //! | --- | --- | --- |
-//! | `journal.lock` | locked by whoever may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
+//! | `journal.lock` | locked by the process that may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
 //! | `stream.place` | at an edge of NATS: its place in the log, not newer than what is durable here | `log::note` |
 //! | `journal.meta` | id, epoch, older epochs, identity of the lock file; replaced as a whole | [`meta`] |
 //! | `FIRST.fnj` | a segment: a header, then blocks | [`segment`], [`block`] |
@@ -40,7 +40,7 @@
 //! | either, while the torn tail is cut | cuts it again: nothing is appended before the cut is durable |
 //! | either, while `journal.meta` is replaced | finds the old one or the new one |
 //!
-//! An edge whose place in its stream is gone founds its journal anew, with an id of its own: see `log/founding.rs`.
+//! An edge whose place in its stream is gone starts its journal again, with a new id: see `log/founding.rs`.
 //!
 //! # Torn tail or damage
 //!

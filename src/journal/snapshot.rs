@@ -1,7 +1,7 @@
 //! Snapshots of the follow graph: `A-B.fns`.
 //!
 //! The edges were collected while the server went on, from cursor A to cursor B. Replaying the blocks from A to B over them makes the
-//! graph of B exactly: the last follow or unfollow of a pair wins. From then on the snapshot is as good as the whole journal before it.
+//! graph of B exactly: the last follow or unfollow of a pair wins. From then on the snapshot replaces the whole journal before it.
 //!
 //! ```text
 //! piece:   count 8 | hash 8 | pairs of follower 8 and followed 8

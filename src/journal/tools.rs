@@ -140,7 +140,7 @@ pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Res
         })
     })?;
     match written.and_then(|()| out.flush()) {
-        // Whoever reads it has read enough.
+        // The reader has closed its end.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(JournalError::io("cannot write to", "standard output", &error)),
         Ok(()) => Ok(()),

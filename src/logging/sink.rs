@@ -111,7 +111,7 @@ impl Output {
     }
 }
 
-/// Whether standard error takes bytes now, and somebody is there to take them.
+/// Whether standard error takes bytes now, and its reader is there.
 fn has_room() -> bool {
     let stderr = io::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];

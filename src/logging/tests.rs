@@ -19,7 +19,7 @@ use rustix::{
 /// How many lines the child logs; only a child has this variable.
 const COUNT: &str = "FORTNIGHT_TEST_LOG_LINES";
 
-/// In a child: logs so many lines, says so on standard output, waits for standard input to end, logs one more.
+/// In a child: logs this number of lines, says so on standard output, waits for standard input to end, logs one more.
 #[test]
 fn child() {
     let Ok(count) = std::env::var(COUNT) else { return };

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 const WRONG_LAST_SEQUENCE: u64 = 10071;
 /// The error of a stream that there is not.
 const NO_STREAM: u64 = 10059;
-/// The error of a stream that somebody else has made meanwhile.
+/// The error of a stream that another client has made meanwhile.
 const NAME_IN_USE: u64 = 10058;
 /// How often a consumer says that it is there, in nanoseconds.
 const HEARTBEAT: u64 = 1_000_000_000;
-/// After so many nanoseconds without anybody who listens a consumer goes.
+/// After this number of nanoseconds without a listener the consumer ends.
 const INACTIVE: u64 = 10_000_000_000;
 
 /// The message that a reader begins with.

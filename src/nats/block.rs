@@ -30,7 +30,7 @@ pub enum Kind {
     Graph = 4,
     /// It is whole. The payload is the number of the message that it began with.
     GraphLast = 5,
-    /// The leader ends: somebody else may lead at once.
+    /// The leader ends: another sequencer may lead at once.
     Resigned = 6,
 }
 

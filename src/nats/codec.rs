@@ -164,7 +164,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// Bytes to be sent. Subjects and header values come from this program, and hold neither spaces nor line ends.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// Bytes that are to be sent.
+    /// Bytes to send.
     pub bytes: Vec<u8>,
 }
 

@@ -61,7 +61,7 @@ pub enum Incoming<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Greeting {
-    /// The server says first what it is.
+    /// The server introduces itself first.
     Info,
     /// It has been told who this is.
     Pong,
@@ -114,7 +114,7 @@ impl Connection {
         }
     }
 
-    /// Bytes that are to be written. The writer removes them from the front.
+    /// Bytes to write. The writer removes them from the front.
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out.bytes
     }
@@ -277,7 +277,7 @@ impl Connection {
         }
     }
 
-    /// The server has said what it is: says who this is.
+    /// The server has introduced itself: logs in.
     fn greet(&mut self, info: &[u8]) -> Result<(), String> {
         let info: Value = serde_json::from_slice(info).map_err(|_| "its greeting is no JSON".to_owned())?;
         let offers_tls = info["tls_required"] == true || info["tls_available"] == true;

@@ -9,7 +9,7 @@ use super::{
 use crate::time::{MILLISECOND, Micros, SECOND};
 use std::collections::VecDeque;
 
-/// Blocks that are on their way or wait for it. While there are so many, sources are not read.
+/// Blocks that are on their way or wait for it. While there are this many, sources are not read.
 const QUEUE: usize = 4;
 /// How often a leader publishes at least.
 const MARK_EVERY: Micros = SECOND;
@@ -17,7 +17,7 @@ const MARK_EVERY: Micros = SECOND;
 pub const SEND_AGAIN: Micros = 250 * MILLISECOND;
 /// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
-/// After so many bytes another snapshot is made, however much the log keeps.
+/// After this number of bytes another snapshot is made, whatever the log keeps.
 const GRAPH_EVERY_MAX: u64 = 512 << 20;
 /// A snapshot is made so often for each time that the log's bytes are replaced.
 const GRAPHS_PER_RETENTION: u64 = 8;
@@ -178,7 +178,7 @@ impl Leader {
         }
     }
 
-    /// When a message is to be sent that waits for it.
+    /// When a waiting message must be sent.
     #[must_use]
     pub fn send_at(&self) -> Micros {
         let waits =

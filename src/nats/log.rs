@@ -102,7 +102,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log that is to be reached.
+    /// A log that is not connected yet.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -209,7 +209,7 @@ impl Log {
         !self.effects.is_empty()
     }
 
-    /// Bytes that are to be written.
+    /// Bytes to write.
     pub fn out(&mut self) -> Option<&mut Vec<u8>> {
         self.session.as_mut().map(Session::out)
     }
@@ -335,7 +335,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Why the connection is of no more use, in a clause: it is to be closed and said to be [`lost`](Self::lost).
+    /// Why the connection cannot be used any more, in a clause. The caller must close it and call [`lost`](Self::lost).
     pub fn next(
         &mut self,
         chunk: &[u8],
@@ -407,7 +407,7 @@ impl Log {
             self.ask_at = self.ask_at.or(asks.then_some(now + self.takeover));
             return;
         }
-        // An empty log is there as well, for whoever may begin it.
+        // An empty log is a log, too: a sequencer may begin it.
         let is_empty = self.reader.is_at_end() && self.reader.place().is_none();
         if self.reader.is_verified() || (is_empty && !matches!(self.role, Role::Edge)) {
             self.away_since = None;

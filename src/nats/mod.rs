@@ -12,7 +12,7 @@
 //!
 //! One message is one [`block`]. Blocks make a chain: each has the hash of the one before, the cursor before and behind it, the epoch of
 //! the log and the term of its leader. A number inside a block without a line was given up. Blocks without lines come at least once a second
-//! while somebody leads. The graph is in the log as well: a snapshot begins with a block of its own kind, its edges follow between the
+//! while a sequencer leads. The graph is in the log as well: a snapshot begins with a block of its own kind, its edges follow between the
 //! events, and its last block stands on a subject of its own. So a reader finds the newest whole snapshot by asking for the
 //! last message there.
 //!
@@ -28,7 +28,7 @@
 //! # Terms
 //!
 //! A sequencer follows the log. When nothing has come for `streamTakeoverMs`, it publishes a block of the next term behind the last
-//! one that it knows. If that is accepted it leads; if not, somebody was faster, and it reads on. The block holds random bits, so
+//! one that it knows. If that is accepted it leads; if not, another one was faster, and it reads on. The block holds random bits, so
 //! that no two sequencers can take each other's block for their own.
 //!
 //! A leader whose message was refused, or whose connection was lost, connects again and reads the log from the last confirmed message on. A

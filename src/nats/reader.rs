@@ -78,7 +78,7 @@ pub enum Effect {
     Reached(Epoch),
     /// This server leads from here on.
     Leads,
-    /// It does not lead any more, for this reason. What it has not got confirmed is to be forgotten, and the graph with it.
+    /// It does not lead any more, for this reason. The server must forget what is not confirmed, and the graph with it.
     Deposed(String),
     /// The log is another one, or is damaged: the server ends, with this clause.
     Broken(String),
@@ -110,7 +110,7 @@ enum Stage {
 pub struct Reader {
     stage: Stage,
     place: Option<Place>,
-    /// What is lost by beginning anew.
+    /// The loss of a new start.
     loss: Option<Loss>,
     /// The end of the log has been reached.
     is_at_end: bool,
@@ -170,7 +170,7 @@ impl Reader {
         self.is_missing
     }
 
-    /// Begins anew.
+    /// Starts again.
     pub fn reset(&mut self, loss: Option<Loss>) {
         *self = Self { loss: loss.or(self.loss), ..Self::default() };
     }

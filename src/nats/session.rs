@@ -38,7 +38,7 @@ pub struct Settings {
 pub enum Event {
     /// The stream is there.
     Ready(StreamInfo),
-    /// Reading begins; there are so many messages to be read at least.
+    /// Reading begins; at least this number of messages can be read.
     Opened {
         /// That many.
         pending: u64,
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// Bytes that are to be written.
+    /// Bytes to write.
     pub fn out(&mut self) -> &mut Vec<u8> {
         self.connection.out()
     }
@@ -262,7 +262,7 @@ impl Session {
                             let (number, pending) = place.ok_or("a message does not say where it stands")?;
                             Some(Event::Delivered { number, pending, payload })
                         }
-                        // Flow control has somebody to answer to; a heartbeat names who waits for such an answer.
+                        // Flow control names the subject of its answer. A heartbeat names who waits for such an answer.
                         Some(100) => {
                             let stalled = message.header("Nats-Consumer-Stalled");
                             if let Some(subject) = message.reply.or(stalled) {

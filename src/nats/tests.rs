@@ -140,7 +140,7 @@ impl Conn {
         }
     }
 
-    /// Sends what there is to be read, up to some messages.
+    /// Sends messages that can be read, up to a number of them.
     fn deliver(&mut self, stream: &Stream, most: u64) {
         let known = stream.messages.len().saturating_sub(self.unknown) as u64;
         for _ in 0..most {

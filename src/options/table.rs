@@ -318,14 +318,14 @@ pub(crate) const OPTIONS: &[Definition] = &[
     Definition {
         variable: "userTokenKey",
         heading: ACCESS,
-        help: "File with the keys that users' tokens are signed with, any of which will do: PEM public keys (EdDSA, ES256, \
+        help: "File with the keys that users' tokens are signed with; one that fits is enough: PEM public keys (EdDSA, ES256, \
                RS256), or hs256: and base64, one a line; the last field of every login line is then such a token",
         field: Field::File(|config| &mut config.user_token_key),
     },
     Definition {
         variable: "userTokenAudience",
         heading: ACCESS,
-        help: "Whom a user's token must be for: its aud must contain this",
+        help: "The audience of users' tokens: aud must contain this",
         field: Field::Text(|config| &mut config.user_token_audience),
     },
     Definition {

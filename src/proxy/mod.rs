@@ -26,7 +26,7 @@ const BODY_BYTES_MAX: usize = 4096;
 /// The verdict on the bytes so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// At least so many bytes of the header are missing.
+    /// At least this number of bytes of the header is missing.
     Needs(usize),
     /// The header is whole. It names the real peer; `None`: it speaks of the connection itself.
     Whole(Option<SocketAddr>),

@@ -44,8 +44,8 @@ const STREAM_LISTENER: Token = Token(4);
 const DISK: Token = Token(5);
 /// Signals that end the server. The first signal ends it gracefully, the second one at once.
 const ENDING: [i32; 2] = [SIGTERM, SIGINT];
-/// What would kill the server and is no reason to: a terminal that has gone, which has certificates and keys read anew,
-/// and a file that may not grow any further, of which the write says so itself.
+/// Signals that would kill the server without need: a terminal that has gone, which has certificates and keys read again,
+/// and a file at its size limit, which the write reports itself.
 const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
 /// The token of the connection with key 0.
 const FIRST_CONNECTION: usize = 6;
@@ -186,7 +186,7 @@ impl Reactor {
         self.clock()()
     }
 
-    /// The clock, for whoever needs it while the reactor is somebody else's.
+    /// The clock, for code that needs it while another part owns the reactor.
     pub fn clock(&self) -> impl Fn() -> Micros + use<> {
         let start = self.start;
         move || start.elapsed().as_micros() as Micros

@@ -1,4 +1,4 @@
-//! The listeners for sources and users: whether somebody waits there, and accepting without descriptors.
+//! The listeners for sources and users: whether a connection waits there, and accepting without descriptors.
 
 use super::{
     net::{Net, Port},
@@ -39,7 +39,7 @@ pub(super) struct Accepting<S> {
 struct Listener {
     /// It was ready and has not said since that accepting would block.
     ready: bool,
-    /// Accepting failed for want of descriptors or memory: not to be tried again before.
+    /// Accepting failed for lack of descriptors or memory. It is not tried again before this time.
     retry_at: Option<Micros>,
 }
 
@@ -67,7 +67,7 @@ impl<S> Accepting<S> {
         self.turned_away[port as usize]
     }
 
-    /// Somebody waits to be accepted.
+    /// A connection waits to be accepted.
     pub(super) fn note_ready(&mut self, port: Port) {
         self.listener_mut(port).ready = true;
     }
@@ -99,7 +99,7 @@ impl<S> Accepting<S> {
         self.first
     }
 
-    /// Of those who were marked so many have been let in; or nobody waits any more.
+    /// This number of the marked connections has been admitted, or no connection waits any more.
     pub(super) fn note_let_in(&mut self, users: usize, all: bool) {
         self.first = if all { 0 } else { self.first.saturating_sub(users) };
     }
@@ -119,7 +119,7 @@ impl<S> Accepting<S> {
         self.took < LOGINS_PER_TURN
     }
 
-    /// When accepting is to be tried again after it has failed.
+    /// When to try accepting again after it has failed.
     pub(super) fn retry_at(&self, port: Port) -> Option<Micros> {
         let listener = self.listener(port);
         listener.retry_at.filter(|_| listener.ready)

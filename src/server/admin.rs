@@ -134,7 +134,7 @@ impl<S> Admin<S> {
         }
     }
 
-    /// Somebody waits to be accepted.
+    /// A connection waits to be accepted.
     pub(super) fn note_listener(&mut self, now: Micros) {
         self.accept_at.get_or_insert(now);
     }

@@ -77,7 +77,7 @@ impl<N: Net> Server<N> {
         Ok(())
     }
 
-    /// Accepts users, or clients of the stream, that wait: so many at most. Says how many there were.
+    /// Accepts users or clients of the stream that wait, up to `most`. Returns how many there were.
     pub(super) fn accept(&mut self, port: Port, most: usize) -> io::Result<usize> {
         for accepted in 0..most {
             let next = self.accepting.accept(&mut self.net, port, &mut self.reports, self.now);
@@ -85,7 +85,7 @@ impl<N: Net> Server<N> {
                 return Ok(accepted);
             };
             if self.is_full(port) {
-                // Perhaps somebody has gone since the net was last asked.
+                // A connection may have ended since the net was last asked.
                 self.collect(Some(0))?;
                 self.read_users();
             }

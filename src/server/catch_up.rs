@@ -102,7 +102,7 @@ pub(super) struct CatchUp {
     is_idle: bool,
     /// When the next pass may begin.
     begin_at: Micros,
-    /// Somebody waits who has not been in a pass.
+    /// A user waits that has not been in a pass.
     has_newcomers: bool,
     began: Micros,
     /// Estimated work of this pass in nanoseconds, and how long it has waited.
@@ -114,7 +114,7 @@ pub(super) struct CatchUp {
     /// The work that catching up may do while events flow.
     credit_ns: u64,
     looked_at: Micros,
-    /// When somebody's socket may have taken nothing for too long.
+    /// When a user's socket may have taken nothing for too long.
     check_at: Option<Micros>,
 }
 
@@ -198,7 +198,7 @@ impl CatchUp {
         [begin, stopped].into_iter().flatten().min()
     }
 
-    /// When somebody may have to be cut off.
+    /// When a user may have to be cut off.
     pub(super) fn check_deadline(&self) -> Option<Micros> {
         self.check_at
     }
@@ -315,7 +315,7 @@ impl CatchUp {
 }
 
 impl Behind {
-    /// The part of what it is handed that is at its place or above.
+    /// The part of the bytes that is at its place or above.
     fn receive<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         if leading_number(bytes).is_none_or(|number| u128::from(number) >= self.next) {
             return bytes;

@@ -152,7 +152,7 @@ impl Congestion {
         self.slow.retain(|slow| slow.key != key);
     }
 
-    /// Whether a pause is to begin, as somebody is slow.
+    /// Whether a pause must begin because of a slow user.
     pub(super) fn must_pause(&self) -> bool {
         self.paused_since.is_none() && !self.slow.is_empty()
     }
@@ -187,7 +187,7 @@ impl Congestion {
         }
     }
 
-    /// When it is to be looked next whether a slow user's time is up.
+    /// When to check next whether a slow user's time is up.
     pub(super) fn deadline(&self) -> Option<Micros> {
         let due = |slow: &Slow| {
             let stays_behind = slow.since + self.timeout;

@@ -86,7 +86,7 @@ impl<S: Read + Write> Users<S> {
         self.writable = writable;
     }
 
-    /// Writes to the users that have been due for longest, after so many reads of sources.
+    /// Writes to the users that have been due for longest. `reads` is the number of reads of sources before.
     pub(super) fn write_due<N: Net<Socket = S>>(&mut self, reads: usize, context: &mut Context<'_, N>) {
         let mut writes_left = WRITES_PER_READ * reads.max(1);
         while writes_left > 0
@@ -149,7 +149,7 @@ impl<S: Read + Write> Users<S> {
 
 /// A stream that is cut off ends with a line, where the socket allows it.
 impl<S: Read + Write> Users<S> {
-    /// Writes the rest of a line of which a part has been written.
+    /// Writes the rest of a line that is partly written.
     pub(super) fn finish_line(&mut self, key: UserKey) {
         let Some(Connection { socket, role: Role::User(user), .. }) = self.entries.get_mut(key.index())
         else {

@@ -28,7 +28,7 @@ impl Grace {
         }
     }
 
-    /// Begins a grace, or begins it anew.
+    /// Begins a grace, or begins it again.
     pub(super) fn begin(&mut self, engine: &mut Engine, now: Micros) {
         if self.longest == 0 {
             return;

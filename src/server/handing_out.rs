@@ -53,7 +53,7 @@ impl<N: Net> Server<N> {
         if !self.engine.take_released(&mut self.released) {
             return;
         }
-        // An edge has ended them already: whoever has come since has begun with the new stream.
+        // An edge has ended them already: clients that came since then have begun with the new stream.
         if self.released.restarted && self.config.role != ServerRole::Edge {
             self.stream_clients.end_all("epoch");
         }

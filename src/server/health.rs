@@ -1,4 +1,4 @@
-//! Whether the server does what it is there for: the answer to `/healthz` (SPEC section 6).
+//! Whether the server can serve: the answer to `/healthz` (SPEC section 6).
 
 use crate::time::{Micros, SECOND};
 
@@ -14,7 +14,7 @@ const TRIES_AGAIN_WITHIN: Micros = 60 * SECOND;
 pub(super) struct Silence {
     /// When one of them last sent something, or was let in.
     heard_at: Micros,
-    /// When somebody was last turned away since then.
+    /// When a connection was last turned away since then.
     turned_away_at: Option<Micros>,
 }
 
@@ -29,7 +29,7 @@ impl Silence {
         self.turned_away_at = Some(now);
     }
 
-    /// Somebody is turned away because of sources that are silent.
+    /// A connection is turned away because of sources that are silent.
     pub(super) fn keeps_others_out(self, now: Micros) -> bool {
         now > self.heard_at + SILENT_AFTER
             && self.turned_away_at.is_some_and(|at| now <= at + TRIES_AGAIN_WITHIN)

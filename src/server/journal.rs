@@ -288,7 +288,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins anew at a place, with the engine's follow graph: for an edge whose place is not kept any more.
+    /// Starts again at a place, with the engine's follow graph: for an edge whose place is not kept any more.
     pub(super) fn found(&mut self, place: Place, engine: &mut Engine) {
         let walk = |push: &mut dyn FnMut(u64, u64)| {
             engine.begin_snapshot();

@@ -13,7 +13,7 @@ use std::{
 
 /// For how long the other side may go on sending.
 const LINGER: Micros = 2 * SECOND;
-/// How often it is looked at what has come.
+/// How often the sockets are read.
 const LOOK_INTERVAL: Micros = 10 * MILLISECOND;
 /// Bytes that are thrown away at once.
 const SCRATCH_BYTES: usize = 4096;
@@ -38,7 +38,7 @@ impl<S> Lingering<S> {
         self.sockets.is_empty()
     }
 
-    /// When it is to be looked again.
+    /// When to look again.
     pub(super) fn deadline(&self) -> Option<Micros> {
         (!self.is_empty()).then_some(self.look_at)
     }

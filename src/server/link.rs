@@ -63,7 +63,7 @@ pub(super) enum Receiving {
 }
 
 impl<S: Read + Write> Link<S> {
-    /// A connection that is to be opened.
+    /// A connection that is not open yet.
     pub(super) fn new(address: StreamAddress) -> Self {
         Self {
             address,
@@ -162,7 +162,7 @@ impl<S: Read + Write> Link<S> {
         }
     }
 
-    /// Writes what there is to be written, as far as the socket takes it, and has being writable told if that is not all.
+    /// Writes the waiting bytes, as far as the socket takes them. If some are left, it asks to be told when the socket is writable.
     pub(super) fn write<N: Net<Socket = S>>(&mut self, out: &mut Vec<u8>, net: &mut N) -> Result<(), String> {
         let Some(socket) = self.socket.as_mut().filter(|_| !self.connecting) else { return Ok(()) };
         let mut written = 0;
@@ -215,7 +215,7 @@ impl<S: Read + Write> Link<S> {
     }
 }
 
-/// Finds the address of a server. A name is looked up anew for every attempt, since it may lead elsewhere by then.
+/// Finds the address of a server. A name is looked up for every attempt, because its address may have changed.
 fn resolve(server: &HostPort) -> Result<SocketAddr, String> {
     let addresses = (&server.host[..], server.port).to_socket_addrs();
     let mut addresses = addresses.map_err(|error| format!("cannot find {}: {error}", server.host))?;

@@ -39,7 +39,7 @@ pub(super) struct LivenessRounds {
     next: Option<Micros>,
     /// Index of the first user that this round has not looked at yet.
     at: Option<usize>,
-    /// Something was on its way to somebody in this round.
+    /// Bytes were on their way to a peer in this round.
     is_needed: bool,
     /// The cursor and the number of bytes written to users, at the last check whether something is sent.
     pub(super) seen: (u128, u64),
@@ -70,12 +70,12 @@ impl LivenessRounds {
         has_vanished
     }
 
-    /// When it is to be looked.
+    /// When to look next.
     pub(super) fn deadline(&self) -> Option<Micros> {
         if self.at.is_some() { Some(0) } else { self.next }
     }
 
-    /// The users that are to be looked at now: those from there on. 0: a round begins.
+    /// The index of the first user to look at now. 0: a round begins.
     pub(super) fn look(&mut self, now: Micros) -> Option<usize> {
         if self.at.is_none() && self.next.is_some_and(|at| at <= now) {
             self.next = None;
@@ -85,7 +85,7 @@ impl LivenessRounds {
         self.at
     }
 
-    /// They have been looked at. `users` is how many there may be.
+    /// The users of this turn have been looked at. `users` is the number of users at most.
     pub(super) fn looked(&mut self, users: usize, now: Micros) {
         self.at = self.at.map(|at| at + USERS_AT_ONCE).filter(|&at| at < users);
         if self.at.is_none() && self.is_needed {

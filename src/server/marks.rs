@@ -43,7 +43,7 @@ impl Resume {
 #[derive(Debug)]
 pub(super) struct Marks {
     pub(super) every: Micros,
-    /// When somebody may be due, and who: its serial number and its key.
+    /// When a user may be due, with its serial number and its key.
     pub(super) due: BinaryHeap<Reverse<(Micros, u64, UserKey)>>,
     serial: u64,
     /// Logins that wait for an epoch.
@@ -55,7 +55,7 @@ impl Marks {
         Self { every: every_ms * MILLISECOND, due: BinaryHeap::new(), serial: 0, held: Vec::new() }
     }
 
-    /// When somebody may be due.
+    /// When a user may be due.
     pub(super) fn deadline(&self) -> Option<Micros> {
         self.due.peek().map(|Reverse((at, ..))| *at)
     }

@@ -43,7 +43,7 @@ pub enum Ready {
     },
     /// The process has been asked to end.
     Signal,
-    /// The process has been asked to read its certificates and keys anew.
+    /// The process has been asked to read its certificates and keys again.
     Reload,
     /// The disk of the journal has done something that was submitted.
     Disk,
@@ -135,17 +135,17 @@ pub trait Net {
     /// dropped.
     fn forget(&mut self, socket: &mut Self::Socket);
 
-    /// Tells the other side that nothing more will be sent, as far as there is somebody to be told. It may go on sending.
+    /// Tells the other side that nothing more will be sent, if there is another side. It may go on sending.
     fn finish(&mut self, socket: &mut Self::Socket);
 
     /// Bytes that have arrived on `socket` and have not been read. 0 if that cannot be known.
     fn unread(&mut self, socket: &mut Self::Socket) -> usize;
 
-    /// Whether [`Net::silence`] may ever tell of somebody: whether peers can vanish in this world.
+    /// Whether peers can vanish in this world. If not, [`Net::silence`] is always `None`.
     fn peers_may_vanish(&self) -> bool;
 
     /// For how long the other side has left unanswered what was sent to it. `None`: nothing is unanswered, or it cannot be known. A
-    /// peer that is alive and does not read answers all the same.
+    /// peer that is alive and does not read answers too.
     fn silence(&mut self, socket: &mut Self::Socket) -> Option<Micros>;
 
     /// Stops listening.

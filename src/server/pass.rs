@@ -29,7 +29,7 @@ pub(super) struct Pass {
 
 /// The result of a step.
 pub(super) enum Stepped {
-    /// It has added so many edges of the snapshot.
+    /// The number of edges of the snapshot that it has added.
     Edges(u64),
     /// It has read a block. Those whose places are in it can be connected now.
     Block,
@@ -40,7 +40,7 @@ pub(super) enum Stepped {
 }
 
 impl Pass {
-    /// A pass that begins there, for so many users.
+    /// A pass that begins at this place, for this number of users.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Pass {
         self.engine.disconnect(id, slot);
     }
 
-    /// Applies the next piece of the block, of about so many bytes. Says how many bytes that was. [`Pass::deliver`] must follow.
+    /// Applies the next piece of the block, of about this number of bytes. Returns how many bytes that was. [`Pass::deliver`] must follow.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl Pass {
         let start = self.at.unwrap_or(lines.len());
         let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
-        // The cursor is not to be behind lines that are still to come.
+        // The cursor must not pass lines that still come.
         let to = leading_number(&lines[end..]).map_or(self.block.to, u128::from);
         let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
             JournalError::new(format!("a block of the journal cannot be applied: {damage}"))

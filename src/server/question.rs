@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Takes so many bytes, then no more.
+    /// Takes this number of bytes, then no more.
     struct Sink(Vec<u8>, usize);
 
     impl Write for Sink {

@@ -51,7 +51,7 @@ impl<N: Net> Server<N> {
     ///
     /// The missing event may lie unread in a socket, as long as the server was busy, or was stopped. So a gap is given up only
     /// after a look at all sockets that began after its time was up, and when all has been taken that had arrived by then. At
-    /// the end none is given up: whoever starts the next server may have what is missing.
+    /// the end none is given up: the next server may receive what is missing.
     pub(super) fn give_up_gaps(&mut self) -> io::Result<()> {
         if self.is_paused() || self.releasing.interrupted || self.phase() != Phase::Running {
             self.releasing.look = Look::NotDue;

@@ -1,7 +1,7 @@
 //! The connection to the replicated log: what takes the place of event sources at an edge, and of the journal at a sequencer
 //! (`docs/SPEC.md` section 11).
 //!
-//! [`Log`] says what is to be done; this holds the socket and the bytes, and applies what comes to the engine.
+//! [`Log`] decides. This module holds the socket and the bytes, and applies received events to the engine.
 
 use super::{
     link::{Link, Receiving},
@@ -57,11 +57,11 @@ struct Keeping {
 pub(super) enum Taken {
     /// There is nothing left of what has been received.
     All,
-    /// The turn is full: it is to be delivered first.
+    /// The turn is full: deliver first.
     TurnFull,
     /// There may be more.
     More,
-    /// The server begins anew; its users have lost what lies between.
+    /// The server starts again; its users have lost the events between.
     Anew(Option<Loss>),
     /// The end of the log has been reached: users may be served.
     Reached(Epoch),
@@ -205,7 +205,7 @@ impl<S: Read + Write> Replicated<S> {
         }
     }
 
-    /// Writes what there is to be written, as far as the socket takes it.
+    /// Writes the waiting bytes, as far as the socket takes them.
     pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, now: Micros) {
         self.link.comes_up();
         if self.log.turns_to_tls()
@@ -285,7 +285,7 @@ impl<S: Read + Write> Replicated<S> {
                 self.link.rest = Some((at..lines.end, to));
                 Taken::TurnFull
             }
-            // Its checksum is right: whoever has published it is not of this kind.
+            // Its checksum is right: its publisher is not a sequencer of this kind.
             Err(damage) => Taken::Broken(format!("a block of it holds lines that are no events: {damage}")),
         }
     }

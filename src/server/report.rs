@@ -124,7 +124,7 @@ impl Reports {
         }
     }
 
-    /// When something is to be said next.
+    /// When the next line of the log is due.
     pub(super) fn next_due(&self) -> Option<Micros> {
         if !log::log_enabled!(log::Level::Warn) {
             // Nobody reads it: a replay need not wake up once a minute until the end of time.
@@ -212,7 +212,7 @@ impl Reports {
         self.unread_sources += sources;
     }
 
-    /// At the end: so many users are not sent so many bytes.
+    /// At shutdown: the number of users with unsent bytes, and the number of these bytes.
     pub(super) fn note_unsent(&mut self, (users, bytes): (usize, usize)) {
         self.unsent.0 += users;
         self.unsent.1 += bytes;
@@ -312,7 +312,7 @@ impl Reports {
         }
     }
 
-    /// A new source's first events are all late: somebody has probably expected a new run.
+    /// A new source's first events are all late: its operator has probably expected a new run.
     pub(super) fn all_late(&mut self, cursor: u128, peer: SocketAddr, now: Micros) {
         if let Some(left_out) = self.may_warn(Warning::Late, now) {
             log::warn!(
@@ -352,7 +352,7 @@ impl Reports {
         }
     }
 
-    /// The journal cannot be written for want of room: says so at once, and then once a minute.
+    /// The journal cannot be written because the disk is full. The log says so at once, and then once a minute.
     pub(super) fn journal_stalled(&mut self, reason: Option<&str>, now: Micros) {
         let Some(reason) = reason else {
             if self.stalled_at.take().is_some() {

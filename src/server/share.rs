@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 const STRETCH: u64 = 10;
 /// Parts of the stretch that are counted for themselves.
 const PARTS: u64 = 100;
-/// How often it is looked at most, during a pause, what has been used up.
+/// The shortest time between two checks during a pause.
 const LOOK_INTERVAL: Micros = 100 * MILLISECOND;
-/// And how often at least, while `slowUserTimeoutMs` passes.
+/// The number of checks within `slowUserTimeoutMs`, where that gives a longer time.
 const LOOKS: u64 = 20;
-/// Accounts are looked through for those that are empty when there are twice as many as the last time, and this many.
+/// Empty accounts are dropped when there are twice as many accounts as after the last time, and this many.
 const ACCOUNTS_KEPT: usize = 64;
 
 /// The time that slow users have used up.
@@ -26,9 +26,9 @@ pub(super) struct Shares {
     /// By the user's id.
     accounts: HashMap<u64, Account>,
     together: Account,
-    /// So many accounts were left when those that were empty were dropped.
+    /// The number of accounts that were left when empty ones were last dropped.
     kept: usize,
-    /// Up to when it is known what has been used up.
+    /// The time of the last check.
     looked_at: Micros,
 }
 
@@ -44,7 +44,7 @@ impl Shares {
 
     /// The pause has gone on up to `now`, because of the users with these ids. `counts`: it is charged.
     pub(super) fn pass_time(&mut self, ids: impl Iterator<Item = u64>, counts: bool, now: Micros) {
-        // If two looks are farther apart, this process was stopped, and that is no user's fault.
+        // If two checks are farther apart, this process was held up, which is no user's fault.
         let elapsed = (now - self.looked_at).min(2 * self.look_interval());
         self.looked_at = now;
         if !counts || elapsed == 0 {
@@ -71,7 +71,7 @@ impl Shares {
         self.together.used(self.part(now)) > self.most
     }
 
-    /// When it is to be looked again, during a pause, whether the user with this id has used up more than it may.
+    /// When to check next, during a pause, whether the user with this id has used up more than its limit.
     pub(super) fn look_at(&self, id: u64) -> Micros {
         let used = self.accounts.get(&id).map_or(0, |account| account.used(self.part(self.looked_at)));
         let left = (self.most + 1).saturating_sub(used);

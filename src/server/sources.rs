@@ -62,7 +62,7 @@ pub(super) struct Sources<S> {
     current: Option<(SourceKey, Chunk)>,
     /// Chunk buffers that nobody uses.
     spare: Vec<Chunk>,
-    /// Sources that have come to their ends, whose sockets are to be closed.
+    /// Sources that have ended. Their sockets are still to be closed.
     ended: Vec<SourceKey>,
     /// Where there is a journal: the lines that sources were blocked with at the end of the server.
     left: Option<Vec<u8>>,
@@ -167,7 +167,7 @@ impl<S> Sources<S> {
         }
     }
 
-    /// Whether whoever comes now is one too many.
+    /// Whether one more source would be too many.
     pub(super) fn are_all_places_taken(&self) -> bool {
         matches!(self.admission(), Admission::OnTrial | Admission::Never)
     }
@@ -370,7 +370,7 @@ impl<S> Sources<S> {
         peer
     }
 
-    /// At the end: ends the sources of which nothing more is to be read. What has been read of one and fits the ring is
+    /// At shutdown: ends the sources that need no more reading. What has been read of one and fits the ring is
     /// waited for, unless there is `no_more_time`. Returns what is lost.
     pub(super) fn end_drained(
         &mut self,

@@ -64,7 +64,7 @@ pub struct Server<N: Net> {
     pub(super) admin: Admin<N::Socket>,
     /// Connections that are closed on this side.
     pub(super) lingering: Lingering<N::Socket>,
-    /// When it is looked for peers that have vanished.
+    /// When the server looks for peers that have vanished.
     pub(super) rounds: LivenessRounds,
     pub(super) watch: Watch,
     pub(super) census: Census,
@@ -225,7 +225,7 @@ impl<N: Net> Server<N> {
     pub(super) fn epoch(&self) -> Option<Epoch> {
         match (&self.upstream, &self.replicated) {
             (Some(upstream), _) => upstream.epoch(),
-            // While an edge begins anew, nobody can tell it a place.
+            // While an edge starts again, no client can name a place.
             (None, Some(replicated)) => {
                 replicated.log().epoch().filter(|_| self.is_sequencer() || replicated.serves())
             }

@@ -55,7 +55,7 @@ pub(super) struct StreamClients<S> {
     places: usize,
     request_timeout: Micros,
     buffer_bytes: usize,
-    /// There is a journal: whoever is behind is served from it.
+    /// There is a journal: clients that are behind are served from it.
     has_journal: bool,
     /// The block of the journal that was read last.
     block: Block,
@@ -104,7 +104,7 @@ enum Stage {
     Asking(Vec<u8>),
     /// The request is complete.
     Asked(Request),
-    /// It has asked for the graph, a copy of which is being taken.
+    /// It has asked for the graph, which is being copied.
     AwaitsGraph,
     /// It is sent everything from its place on.
     Following,
@@ -478,7 +478,7 @@ impl<S: Read + Write> StreamClients<S> {
             log::info!(peer:% = client.peer, reason, next; "a stream client has gone");
             client.output.clear(&mut self.pool);
             client.graph_text.clear(&mut self.pool);
-            // Somebody else may get the key.
+            // Another connection may get the key.
             self.readable.retain(|&other| other != key);
             self.writable.retain(|&other| other != key);
             if !matches!(reason, "left" | "error") {

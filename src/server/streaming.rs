@@ -131,14 +131,14 @@ impl<N: Net> Server<N> {
         };
         if let Some(reason) = reason {
             self.stream_clients.end_all(reason.name());
-            log::warn!(reason = reason.name(), cursor = self.engine.cursor(); "this edge begins anew: its users are disconnected");
+            log::warn!(reason = reason.name(), cursor = self.engine.cursor(); "this edge starts again from the graph: its users are disconnected");
             self.users.end_all(reason);
             self.stream_clients.end_all(reason.name());
             self.deliver();
         }
         self.engine.restart();
         if self.journal.is_some() {
-            // A journal does not take the beginning of a run: it begins anew itself.
+            // A journal does not take the beginning of a run: it starts again itself.
             self.engine.take_released(&mut self.released);
         }
         self.hand_out();

@@ -1,10 +1,10 @@
-//! Ids that are taken over again and again: two clients fight for one, each of which connects again when it is closed.
+//! Ids that are taken over again and again. Two clients use one id, and each connects again when the server closes it.
 
 use crate::time::{Micros, SECOND};
 
 /// Ids that are watched at once.
 const WATCHED_MAX: usize = 16;
-/// So many takeovers of one id within [`WINDOW`] are a loop.
+/// This number of takeovers of one id within [`WINDOW`] is a loop.
 const LOOP: u32 = 5;
 const WINDOW: Micros = 60 * SECOND;
 

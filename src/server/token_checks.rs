@@ -29,12 +29,12 @@ impl TokenChecks {
         self.tokens = Some(tokens);
     }
 
-    /// Reads the keys anew. If they are no good, the old ones stay.
+    /// Reads the keys again. If they are not valid, the old ones stay.
     pub(super) fn reload(&mut self, config: &Config) {
         match Tokens::load(config) {
             Ok(Some(tokens)) => {
                 self.tokens = Some(tokens);
-                log::info!("the keys of tokens have been read anew");
+                log::info!("the keys of tokens have been read again");
             }
             Ok(None) => {}
             Err(reason) => {

@@ -1,6 +1,6 @@
 //! An edge's connection to its stream: what takes the place of event sources (`docs/SPEC.md` section 11).
 //!
-//! [`Follower`] says what is to be done; this holds the socket and the bytes, and applies what comes to the engine.
+//! [`Follower`] decides. This module holds the socket and the bytes, and applies received events to the engine.
 
 use super::{
     link::{Link, Receiving},
@@ -29,7 +29,7 @@ pub(super) struct Upstream<S> {
     follower: Follower,
     /// The request that is still to be sent.
     out: Vec<u8>,
-    /// It begins anew: the follow graph is being received.
+    /// It starts again: the follow graph is being received.
     begins: bool,
     /// Lines below the cursor have been warned of on this connection.
     warned_behind: bool,
@@ -42,11 +42,11 @@ pub(super) struct Upstream<S> {
 pub(super) enum Applied {
     /// There is nothing left of what has been received.
     All,
-    /// The turn is full: it is to be delivered first.
+    /// The turn is full: deliver first.
     TurnFull,
     /// There may be more.
     More,
-    /// The edge begins anew; its users have lost what lies between.
+    /// The edge starts again; its users have lost the events between.
     Anew(Option<Loss>),
     /// The follow graph is complete, at this place: a journal begins there.
     Complete(Place),
@@ -55,7 +55,7 @@ pub(super) enum Applied {
 }
 
 impl<S: Read + Write> Upstream<S> {
-    /// An edge's connection that is to be opened.
+    /// An edge's connection that is not open yet.
     pub(super) fn new(address: StreamAddress, follower: Follower) -> Self {
         Self {
             link: Link::new(address),

@@ -60,7 +60,7 @@ pub(super) struct Users<S> {
     pub(super) logins: VecDeque<(Micros, UserKey)>,
     /// Logins and departures, in order, that the server has not acted on yet.
     pub(super) changes: Vec<Change>,
-    /// Connections that have come to their ends, whose sockets are to be closed.
+    /// Connections that have ended. Their sockets are still to be closed.
     pub(super) ended: Vec<UserKey>,
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
@@ -90,7 +90,7 @@ pub(super) struct UserCounters {
     pub(super) resumed_epoch: u64,
 }
 
-/// Somebody comes or goes.
+/// A user comes or goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
     LogsIn {
@@ -179,7 +179,7 @@ impl<S> Users<S> {
             || !self.rotation.is_empty()
     }
 
-    /// Whether somebody comes or goes as soon as everything has been delivered.
+    /// Whether a user comes or goes as soon as everything has been delivered.
     pub(super) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
@@ -239,7 +239,7 @@ impl<S> Users<S> {
         Ok(())
     }
 
-    /// A connection is to be closed.
+    /// Notes that a connection must be closed.
     pub(super) fn leaves(&mut self, key: UserKey, reason: DisconnectReason) {
         self.changes.push(Change::Leaves { key, reason });
     }
@@ -490,7 +490,7 @@ impl<S: Read + Write> Users<S> {
         let any = !self.ended.is_empty();
         for key in std::mem::take(&mut self.ended) {
             let connection = self.entries.remove(key.index());
-            // Somebody else may get the key, and is not to be served instead.
+            // Another connection may get the key. It must not be served in place of this one.
             if connection.queued {
                 self.readable.retain(|&other| other != key);
                 self.chatter.retain(|&other| other != key);

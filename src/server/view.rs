@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl<N: Net> Server<N> {
-    /// Answers whoever asks how it is going, if it is time.
+    /// Answers requests of the admin interface, if it is time.
     pub(super) fn serve_admin(&mut self) {
         self.watch.look(&self.engine, self.sources.blocked() > 0, self.is_paused(), self.now);
         if self.admin.deadline().is_none_or(|at| at > self.now) {
@@ -117,7 +117,7 @@ impl<N: Net> Server<N> {
         (&mut self.admin, &mut self.net, view)
     }
 
-    /// When the log is to say that the ring is full, unless somebody moves the cursor.
+    /// When the log must say that the ring is full, unless the cursor moves.
     pub(super) fn full_ring_deadline(&self) -> Option<Micros> {
         let is_told = self.config.event_timeout_ms < 0 && log::log_enabled!(log::Level::Warn);
         self.watch.ring_is_full_at().filter(|&at| is_told && at > self.now)

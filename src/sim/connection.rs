@@ -54,7 +54,7 @@ pub(super) struct Connection {
     pub(super) written: u64,
     /// How much it may be in all.
     limit: u64,
-    /// A write came short, and whoever did it waits for room.
+    /// A write was short, and the server waits for room.
     pub(super) starved: bool,
     /// The key that the server has registered it with.
     pub(super) key: Option<usize>,
@@ -142,7 +142,7 @@ impl Connection {
         self.broken = true;
     }
 
-    /// Sets how much may be written in all; says whether somebody was waiting for that.
+    /// Sets how much may be written in all. Returns whether the server was waiting for that.
     pub(super) fn set_limit(&mut self, limit: u64) -> bool {
         self.limit = limit;
         self.written < limit && std::mem::take(&mut self.starved)

@@ -39,7 +39,7 @@ pub struct DiskFaults {
     pub rename_error: u16,
     /// How long a submitted operation takes at most, in microseconds. 0: it is complete at once.
     pub delay_max: Micros,
-    /// After so many operations that change something the process ends in the middle of the next one.
+    /// After this number of operations that change something, the process ends in the middle of the next one.
     pub ends_after: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ pub struct DiskCounts {
     pub slow: u64,
     /// Writes that a machine lost, or kept in parts.
     pub lost: u64,
-    /// Writes of which a machine kept a part.
+    /// Writes that a machine kept only partly.
     pub torn: u64,
     /// Changes of names that a machine lost.
     pub lost_names: u64,
@@ -92,7 +92,7 @@ impl Node {
         self.changes += 1;
     }
 
-    /// Makes the first so many changes durable.
+    /// Makes this number of the first changes durable.
     fn sync(&mut self, changes: u64) {
         let later = self.unsynced.partition_point(|&(number, _)| number < changes);
         for (_, change) in self.unsynced.drain(..later) {
@@ -122,7 +122,7 @@ struct Submitted {
     at: Micros,
     ticket: Ticket,
     node: usize,
-    /// Whether somebody was told that it is complete.
+    /// Whether its completion has been reported.
     is_told: bool,
     work: Work,
 }
@@ -315,13 +315,13 @@ impl SimFolder {
         SimDisk { folder: self.clone(), files: Slab::new(), tickets: 0, is_observer: false }
     }
 
-    /// A view of it for whoever looks on: nothing goes wrong there.
+    /// A view of it for observers: no operation fails there.
     #[must_use]
     pub fn observer(&self) -> SimDisk {
         SimDisk { is_observer: true, ..self.disk() }
     }
 
-    /// A folder of its own, with what is in this one for whoever reads it now. All of that is durable there.
+    /// A new folder with the contents that a reader of this one sees now. All of them are durable there.
     #[must_use]
     pub fn copy(&self) -> Self {
         let inner = self.inner();

@@ -24,16 +24,16 @@ pub enum Operation {
     Register(Peer),
     /// Changes what it wants to be told of a connection.
     WantWrite(Peer),
-    /// Reads so many bytes at most.
+    /// Reads at most this number of bytes.
     Read(Peer, usize),
-    /// Writes so many bytes at most.
+    /// Writes at most this number of bytes.
     Write(Peer, usize),
 }
 
 /// The fault of an [`Operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A read or write moves so many bytes at most (and at least one).
+    /// A read or write moves at most this number of bytes (and at least one).
     Cut(usize),
     /// It fails with this error number and does nothing. Accepting with `ECONNABORTED` uses the connection up.
     Errno(i32),

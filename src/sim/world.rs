@@ -92,7 +92,7 @@ impl World {
         Some(peer)
     }
 
-    /// A connection that the server has opened to somebody else, whose end is played from now on.
+    /// A connection that the server has opened. Its other end is simulated from now on.
     pub fn next_call(&mut self) -> Option<Peer> {
         self.calls.pop_front()
     }
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// The machine of the far end is gone, without a word. The connection still takes up to so many bytes.
+    /// The machine of the far end is gone without notice. The connection still takes up to this number of bytes.
     pub fn vanish(&mut self, peer: Peer, more_bytes: u64) {
         let limit = self.written(peer) + more_bytes;
         if let Some(connection) = self.connection(peer) {

@@ -31,7 +31,7 @@ pub(crate) enum Due {
 /// The action for the bytes that the server has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Begin anew, with an empty graph: edges follow. What users were owed before is lost, for the reason given; `None`: nothing
+    /// Start again, with an empty graph: edges follow. The events that users were owed before are lost, for the reason given; `None`: nothing
     /// had been received before.
     Begin(Option<Loss>),
     /// Add an edge to the graph: follower and followed.
@@ -80,7 +80,7 @@ pub(crate) struct Follower {
     epoch: Option<Epoch>,
     /// It keeps a journal: another stream cannot take its place.
     has_journal: bool,
-    /// It cannot go on where it was: it begins anew.
+    /// It cannot continue from its place: it starts again.
     loss: Option<Loss>,
     /// The graph is being received.
     wants_graph: bool,
@@ -174,7 +174,7 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// Why the connection is of no more use, in a clause: it is to be closed and said to be [`lost`](Self::lost).
+    /// Why the connection cannot be used any more, in a clause. The caller must close it and call [`lost`](Self::lost).
     pub(crate) fn next(&mut self, chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Effect>, String> {
         let Phase::Reading { reader, .. } = &mut self.phase else {
             return Ok(None);

@@ -102,7 +102,7 @@ pub(super) enum Series {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    /// Whom we ask.
+    /// The server that is asked.
     pub(super) url: String,
     /// The last answer of the server.
     pub(super) status: Option<Status>,

@@ -28,7 +28,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Err(ErrorKind::ResourceBusy.into())
 }
 
-/// `None`: somebody else was faster, or an earlier trace has been moved out of the way.
+/// `None`: another process was faster, or an earlier trace has been moved away.
 fn open(path: &Path) -> io::Result<Option<File>> {
     // A pipe that nobody reads must not be waited for.
     let flags = OFlags::NONBLOCK.bits() as i32;

@@ -42,7 +42,7 @@
 //!         / TIME " " machine LF
 //! machine = "killed" / "power fails" / "starts" / "disk takes " NUMBER / "disk is full" / "disk has room"
 //! data    = ("=" / "-" / "+") *(TEXT / ESCAPE) LF
-//! block   = *BYTE                         ; so many as its record says
+//! block   = *BYTE                         ; as many as its record says
 //! note    = "#" *BYTE LF / LF
 //! WHO     = ("source " / "user ") NUMBER
 //! TIME    = NUMBER                        ; microseconds since the start, never less than the one before, below 2^63

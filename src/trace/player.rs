@@ -14,7 +14,7 @@ use crate::{
 use hashbrown::HashMap;
 use std::io::Read;
 
-/// Longest login line (SPEC section 1.2): so many bytes are looked at for a user's id.
+/// Longest login line (SPEC section 1.2): the bytes in which a user's id is looked for.
 const LOGIN_BYTES_MAX: usize = 64;
 
 /// Plays the records of a trace, and keeps what users receive.

@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 const DATA_BYTES: usize = 256 << 10;
 /// Latest time: more than 292,000 years, and far enough from the end of a `u64` that no timeout added to it overflows.
 const TIME_MAX: Micros = i64::MAX as Micros;
-/// A message quotes so many bytes of a line at most.
+/// A message quotes at most this number of bytes of a line.
 const QUOTED_BYTES: usize = 60;
 
 /// A file is no trace, or is damaged.

@@ -78,7 +78,7 @@ pub enum Action {
     Closes,
     /// It breaks.
     Resets,
-    /// It takes so many bytes from the server, counted from the beginning of the connection. `u64::MAX`: all.
+    /// It takes this number of bytes from the server, counted from the beginning of the connection. `u64::MAX`: all.
     Takes(u64),
 }
 
@@ -169,7 +169,7 @@ impl Record {
     }
 }
 
-/// Appends the line that begins a block. So many bytes follow it unchanged, and then a line end.
+/// Appends the line that begins a block. The bytes follow it unchanged, and then a line end.
 pub(super) fn push_block_line(time: Micros, id: ConnectionId, len: usize, text: &mut Vec<u8>) {
     text.extend_from_slice(format!("{time} {id} {} {len} bytes\n", Action::Sends).as_bytes());
 }

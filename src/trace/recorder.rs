@@ -37,7 +37,7 @@ use std::{
     rc::Rc,
 };
 
-/// From so many bytes on, bytes are written as a block, unchanged, and not as lines.
+/// From this number of bytes on, bytes are written as a block, unchanged, and not as lines.
 const BLOCK_BYTES_MIN: usize = 16 << 10;
 
 /// Writes the file.

@@ -19,7 +19,7 @@ use std::io::Read;
 pub const TIME_AFTER_END: Micros = 24 * 3600 * SECOND;
 
 /// Limit for the turns of the server between two records, and after the last one. Between them may lie 300,000 years of virtual
-/// time, in which a user that resumes is told its place every millisecond. So many turns take some seconds.
+/// time, in which a user that resumes is told its place every millisecond. This number of turns takes some seconds.
 pub const TURNS_MAX: u64 = 20_000_000;
 
 /// A finished replay.

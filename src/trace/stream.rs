@@ -4,7 +4,7 @@ use crate::{engine::event::leading_number, time::Micros};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// A stream of up to so many lines is stored line by line, a longer one by its sequence numbers.
+/// A stream of up to this number of lines is stored line by line, a longer one by its sequence numbers.
 const LINES_TOLD: usize = 64;
 
 /// The stream that a connection received: of a user, or of a source that was sent something.
@@ -74,7 +74,7 @@ pub(super) struct Received {
     digest: Box<Xxh3Default>,
     bytes: u64,
     lines: u64,
-    /// The first lines, so many at most.
+    /// The first lines, up to the limit.
     told: Vec<(Micros, Vec<u8>)>,
     told_max: usize,
     numbers: Option<Vec<u64>>,

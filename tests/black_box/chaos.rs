@@ -251,7 +251,7 @@ struct Machines {
     nats: Nats,
     folders: [Folder; 2],
     servers: [Option<Server>; 4],
-    /// What is to be started or continued, and when.
+    /// The processes to start or continue, and when.
     down: Vec<(usize, bool, Instant)>,
     kills: [usize; 7],
     stops: [usize; 7],
@@ -335,7 +335,7 @@ impl Machines {
         })
     }
 
-    /// Who is to be hit: leaders more often.
+    /// The process to hit: leaders more often.
     fn choose(&mut self, random: &mut Random) -> usize {
         let mut weights = [1; 7];
         if let Some(leader) = self.nats.leader("chaos") {

@@ -37,7 +37,7 @@ fn input(numbers: std::ops::RangeInclusive<usize>) -> String {
     numbers.map(|number| content(number) + "\n").collect()
 }
 
-/// What the user is told of the first so many events, line by line.
+/// The lines that the user receives of this number of first events.
 fn expected(count: usize) -> Vec<String> {
     let mut model = Model::new();
     model.login(USER);

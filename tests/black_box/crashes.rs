@@ -24,7 +24,7 @@ const EVENTS: u64 = 20_000;
 /// Events that are shuffled among themselves.
 const SHUFFLED: usize = 300;
 
-/// So many events, in the order of their numbers.
+/// This number of events, in the order of their numbers.
 fn events(count: u64) -> Vec<Vec<u8>> {
     let mut random = Random::new(count);
     let mut line = |number: u64| {
@@ -149,7 +149,7 @@ fn crash(rounds: u64, mode: &str, signal: Signal) {
             let events = &events;
             scope.spawn(move || feed(sources, events));
             if !is_last {
-                // Any moment is as good as any other.
+                // The moment does not matter.
                 thread::sleep(Duration::from_micros(2000 + random.below(60_000)));
                 let mut server = server.take().unwrap();
                 server.signal(signal);

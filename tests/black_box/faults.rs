@@ -26,7 +26,7 @@ const STOPPED: u64 = 50;
 /// Bytes of a broadcast to the crowd. All of them fit the window of one that is read late: a window that has been
 /// closed is opened in the kernel's own time.
 const BROADCAST_BYTES: usize = 100;
-/// Whom those who stop follow: what floods them goes to nobody else.
+/// The user that the stopped users follow. Its events flood them and no other users.
 const IDOL: u64 = 1_000_000;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Hostile clients on the user port and the source port, while somebody sends an event at a time and somebody else asks for health.
+//! Hostile clients on the user port and the source port, while one client sends one event at a time and another one asks for health.
 //!
 //! What is asserted is that everybody is served. How long that took is printed: these figures depend on the machine. In a release
 //! build on a quiet machine the 99th percentile of the events' delay is to be at most 50 ms, and of health checks 100 ms:

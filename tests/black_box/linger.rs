@@ -1,4 +1,4 @@
-//! SPEC sections 1.2, 3 and 5: whoever is closed by the server gets what was written for it, even if it sends something itself.
+//! SPEC sections 1.2, 3 and 5: a user that the server closes receives what was written for it, even if it sends bytes itself.
 //!
 //! The system throws away what it has not delivered yet when bytes come for a socket that is closed.
 

@@ -58,7 +58,7 @@ impl Feed {
                 if told.last().is_some_and(|&(_, next)| next > lines.len() as u64) {
                     break;
                 }
-                // Whoever does not listen does not lead.
+                // A sequencer that does not listen does not lead.
                 let _ = serve(*address, &lines, &mut told);
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -337,7 +337,7 @@ fn a_log_that_was_wiped_is_another_one() {
     nats.restart(0);
     let next = self::sequencer(&nats, "wiped");
     wait_to_lead(&next);
-    // The edge has no journal: it begins anew, with the new epoch.
+    // The edge has no journal: it starts again, with the new epoch.
     user.expect_closed();
     let mut source = next.source();
     source.send("?|ack\n");
@@ -404,7 +404,7 @@ fn without_its_log_a_sequencer_does_not_listen() {
     assert_eq!((health.status, health.body.trim()), (503, "the stream is away"));
     assert_eq!(sequencer.get("/leader").status, 503);
     TcpStream::connect(sequencer.sources).unwrap_err();
-    // The port is taken all the same.
+    // The port is taken nevertheless.
     let second = launch!(eventSourceServerPort = sequencer.sources.port()).run();
     assert_eq!(second.status, 1, "{}", second.stderr);
 }

@@ -289,7 +289,7 @@ fn certificates_are_read_anew_and_bad_ones_change_nothing() {
     second.expect("1|B\n");
     std::fs::copy(other.folder.join("server.key"), certificates.folder.join("server.key")).unwrap();
     server.signal(Signal::HUP);
-    server.wait_for_log("certificates have been read anew");
+    server.wait_for_log("certificates have been read again");
     connect(&certificates, server.users).expect_refused();
     let mut third = user(&other, &server, 3);
     source.send("2|B\n");

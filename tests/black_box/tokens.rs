@@ -36,7 +36,7 @@ fn launch_with(keys: &KeyFile) -> Launch {
     launch!(adminPort = 0).set("userTokenKey", &keys.path().display())
 }
 
-/// So many seconds from now, or ago.
+/// This number of seconds from now, or ago.
 fn at(seconds: i64) -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap() + seconds
 }
@@ -181,7 +181,7 @@ fn keys_are_read_anew_and_bad_ones_change_nothing() {
     log_in(&server, &format!("2|{}", token(3, 3600))).expect_eof();
     std::fs::write(keys.path(), format!("hs256:{OTHER_SECRET}")).expect("a file of keys");
     server.signal(Signal::HUP);
-    server.wait_for_log("the keys of tokens have been read anew");
+    server.wait_for_log("the keys of tokens have been read again");
     log_in(&server, &format!("2|{}", token(2, 3600))).expect_eof();
     let claims = json!({"sub": "2", "exp": at(60)});
     let mut second = log_in(&server, &format!("2|{}", sign(OTHER_SECRET, &claims)));

@@ -165,7 +165,7 @@ fn damaged_traces_end_with_status_2_and_name_the_line() {
             assert_eq!(trouble.lines().count(), 1, "{trouble}");
         }
     }
-    // What is whole is played all the same: the eleven events before the one that is cut.
+    // The whole lines are played: the eleven events before the one that is cut.
     let cut = fortnight(&["replay", &folder.path("cut")]);
     assert!(String::from_utf8_lossy(&cut.stdout).contains("11 events"), "{cut:?}");
     let missing = fortnight(&["replay", &folder.path("missing")]);

@@ -9,7 +9,7 @@ fn broadcast(number: u64) -> String {
     format!("{number}|B\n")
 }
 
-/// A server with one source, both of which have been heard of.
+/// A server with one source. Both have answered.
 fn started(server: &Server) -> support::Source {
     let mut source = server.source();
     let mut user = server.user(1_000_000);

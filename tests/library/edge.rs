@@ -23,7 +23,7 @@ struct Stream {
     edge: Option<Peer>,
     /// What the edge has asked for, until it is answered.
     request: Vec<u8>,
-    /// What is to be sent on this connection, and how much of it has been.
+    /// The bytes to send on this connection, and how many of them have been sent.
     text: Vec<u8>,
     sent: usize,
     next: usize,

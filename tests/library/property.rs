@@ -23,13 +23,13 @@ const TIMEOUT: Micros = TIMEOUT_MS as Micros * MILLISECOND;
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A source sends the next so many bytes of the stream.
+    /// A source sends this number of the next bytes of the stream.
     Send(usize),
     /// A connection logs in with this id.
     Login(u64),
     /// One of the connections hangs up.
     HangUp(Index),
-    /// Nothing happens for so many milliseconds.
+    /// Nothing happens for this number of milliseconds.
     Wait(u64),
 }
 

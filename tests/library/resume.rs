@@ -1,6 +1,6 @@
 //! Users that resume, on simulated sockets and a simulated disk: they leave at any moment, in the middle of a line, come back with
 //! what they have, take themselves over, read slowly, and the server is killed meanwhile. Each must end with the one stream that
-//! somebody gets who has been there all the time (docs/SPEC.md section 10).
+//! a user receives that was connected all the time (docs/SPEC.md section 10).
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,7 +40,7 @@ impl Size {
 /// Ids of strangers, who log in at any place, besides those of the users.
 const STRANGERS: u64 = 2;
 
-/// What happens how often, of which kind.
+/// How often each kind of thing happens.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     resumed: u32,
@@ -108,7 +108,7 @@ struct Client {
     got: Vec<u8>,
     /// Bytes that it takes in one step, at most. 0: all.
     pace: u64,
-    /// It takes nothing for so many steps.
+    /// It takes nothing for this number of steps.
     sleeps: u64,
 }
 
@@ -121,7 +121,7 @@ struct Visitors {
     clients: Vec<Client>,
     strangers: Vec<Stranger>,
     folder: SimFolder,
-    /// The epoch that somebody was told last.
+    /// The epoch that a user was told last.
     epoch: String,
     source: Option<Peer>,
     sent: usize,
@@ -319,7 +319,7 @@ enum Asked {
     Word,
 }
 
-/// Somebody who knows nothing, and asks for some place.
+/// A stranger that asks for some place.
 struct Stranger {
     id: u64,
     peer: Option<Peer>,
@@ -327,7 +327,7 @@ struct Stranger {
     /// The place that it was given.
     answer: Option<u128>,
     partial: Vec<u8>,
-    /// Where in what it is owed the next line begins.
+    /// Where the next line begins in the bytes that it is owed.
     rest: usize,
 }
 

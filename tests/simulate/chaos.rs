@@ -50,7 +50,7 @@ struct End {
     sent: u64,
     /// It has said all that it will.
     over: bool,
-    /// It takes only what it is told to.
+    /// It takes a limited number of bytes.
     slow: bool,
 }
 

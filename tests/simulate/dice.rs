@@ -26,7 +26,7 @@ impl Dice {
         range.start + self.below(range.end - range.start)
     }
 
-    /// True so many times in a thousand.
+    /// True this number of times in a thousand.
     pub(crate) fn in_1000(&mut self, times: u64) -> bool {
         self.below(1000) < times
     }

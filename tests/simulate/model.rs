@@ -46,7 +46,7 @@ pub(crate) struct Report {
     pub(crate) sources: usize,
     pub(crate) edges: u64,
     pub(crate) phase: Phase,
-    /// Connections with unread bytes of which the server has been told.
+    /// Connections with unread bytes that the server has been told of.
     pub(crate) unread: Vec<usize>,
     /// Connections with unread bytes, also if the server knows nothing of them.
     pub(crate) lying: Vec<usize>,
@@ -73,7 +73,7 @@ pub(crate) struct Model {
     closed: [u64; DisconnectReason::ALL.len()],
     written: u64,
     reset_due: bool,
-    /// When accepting failed for want of descriptors.
+    /// When accepting failed for lack of descriptors.
     refused_at: [Option<Micros>; 2],
     /// When that last happened on the user port.
     last_refused_at: Option<Micros>,
@@ -582,7 +582,7 @@ impl Model {
                 counters.deliveries, self.people.deliveries
             ));
         }
-        // What was released after somebody had been closed in the same turn was not delivered to it.
+        // Events released after a user had been closed in the same turn were not delivered to it.
         self.people.deliveries = counters.deliveries;
         Ok(())
     }

@@ -88,7 +88,7 @@ pub(crate) struct Temper {
     pub(crate) strangers: u64,
     /// The run ends with a signal.
     pub(crate) signal: u64,
-    /// Users come so many at once.
+    /// The number of users that come at once.
     pub(crate) crowd: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The model's half of SPEC section 2: what has arrived, what waits, and what may be released or given up when.
 //!
-//! The model is told which bytes were read of whom and, after every turn, how many lines the server says it has taken
+//! The model is told which bytes were read from which source and, after every turn, how many lines the server says it has taken
 //! and where its cursor is. It says whether that can be: with a sorted map, and a look through all of it.
 
 use std::{
@@ -271,7 +271,7 @@ impl Ring {
         let Some(number) = line.number else {
             return;
         };
-        // The number has arrived when it was held back, whoever was first to bring it.
+        // The number arrived when it was held back, from whichever source.
         self.gone.extend(held_back.map(|since| (number, since)));
         let dropped = if u128::from(number) < self.cursor {
             &mut self.counted.late
@@ -480,7 +480,7 @@ impl Ring {
         self.gone.retain(|&(number, _)| u128::from(number) >= *cursor);
     }
 
-    /// The sources, for whoever looks for the reason of a failure.
+    /// The sources, for finding the reason of a failure.
     pub(crate) fn sources_told(&self) -> String {
         let next = |(&peer, source): (&usize, &Source)| {
             let number = source.lines.front().map(|line| line.number);

@@ -28,7 +28,7 @@ pub(crate) enum Seen {
     WantWrite(usize, bool, Result<(), ErrorKind>),
     /// It read; nothing: the end.
     Read(usize, Result<Vec<u8>, ErrorKind>),
-    /// It offered so many bytes; what was taken.
+    /// The number of bytes offered, and how many of them were taken.
     Wrote(usize, usize, Result<Vec<u8>, ErrorKind>),
     /// It will write nothing more to a connection.
     Finished(usize),

@@ -1,4 +1,4 @@
-//! A throw-away authority, and certificates of it: for the tests of TLS, and for whoever tries it (`make certs`).
+//! A throw-away authority, and certificates of it: for the tests of TLS, and for trying it (`make certs`).
 
 use std::io;
 use std::path::{Path, PathBuf};

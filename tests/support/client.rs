@@ -18,7 +18,7 @@ const NARROW_WINDOW_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct User {
     stream: Line,
-    /// What it is called when something goes wrong.
+    /// Its name in messages of failed tests.
     pub name: String,
 }
 

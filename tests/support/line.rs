@@ -237,7 +237,7 @@ impl Line {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// The socket below, for its options. It says nothing more when it is dropped: it is as good as cut.
+    /// The socket below, for its options. It sends no TLS close when it is dropped, like a cut connection.
     pub fn into_socket(mut self) -> TcpStream {
         self.tls = None;
         self.socket.try_clone().expect("a second handle")
@@ -328,7 +328,7 @@ impl Tls {
 }
 
 impl State {
-    /// Records that are to be sent.
+    /// Records to send.
     fn records(&mut self) -> io::Result<Vec<u8>> {
         let mut records = Vec::new();
         while self.connection.wants_write() {
@@ -426,7 +426,7 @@ impl Drop for Line {
         let is_last = Arc::strong_count(&tls) == 1;
         if is_last && state.failure.is_none() && !state.connection.is_handshaking() {
             state.connection.send_close_notify();
-            // If the socket does not take it at once, the connection is as good as cut.
+            // If the socket does not take it at once, the connection counts as cut.
             if let (Ok(records), Ok(())) = (state.records(), self.socket.set_nonblocking(true)) {
                 let _ = self.socket.write_all(&records);
             }

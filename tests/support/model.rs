@@ -1,6 +1,6 @@
 //! What the server must do, in the plainest way: sort, then loop over plain sets.
 //!
-//! The model knows no sockets, no time and no limits. Whoever uses it says in which order users come, events are
+//! The model knows no sockets, no time and no limits. Its user says in which order users come, events are
 //! released and users go; [`Model`] says what each user gets. [`in_order`] is the order of SPEC section 2
 //! when no event is late.
 

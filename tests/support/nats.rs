@@ -51,7 +51,7 @@ struct Node {
 }
 
 impl Nats {
-    /// Starts so many servers, as one cluster where there are several. `None`, and a message that no harness holds back, where the
+    /// Starts this number of servers, as one cluster where there are several. `None`, and a message that no harness holds back, where the
     /// program is not installed.
     pub fn start(count: usize) -> Option<Nats> {
         Nats::start_with(count, "")

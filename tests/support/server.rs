@@ -275,7 +275,7 @@ impl Server {
     }
 }
 
-/// The lines of a log that a failed test shows at most: whoever prints many of them cuts the rest out.
+/// The lines of a log that a failed test shows at most: the harness cuts longer output.
 const SHOWN_LINES: usize = 60;
 
 impl Drop for Server {

@@ -29,7 +29,7 @@ pub enum Action {
     Closes,
     /// The connection is reset.
     Resets,
-    /// What the server sends is read up to so many bytes in all.
+    /// The server's bytes are read up to this number in all.
     Takes(u64),
 }
 

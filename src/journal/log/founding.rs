@@ -1,4 +1,4 @@
-//! Founding a journal anew: an edge whose place in the stream is not kept any more drops its events, and begins with the follow
+//! Starting a journal again: an edge whose place in the stream is not kept any more drops its events, and begins with the follow
 //! graph at a later place (docs/SPEC.md section 11).
 //!
 //! The new beginning has an id of its own, so nothing of the old journal is ever taken for a part of it. What happens when the
@@ -41,7 +41,7 @@ impl Log {
     ) -> Result<(), JournalError> {
         assert!(self.is_open(), "nothing is under way");
         self.abandon_snapshot();
-        let failed = |error: io::Error| JournalError::io("cannot begin", "the journal anew", &error);
+        let failed = |error: io::Error| JournalError::io("cannot begin", "the journal again", &error);
         let id =
             self.disk.random().and_then(|high| Ok(u128::from(high) << 64 | u128::from(self.disk.random()?)));
         let id = JournalId(id.map_err(failed)?);

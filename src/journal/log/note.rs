@@ -1,4 +1,4 @@
-//! A line of text beside the journal, for whoever keeps it: an edge of NATS keeps its place in the log there.
+//! A line of text beside the journal, for the owner of the journal. An edge of NATS keeps its place in the log there.
 //!
 //! It is replaced as a whole and not synced. So it must be about something that the journal has already: what is older than that is
 //! of use as well, and a machine that ends may leave an older one, a torn one or none.

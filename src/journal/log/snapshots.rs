@@ -62,7 +62,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If a write fails for another reason than want of room. For want of room the snapshot is given up, and made later.
+    /// If a write fails for another reason than a full disk. With a full disk the snapshot is given up, and made later.
     pub fn write_snapshot(&mut self, is_last: bool) -> Result<(), JournalError> {
         let State::Walking { writer, file } = &mut self.snapshots.state else { return Ok(()) };
         let file = *file;

@@ -43,7 +43,7 @@ pub(super) fn finish(mut log: Log, waiting: Waiting, opening: &Opening) -> Resul
     Err(JournalError::new(log.stalled().unwrap_or("the disk did not finish").to_owned()))
 }
 
-/// How often a tool begins anew because a server takes files away.
+/// How often a tool starts again because a server removes files.
 const ATTEMPTS: usize = 20;
 
 /// Does something with a folder that a server may be writing to, and does it again if it failed and a file has gone meanwhile: retention

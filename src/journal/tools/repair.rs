@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The place at which a journal is to be cut, and the loss.
+/// The place at which a journal must be cut, and the loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     segment: usize,

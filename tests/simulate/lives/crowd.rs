@@ -270,7 +270,7 @@ impl Crowd {
         (self.cursor, self.has) = (has.cursor, has);
     }
 
-    /// So many more things happen.
+    /// This number of further things happens.
     pub(crate) fn go_on(&mut self, actions: u64) {
         self.left = actions;
         self.is_over = false;

@@ -2,7 +2,7 @@
 //!
 //! A run is a number of lives on one folder. In each, sources that ask for acknowledgements go on from there, users come and go, and
 //! the life ends: its process anywhere in a turn, its machine, by a signal, or by an error of the disk. The next start must find
-//! what section 8 promises. What the truth is, [`truth`] reads from the journal as whoever looks on sees it, and holds it against
+//! what section 8 promises. What the truth is, [`truth`] reads from the journal as an observer sees it, and holds it against
 //! what was sent. In the last life nothing goes wrong, and everything must arrive.
 
 mod crowd;

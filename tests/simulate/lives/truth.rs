@@ -1,4 +1,4 @@
-//! What has been released so far, read from the journal as whoever looks on sees it, and what follows from that.
+//! What has been released so far, read from the journal as an observer sees it, and what follows from that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::temper::{IDS_MAX, Temper};
 pub(crate) struct Truth {
     lines: Vec<(u64, Vec<u8>)>,
     followers: BTreeMap<u64, BTreeSet<u64>>,
-    /// For each user, the indices of what it is to be told.
+    /// For each user, the indices of its events.
     told: BTreeMap<u64, Vec<usize>>,
 }
 
