@@ -1,4 +1,4 @@
-//! The journal's interface to a disk, as one trait: the operating system's has a simulated twin.
+//! The journal's interface to a disk, as one trait. The operating system's disk implements it, and a simulated one.
 
 use super::identity::Identity;
 use std::io;
@@ -48,7 +48,7 @@ pub trait Disk {
     /// Closes a file.
     fn close(&mut self, file: FileId);
 
-    /// Gives a file another name; what had that name is gone.
+    /// Gives a file another name. A file that had this name is removed.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ pub trait Disk {
     /// As `pread(2)`.
     fn read_at(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// Reads what is in memory, and has the rest fetched.
+    /// Reads the bytes that are in memory, and has the rest fetched.
     ///
     /// # Errors
     ///
@@ -97,23 +97,23 @@ pub trait Disk {
     /// As `pwrite(2)`. Some may have been written.
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written to a file durable, and waits for it.
+    /// Makes the written bytes of a file durable, and waits for it.
     ///
     /// # Errors
     ///
-    /// As `fdatasync(2)`. What is on the disk is unknown then.
+    /// As `fdatasync(2)`. The contents of the disk are unknown then.
     fn sync_at_once(&mut self, file: FileId) -> io::Result<()>;
 
     /// Submits a write of what stands in `bytes` from `start` on. Only one at a time is in flight in a file.
     fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>, start: usize) -> Ticket;
 
-    /// Submits that what has been written to a file is made durable.
+    /// Submits a sync, which makes the written bytes of a file durable.
     fn sync(&mut self, file: FileId) -> Ticket;
 
     /// The next operation that is complete.
     fn completion(&mut self) -> Option<Completion>;
 
-    /// Milliseconds since 1970: what the age of a block is measured by.
+    /// Milliseconds since 1970, for the age of a block.
     fn clock_ms(&mut self) -> u64;
 
     /// Random bits.
@@ -123,7 +123,7 @@ pub trait Disk {
     /// If the operating system has none.
     fn random(&mut self) -> io::Result<u64>;
 
-    /// What tells the lock file from a copy of it.
+    /// The identity of the lock file, which a copy does not have.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ pub trait Disk {
     fn description(&self) -> &'static str;
 }
 
-/// The error says that there is no room: `ENOSPC` or `EDQUOT`.
+/// Whether the error says that the disk is full: `ENOSPC` or `EDQUOT`.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

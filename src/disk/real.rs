@@ -1,9 +1,9 @@
 //! A folder of the operating system.
 //!
-//! What is submitted is done by the kernel while the loop goes on, where there is io_uring ([`RealDisk::submit_to_a_ring`]). Elsewhere
+//! With io_uring the kernel does submitted operations while the loop goes on ([`RealDisk::submit_to_a_ring`]). Elsewhere
 //! `pwrite(2)` and `fdatasync(2)` do it at once.
 //!
-//! Every [`WRITEBACK_BYTES`], writing back is begun, so that a sync finds little left to do.
+//! After every [`WRITEBACK_BYTES`] it begins to write pages back, so that a sync has little left to do.
 //!
 //! With a ring, a large write that begins and ends at pages, in memory and in the file, goes to the disk without being copied
 //! (`O_DIRECT`), where the file system can do that. At full load that copy, into new pages, cost more than all the rest of
@@ -77,7 +77,7 @@ enum Direct {
 struct Open {
     file: Rc<File>,
     direct: Direct,
-    /// Up to where writing back was begun, and up to where there is something to write back.
+    /// The end of the bytes whose write-back has begun, and the end of all bytes.
     written_back: u64,
     written: u64,
 }
@@ -87,7 +87,7 @@ struct Open {
 pub enum OpenError {
     /// Another process has it.
     Locked,
-    /// The operating system refuses: what was tried, and why.
+    /// The operating system refuses an operation, for a reason.
     System(&'static str, io::Error),
 }
 
@@ -146,11 +146,11 @@ impl RealDisk {
         }
     }
 
-    /// From now on the kernel does what is submitted while the loop goes on, and signals `waker`, an eventfd, when something is complete.
+    /// From now on the kernel does submitted operations while the loop goes on. It signals completions on `waker`, an eventfd.
     ///
     /// # Errors
     ///
-    /// If this system has no io_uring, or forbids it: everything is done at once then.
+    /// If this system has no io_uring, or forbids it. Then operations are done at once.
     pub fn submit_to_a_ring(&mut self, waker: BorrowedFd<'_>) -> io::Result<()> {
         self.ring = Some(Ring::new(waker)?);
         Ok(())
@@ -217,7 +217,7 @@ impl RealDisk {
         Ticket(self.tickets)
     }
 
-    /// Begins to write back what has been written, if it is worth it.
+    /// Begins to write pages back, if there are enough.
     fn write_back(&mut self, file: FileId, end: u64) {
         let open = &mut self.files[file.0];
         open.written = open.written.max(end);

@@ -1,11 +1,11 @@
-//! Writes and syncs that the kernel does while the loop goes on: io_uring.
+//! Writes and syncs by io_uring: the kernel does them while the loop goes on.
 //!
-//! The only file with `unsafe` for it. What has to hold for the kernel to work on memory and files of this process:
+//! This is the only file with `unsafe` code for io_uring. The kernel may work on memory and files of this process because:
 //!
 //! - An operation's buffer is in [`Ring::under_way`] from before it is submitted until its completion has been taken. A vector that is
-//!   moved leaves its bytes where they are, and nobody else can reach it there.
-//! - Its file is open for as long, because the entry holds it.
-//! - A ring that is dropped waits for what is under way. If it cannot, it leaves those buffers alone for ever.
+//!   moved leaves its bytes in place, and no other code can reach it there.
+//! - Its file stays open until then, because the entry holds it.
+//! - A ring that is dropped waits for the operations under way. If it cannot, it never frees their buffers.
 
 #![expect(unsafe_code, reason = "the module's documentation says why it is sound")]
 
@@ -20,20 +20,20 @@ use std::{
     rc::Rc,
 };
 
-/// Operations that fit: a write, a sync, one of a snapshot, and what is written back early.
+/// Operations that fit: a write, a sync, one of a snapshot, and early write-backs.
 const ENTRIES: u32 = 32;
 
 /// See the [module](self).
 pub(super) struct Ring {
     ring: IoUring,
     under_way: Slab<UnderWay>,
-    /// What the kernel did not take.
+    /// Completions of operations that the kernel did not take.
     failed: Vec<Completion>,
 }
 
 /// The operations that the kernel works on.
 struct UnderWay {
-    /// `None`: nobody asks what it came to.
+    /// `None`: the result is not needed.
     ticket: Option<Ticket>,
     bytes: Vec<u8>,
     file: Rc<File>,
@@ -50,7 +50,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// If this system has none, or forbids it.
+    /// If this system has no io_uring, or forbids it.
     pub(super) fn new(waker: BorrowedFd<'_>) -> io::Result<Self> {
         let ring = IoUring::new(ENTRIES)?;
         let mut probe = Probe::new();
@@ -87,7 +87,7 @@ impl Ring {
         self.submit(UnderWay { ticket: Some(ticket), bytes: Vec::new(), file }, entry);
     }
 
-    /// Begins to write pages back. Nobody hears of it.
+    /// Begins to write pages back. The result is not reported.
     pub(super) fn write_back(&mut self, file: Rc<File>, offset: u64, len: u64) {
         let Ok(len) = u32::try_from(len) else { return };
         let fd = types::Fd(file.as_raw_fd());

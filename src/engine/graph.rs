@@ -157,7 +157,7 @@ impl Graph {
         if self.settling.is_empty() { self.audiences.of(node) } else { self.corrected_audience(node) }
     }
 
-    /// The audience with those who have come or gone, though it has not been told yet.
+    /// The audience with users that have come or gone, though it has not been told yet.
     #[cold]
     fn corrected_audience(&mut self, node: u32) -> Audience<'_> {
         let Self { audiences, following, settling, .. } = self;
@@ -360,7 +360,7 @@ impl Graph {
         }
     }
 
-    /// Removes every edge: nothing is left but who is connected. `free` is called with the slots of those who have gone.
+    /// Removes every edge. Only the connected users stay. `free` is called with the slots of users that have gone.
     pub(crate) fn clear_edges(&mut self, free: impl FnMut(u32)) {
         let old = std::mem::take(self);
         old.settling.entries.iter().filter(|entry| entry.leaves).map(|entry| entry.slot).for_each(free);
@@ -369,7 +369,7 @@ impl Graph {
         }
     }
 
-    /// Makes the graph anew without the nodes that have been given back, if those are most of them and that takes few steps.
+    /// Rebuilds the graph without the nodes that have been given back, if most nodes have been, and if that takes few steps.
     /// Whoever walks over the edges must begin again.
     pub(crate) fn shrink(&mut self) {
         let unused = self.free.len();
@@ -454,7 +454,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// The ids of those who do nothing.
+    /// The ids of users that do nothing.
     const IDLE: u64 = 1000;
 
     #[derive(Clone, Debug)]
@@ -483,7 +483,7 @@ mod tests {
         ]
     }
 
-    /// A graph in which so many users are connected who do nothing.
+    /// A graph with this number of connected users that do nothing.
     fn graph_with(idle: u32) -> Graph {
         let mut graph = Graph::default();
         for slot in 0..idle {

@@ -1,4 +1,4 @@
-//! The running journal: takes what is released, says when users may be sent it, and when it is durable.
+//! The running journal: takes released events, and tells when users may be sent them and when they are durable.
 
 #![forbid(unsafe_code)]
 
@@ -57,10 +57,10 @@ struct Syncing {
     ticket: Ticket,
     file: FileId,
     began: Micros,
-    /// What is durable when it is complete.
+    /// The position that is durable when it is complete.
     position: u64,
     cursor: u128,
-    /// Nothing more is written to the file.
+    /// The file is complete: nothing more is written to it.
     is_closing: bool,
 }
 
@@ -80,9 +80,9 @@ pub struct Log {
     /// The segment that is written to, and where. `None`: it must be made.
     active: Option<FileId>,
     offset: u64,
-    /// Where the file ends. Behind `offset` it has what is left of the segment that it was.
+    /// The length of the file. Behind `offset` are the remains of the segment that it was before.
     file_len: u64,
-    /// What is complete.
+    /// The end of the completed writes.
     chain: Chain,
     pending: Option<Pending>,
     /// Blocks of the end, which wait for their turn.
@@ -95,7 +95,7 @@ pub struct Log {
     has_removed: bool,
     durable: u64,
     durable_cursor: u128,
-    /// When the first of what is appended and not durable was appended, or the sync before it began.
+    /// When the first appended byte that is not durable was appended, or when the sync before it began.
     undurable_since: Option<Micros>,
     /// Syncs go on until this position is durable.
     sync_goal: u64,
@@ -187,7 +187,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Makes the first segment, durably: without it the others would be worth nothing.
+    /// Makes the first segment, durably: without it the others could not be read.
     fn begin(&mut self) -> io::Result<()> {
         self.catalog.has_origin = self.meta.base.is_none();
         let file = self.make_segment(false)?;
@@ -204,7 +204,7 @@ impl Log {
         self.meta.epoch
     }
 
-    /// Whether a place means the same here: of this epoch, or of an older one up to where that was forked.
+    /// Whether a place is a place of this journal: of this epoch, or of an older epoch up to its fork.
     #[must_use]
     pub fn shares(&self, epoch: Epoch, next: u128) -> bool {
         self.meta.shares(epoch, next)
@@ -270,7 +270,7 @@ impl Log {
         self.chain.position - self.durable
     }
 
-    /// How long ago the first of that was appended, give or take a sync. 0: everything is durable.
+    /// The age of the first of these bytes, give or take a sync. 0: everything is durable.
     #[must_use]
     pub fn sync_lag(&self, now: Micros) -> Micros {
         self.undurable_since.map_or(0, |since| now.saturating_sub(since))
@@ -288,7 +288,7 @@ impl Log {
         self.disk.description()
     }
 
-    /// Why nothing can be written: the disk is full.
+    /// The error of a full disk, while nothing can be written.
     #[must_use]
     pub fn stalled(&self) -> Option<&str> {
         self.stall.as_ref().map(|stall| stall.reason.as_str())
@@ -306,7 +306,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If a write or a sync has failed: what is on the disk is unknown, and nothing more may be done with it.
+    /// If a write or a sync has failed. The contents of the disk are unknown then, and the journal must not be used any more.
     pub fn append(
         &mut self,
         (bytes, headroom): (Vec<u8>, usize),
@@ -325,7 +325,7 @@ impl Log {
         std::mem::take(&mut self.spare)
     }
 
-    /// Goes on with everything that is under way or due. To be called every turn.
+    /// Continues all operations that are under way or due. Call it every turn.
     ///
     /// # Errors
     ///
@@ -387,7 +387,7 @@ impl Log {
             && self.durable == self.chain.position
     }
 
-    /// Where to begin to make the state of a place. `None`: it is not kept any more.
+    /// The snapshot and block from which the state of a place can be made. `None`: the place is not kept any more.
     #[must_use]
     pub fn start_for(&self, next: u128) -> Option<Start> {
         self.catalog.start_for(next)
@@ -449,7 +449,7 @@ impl Log {
         self.pending = Some(Pending { header, bytes, start, sealed: None, ticket: None });
     }
 
-    /// Begins a block that nobody but the journal asks for: of the end, or a mark.
+    /// Begins a block of the journal's own: of the end, or a mark.
     fn begin_next(&mut self) -> bool {
         if self.pending.is_some() {
             return false;
@@ -474,7 +474,7 @@ impl Log {
         self.durable == self.chain.position && self.syncing.is_none() && !self.is_marked
     }
 
-    /// Submits what is left of the pending block.
+    /// Submits the rest of the pending block.
     fn start_write(&mut self) -> Result<bool, JournalError> {
         let is_waiting = self.stall.as_ref().is_some_and(|stall| stall.retry_at > self.now);
         let Some(mut pending) = self.pending.take_if(|pending| pending.ticket.is_none() && !is_waiting)
@@ -584,7 +584,7 @@ impl Log {
         }
     }
 
-    /// No room: wait, and try again. Anything else is the end.
+    /// Handles a failed write. With a full disk, the journal waits and tries again. Any other error ends it.
     fn fail_or_stall(&mut self, error: &io::Error, what: &str, file: &str) -> Result<(), JournalError> {
         let sentence = JournalError::io(what, file, error);
         if !is_full(error) {

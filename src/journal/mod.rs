@@ -1,6 +1,6 @@
-//! The journal: everything that is released, on disk before anybody is sent it (docs/SPEC.md section 8).
+//! The journal: every released event is on disk before a user is sent it (docs/SPEC.md section 8).
 //!
-//! Pure, like the engine: no file descriptor and no clock. It is given a [`Disk`](crate::disk::Disk), is told the time, and hands out blocks.
+//! Pure, like the engine: no file descriptor and no clock. Its caller gives it a [`Disk`](crate::disk::Disk) and the time.
 //!
 //! # Files
 //!
@@ -19,21 +19,21 @@
 //!
 //! # Life of a block
 //!
-//! 1. [`Log::append`] takes what was released in a turn. The block is *pending*: the barrier is closed.
+//! 1. [`Log::append`] takes the events that were released in a turn. The block is *pending*: the barrier is closed.
 //! 2. Its write is complete: it is *appended*, and survives the end of the process. With `interval` and `never` the barrier opens: users
-//!    are sent it.
+//!    receive the events.
 //! 3. A sync that began after that is complete: it is *durable*, and survives the end of the machine. With `always` the barrier opens now.
-//!    Sources are acknowledged what is durable.
+//!    Durable events are acknowledged to sources.
 //!
 //! One block is in flight at a time. While the barrier is closed sources are not read, so nothing piles up.
 //!
-//! # What happens when something dies
+//! # Ends of the process and of the machine
 //!
 //! | at this moment | the next start |
 //! | --- | --- |
-//! | the process, before a write is complete | what was written of the block is a torn tail, and is cut; nobody was sent any of it |
+//! | the process, before a write is complete | the written part of the block is a torn tail, and is cut; no user was sent any of it |
 //! | the process, later | finds the block |
-//! | the machine, before a sync is complete | finds a prefix of what was not synced; the rest is a torn tail |
+//! | the machine, before a sync is complete | finds a prefix of the bytes that were not synced; the rest is a torn tail |
 //! | either, while a segment is made | the new file has no whole header, or is not there: it is removed, and made again |
 //! | either, while a snapshot is written | a temporary file, which is removed |
 //! | either, while a segment is removed | it is there or not: the journal begins at the oldest segment |
@@ -50,7 +50,7 @@
 //!
 //! # Limits
 //!
-//! Memory: one block in flight and one that is being filled (what is released in a turn: 16 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
+//! Memory: one block in flight and one that is being filled (the events of a turn: 16 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
 //! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one to be recycled, one snapshot that is being written, and
 //! never less than what the next start needs.
 

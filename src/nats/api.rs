@@ -32,7 +32,7 @@ pub enum Refusal {
     NoStream,
     /// There is one by now.
     NameInUse,
-    /// Nobody is there who could answer: JetStream is off, or the stream has no leader. Nothing has come of the request.
+    /// No server could answer: JetStream is off, or the stream has no leader. The request had no effect.
     Nobody,
     /// Anything else, in words.
     Other(String),
@@ -150,7 +150,7 @@ pub fn answer(message: &Message<'_>) -> Result<Value, Refusal> {
     })
 }
 
-/// Reads what is known of a stream, and checks that it keeps what it is given.
+/// Reads the description of a stream, and checks that it keeps its messages.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 //! The client's side of the NATS protocol: ten verbs in text, payloads of a given length.
 //!
-//! [`decode`] takes one message off the front of what has been received; the functions of [`Encoder`] append one to what is to
+//! [`decode`] takes one message off the front of the received bytes; the functions of [`Encoder`] append one to what is to
 //! be sent. Nothing here waits, copies a payload, or keeps a state.
 //!
 //! The crate `watermelon-proto` does the same without I/O. It is not used because it brings `url` with its tables of Unicode
@@ -10,7 +10,7 @@ use std::{fmt, io::Write};
 
 /// Longest control line, its end included: `INFO` of a large cluster is the longest.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// Largest message, headers and payload together: eight times what servers accept if nobody says otherwise.
+/// Largest message, headers and payload together: eight times the default of servers.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A message from a server.

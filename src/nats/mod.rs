@@ -35,7 +35,7 @@
 //! block that it finds there and has sent itself was stored though the confirmation was lost. Any other block ends its
 //! term. Once it has read everything it sends the rest again, fenced as before.
 //!
-//! A leader whose term has ended forgets everything and starts as a follower. What it had not got confirmed was never acknowledged to a source.
+//! A leader whose term has ended forgets everything and starts as a follower. Events that were not confirmed were never acknowledged to a source.
 //!
 //! # Starting, and what a reader does when its place is gone
 //!

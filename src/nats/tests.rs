@@ -67,7 +67,7 @@ impl Conn {
         self.out.extend_from_slice(format!("MSG {reply} 1 {}\r\n{text}\r\n", text.len()).as_bytes());
     }
 
-    /// Does what whole messages of the client ask for, as far as some of them.
+    /// Answers whole messages of the client, up to a number of them.
     fn serve(&mut self, stream: &mut Stream, most: u64) {
         for _ in 0..most {
             let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") else { return };
@@ -298,7 +298,7 @@ struct World {
     dice: Dice,
     /// What some leader has been told is stored: number and hash.
     confirmed: Vec<(u64, u64)>,
-    /// Connections that nobody reads any more, and what was sent on them.
+    /// Connections that are not read any more, and the bytes sent on them.
     left: Vec<Conn>,
 }
 
@@ -361,7 +361,7 @@ impl World {
                 continue;
             }
             if faults && dice.one_in(150) {
-                // What it has sent is stored or not, and it does not hear of it.
+                // Its messages are stored or not, and it is not told which.
                 node.lose(*now, left);
             }
             node.step(moment, dice, left);

@@ -1,8 +1,8 @@
 //! Users that are served from the journal: those who resume at an earlier place, and those who do not keep up with the stream
 //! (`docs/SPEC.md` section 10).
 //!
-//! It is one ordered buffer with many cursors. The journal is the buffer; each user has its place in it. One [`Pass`] at a time goes
-//! through the journal and takes along everybody whose place it comes to:
+//! The journal is one ordered buffer with many cursors: each user has a place in it. One [`Pass`] at a time reads
+//! through the journal and serves every user whose place it reaches:
 //!
 //! ```text
 //!  journal  ├──────────────────────────────────────────────────────────┤ cursor of the live engine
@@ -15,33 +15,33 @@
 //! | state | until |
 //! | --- | --- |
 //! | *waiting* at its place | a pass comes to the place |
-//! | *in the pass*: it is handed what the pass applies, into its output buffer | the pass comes to the live cursor: it is live; or its buffer is full: it is parked |
+//! | *in the pass*: the pass puts its events into its output buffer | the pass reaches the live cursor: the user is live; or its buffer is full: the user is parked |
 //! | *parked*: its place is the first event that did not fit | its buffer is nearly empty: it waits |
 //!
 //! # The seam
 //!
-//! The pass has its turn when everything that was released has been appended and delivered. If it comes to the cursor then,
-//! everybody in it is connected to the live engine before anything else is released: nothing twice, nothing missed.
+//! The pass works when every released event has been appended and delivered. If it reaches the cursor at that moment,
+//! its users are connected to the live engine before another event is released. So no event comes twice, and none is missed.
 //!
 //! # What it may cost
 //!
-//! Work is estimated in nanoseconds, because no clock is looked at within a turn. While events flow, a pass takes a quarter of the
-//! time, and half of it where it would not advance twice as fast as the journal grows. Otherwise it takes slices, between which
-//! the sockets are looked at. The pieces of the journal that are applied at once are as small as a slice asks for, whatever the
-//! number of users; a user is written to when there is enough for it.
+//! Work is estimated in nanoseconds, because no clock is read within a turn. While events flow, a pass takes a quarter of the
+//! time, or half of it where it would not advance twice as fast as the journal grows. Otherwise it works in slices. Between slices
+//! the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, for any
+//! number of users. A user is written to when enough bytes wait for it.
 //!
-//! A pass waits for users whose buffers are full: as long as it likes while nobody else wants anything, else for [`PATIENCE`] at a
-//! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast one is served in one pass. After a
-//! pass there is a rest of three times its length while events flow, unless somebody waits who has just logged in. So hundreds of slow
+//! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
+//! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one pass. After a
+//! pass there is a rest of three times its length while events flow, unless a user that has just logged in waits. So hundreds of slow
 //! users cost a quarter of the time at most.
 //!
 //! Memory: the second follow graph, a block of the journal, and the output buffers, which hold `userBufferBytes` each and a line.
 //!
-//! # What happens when something ends
+//! # When a user, a place or the server ends
 //!
 //! A user that leaves or is taken over in the middle of a pass is disconnected from its engine, and keeps what is in its output
-//! buffer. What is not kept any more cannot be handed out: whoever is at such a place is cut off (`slow`). At the end of the server no
-//! pass goes on: users are sent what their buffers have, and resume elsewhere.
+//! buffer. Events that are not kept any more cannot be sent: a user at such a place is cut off (`slow`). At shutdown no
+//! pass goes on: users are sent the contents of their buffers, and resume elsewhere.
 
 mod steps;
 
@@ -53,17 +53,17 @@ use crate::{
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// How long those who log in are collected before a pass begins.
+/// How long logins are collected before a pass begins.
 const COLLECTING: Micros = 5 * MILLISECOND;
-/// How long a pass waits for users whose buffers are full, while others want it to go on.
+/// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
-/// Work in one turn, in estimated nanoseconds: what others may have to wait for.
+/// Work in one turn, in estimated nanoseconds. Other connections may have to wait for it.
 const SLICE_NS: u64 = 150_000;
 /// Bytes of lines that are applied at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
 /// Bytes for a user that are worth a write.
 const WRITE_BYTES: usize = 32 << 10;
-/// Estimates in nanoseconds of what work costs.
+/// Estimated costs of work, in nanoseconds.
 const NS_PER_WRITE: u64 = 2500;
 const NS_PER_TWO_WRITTEN_BYTES: u64 = 1;
 const NS_PER_SCANNED_BYTE: u64 = 2;

@@ -6,22 +6,22 @@
 //! 1. *The turn.* [`Server::turn`] here is the order in which everything has its turn.
 //! 2. *Steps of the turn*, on all parts ([`state`]):
 //!    [`collect`]: what is ready; [`admit`]: connections and logins; [`reading`]: event sources;
-//!    [`release`]: from what was read to what is released; [`handing_out`]: from there to the journal, the log, clients of the
+//!    [`release`]: from bytes read to events released; [`handing_out`]: from there to the journal, the log, clients of the
 //!    stream and users; [`streaming`]: an edge's stream, and clients of the stream; [`replication`]: the replicated log;
-//!    [`timing`]: how long that took; [`view`]: what is told to those who ask.
+//!    [`timing`]: how long that took; [`view`]: the answers to operators.
 //! 3. *Parts*, which keep their state to themselves:
 //!    - [`accept`]: the listeners;
 //!    - [`users`]: connections on the user port. A connection is a [`user`] or has yet to [`login`](mod@login). [`audience`]: who
 //!      comes and who goes. [`delivery`]: what users are sent, through [`output`] buffers, with `busyPoll` a few at a time
 //!      ([`rotation`]). [`resuming`]: the lines that users are sent beside events, when their [`marks`] are due;
 //!    - [`catch_up`]: users that are served from the journal, by a [`pass`] over it;
-//!    - [`sources`]: event sources, what each [`source`] has sent, and which of them wait for room in the ring;
+//!    - [`sources`]: event sources, the bytes of each [`source`], and which of them wait for room in the ring;
 //!    - [`congestion`]: slow users, which hold up the sources, and for how long in all ([`share`]);
-//!    - [`journal`]: what was released is on disk before anybody is sent it;
+//!    - [`journal`]: a released event is on disk before a user is sent it;
 //!    - [`grace`]: sources that resume and are expected back;
 //!    - [`lifecycle`]: the end; [`linger`]: closing connections so that nothing is lost;
 //!      [`liveness`]: peers that have vanished;
-//!    - [`admin`]: the connections of those who ask how it is going, and [`watch`], [`health`] and [`census`], what they are told;
+//!    - [`admin`]: connections of operators; [`watch`], [`health`] and [`census`]: the numbers that they ask for;
 //!    - [`stream_clients`]: who is handed the whole released stream; [`upstream`]: the stream that an edge takes in place of
 //!      event sources; [`replicated`]: the replicated log; [`link`]: the connection that either
 //!      of both needs;
@@ -113,7 +113,7 @@ impl<N: Net> Server<N> {
         self.heed_signals();
         // A completion of the disk may let other parts go on.
         self.pass_journal();
-        // Users first: who logs in now is told of what is read now.
+        // Users first: a user that logs in now receives the events that are read now.
         self.serve_users()?;
         self.keep_up_stream();
         self.keep_up_log();
@@ -181,7 +181,7 @@ impl<N: Net> Server<N> {
             self.users.tokens.deadline(),
             self.lingering.deadline(),
             self.rounds.deadline(),
-            // Nobody is told a place while the journal does not have what was released: its being ready wakes the server.
+            // No user is told a place while the journal lacks released events. The journal wakes the server when it is ready.
             self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
             self.catch_up.deadline().filter(|_| self.phase() == Phase::Running),
@@ -223,8 +223,8 @@ impl<N: Net> Server<N> {
         self.deliver();
     }
 
-    /// Does what is due. What is due is judged after a look at all sockets that began after its time was up: who was stopped
-    /// itself must not blame others for being late.
+    /// Acts on deadlines that have passed. It first polls all sockets once more: a server that was held up
+    /// itself must not blame clients for being late.
     fn meet_deadlines(&mut self) -> io::Result<()> {
         let slow = self.slow_user_deadline().into_iter().chain(self.catch_up.check_deadline());
         let due = slow.chain(self.users.login_deadline()).min();
@@ -267,7 +267,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Takes the next step towards the end, if it has begun: what had arrived is read and released, then users are sent what
+    /// Takes the next step of the shutdown, if it has begun. Bytes that had arrived are read and released, then users are sent what
     /// they are owed, each for a part of the time.
     fn close_down(&mut self) {
         if let Some(no_more_time) = self.lifecycle.draining(self.now) {
@@ -291,7 +291,7 @@ impl<N: Net> Server<N> {
             self.reports.note_unsent(unsent);
             self.deliver();
             self.stream_clients.end_flushed(no_more_time);
-            // Users go once they have what they are owed; nobody is sent what a stalled journal does not have.
+            // Users are closed once they have their events. No user is sent an event that a stalled journal lacks.
             if self.have_all_gone() || (no_more_time && (self.clients_have_gone() || self.is_barred())) {
                 self.engine.take_given_up();
                 self.reports.summary(&self.engine, &self.counters());
@@ -361,7 +361,7 @@ impl<N: Net> Server<N> {
         )))
     }
 
-    /// When a slow user's time is up. Nobody comes or goes while the journal does not have what was released.
+    /// When a slow user's time is up. No user comes or goes while the journal lacks released events.
     fn slow_user_deadline(&self) -> Option<Micros> {
         self.congestion.deadline().filter(|_| !self.is_barred())
     }

@@ -1,4 +1,4 @@
-//! Event sources: their sockets, the lines that they are in the middle of, and those that wait for room in the ring.
+//! Event sources: their sockets, their unfinished lines, and the sources that wait for room in the ring.
 
 mod acknowledge;
 
@@ -31,16 +31,16 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Sources<S> {
     entries: Slab<Source<S>>,
-    /// Those that have not come to their ends.
+    /// Sources that have not ended.
     connected: usize,
     /// The number of these sources that have hung up.
     hung_up: usize,
     /// Sources connected at once, and longest event line.
     places: usize,
     event_bytes_max: usize,
-    /// How long a source is told what becomes of what it sent after it has closed its side.
+    /// How long a source that has closed its side still receives acknowledgements.
     half_closed_max: Micros,
-    /// Whether they say anything while others are turned away.
+    /// Whether the connected sources send anything while others are turned away.
     pub(super) silence: Silence,
     /// How long a source may be on trial.
     trial_max: Micros,
@@ -48,19 +48,19 @@ pub(super) struct Sources<S> {
     any_replaced: bool,
     /// A source that asked for acknowledgements has gone.
     any_asker_gone: bool,
-    /// The last source's end is the end of a run.
+    /// The end of the last source ends a run.
     ends_runs: bool,
     /// Gaps are never given up.
     gaps_stay: bool,
-    /// Nothing is read any more but what had arrived at the last look.
+    /// Only bytes that had arrived at the last look are still read.
     only_what_has_arrived: bool,
-    /// Sources that can be read, in the order in which they come round.
+    /// Sources that can be read, in the order of their turns.
     readable: VecDeque<SourceKey>,
     /// Sources whose next event is too far ahead for the ring.
     blocked: Vec<SourceKey>,
     /// The source whose chunk is being fed, and the chunk.
     current: Option<(SourceKey, Chunk)>,
-    /// Chunk buffers that nobody uses.
+    /// Unused chunk buffers.
     spare: Vec<Chunk>,
     /// Sources that have ended. Their sockets are still to be closed.
     ended: Vec<SourceKey>,
@@ -77,7 +77,7 @@ pub(super) enum Admission {
     OnTrial,
     /// There will be one.
     Later,
-    /// It is one too many.
+    /// There are as many as are allowed.
     Never,
 }
 

@@ -193,7 +193,7 @@ impl<N: Net> Server<N> {
         self.congestion.is_paused() || self.is_barred() || self.is_log_closed()
     }
 
-    /// The journal does not have yet what was released: nobody may be sent it, and nothing more may be released.
+    /// The journal lacks released events: no user may be sent them, and nothing more may be released.
     pub(super) fn is_barred(&self) -> bool {
         self.journal.as_ref().is_some_and(Journal::is_closed)
     }

@@ -1,11 +1,11 @@
-//! Connections on the stream port: who is handed the whole released stream (`docs/SPEC.md` section 11).
+//! Connections on the stream port: clients that receive the whole released stream (`docs/SPEC.md` section 11).
 //!
-//! A client asks for a place with one line and is sent every released line from there on, or the follow graph first. What
-//! it is sent waits in an output buffer like a user's. It holds up nobody: one that is more than `userBufferBytes` behind is
-//! served from the journal from there on, until it has caught up; without a journal it is cut off.
+//! A client asks for a place with one line. It receives every released line from there on, or the follow graph first. The
+//! bytes wait in an output buffer, as for a user. A client never holds up others: one that is more than `userBufferBytes` behind is
+//! served from the journal until it has caught up. Without a journal it is cut off.
 //!
-//! Once a turn [`StreamClients::hand_out`] is given what has been released and may be handed out, and
-//! [`StreamClients::serve`] does the rest, at a moment at which nothing has been released beyond that. So the cursor is the
+//! Once a turn [`StreamClients::hand_out`] is given the released lines that may be sent.
+//! [`StreamClients::serve`] does the rest, at a moment when no further line has been released. So the cursor is the
 //! place at which a new client begins.
 
 use super::{
@@ -37,7 +37,7 @@ use std::{
 
 /// Longest request, terminator included: as long as a login line.
 const REQUEST_BYTES_MAX: usize = 64;
-/// Bytes of one read: clients have nothing to say after their request.
+/// Bytes of one read: clients send no more bytes after their request.
 const SCRATCH_BYTES: usize = 4096;
 /// Number of reads from one client before the next client is read.
 const READS_PER_TURN: usize = 16;
@@ -63,7 +63,7 @@ pub(super) struct StreamClients<S> {
     writable: VecDeque<StreamKey>,
     /// The copy of the follow graph that is being taken.
     copy: Option<GraphCopy>,
-    /// Connections that have come to their ends, and why: the reasons of users.
+    /// Connections that have ended, with the reason, as for users.
     ended: Vec<(StreamKey, &'static str)>,
     pool: Pool,
     scratch: Vec<u8>,

@@ -1,10 +1,10 @@
 //! A simulated disk: a folder that loses, tears, refuses and is slow, the same way for the same seed.
 //!
-//! A [`SimFolder`] is what is left when a server ends: [`SimFolder::end_process`] keeps everything that was written,
-//! [`SimFolder::end_machine`] only what was synced, and of the rest any part: writes that were not synced reach the disk whole, in sectors, or
-//! not at all, in any order, and so do names that the folder was not synced with. A [`SimDisk`] is one server's view of it.
+//! A [`SimFolder`] outlives a server. [`SimFolder::end_process`] keeps all written bytes.
+//! [`SimFolder::end_machine`] keeps synced bytes and any part of the others: such writes reach the disk whole, in sectors, or
+//! not at all, in any order. The same holds for names of the folder. A [`SimDisk`] is one server's view of the folder.
 //!
-//! A submitted write or sync takes effect when it is complete. What is under way when the process ends has happened, or not, or in part.
+//! A submitted write or sync takes effect when it is complete. An operation that is under way when the process ends takes effect, or in part, or not at all.
 
 use crate::{
     disk::{Completion, Disk, FileId, Identity, Ticket},
@@ -27,7 +27,7 @@ const SECTOR: usize = 512;
 pub struct DiskFaults {
     /// A submitted write is cut short.
     pub short_write: u16,
-    /// Bytes that fit before the disk is full. `None`: as many as you like.
+    /// Bytes that fit before the disk is full. `None`: no limit.
     pub room: Option<u64>,
     /// A write fails (`EIO`).
     pub write_error: u16,
@@ -43,11 +43,11 @@ pub struct DiskFaults {
     pub ends_after: Option<u64>,
 }
 
-/// What a thread is unwound with where [`DiskFaults::ends_after`] ends the process.
+/// The panic payload when [`DiskFaults::ends_after`] ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessEnd;
 
-/// How often what has happened.
+/// Counts of what has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounts {
     /// Writes that were cut short.
@@ -213,7 +213,7 @@ impl Inner {
         node.sync(node.changes);
     }
 
-    /// Does what a submitted operation is for.
+    /// Gives a submitted operation its effect.
     fn work(&mut self, submitted: Submitted) -> Completion {
         let Submitted { ticket, node, work, .. } = submitted;
         let (result, bytes) = match work {
@@ -297,7 +297,7 @@ fn apply(names: &mut BTreeMap<String, usize>, change: NameChange) {
 }
 
 impl SimFolder {
-    /// An empty folder, with all that is random drawn from `seed`.
+    /// An empty folder, whose random choices are drawn from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let folder = Self::default();
@@ -345,20 +345,20 @@ impl SimFolder {
         self.inner().now = now;
     }
 
-    /// How often what has happened.
+    /// Counts of what has happened.
     #[must_use]
     pub fn counts(&self) -> DiskCounts {
         self.inner().counts
     }
 
-    /// When the next submitted operation is complete that nobody has been told of.
+    /// When the next submitted operation completes whose completion has not been reported.
     #[must_use]
     pub fn next_completion(&self) -> Option<Micros> {
         let inner = self.inner();
         inner.submitted.iter().find(|submitted| !submitted.is_told).map(|submitted| submitted.at)
     }
 
-    /// Whether something is complete by now that nobody has been told of.
+    /// Whether there is a completion that has not been reported.
     pub fn tell(&self) -> bool {
         let mut inner = self.inner();
         let now = inner.now;
@@ -367,7 +367,7 @@ impl SimFolder {
         news.count() > 0
     }
 
-    /// The process has ended: what was written is there, and any part of what was being written.
+    /// The process has ended: completed writes are kept, and any part of the writes under way.
     pub fn end_process(&self) {
         let mut inner = self.inner();
         inner.faults = DiskFaults::default();
@@ -381,7 +381,7 @@ impl SimFolder {
         }
     }
 
-    /// The machine has ended: of what was not synced any part is there.
+    /// The machine has ended: any part of the bytes that were not synced is kept.
     pub fn end_machine(&self) {
         self.end_process();
         self.inner().lose();
@@ -420,7 +420,7 @@ pub struct SimDisk {
     /// The node of each open file.
     files: Slab<usize>,
     tickets: u64,
-    /// Nothing goes wrong.
+    /// No operation fails.
     is_observer: bool,
 }
 
@@ -433,7 +433,7 @@ impl SimDisk {
         if self.is_observer { Ok(()) } else { self.folder.inner().fail(kind) }
     }
 
-    /// Something is about to be changed. Says how many of `len` bytes are changed before the process ends, if it does.
+    /// Notes a change. Returns how many of `len` bytes are changed before the process ends, if it ends here.
     fn ends_now(&self, len: usize) -> Option<usize> {
         let mut inner = self.folder.inner();
         let left = inner.faults.ends_after.as_mut()?;

@@ -81,7 +81,7 @@ impl Abreast {
         false
     }
 
-    // Nobody has been taken, so nobody is left to be served.
+    // No user has been taken, so no user is left to serve.
     pub(crate) fn serve_if_full(&mut self, _: &Owed<'_>, _: &mut [u8], _: &mut impl FnMut(u32, &[u8])) {}
 
     pub(crate) fn serve_rest(&mut self, _: &Owed<'_>, _: &mut [u8], _: &mut impl FnMut(u32, &[u8])) {}

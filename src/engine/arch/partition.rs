@@ -5,7 +5,7 @@
 /// Most events of a run.
 pub(crate) const RUN: usize = 256;
 
-/// What a run does: places of events in it, in order. Room for what a vector writes too much.
+/// The parts of a run: places of its events, in order. There is room for the excess of a vector write.
 #[derive(Debug)]
 pub(crate) struct Partition {
     /// Events that change an edge.
@@ -13,7 +13,7 @@ pub(crate) struct Partition {
     pub(crate) edge_count: usize,
     /// Events that some user receives.
     pub(crate) due: [u32; RUN + 16],
-    /// The slot of whom each of those is for, if it is for one.
+    /// The slot of the recipient of each of those events, if it has one recipient.
     pub(crate) targets: [u32; RUN + 16],
     pub(crate) due_count: usize,
     /// Events by kind.

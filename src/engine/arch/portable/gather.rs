@@ -1,8 +1,8 @@
 //! Gathering event by event: the innermost loop of all.
 //!
 //! For each block of the tape a user has a word whose bits say which of its events are for it. Each is copied from the tape
-//! to where the last one ended, whatever its length as 32 or 64 bytes, of which the next one overwrites what is too much.
-//! What there is to know about an event is in one word, which is looked up; sizes are constants, and positions have 16 bits,
+//! to the end of the last one. Each copy moves 32 or 64 bytes, whatever the length, and the next copy overwrites the excess.
+//! One word holds all facts about an event. Sizes are constants, and positions have 16 bits,
 //! as far as the room behind everything reaches, so that nothing is left to be checked.
 //!
 //! The number of a block's events for a user is unpredictable, and a misprediction at the end of the loop costs as much
@@ -26,7 +26,7 @@ const SHORT: usize = 32;
 const LONGER: usize = 64;
 /// Events that are copied without a look at whether there is another one.
 const AT_A_TIME: usize = 4;
-/// Room for what is copied too much, which must be behind the end of the tape and of what a user gets.
+/// Room for excess copies. It must be behind the end of the tape and behind a user's bytes.
 /// It is as much as positions of 16 bits reach, so that they need no check.
 pub(crate) const SLACK: usize = (1 << 16) + LONGER;
 
@@ -112,7 +112,7 @@ pub(crate) struct Owed<'a> {
     /// Where on the tape each event ends, after where the first one begins.
     pub(crate) ends: &'a [u32],
     pub(crate) blocks: &'a [Block],
-    /// Which events are for whom: `[group of blocks][slot][block in group]`.
+    /// The events of each user: `[group of blocks][slot][block in group]`.
     pub(crate) matrix: &'a [[u64; GROUP]],
     /// Slots of a group.
     pub(crate) slots: usize,

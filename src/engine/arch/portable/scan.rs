@@ -43,7 +43,7 @@ pub(crate) static SHAPE: [u8; 256] = {
     table
 };
 
-/// What surrounds the start of a line: [`BEFORE`] bytes in front of it, [`AFTER`] from it on.
+/// The bytes around the start of a line: [`BEFORE`] bytes in front of it, [`AFTER`] from it on.
 #[inline(always)]
 pub(crate) fn window(bytes: &[u8], start: usize) -> Option<&[u8; WINDOW]> {
     bytes.get(start.wrapping_sub(BEFORE)..start.wrapping_add(AFTER))?.first_chunk()

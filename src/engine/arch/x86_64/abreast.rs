@@ -8,12 +8,12 @@ use super::{
 };
 use crate::engine::arch::gather::Owed;
 
-/// Users who get much of the tape, until there are enough of them for a pass.
+/// Users who receive much of the tape, until there are enough of them for a pass.
 #[derive(Debug)]
 pub(crate) struct Abreast {
     avx512: Option<Avx512>,
     marks: Marks,
-    /// Those who wait to be served.
+    /// Users who wait to be served.
     slots: [u32; ABREAST],
     count: usize,
     /// Their mail.
@@ -56,7 +56,7 @@ impl Abreast {
         true
     }
 
-    /// Serves those who wait, if they are enough for a pass.
+    /// Serves the waiting users, if they are enough for a pass.
     pub(crate) fn serve_if_full(
         &mut self,
         owed: &Owed<'_>,
@@ -69,7 +69,7 @@ impl Abreast {
         }
     }
 
-    /// Serves those who wait, one after the other.
+    /// Serves the waiting users, one after the other.
     pub(crate) fn serve_rest(
         &mut self,
         owed: &Owed<'_>,
@@ -81,7 +81,7 @@ impl Abreast {
         }
     }
 
-    /// Hands users what they get of the tape, and their mail in between; their bits have been taken as those from the place
+    /// Hands users their events of the tape, and their mail in between; their bits have been taken as those from the place
     /// `first` on.
     fn serve<const N: usize>(
         &mut self,

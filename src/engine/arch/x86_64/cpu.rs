@@ -20,7 +20,7 @@ use crate::engine::arch::{
 };
 use crate::engine::packed::Packed;
 
-/// What the processor has, of what may be used.
+/// The features that the processor has and that may be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
     /// The processor has the set that `for_avx2` names.

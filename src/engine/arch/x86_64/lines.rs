@@ -8,7 +8,7 @@ use crate::engine::{arch::batch::BATCH_LINES as LINES, packed::Packed};
 /// Lines that are read side by side.
 pub(super) const LANES: usize = 8;
 pub(super) const GROUPS: usize = LINES / LANES;
-/// Groups whose masks are taken before the first of them is read: what has just been written in small parts can't be read
+/// Groups whose masks are taken before the first of them is read: bytes that have just been written in small parts can't be read
 /// as a whole at once.
 pub(super) const SPAN: usize = 4;
 /// Lines whose windows lie side by side.
@@ -22,7 +22,7 @@ pub(super) const WINDOW: usize = 32;
 /// The most ordinary lines that can end in one piece, of at least 4 bytes each; the room that is written to for it.
 pub(super) const LINES_PER_PIECE: usize = 16;
 
-/// A batch of ordinary lines, and what is known about them before they have been read.
+/// A batch of ordinary lines, and the facts about them that are known before they are read.
 #[derive(Debug)]
 pub(crate) struct Lines {
     pub(super) len: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Lines {
     pub(super) high: [[u64; LANES]; GROUPS],
     /// The byte in front of the first line, then each line's line feed.
     pub(super) ends: [u32; 1 + LINES + LINES_PER_PIECE],
-    /// Windows of the lines of a span, in pairs, and where in them there is what.
+    /// Windows of the lines of a span, in pairs, and the positions of their parts.
     pub(super) windows: [[[u8; PAIR * WINDOW]; PAIRS]; SPAN],
     pub(super) separators: [[u64; PAIRS]; SPAN],
     pub(super) non_digits: [[u64; PAIRS]; SPAN],

@@ -1,7 +1,7 @@
-//! Kernels for x86-64, and which of them are used.
+//! Kernels for x86-64, and the choice among them.
 //!
 //! Three loops take most of the engine's time: reading lines, taking apart what leaves the ring, and putting each user's bytes
-//! together. Each exists in a [portable](super::portable) version, which says what is to come out. Here are others:
+//! together. Each exists in a [portable](super::portable) version, which defines the result. Here are others:
 //!
 //! - With AVX2, code of its own for thirty-two lines ([`avx2::scan`]) and eight events ([`avx2::partition`]) at a time. Bytes are
 //!   put together by the portable code, compiled a second time.

@@ -272,7 +272,7 @@ fn without_lowest(bits: u32) -> u32 {
     bits & bits.wrapping_sub(1)
 }
 
-/// The position of the only bit that is set: the exponent of the number that it is, which vectors know how to convert.
+/// The position of the only bit that is set: the exponent of the number, which vector instructions can convert.
 #[inline(always)]
 fn position(bit: u32) -> u32 {
     ((bit.cast_signed() as f32).to_bits() >> 23 & 255).wrapping_sub(127)

@@ -23,10 +23,10 @@ use std::{arch::x86_64::*, array, ops::Range};
 /// Bytes that are done at once.
 const PIECE: usize = 64;
 
-/// Users that are served in one pass over the tape: what does not depend on them is done once.
+/// Users that are served in one pass over the tape. Work that does not depend on the user is done once.
 pub(crate) const ABREAST: usize = 4;
 
-/// Where the events on the tape end, and which of them the users get that are served next.
+/// The ends of the events on the tape, and which of them the next users receive.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     pieces: Vec<Piece>,
@@ -66,7 +66,7 @@ impl Insert {
         Self { before, start: bytes.start as u32, len: bytes.len() as u32, user: user as u32 }
     }
 
-    /// By what they are to be sorted.
+    /// The keys of the order.
     pub(crate) fn order(&self) -> u64 {
         u64::from(self.before) << 32 | u64::from(self.start)
     }
