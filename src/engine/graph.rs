@@ -15,7 +15,7 @@
 
 use super::{
     relation::{Columns, Relation},
-    settling::{AT_ONCE_MAX, Settling},
+    settling::{AT_ONCE_MAX, Node, Settling},
     user_slot::NO_SLOT,
 };
 use hashbrown::HashMap;
@@ -162,7 +162,8 @@ impl Graph {
     fn corrected_audience(&mut self, node: u32) -> Audience<'_> {
         let Self { audiences, following, settling, .. } = self;
         let Audience { slots, len } = audiences.of(node);
-        let (words, len) = settling.correct(node, (slots, len), |other| following.contains(other, node));
+        let (words, len) =
+            settling.correct(Node(node), (slots, len), |Node(other)| following.contains(other, node));
         Audience { slots: Columns::Bits(words), len }
     }
 
@@ -192,7 +193,7 @@ impl Graph {
     /// The nodes of two ids of which one at least is not known.
     #[cold]
     fn make_known(&mut self, from: u64, to: u64, follows: bool) -> [u32; 2] {
-        if follows { [self.intern(from), self.intern(to)] } else { [NOBODY; 2] }
+        if follows { [self.intern(from).0, self.intern(to).0] } else { [NOBODY; 2] }
     }
 
     /// Adds or removes an edge. Says whether its audience is to be told: it stays as it is until then, so that edges can run
@@ -222,7 +223,7 @@ impl Graph {
     fn set_while_settling(&mut self, edge: &Edge) -> bool {
         let Self { audiences, settling, .. } = self;
         let mut has_come = edge.slot != NO_SLOT;
-        for entry in settling.entries.iter().filter(|entry| entry.node == edge.from) {
+        for entry in settling.entries.iter().filter(|entry| entry.node == Node(edge.from)) {
             has_come &= entry.slot != edge.slot;
             if entry.covers(edge.to) {
                 audiences.set(edge.to, entry.slot, edge.follows);
@@ -241,7 +242,7 @@ impl Graph {
     #[inline(always)]
     pub(crate) fn forget(&mut self) {
         while let Some(node) = self.fading.pop() {
-            self.forget_if_unused(node);
+            self.forget_if_unused(Node(node));
         }
     }
 
@@ -277,7 +278,7 @@ impl Graph {
     /// The user `id` is connected, as `slot`. It must not be connected already.
     pub(crate) fn connect(&mut self, id: u64, slot: u32) {
         let node = self.intern(id);
-        debug_assert_eq!(self.slots[node as usize], NO_SLOT);
+        debug_assert_eq!(self.slots[node.0 as usize], NO_SLOT);
         self.set_slot(node, slot);
         self.audiences.slots.fit_columns(slot as usize + 1);
         if self.comes_and_goes_at_once(node) {
@@ -293,6 +294,7 @@ impl Graph {
         if slot == NO_SLOT {
             return true;
         }
+        let node = Node(node);
         self.set_slot(node, NO_SLOT);
         let is_free = self.settling.turn_back(slot).unwrap_or_else(|| {
             let at_once = self.comes_and_goes_at_once(node);
@@ -307,7 +309,7 @@ impl Graph {
         is_free
     }
 
-    fn comes_and_goes_at_once(&self, node: u32) -> bool {
+    fn comes_and_goes_at_once(&self, Node(node): Node) -> bool {
         self.following.row(node).len() <= AT_ONCE_MAX
     }
 
@@ -333,7 +335,7 @@ impl Graph {
                     audiences.set(column, entry.slot, !entry.leaves);
                 }
             };
-            let next = following.row(entry.node).for_each_from(columns.start, &mut left, tell);
+            let next = following.row(entry.node.0).for_each_from(columns.start, &mut left, tell);
             match next.filter(|next| columns.contains(next)) {
                 Some(next) => entry.done_below(next),
                 None => {
@@ -347,12 +349,12 @@ impl Graph {
     }
 
     /// Tells the audience of everybody whom a node follows that it has come or gone.
-    fn tell_everyone(&mut self, node: u32, slot: u32, follows: bool) {
+    fn tell_everyone(&mut self, Node(node): Node, slot: u32, follows: bool) {
         let Self { following, audiences, .. } = self;
         following.row(node).for_each(|followed| audiences.set(followed, slot, follows));
     }
 
-    fn set_slot(&mut self, node: u32, slot: u32) {
+    fn set_slot(&mut self, Node(node): Node, slot: u32) {
         self.slots[node as usize] = slot;
         let id = usize::try_from(self.ids[node as usize]).ok();
         if let Some([_, direct]) = id.and_then(|id| self.direct.get_mut(id)) {
@@ -396,14 +398,14 @@ impl Graph {
         }
     }
 
-    fn intern(&mut self, id: u64) -> u32 {
+    fn intern(&mut self, id: u64) -> Node {
         match self.node(id) {
             NOBODY => self.add_node(id),
-            node => node,
+            node => Node(node),
         }
     }
 
-    fn add_node(&mut self, id: u64) -> u32 {
+    fn add_node(&mut self, id: u64) -> Node {
         let node = if let Some(node) = self.free.pop() {
             self.ids[node as usize] = id;
             node
@@ -423,11 +425,11 @@ impl Graph {
         } else {
             self.hashed.insert(id, node);
         }
-        node
+        Node(node)
     }
 
     #[cold]
-    fn forget_if_unused(&mut self, node: u32) {
+    fn forget_if_unused(&mut self, Node(node): Node) {
         let at = node as usize;
         let id = self.ids[at];
         let used = self.slots[at] != NO_SLOT || self.degrees[at] != 0;
@@ -443,7 +445,7 @@ impl Graph {
         }
         self.audiences.slots.forget(node);
         self.following.forget(node);
-        self.settling.forget(node);
+        self.settling.forget(Node(node));
         self.free.push(node);
     }
 }

@@ -63,3 +63,4 @@ pub use damage::{Damage, DamageReason, Replay};
 pub use given_up::GivenUp;
 pub use pipeline::Engine;
 pub use released::Released;
+pub use user_slot::UserSlot;

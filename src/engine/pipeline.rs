@@ -17,7 +17,7 @@ use super::{
     run::{Runner, apply_one},
     sequencer::Sequencer,
     text::Text,
-    user_slot::NO_SLOT,
+    user_slot::{NO_SLOT, UserSlot},
 };
 use crate::time::Micros;
 
@@ -84,15 +84,15 @@ impl Engine {
 
     /// The user `id` has logged in; it must not be connected already. Returns its slot: a small number, free again once
     /// it has gone. Everything owed must have been delivered.
-    pub fn connect(&mut self, id: u64) -> u32 {
+    pub fn connect(&mut self, id: u64) -> UserSlot {
         self.settle_users();
         let slot = self.fanout.connect();
         self.graph.connect(id, slot);
-        slot
+        UserSlot(slot)
     }
 
     /// The user `id` has gone from `slot`. Everything owed must have been delivered.
-    pub fn disconnect(&mut self, id: u64, slot: u32) {
+    pub fn disconnect(&mut self, id: u64, UserSlot(slot): UserSlot) {
         self.settle_users();
         self.fanout.disconnect(slot);
         if self.graph.disconnect(id) {
@@ -119,8 +119,8 @@ impl Engine {
 
     /// Whether a user of that id is connected, and its slot.
     #[must_use]
-    pub fn slot(&self, id: u64) -> Option<u32> {
-        Some(self.graph.slot(id)).filter(|&slot| slot != NO_SLOT)
+    pub fn slot(&self, id: u64) -> Option<UserSlot> {
+        Some(self.graph.slot(id)).filter(|&slot| slot != NO_SLOT).map(UserSlot)
     }
 
     /// Releases what can be released without any new line. Says whether the turn is full and there may be more:
@@ -242,9 +242,9 @@ impl Engine {
     }
 
     /// Hands every user that is owed something its bytes, in one piece each, and ends the turn.
-    pub fn deliver(&mut self, write: impl FnMut(u32, &[u8])) {
+    pub fn deliver(&mut self, mut write: impl FnMut(UserSlot, &[u8])) {
         if !self.fanout.is_empty() {
-            self.fanout.deliver(write);
+            self.fanout.deliver(|slot, bytes| write(UserSlot(slot), bytes));
         }
     }
 

@@ -14,10 +14,14 @@ use std::collections::VecDeque;
 /// A user who follows no more than this many comes and goes at once.
 pub(crate) const AT_ONCE_MAX: usize = if cfg!(test) { 3 } else { 4096 };
 
+/// The node of a user in the follow graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Node(pub(crate) u32);
+
 /// A user that is being added to the audiences of those it follows, or removed from them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    pub(crate) node: u32,
+    pub(crate) node: Node,
     /// The user's slot. Of one that leaves it is not free before the entry is gone.
     pub(crate) slot: u32,
     pub(crate) leaves: bool,
@@ -61,12 +65,12 @@ impl Settling {
     }
 
     /// The user has begun to come.
-    pub(crate) fn come(&mut self, node: u32, slot: u32) {
+    pub(crate) fn come(&mut self, node: Node, slot: u32) {
         self.entries.push_back(Entry { node, slot, leaves: false, low: 0, high: 0 });
     }
 
     /// The user, who has come altogether, has begun to go.
-    pub(crate) fn go(&mut self, node: u32, slot: u32) {
+    pub(crate) fn go(&mut self, node: Node, slot: u32) {
         self.entries.push_back(Entry { node, slot, leaves: true, low: 0, high: u32::MAX });
     }
 
@@ -82,7 +86,7 @@ impl Settling {
     }
 
     /// A node has been given back: it has no edges, so those who left as this node are in no audience any more.
-    pub(crate) fn forget(&mut self, node: u32) {
+    pub(crate) fn forget(&mut self, node: Node) {
         for entry in self.entries.iter_mut().filter(|entry| entry.node == node) {
             entry.low = entry.high;
         }
@@ -91,9 +95,9 @@ impl Settling {
     /// The audience of a node as it ought to be. `follows` says whether another node follows this one.
     pub(crate) fn correct(
         &mut self,
-        node: u32,
+        node: Node,
         (slots, mut len): (Columns<'_>, usize),
-        follows: impl Fn(u32) -> bool,
+        follows: impl Fn(Node) -> bool,
     ) -> (&[u64], usize) {
         let words = &mut self.corrected;
         words.clear();
@@ -115,7 +119,7 @@ impl Settling {
         for entry in &self.entries {
             if entry.leaves {
                 len -= usize::from(set(entry.slot, false));
-            } else if !entry.covers(node) && follows(entry.node) {
+            } else if !entry.covers(node.0) && follows(entry.node) {
                 len += usize::from(!set(entry.slot, true));
             }
         }

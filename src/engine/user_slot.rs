@@ -2,6 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+/// The number by which an engine knows a connected user. It is small, and free again once the user has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserSlot(pub(crate) u32);
+
+impl UserSlot {
+    /// The index of the slot in a table.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// No slot: the user is not connected.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 

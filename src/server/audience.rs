@@ -147,7 +147,7 @@ impl<S: Read + Write> Users<S> {
 
     fn take_over<N: Net<Socket = S>>(&mut self, id: u64, context: &mut Context<'_, N>) {
         let older = match context.engine.slot(id) {
-            Some(slot) => Some(self.slot_keys[slot as usize]),
+            Some(slot) => Some(self.slot_keys[slot.index()]),
             None => context.catch_up.key_of(id),
         };
         if let Some(older) = older {

@@ -48,7 +48,7 @@ mod steps;
 use super::{key::UserKey, pass::Pass};
 use crate::{
     config::Config,
-    engine::event::leading_number,
+    engine::{UserSlot, event::leading_number},
     time::{MILLISECOND, Micros, SECOND},
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -124,7 +124,7 @@ pub(super) struct Behind {
     /// Events below this number have been handed to it. In a pass: those below it are not for it.
     next: u128,
     /// Its slot in the pass.
-    slot: Option<u32>,
+    slot: Option<UserSlot>,
     /// It waits for a pass.
     waits: bool,
     /// It is in the pass, and its buffer is filled by more than half.
@@ -254,10 +254,10 @@ impl CatchUp {
         }
     }
 
-    fn leave_pass(&mut self, id: u64, slot: Option<u32>) {
+    fn leave_pass(&mut self, id: u64, slot: Option<UserSlot>) {
         if let (Some(pass), Some(slot)) = (&mut self.pass, slot) {
             pass.disconnect(id, slot);
-            if self.keys[slot as usize].take().is_some() {
+            if self.keys[slot.index()].take().is_some() {
                 self.members -= 1;
             }
         }

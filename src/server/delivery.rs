@@ -28,7 +28,7 @@ impl<S: Read + Write> Users<S> {
         let (mut delivered, mut withheld) = (0, 0);
         let (cursor, limit) = (engine.cursor(), congestion.limit());
         engine.deliver(|slot, bytes| {
-            let key = slot_keys[slot as usize];
+            let key = slot_keys[slot.index()];
             let Some(Connection { socket, role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
                 return;
             };

@@ -5,7 +5,7 @@
 
 use crate::{
     config::Config,
-    engine::{Engine, EngineConfig, Replay, event::leading_number},
+    engine::{Engine, EngineConfig, Replay, UserSlot, event::leading_number},
     journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
 };
 
@@ -132,11 +132,11 @@ impl Pass {
     }
 
     /// Connects a user. To be called between pieces.
-    pub(super) fn connect(&mut self, id: u64) -> u32 {
+    pub(super) fn connect(&mut self, id: u64) -> UserSlot {
         self.engine.connect(id)
     }
 
-    pub(super) fn disconnect(&mut self, id: u64, slot: u32) {
+    pub(super) fn disconnect(&mut self, id: u64, slot: UserSlot) {
         self.engine.disconnect(id, slot);
     }
 
@@ -161,7 +161,7 @@ impl Pass {
     }
 
     /// Hands each user what it is owed. Returns the number of events.
-    pub(super) fn deliver(&mut self, write: impl FnMut(u32, &[u8])) -> u64 {
+    pub(super) fn deliver(&mut self, write: impl FnMut(UserSlot, &[u8])) -> u64 {
         self.engine.deliver(write);
         std::mem::take(&mut self.engine.counters.deliveries)
     }

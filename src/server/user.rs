@@ -3,7 +3,7 @@
 use super::{
     catch_up::Behind, congestion::Pace, liveness::Liveness, login::Login, marks::Resume, output::Output,
 };
-use crate::time::Micros;
+use crate::{engine::UserSlot, time::Micros};
 use std::net::SocketAddr;
 
 /// A connection on the user port.
@@ -66,7 +66,7 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The engine, where this is its slot.
-    Live(u32),
+    Live(UserSlot),
     /// The journal.
     Behind(Behind),
 }

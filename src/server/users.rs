@@ -23,7 +23,7 @@ use crate::{
     admin::people::UserRow,
     config::Config,
     counters::DisconnectReason,
-    engine::Engine,
+    engine::{Engine, UserSlot},
     time::{MILLISECOND, Micros},
 };
 use slab::Slab;
@@ -466,12 +466,12 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Makes a user part of the audience. Returns its slot.
-    pub(super) fn connect(&mut self, key: UserKey, id: u64, engine: &mut Engine) -> u32 {
+    pub(super) fn connect(&mut self, key: UserKey, id: u64, engine: &mut Engine) -> UserSlot {
         let slot = engine.connect(id);
-        if self.slot_keys.len() <= slot as usize {
-            self.slot_keys.resize(slot as usize + 1, key);
+        if self.slot_keys.len() <= slot.index() {
+            self.slot_keys.resize(slot.index() + 1, key);
         }
-        self.slot_keys[slot as usize] = key;
+        self.slot_keys[slot.index()] = key;
         slot
     }
 

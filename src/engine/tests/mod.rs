@@ -76,14 +76,14 @@ type Received = BTreeMap<u64, Vec<u8>>;
 /// An engine with somebody who feeds it and takes down what it delivers.
 struct Subject {
     engine: Engine,
-    users: BTreeMap<u64, u32>,
+    users: BTreeMap<u64, UserSlot>,
     received: Received,
     carry: Vec<u8>,
 }
 
 impl Subject {
     fn deliver(&mut self) {
-        let ids: BTreeMap<u32, u64> = self.users.iter().map(|(&id, &slot)| (slot, id)).collect();
+        let ids: BTreeMap<UserSlot, u64> = self.users.iter().map(|(&id, &slot)| (slot, id)).collect();
         self.engine
             .deliver(|slot, bytes| self.received.entry(ids[&slot]).or_default().extend_from_slice(bytes));
     }

@@ -101,7 +101,13 @@ fn all_edges(engine: &mut Engine) -> BTreeSet<(u64, u64)> {
 }
 
 /// Replays a block piece by piece into an engine with users; returns what each has received.
-fn replay(engine: &mut Engine, users: &BTreeMap<u32, u64>, block: &[u8], to: u128, received: &mut Received) {
+fn replay(
+    engine: &mut Engine,
+    users: &BTreeMap<UserSlot, u64>,
+    block: &[u8],
+    to: u128,
+    received: &mut Received,
+) {
     let mut at = 0;
     loop {
         let (next, end) = engine.replay(block, at..block.len(), to).unwrap();

@@ -250,10 +250,10 @@ impl<S: Read + Write> Users<S> {
             let Stage::Behind(behind) = &mut user.stage else { continue };
             let slot = pass.connect(user.id);
             (behind.slot, behind.waits) = (Some(slot), false);
-            if catch_up.keys.len() <= slot as usize {
-                catch_up.keys.resize(slot as usize + 1, None);
+            if catch_up.keys.len() <= slot.index() {
+                catch_up.keys.resize(slot.index() + 1, None);
             }
-            catch_up.keys[slot as usize] = Some(key);
+            catch_up.keys[slot.index()] = Some(key);
             catch_up.members += 1;
         }
     }
@@ -279,7 +279,7 @@ impl<S: Read + Write> Users<S> {
         let Self { entries, pool, backlog, .. } = self;
         let (mut overflowed, mut dropped) = (Vec::new(), 0);
         let delivered = pass.deliver(|slot, bytes| {
-            let Some(key) = keys[slot as usize] else { return };
+            let Some(key) = keys[slot.index()] else { return };
             let Some(Connection { role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
                 return;
             };
