@@ -33,10 +33,10 @@ screenshots: ## Take the pictures of docs/status-page.md (needs Chromium; takes 
 traces: ## Replay the recorded traces and compare (tests/traces)
 	$(CARGO) run --release --quiet -- replay --quiet --expect tests/traces tests/traces/*.trace
 
-bless: ## Store what the traces do now as what is expected of them
+bless: ## Renew the expectations of the traces
 	$(CARGO) run --release --quiet -- replay --expect tests/traces --bless tests/traces/*.trace
 
-test: ## Test everything, and say which tests could do nothing here
+test: ## Test everything, and list the tests that were skipped
 	CARGO="$(CARGO)" tests/all
 
 test-tls: ## Run the black-box tests with TLS on every port
@@ -66,10 +66,10 @@ stages: ## Time the engine's stages one by one: parse, sequence, route, gather (
 	$(CARGO) bench --quiet --features stages --bench stages -- $(ARGS)
 	@echo "wrote $$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/criterion"
 
-flamegraph: ## Draw where the time goes (SHAPE=maze SCALE=1 DIFF=REV: what changed since that commit; PID=: of a running server; TRACE=: of a replay)
+flamegraph: ## Draw a flame graph (SHAPE=maze SCALE=1 DIFF=REV: the difference from that commit; PID=: of a running server; TRACE=: of a replay)
 	PID=$(PID) TRACE=$(TRACE) perf/flamegraph "$(SHAPE)" "$(SCALE)" "$(DIFF)"
 
-soak: ## Load one server for MINUTES with everything that can be wrong, and see that it stays small
+soak: ## Load one server for MINUTES with all faults, and check that it does not grow
 	$(CARGO) build --release --quiet --workspace
 	$(CARGO) run --release --quiet -p maze -- soak --minutes $(MINUTES) $(ARGS)
 
@@ -78,7 +78,7 @@ cluster: ## Start three NATS servers, two sequencers and two edges here (ARGS=--
 	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && \
 	CARGO_TARGET_DIR="$$target" examples/cluster/run $(ARGS)
 
-chaos: ## Kill and stop NATS servers, sequencers and edges at random for MINUTES, and see that nothing is lost (needs nats-server)
+chaos: ## Kill and stop NATS servers, sequencers and edges at random for MINUTES, and check that nothing is lost (needs nats-server)
 	CHAOS_MINUTES=$(MINUTES) $(CARGO) test --quiet --test black_box chaos:: -- --nocapture
 
 simulate: ## Run SEEDS (default 2000) of the simulator (PROFILE=release: builds for minutes, runs ten times as fast)
