@@ -59,18 +59,7 @@ impl Histogram {
     /// `before`: what had been observed earlier does not count. `None`: there is nothing else.
     #[must_use]
     pub fn quantile(&self, part: f64, before: &Self) -> Option<Micros> {
-        let counts = self.counts.iter().zip(before.counts).map(|(now, before)| now.saturating_sub(before));
-        let wanted = counts.clone().sum::<u64>() as f64 * part;
-        let (mut below, mut lower) = (0, 0);
-        for (bucket, count) in counts.enumerate() {
-            let upper = BOUNDS.get(bucket).copied().unwrap_or(2 * BOUNDS[BOUNDS.len() - 1]);
-            if count > 0 && (below + count) as f64 >= wanted {
-                let place = ((wanted - below as f64) / count as f64).clamp(0.0, 1.0);
-                return Some(lower + ((upper - lower) as f64 * place) as Micros);
-            }
-            (below, lower) = (below + count, upper);
-        }
-        None
+        quantile(&self.counts, &before.counts, part)
     }
 
     /// All times together.
@@ -78,6 +67,24 @@ impl Histogram {
     pub fn sum(&self) -> Micros {
         self.sum
     }
+}
+
+/// The same of the counts alone, as they are told to operators. `before` may be empty.
+#[must_use]
+pub(crate) fn quantile(counts: &[u64], before: &[u64], part: f64) -> Option<Micros> {
+    let before = before.iter().copied().chain(std::iter::repeat(0));
+    let counts = counts.iter().zip(before).map(|(now, before)| now.saturating_sub(before));
+    let wanted = counts.clone().sum::<u64>() as f64 * part;
+    let (mut below, mut lower) = (0, 0);
+    for (bucket, count) in counts.enumerate() {
+        let upper = BOUNDS.get(bucket).copied().unwrap_or(2 * BOUNDS[BOUNDS.len() - 1]);
+        if count > 0 && (below + count) as f64 >= wanted {
+            let place = ((wanted - below as f64) / count as f64).clamp(0.0, 1.0);
+            return Some(lower + (upper.saturating_sub(lower) as f64 * place) as Micros);
+        }
+        (below, lower) = (below + count, upper);
+    }
+    None
 }
 
 /// What operators are told of delays.

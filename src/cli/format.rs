@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// `1234567` becomes `1,234,567`. Other text stays unchanged.
 #[must_use]
-pub(crate) fn grouped(number: &impl ToString) -> String {
+pub fn grouped(number: &impl ToString) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -18,7 +18,7 @@ pub(crate) fn grouped(number: &impl ToString) -> String {
 
 /// A rate, with a decimal place if it is small.
 #[must_use]
-pub(crate) fn rate(per_second: f64) -> String {
+pub fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {
         format!("{per_second:.1}")
     } else {
@@ -28,7 +28,7 @@ pub(crate) fn rate(per_second: f64) -> String {
 
 /// Bytes in binary units.
 #[must_use]
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
         if value < 1024.0 {
@@ -42,7 +42,7 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// A time in at most two units.
 #[must_use]
-pub(crate) fn span(time: Duration) -> String {
+pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..10 => format!("{:.1} s", time.as_secs_f64()),
@@ -50,6 +50,18 @@ pub(crate) fn span(time: Duration) -> String {
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A short time, to two digits or so.
+#[must_use]
+pub fn brief(time: Duration) -> String {
+    let micros = time.as_micros();
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        1000..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        10_000..1_000_000 => format!("{} ms", micros / 1000),
+        _ => span(time),
     }
 }
 
@@ -64,6 +76,15 @@ mod tests {
         }
         assert_eq!(grouped(&"18446744073709551616"), "18,446,744,073,709,551,616");
         assert_eq!((rate(0.0), rate(0.25), rate(12_345.6)), ("0".into(), "0.2".into(), "12,346".into()));
+    }
+
+    #[test]
+    fn short_times_are_brief() {
+        for (micros, text) in
+            [(0, "0 µs"), (999, "999 µs"), (1234, "1.2 ms"), (98_765, "98 ms"), (2_500_000, "2.5 s")]
+        {
+            assert_eq!(brief(Duration::from_micros(micros)), text);
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! [`TICK`]. [`Fetch`] asks the server, [`model`] keeps the answers, [`view`] draws them.
 
 mod model;
+mod people;
 mod view;
 
 use crate::http_client::{AdminUrl, Answer, Fetch};
 use model::Model;
+use people::Order;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
@@ -78,9 +80,11 @@ fn watch(terminal: &mut DefaultTerminal, mut signals: UnixStream, admin: &AdminU
             Keys::None => {}
             Keys::Some => {
                 while event::poll(Duration::ZERO)? {
-                    if is_enough(&event::read()?) {
+                    let event = event::read()?;
+                    if is_enough(&event) {
                         return Ok(());
                     }
+                    heed(&event, &mut model);
                 }
             }
             Keys::Gone => return Ok(()),
@@ -109,6 +113,22 @@ fn body(answer: Answer) -> Result<Vec<u8>, String> {
     match answer.status {
         200 => Ok(answer.body),
         status => Err(format!("it answers with status {status}")),
+    }
+}
+
+/// Keys that change what is shown.
+fn heed(event: &Event, model: &mut Model) {
+    let Event::Key(key) = event else { return };
+    let KeyCode::Char(letter) = key.code else { return };
+    if key.kind != KeyEventKind::Press {
+        return;
+    }
+    if letter == 'c' {
+        model.shows_people = !model.shows_people;
+    } else if let Some(order) = Order::of_key(letter)
+        && model.shows_people
+    {
+        model.order = order;
     }
 }
 

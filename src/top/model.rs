@@ -1,5 +1,7 @@
 //! The server's answers, and the time of each.
 
+use super::people::Order;
+use crate::latency::quantile;
 use serde::Deserialize;
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,6 +14,8 @@ const STATUS: &str = "/status.json";
 pub(super) const HISTORY: &str = "/history.json";
 /// After a silence of this length the server is asked for the last minutes again.
 const SILENCE: Duration = Duration::from_secs(3);
+/// The time that percentiles are of.
+const MINUTE_US: u64 = 60_000_000;
 /// How long samples are kept.
 const KEPT_US: u64 = 600_000_000;
 
@@ -46,6 +50,80 @@ pub(super) struct Status {
     pub(super) follow_edges: u64,
     pub(super) journal: Option<Journal>,
     pub(super) stream: Option<Stream>,
+    pub(super) latency: Latency,
+    pub(super) process: Option<Process>,
+    pub(super) memory_bound_bytes: u64,
+    pub(super) people: People,
+}
+
+/// How often what took how long, since the start.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Latency {
+    delivery: Times,
+    reorder: Times,
+    turn: Times,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Times {
+    counts: Vec<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Process {
+    pub(super) cpu_us: u64,
+    pub(super) resident_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct People {
+    pub(super) sources: Vec<SourceRow>,
+    pub(super) users: Vec<UserRow>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct SourceRow {
+    pub(super) peer: String,
+    pub(super) name: Option<String>,
+    pub(super) age_us: u64,
+    pub(super) silent_for_us: Option<u64>,
+    pub(super) lines: u64,
+    pub(super) line_rate: u64,
+    pub(super) waits_with: Option<String>,
+    pub(super) has_finished: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct UserRow {
+    pub(super) id: Option<String>,
+    pub(super) peer: String,
+    pub(super) age_us: u64,
+    pub(super) bytes: u64,
+    pub(super) byte_rate: u64,
+    pub(super) waiting_bytes: u64,
+    pub(super) behind: Option<String>,
+    pub(super) is_slow: bool,
+}
+
+/// A time that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timed {
+    /// From an event's arrival to its being handed to its users.
+    Delivery,
+    /// Of events that had to wait for missing ones.
+    Reorder,
+    /// A turn of the loop.
+    Turn,
+}
+
+impl Timed {
+    fn of(self, latency: &Latency) -> &[u64] {
+        match self {
+            Self::Delivery => &latency.delivery.counts,
+            Self::Reorder => &latency.reorder.counts,
+            Self::Turn => &latency.turn.counts,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -114,6 +192,11 @@ pub(super) struct Model {
     pub(super) failure: Option<String>,
     samples: VecDeque<Sample>,
     has_history: bool,
+    /// What the histograms were in the last minute, for percentiles of that time.
+    latencies: VecDeque<(u64, Latency)>,
+    /// Those who are connected are shown, in place of the numbers.
+    pub(super) shows_people: bool,
+    pub(super) order: Order,
 }
 
 impl Model {
@@ -169,6 +252,13 @@ impl Model {
         while self.samples.get(1).is_some_and(|second| second[0] + KEPT_US < sample[0]) {
             self.samples.pop_front();
         }
+        if self.latencies.back().is_some_and(|&(at, _)| at > status.now_us) {
+            self.latencies.clear();
+        }
+        self.latencies.push_back((status.now_us, status.latency.clone()));
+        while self.latencies.get(1).is_some_and(|&(at, _)| at + MINUTE_US < status.now_us) {
+            self.latencies.pop_front();
+        }
         match self.status.take() {
             // Too close to tell how fast totals grow.
             Some(last) if self.before.is_some() && status.now_us.abs_diff(last.now_us) < 500_000 => {}
@@ -176,6 +266,22 @@ impl Model {
         }
         self.status = Some(status);
         Ok(())
+    }
+
+    /// The time that a part of what was measured in the last minute did not take longer than.
+    pub(super) fn quantile(&self, what: Timed, part: f64) -> Option<Duration> {
+        let now = self.status.as_ref()?;
+        // At the first answer: since the start of the server.
+        let before = if self.latencies.len() > 1 { self.latencies.front() } else { None };
+        let before = before.map_or(&[][..], |(_, latency)| what.of(latency));
+        quantile(what.of(&now.latency), before, part).map(Duration::from_micros)
+    }
+
+    /// How much of a core the server takes now, where that is known.
+    pub(super) fn busy(&self) -> Option<f64> {
+        let (status, before) = (self.status.as_ref()?, self.before.as_ref()?);
+        let spent = status.process.as_ref()?.cpu_us.saturating_sub(before.process.as_ref()?.cpu_us);
+        Some(spent as f64 / status.now_us.saturating_sub(before.now_us).max(1) as f64)
     }
 
     /// The rate per second between the last two samples.

@@ -1,9 +1,12 @@
 //! The layout of the screen. Colours are the terminal's own, so that they fit dark and light ones.
 
-use super::model::{Model, Pause, Series, Status, Stream};
+use super::{
+    model::{Model, Pause, Series, Status, Stream, Timed},
+    people,
+};
 use crate::{
     admin::Health,
-    cli::format::{bytes, grouped, rate, span},
+    cli::format::{brief, bytes, grouped, rate, span},
     counters::DisconnectReason,
     engine::event::{Kind, Reject},
 };
@@ -22,13 +25,20 @@ const WIDE: u16 = 76;
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
-    let [head, state, body] =
-        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Fill(1)])
-            .areas(frame.area());
+    let [head, state, times, body] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Fill(1),
+    ])
+    .areas(frame.area());
     draw_head(frame, head, model);
     frame.render_widget(state_of(model, now), state);
     let Some(status) = &model.status else { return };
-    if body.width >= WIDE {
+    frame.render_widget(times_of(model, status), times);
+    if model.shows_people {
+        people::draw(frame, body, model, status);
+    } else if body.width >= WIDE {
         draw_wide(frame, body, model, status);
     } else {
         draw_narrow(frame, body, model, status);
@@ -54,8 +64,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         parts.push(format!("  up {}  version {}", span(micros(status.now_us)), status.version).dim());
     }
     frame.render_widget(Line::from(parts), area);
-    let hint = Line::from(" q quits").dim().right_aligned();
-    if area.width > 60 {
+    let hint = Line::from(" c connections, q quits").dim().right_aligned();
+    if area.width > 100 {
         frame.render_widget(hint, area);
     }
 }
@@ -113,6 +123,31 @@ fn state_of(model: &Model, now: Instant) -> Line<'static> {
     } else {
         said("All quiet.", Color::Reset)
     }
+}
+
+/// Percentiles of the last minute, and what the server takes.
+fn times_of(model: &Model, status: &Status) -> Line<'static> {
+    let mut parts = Vec::new();
+    let named =
+        [(Timed::Delivery, "Delivery"), (Timed::Reorder, "Waiting for missing ones"), (Timed::Turn, "Turn")];
+    for (what, name) in named {
+        if let (Some(half), Some(most)) = (model.quantile(what, 0.5), model.quantile(what, 0.99)) {
+            parts.push(Span::raw(format!("{name} ")));
+            parts.push(format!("{} ", brief(half)).bold());
+            parts.push("99% ".dim());
+            parts.push(format!("{}  ", brief(most)).bold());
+        }
+    }
+    if let Some(process) = &status.process {
+        if let Some(busy) = model.busy() {
+            parts.push(Span::raw("Busy "));
+            parts.push(format!("{:.0}%  ", busy * 100.0).bold());
+        }
+        parts.push(Span::raw("Memory "));
+        parts.push(bytes(process.resident_bytes).bold());
+        parts.push(format!(" of {}", bytes(status.memory_bound_bytes)).dim());
+    }
+    Line::from(parts)
 }
 
 fn draw_wide(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
@@ -366,14 +401,16 @@ fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::HISTORY;
+    use super::super::{model::HISTORY, people::Order};
     use super::*;
     use crate::{
         admin::{
-            Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample, status::json,
+            Hole, JournalNumbers, Pause, SlowUser, Snapshot, history::History, history::Sample,
+            people::UserRow, status::json,
         },
         config::Config,
         counters::Counters,
+        latency::Latency,
     };
     use ratatui::{Terminal, backend::TestBackend};
 
@@ -557,6 +594,46 @@ mod tests {
             ("Connected", "250"),
         ] {
             assert!(row(name, value), "no {name} {value} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn it_shows_percentiles_and_who_is_connected() {
+        let user = |id, byte_rate, waiting_bytes| UserRow {
+            id: Some(id),
+            peer: "192.0.2.1:5".parse().unwrap(),
+            age: 61_000_000,
+            bytes: 5000,
+            byte_rate,
+            waiting_bytes,
+            behind: None,
+            is_slow: waiting_bytes > 0,
+        };
+        let mut latency = Latency::default();
+        latency.delivery.observe(1500, 100);
+        let mut model = model(|snapshot| {
+            snapshot.people.users = vec![user(7, 10, 5 << 20), user(50, 4096, 0)];
+            // It lives as long as the test.
+            snapshot.latency = Box::leak(Box::new(latency.clone()));
+        });
+        let now = Instant::now();
+        expect(&screen(&model, now, 110, 30), &["Delivery 1.5 ms 99% 2.0 ms", "c connections"]);
+        model.shows_people = true;
+        let place = |screen: &str, id: &str| {
+            screen.lines().position(|line| line.split('│').any(|cell| cell.starts_with(id))).unwrap()
+        };
+        let by_rate = screen(&model, now, 110, 30);
+        expect(
+            &by_rate,
+            &["bytes/s ▾", "4.0 KiB", "5.0 MiB", "192.0.2.1:5", "Users: 2 of 250", "1 min 01 s"],
+        );
+        assert!(place(&by_rate, "50 ") < place(&by_rate, "7 "), "{by_rate}");
+        model.order = Order::of_key('w').unwrap();
+        let by_waiting = screen(&model, now, 110, 30);
+        expect(&by_waiting, &["waiting ▾"]);
+        assert!(place(&by_waiting, "7 ") < place(&by_waiting, "50 "), "{by_waiting}");
+        for width in [1, 10, 60, 200] {
+            screen(&model, now, width, 12);
         }
     }
 

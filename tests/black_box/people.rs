@@ -88,6 +88,46 @@ fn every_connection_is_on_some_page() {
 }
 
 #[test]
+fn the_command_lists_every_connection_in_the_order_that_is_asked_for() {
+    if support::only_in_clear("`fortnight clients` speaks no TLS") {
+        return;
+    }
+    let server = server!(adminPort = 0, eventTimeoutMs = -1);
+    let (mut one, mut two, mut source) = (server.user(11), server.user(2), server.source());
+    source.send("?|ack|feed\n1|B\n2|P|1|2\n");
+    one.expect("1|B\n");
+    two.expect("1|B\n2|P|1|2\n");
+    let admin = server.admin().to_string();
+    let clients = |arguments: &[&str]| {
+        let mut launch = support::launch!().flag("clients").flag("--admin").flag(&admin);
+        for argument in arguments {
+            launch = launch.flag(argument);
+        }
+        launch.run()
+    };
+    let listed = clients(&["--sort", "id"]);
+    assert_eq!(listed.status, 0, "{}", listed.stderr);
+    let lines: Vec<Vec<&str>> = listed.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][..2], ["SOURCE", "NAME"]);
+    assert_eq!((lines[1][1], lines[1][5]), ("feed", "2"), "{}", listed.stdout);
+    assert_eq!((lines[3][0], lines[4][0], lines[5][0]), ("USER", "2", "11"), "{}", listed.stdout);
+    assert_eq!(lines[4].last(), Some(&"live"));
+    let first = clients(&["--sort", "bytes", "--limit", "1"]);
+    assert!(first.stdout.ends_with("live\nand 1 more\n"), "{}", first.stdout);
+    assert!(first.stdout.contains("\n2  "), "{}", first.stdout);
+    let json: Value = serde_json::from_str(&clients(&["--json"]).stdout).unwrap();
+    assert_eq!(json["users"].as_array().unwrap().len(), 2);
+    let refused = clients(&["--sort", "height"]);
+    assert_eq!(refused.status, 2);
+    assert_eq!(
+        refused.stderr,
+        "fortnight: --sort: \"height\" is not accepted; expected rate, waiting, behind, bytes, age or id\n"
+    );
+    server.stop();
+    assert_eq!(support::launch!().flag("clients").flag("--admin").flag(&admin).run().status, 1);
+}
+
+#[test]
 fn warnings_of_the_log_are_in_the_status() {
     let server = server!(adminPort = 0, eventTimeoutMs = -1);
     assert_eq!(get(&server, "/status.json")["warnings"], Value::Array(Vec::new()));

@@ -164,6 +164,13 @@ fn it_shows_numbers_that_move_until_q() {
     terminal.wait_for("1 of 65,536 waiting", || {
         terminal.text().lines().any(|line| line.contains("Waiting") && line.contains("1 of 65,536"))
     });
+    // Who is connected, sorted by id.
+    terminal.press(b"c");
+    terminal.wait_for_text("Users: 1 of 1");
+    terminal.press(b"i");
+    terminal.wait_for_text("User ▾");
+    terminal.press(b"c");
+    terminal.wait_for_text("1 of 65,536");
     source.send((3..=12_345).map(|number| format!("{number}|B\n")).collect::<String>());
     terminal.wait_for_text("12,347");
     terminal.press(b"q");
