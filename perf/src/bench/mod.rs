@@ -386,7 +386,7 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     }
     let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
     type Run = fn(&Bench) -> Result<(), String>;
-    let all: [(Section, Run); 8] = [
+    let all: [(Section, Run); 9] = [
         (Section::Shapes, shapes::run),
         (Section::Users, sweeps::users),
         (Section::Memory, sweeps::memory),
