@@ -189,7 +189,7 @@ impl<S> Accepting<S> {
         net.close_listener(Port::Source);
         net.close_listener(Port::User);
         net.close_listener(Port::Stream);
-        *self = Self { held: waiting, ..Self::new() };
+        *self = Self { held: waiting, turned_away: self.turned_away, ..Self::new() };
     }
 
     /// Sources are not listened for any more. Those that wait are given up.

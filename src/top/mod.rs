@@ -4,12 +4,13 @@
 //! [`TICK`]. [`Fetch`] asks the server, [`model`] keeps the answers, [`view`] draws them.
 
 mod model;
+mod order;
 mod people;
 mod view;
 
 use crate::http_client::{AdminUrl, Answer, Fetch};
 use model::Model;
-use people::Order;
+use order::Order;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},

@@ -1,6 +1,6 @@
 //! The server's answers, and the time of each.
 
-use super::people::Order;
+use super::order::Order;
 use crate::latency::quantile;
 use serde::Deserialize;
 use std::{

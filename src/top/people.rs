@@ -1,6 +1,9 @@
 //! Who is connected: the tables of `fortnight top`, and the order in which users stand there.
 
-use super::model::{Model, SourceRow, Status, UserRow};
+use super::{
+    model::{Model, SourceRow, Status, UserRow},
+    order::{ORDERS, Order},
+};
 use crate::cli::format::{bytes, grouped, rate, span};
 use ratatui::{
     Frame,
@@ -12,43 +15,14 @@ use ratatui::{
 };
 use std::{cmp::Reverse, time::Duration};
 
-/// What users are sorted by, largest first; ids the other way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Order {
-    #[default]
-    Rate,
-    Waiting,
-    Behind,
-    Bytes,
-    Age,
-    Id,
-}
-
-/// Every order with its key and the head of its column.
-const ORDERS: [(Order, char, &str); 6] = [
-    (Order::Id, 'i', "User"),
-    (Order::Rate, 'r', "bytes/s"),
-    (Order::Waiting, 'w', "waiting"),
-    (Order::Behind, 'b', "behind"),
-    (Order::Bytes, 't', "total"),
-    (Order::Age, 'a', "connected"),
-];
-
-impl Order {
-    /// The order that a key asks for.
-    pub(super) fn of_key(key: char) -> Option<Self> {
-        ORDERS.iter().find(|(_, of_order, _)| *of_order == key).map(|&(order, ..)| order)
-    }
-
-    fn sort(self, users: &mut [UserRow]) {
-        match self {
-            Self::Rate => users.sort_by_key(|user| Reverse(user.byte_rate)),
-            Self::Waiting => users.sort_by_key(|user| Reverse(user.waiting_bytes)),
-            Self::Behind => users.sort_by_key(|user| Reverse(behind(user))),
-            Self::Bytes => users.sort_by_key(|user| Reverse(user.bytes)),
-            Self::Age => users.sort_by_key(|user| Reverse(user.age_us)),
-            Self::Id => users.sort_by_key(|user| user.id.as_deref().and_then(|id| id.parse::<u64>().ok())),
-        }
+fn sort(order: Order, users: &mut [UserRow]) {
+    match order {
+        Order::Rate => users.sort_by_key(|user| Reverse(user.byte_rate)),
+        Order::Waiting => users.sort_by_key(|user| Reverse(user.waiting_bytes)),
+        Order::Behind => users.sort_by_key(|user| Reverse(behind(user))),
+        Order::Bytes => users.sort_by_key(|user| Reverse(user.bytes)),
+        Order::Age => users.sort_by_key(|user| Reverse(user.age_us)),
+        Order::Id => users.sort_by_key(|user| user.id.as_deref().and_then(|id| id.parse::<u64>().ok())),
     }
 }
 
@@ -111,7 +85,7 @@ fn heard(source: &SourceRow) -> String {
 
 fn draw_users(frame: &mut Frame<'_>, area: Rect, order: Order, status: &Status) {
     let mut users = status.people.users.clone();
-    order.sort(&mut users);
+    sort(order, &mut users);
     let shown = users.len();
     let rows = users.into_iter().map(|user| {
         let lags = user.is_slow;

@@ -401,7 +401,7 @@ fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{model::HISTORY, people::Order};
+    use super::super::{model::HISTORY, order::Order};
     use super::*;
     use crate::{
         admin::{
