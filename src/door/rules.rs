@@ -71,7 +71,7 @@ impl Rules {
         match loaded {
             Ok((certificates, trust)) => {
                 (self.certificates, self.trust) = (certificates, trust);
-                log::info!("certificates have been read anew");
+                log::info!("certificates have been read again");
             }
             Err(reason) => {
                 log::error!(reason; "certificates stay as they were: the new ones are no good");

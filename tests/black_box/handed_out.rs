@@ -74,7 +74,7 @@ fn the_manual_of_the_trace_format_names_the_options_that_a_trace_may_have() {
         rules.into_iter().filter(|rule| !rule.starts_with("TEXT")).collect()
     };
     assert_eq!(without_text(rules(&manual)), without_text(rules(&module)));
-    assert_eq!(rules(&manual).len(), 18);
+    assert_eq!(rules(&manual).len(), 20);
     // The example is a trace; what comes of it stands below it.
     let example = between(".\\\" example\n").replace("\\-", "-");
     let folder = std::env::temp_dir().join(format!("fortnight-manual-{}", std::process::id()));

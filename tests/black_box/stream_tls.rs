@@ -86,7 +86,7 @@ fn a_stream_that_is_not_trusted_is_not_followed_until_its_authority_is_read_anew
     edge.wait_for_log("certificates stay as they were");
     std::fs::write(other.file("ca.pem"), authority).unwrap();
     edge.signal(Signal::HUP);
-    edge.wait_for_log("certificates have been read anew");
+    edge.wait_for_log("certificates have been read again");
     edge.wait_for_log("the stream has been reached");
     let mut user = edge.user(7);
     edge.pass();

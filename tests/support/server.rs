@@ -204,9 +204,11 @@ impl Server {
             let log = log.to_lowercase();
             !texts.iter().any(|text| log.contains(&text.to_lowercase()))
         };
-        let log = self.log.text.lock().unwrap();
-        let (log, wait) = self.log.grown.wait_timeout_while(log, DEADLINE, missing).unwrap();
-        let (log, timed_out) = (log.clone(), wait.timed_out());
+        let (log, timed_out) = {
+            let log = self.log.text.lock().unwrap();
+            let (log, wait) = self.log.grown.wait_timeout_while(log, DEADLINE, missing).unwrap();
+            (log.clone(), wait.timed_out())
+        };
         assert!(!timed_out, "the log never spoke of {texts:?}; it says:\n{log}");
     }
 
