@@ -3,7 +3,7 @@
 use crate::config::Config;
 use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     error, fmt, io,
     net::{Shutdown, SocketAddr},
@@ -93,7 +93,7 @@ fn open(option: &'static str, address: SocketAddr, reuse: bool) -> Result<(Socke
 /// makes each connection cheaper.
 pub(super) fn begin(socket: Socket, option: &str) -> io::Result<TcpListener> {
     // An option that cannot be set is no reason to do without the listener.
-    let _ = notice_vanished_peers(&socket);
+    let _ = notice_vanished_peers(&SockRef::from(&socket));
     if option != SOURCES {
         // A turn's bytes are written at once; there is nothing to wait for.
         let _ = socket.set_tcp_nodelay(true);
@@ -119,7 +119,7 @@ pub(super) fn listen(
 ///
 /// `TCP_USER_TIMEOUT` is not set. It would also end connections of peers that are alive and have not read for that long. The
 /// server looks for those that vanish while something is on its way to them.
-fn notice_vanished_peers(socket: &Socket) -> io::Result<()> {
+pub(super) fn notice_vanished_peers(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(12))

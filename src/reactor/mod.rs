@@ -22,7 +22,7 @@ use reserve::Reserve;
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 use std::{
     fmt, io,
     net::{Shutdown, SocketAddr},
@@ -314,6 +314,7 @@ impl Net for Reactor {
     fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
         let socket = TcpStream::connect(to)?;
         socket.set_nodelay(true)?;
+        listen::notice_vanished_peers(&SockRef::from(&socket))?;
         Ok(socket)
     }
 

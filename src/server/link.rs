@@ -36,6 +36,8 @@ pub(super) struct Link<S> {
     socket: Option<S>,
     /// The name of the server that the connection leads to.
     name: String,
+    /// How often a connection was opened. A name may have several addresses: each has its turn.
+    attempts: usize,
     /// The connection is not up yet.
     connecting: bool,
     readable: bool,
@@ -69,6 +71,7 @@ impl<S: Read + Write> Link<S> {
             address,
             socket: None,
             name: String::new(),
+            attempts: 0,
             connecting: false,
             readable: false,
             writable: false,
@@ -110,7 +113,9 @@ impl<S: Read + Write> Link<S> {
     /// Opens a connection. What is left of the last one is not touched: it is applied before anything of this one is read.
     pub(super) fn open<N: Net<Socket = S>>(&mut self, server: &HostPort, net: &mut N) -> Result<(), String> {
         let key = StreamKey::UPSTREAM.number();
-        let mut socket = net.connect(resolve(server)?).map_err(|error| error.to_string())?;
+        let address = resolve(server, self.attempts)?;
+        self.attempts = self.attempts.wrapping_add(1);
+        let mut socket = net.connect(address).map_err(|error| error.to_string())?;
         net.register(&mut socket, key).map_err(|error| error.to_string())?;
         net.want_write(&mut socket, key, true).map_err(|error| error.to_string())?;
         (self.socket, self.connecting, self.wants_write) = (Some(socket), true, true);
@@ -215,9 +220,27 @@ impl<S: Read + Write> Link<S> {
     }
 }
 
-/// Finds the address of a server. A name is looked up for every attempt, because its address may have changed.
-fn resolve(server: &HostPort) -> Result<SocketAddr, String> {
+/// Finds an address of a server for this attempt. A name is looked up for every attempt, because its addresses may have changed.
+/// If it has several, attempts take them in turn: the first may be one where nobody listens, such as `::1` of `localhost`.
+fn resolve(server: &HostPort, attempt: usize) -> Result<SocketAddr, String> {
     let addresses = (&server.host[..], server.port).to_socket_addrs();
-    let mut addresses = addresses.map_err(|error| format!("cannot find {}: {error}", server.host))?;
-    addresses.next().ok_or_else(|| format!("{} has no address", server.host))
+    let addresses: Vec<_> =
+        addresses.map_err(|error| format!("cannot find {}: {error}", server.host))?.collect();
+    let count = addresses.len().max(1);
+    addresses.get(attempt % count).copied().ok_or_else(|| format!("{} has no address", server.host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_a_name_has_its_turn() {
+        let server = HostPort { host: "localhost".to_owned(), port: 9 };
+        let known: Vec<SocketAddr> = ("localhost", 9).to_socket_addrs().unwrap().collect();
+        let tried: Vec<SocketAddr> =
+            (0..known.len()).map(|attempt| resolve(&server, attempt).unwrap()).collect();
+        assert_eq!(tried, known);
+        assert_eq!(resolve(&server, known.len()).unwrap(), known[0]);
+    }
 }
