@@ -85,6 +85,7 @@ mod time;
 #[cfg(feature = "top")]
 mod top;
 mod trace;
+mod user_id;
 mod warning;
 
 pub use config::{Config, ServerRole, SlowUserPolicy};
@@ -93,6 +94,7 @@ pub use program::run;
 pub use reactor::{Addresses, Reactor};
 pub use server::{Phase, Server};
 pub use trace::{Keep, Outcome, Replayed, TraceError, replay::replay};
+pub use user_id::UserId;
 
 /// What this project's own tests, benchmarks, fuzz targets and packaging use. It changes with any version.
 #[doc(hidden)]

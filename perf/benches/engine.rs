@@ -13,6 +13,7 @@
 #[path = "stream.rs"]
 mod stream;
 
+use fortnight::UserId;
 use fortnight::internals::{
     engine::{Engine, EngineConfig, InstructionSet, Released, Replay, Stop},
     server::net::Port,
@@ -81,7 +82,7 @@ fn engine(first: u64) -> Engine {
 fn run(load: &Load, users: &[u64]) -> (u128, u64, u64) {
     let mut engine = engine(load.first);
     for &id in users {
-        engine.connect(id);
+        engine.connect(UserId::new(id));
     }
     let start = Instant::now();
     for _ in 0..load.passes {

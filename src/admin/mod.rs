@@ -19,6 +19,7 @@ use crate::{
     latency::Latency,
     process::Process,
     time::Micros,
+    user_id::UserId,
     warning::Warning,
 };
 use history::History;
@@ -170,7 +171,7 @@ pub struct Hole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowUser {
     /// Its id.
-    pub id: u64,
+    pub id: UserId,
     /// Bytes waiting for it.
     pub buffered_bytes: usize,
     /// For how long without a break.

@@ -2,6 +2,7 @@
 
 use super::json::{Object, escaped, list, or_null};
 use crate::time::Micros;
+use crate::user_id::UserId;
 use std::net::SocketAddr;
 
 /// Users and sources that are named in `/status.json`.
@@ -55,7 +56,7 @@ pub struct SourceRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRow {
     /// The id. `None`: it has not logged in.
-    pub id: Option<u64>,
+    pub id: Option<UserId>,
     /// The other end.
     pub peer: SocketAddr,
     /// Time since it has connected.

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::user_id::UserId;
+
 /// The kind of line that occupies a slot of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -93,9 +95,9 @@ pub struct Event {
     /// Type.
     pub kind: Kind,
     /// The user who acts.
-    pub from: u64,
+    pub from: UserId,
     /// The user acted upon.
-    pub to: u64,
+    pub to: UserId,
 }
 
 /// A line that is no event.
@@ -127,10 +129,10 @@ pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
         Some(_) => return Err(rejected(Reject::Type)),
         None => return Err(rejected(Reject::Fields)),
     };
-    let mut ids = [0; 2];
+    let mut ids = [UserId::default(); 2];
     for id in &mut ids[..users] {
         let field = fields.next().ok_or(rejected(Reject::Fields))?;
-        *id = parse_number(field).ok_or(rejected(Reject::UserId))?;
+        *id = parse_user_id(field).ok_or(rejected(Reject::UserId))?;
     }
     if fields.next().is_some() {
         return Err(rejected(Reject::Fields));
@@ -143,6 +145,12 @@ pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
 #[must_use]
 pub fn leading_number(prefix: &[u8]) -> Option<u64> {
     parse_number(&prefix[..memchr::memchr(b'|', prefix)?])
+}
+
+/// Parses the id of a user.
+#[must_use]
+pub fn parse_user_id(digits: &[u8]) -> Option<UserId> {
+    parse_number(digits).map(UserId::new)
 }
 
 /// Parses a decimal unsigned 64-bit integer: digits only, at least one, leading zeros allowed.
@@ -166,7 +174,8 @@ mod tests {
 
     #[test]
     fn every_row_of_the_protocol_table() {
-        let event = |seq, kind, from, to| Ok(Event { seq, kind, from, to });
+        let event =
+            |seq, kind, from, to| Ok(Event { seq, kind, from: UserId::new(from), to: UserId::new(to) });
         assert_eq!(parse_line(b"666|F|60|50"), event(666, Kind::Follow, 60, 50));
         assert_eq!(parse_line(b"1|U|12|9"), event(1, Kind::Unfollow, 12, 9));
         assert_eq!(parse_line(b"542532|B"), event(542_532, Kind::Broadcast, 0, 0));

@@ -152,7 +152,7 @@ impl Engine {
     }
 
     fn put_event(&mut self, event: &Event, at: usize, text: &[u8]) -> Insertion {
-        let narrow = (u32::try_from(event.from), u32::try_from(event.to));
+        let narrow = (u32::try_from(event.from.get()), u32::try_from(event.to.get()));
         let (from, to, wide) = if let (Ok(from), Ok(to)) = narrow { (from, to, 0) } else { (0, 0, WIDE) };
         let kind = event.kind as u8;
         let long = if text.len() > INLINE_BYTES { LONG } else { 0 };

@@ -18,6 +18,7 @@ use super::{
     settling::{AT_ONCE_MAX, Node, Settling},
     user_slot::NO_SLOT,
 };
+use crate::user_id::UserId;
 use hashbrown::HashMap;
 
 /// Ids below this are looked up in an array, which is faster than a hash table and takes at most 8 MiB.
@@ -87,7 +88,7 @@ pub(crate) struct Graph {
     /// Node of each small id, and the slot of its connection.
     direct: Vec<[u32; 2]>,
     /// Node of each large id.
-    hashed: HashMap<u64, u32>,
+    hashed: HashMap<UserId, u32>,
     /// Per node: the slot of its connection, or `NO_SLOT`.
     slots: Vec<u32>,
     audiences: Audiences,
@@ -96,7 +97,7 @@ pub(crate) struct Graph {
     /// Per node: how many ends of edges are at it.
     degrees: Vec<u32>,
     /// Per node: the user's id.
-    ids: Vec<u64>,
+    ids: Vec<UserId>,
     free: Vec<u32>,
     /// Nodes that may have become unused.
     fading: Vec<u32>,
@@ -114,7 +115,7 @@ impl Default for Graph {
             audiences: Audiences { slots: Relation::default(), sizes: vec![0] },
             following: Relation::default(),
             degrees: vec![0],
-            ids: vec![0],
+            ids: vec![UserId::default()],
             free: Vec::new(),
             fading: Vec::new(),
             edges: 0,
@@ -126,33 +127,33 @@ impl Default for Graph {
 impl Graph {
     /// The node of an id, and the slot of its connection.
     #[inline(always)]
-    fn look_up(&self, id: u64) -> [u32; 2] {
-        match usize::try_from(id).ok().and_then(|id| self.direct.get(id)) {
+    fn look_up(&self, id: UserId) -> [u32; 2] {
+        match usize::try_from(id.get()).ok().and_then(|id| self.direct.get(id)) {
             Some(&known) => known,
             None => self.look_up_far(id),
         }
     }
 
     #[inline(never)]
-    fn look_up_far(&self, id: u64) -> [u32; 2] {
+    fn look_up_far(&self, id: UserId) -> [u32; 2] {
         self.hashed.get(&id).map_or([NOBODY, NO_SLOT], |&node| [node, self.slots[node as usize]])
     }
 
     /// The node of an id.
     #[inline(always)]
-    fn node(&self, id: u64) -> u32 {
+    fn node(&self, id: UserId) -> u32 {
         self.look_up(id)[0]
     }
 
     /// The slot of a user, `NO_SLOT` if it is not connected.
     #[inline(always)]
-    pub(crate) fn slot(&self, id: u64) -> u32 {
+    pub(crate) fn slot(&self, id: UserId) -> u32 {
         self.look_up(id)[1]
     }
 
     /// The slots of the connected followers of a user.
     #[inline(always)]
-    pub(crate) fn audience(&mut self, id: u64) -> Audience<'_> {
+    pub(crate) fn audience(&mut self, id: UserId) -> Audience<'_> {
         let node = self.node(id);
         if self.settling.is_empty() { self.audiences.of(node) } else { self.corrected_audience(node) }
     }
@@ -181,7 +182,7 @@ impl Graph {
     /// Finds the ends of an edge, and asks for it to be brought into the cache. Unless it is to be removed, they are made
     /// known; otherwise both are nobody if either is not known.
     #[inline(always)]
-    pub(crate) fn locate(&mut self, from: u64, to: u64, follows: bool) -> Edge {
+    pub(crate) fn locate(&mut self, from: UserId, to: UserId, follows: bool) -> Edge {
         let ([mut from_node, slot], [mut to_node, _]) = (self.look_up(from), self.look_up(to));
         if from_node.min(to_node) == NOBODY {
             [from_node, to_node] = self.make_known(from, to, follows);
@@ -192,7 +193,7 @@ impl Graph {
 
     /// The nodes of two ids of which one at least is not known.
     #[cold]
-    fn make_known(&mut self, from: u64, to: u64, follows: bool) -> [u32; 2] {
+    fn make_known(&mut self, from: UserId, to: UserId, follows: bool) -> [u32; 2] {
         if follows { [self.intern(from).0, self.intern(to).0] } else { [NOBODY; 2] }
     }
 
@@ -247,7 +248,7 @@ impl Graph {
     }
 
     /// Adds or removes an edge that is not part of a run.
-    pub(crate) fn change(&mut self, from: u64, to: u64, follows: bool) {
+    pub(crate) fn change(&mut self, from: UserId, to: UserId, follows: bool) {
         let edge = self.locate(from, to, follows);
         if self.set(&edge) {
             self.tell(&edge);
@@ -256,7 +257,7 @@ impl Graph {
     }
 
     /// Goes on with a walk over all edges, by `budget` steps, give or take a few. Says whether it is over.
-    pub(crate) fn walk(&self, walk: &mut Walk, budget: usize, mut edge: impl FnMut(u64, u64)) -> bool {
+    pub(crate) fn walk(&self, walk: &mut Walk, budget: usize, mut edge: impl FnMut(UserId, UserId)) -> bool {
         let mut left = budget.max(2);
         while let Some(&from) = self.ids.get(walk.node as usize) {
             if left == 0 {
@@ -276,7 +277,7 @@ impl Graph {
     }
 
     /// The user `id` is connected, as `slot`. It must not be connected already.
-    pub(crate) fn connect(&mut self, id: u64, slot: u32) {
+    pub(crate) fn connect(&mut self, id: UserId, slot: u32) {
         let node = self.intern(id);
         debug_assert_eq!(self.slots[node.0 as usize], NO_SLOT);
         self.set_slot(node, slot);
@@ -289,7 +290,7 @@ impl Graph {
     }
 
     /// The user `id` is not connected any more. Says whether its slot is free; if not, [`Graph::settle`] will say so.
-    pub(crate) fn disconnect(&mut self, id: u64) -> bool {
+    pub(crate) fn disconnect(&mut self, id: UserId) -> bool {
         let [node, slot] = self.look_up(id);
         if slot == NO_SLOT {
             return true;
@@ -356,7 +357,7 @@ impl Graph {
 
     fn set_slot(&mut self, Node(node): Node, slot: u32) {
         self.slots[node as usize] = slot;
-        let id = usize::try_from(self.ids[node as usize]).ok();
+        let id = usize::try_from(self.ids[node as usize].get()).ok();
         if let Some([_, direct]) = id.and_then(|id| self.direct.get_mut(id)) {
             *direct = slot;
         }
@@ -398,14 +399,14 @@ impl Graph {
         }
     }
 
-    fn intern(&mut self, id: u64) -> Node {
+    fn intern(&mut self, id: UserId) -> Node {
         match self.node(id) {
             NOBODY => self.add_node(id),
             node => Node(node),
         }
     }
 
-    fn add_node(&mut self, id: u64) -> Node {
+    fn add_node(&mut self, id: UserId) -> Node {
         let node = if let Some(node) = self.free.pop() {
             self.ids[node as usize] = id;
             node
@@ -417,11 +418,12 @@ impl Graph {
             self.following.fit_columns(self.ids.len());
             self.ids.len() as u32 - 1
         };
-        if id < DIRECT_IDS {
-            if self.direct.len() <= id as usize {
-                self.direct.resize((id as usize + 1).next_power_of_two(), [NOBODY, NO_SLOT]);
+        if id.get() < DIRECT_IDS {
+            let at = id.get() as usize;
+            if self.direct.len() <= at {
+                self.direct.resize((at + 1).next_power_of_two(), [NOBODY, NO_SLOT]);
             }
-            self.direct[id as usize] = [node, NO_SLOT];
+            self.direct[at] = [node, NO_SLOT];
         } else {
             self.hashed.insert(id, node);
         }
@@ -438,8 +440,8 @@ impl Graph {
             return;
         }
         debug_assert_eq!(self.audiences.sizes[at], 0, "who has no edges has no followers");
-        if id < DIRECT_IDS {
-            self.direct[id as usize] = [NOBODY, NO_SLOT];
+        if id.get() < DIRECT_IDS {
+            self.direct[id.get() as usize] = [NOBODY, NO_SLOT];
         } else {
             self.hashed.remove(&id);
         }
@@ -455,6 +457,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
+
+    fn user(number: u64) -> UserId {
+        UserId::new(number)
+    }
 
     /// The ids of users that do nothing.
     const IDLE: u64 = 1000;
@@ -489,7 +495,7 @@ mod tests {
     fn graph_with(idle: u32) -> Graph {
         let mut graph = Graph::default();
         for slot in 0..idle {
-            graph.connect(IDLE + u64::from(slot), slot);
+            graph.connect(user(IDLE + u64::from(slot)), slot);
         }
         graph
     }
@@ -497,18 +503,18 @@ mod tests {
     #[test]
     fn whoever_is_not_known_is_nobody() {
         let mut graph = Graph::default();
-        graph.change(0, 1, false);
-        graph.disconnect(0);
-        graph.change(2, 3, true);
-        graph.disconnect(2);
-        graph.change(2, 3, false);
+        graph.change(user(0), user(1), false);
+        graph.disconnect(user(0));
+        graph.change(user(2), user(3), true);
+        graph.disconnect(user(2));
+        graph.change(user(2), user(3), false);
         for id in [0, 1, DIRECT_IDS, u64::MAX] {
-            assert_eq!(graph.slot(id), NO_SLOT);
-            assert_eq!(graph.audience(id).len, 0);
+            assert_eq!(graph.slot(user(id)), NO_SLOT);
+            assert_eq!(graph.audience(user(id)).len, 0);
         }
         assert_eq!(graph.edges(), 0);
-        graph.connect(0, 7);
-        assert_eq!((graph.slot(0), graph.slot(1)), (7, NO_SLOT));
+        graph.connect(user(0), 7);
+        assert_eq!((graph.slot(user(0)), graph.slot(user(1))), (7, NO_SLOT));
     }
 
     /// How many pairs of a user and a connected follower all audiences know.
@@ -523,11 +529,11 @@ mod tests {
         for large in [false, true] {
             let mut graph = graph_with(10);
             graph.become_large(large, large);
-            (0..1000).for_each(|to| graph.change(5000, to, true));
-            graph.connect(5000, 20);
+            (0..1000).for_each(|to| graph.change(user(5000), user(to), true));
+            graph.connect(user(5000), 20);
             assert_eq!(told(&graph), 0);
             for id in [0, 999] {
-                assert_eq!(graph.audience(id).len, 1, "nobody can tell the difference");
+                assert_eq!(graph.audience(user(id)).len, 1, "nobody can tell the difference");
             }
             let mut turns = 0;
             while graph.is_settling() {
@@ -538,8 +544,8 @@ mod tests {
             }
             assert!(turns >= 1000 / STEPS);
             assert_eq!(told(&graph), 1000);
-            assert!(!graph.disconnect(5000), "the slot is not free yet");
-            assert_eq!((told(&graph), graph.audience(0).len), (1000, 0));
+            assert!(!graph.disconnect(user(5000)), "the slot is not free yet");
+            assert_eq!((told(&graph), graph.audience(user(0)).len), (1000, 0));
             let mut freed = Vec::new();
             while graph.is_settling() {
                 graph.settle(1, |slot| freed.push(slot));
@@ -551,15 +557,15 @@ mod tests {
     #[test]
     fn who_only_comes_and_goes_leaves_nothing_to_be_done() {
         let mut graph = graph_with(10);
-        (0..1000).for_each(|to| graph.change(5000, to, true));
+        (0..1000).for_each(|to| graph.change(user(5000), user(to), true));
         for _ in 0..1000 {
-            graph.connect(5000, 20);
+            graph.connect(user(5000), 20);
             graph.settle(1, |_| ());
-            if graph.disconnect(5000) {
+            if graph.disconnect(user(5000)) {
                 continue;
             }
-            graph.connect(5000, 21);
-            assert!(graph.disconnect(5000), "it has not begun to come");
+            graph.connect(user(5000), 21);
+            assert!(graph.disconnect(user(5000)), "it has not begun to come");
             while graph.is_settling() {
                 graph.settle(1, |_| ());
             }
@@ -570,19 +576,19 @@ mod tests {
     #[test]
     fn a_graph_that_has_become_small_is_made_anew() {
         let mut graph = graph_with(10);
-        (0..5000).for_each(|id| graph.change(DIRECT_IDS + id, 2 * DIRECT_IDS + id, true));
+        (0..5000).for_each(|id| graph.change(user(DIRECT_IDS + id), user(2 * DIRECT_IDS + id), true));
         let mut shrunk = 0;
         for id in 0..4999 {
-            graph.change(DIRECT_IDS + id, 2 * DIRECT_IDS + id, false);
+            graph.change(user(DIRECT_IDS + id), user(2 * DIRECT_IDS + id), false);
             let nodes = graph.ids.len();
             graph.shrink();
             shrunk += u32::from(graph.ids.len() < nodes);
         }
         assert!((2..20).contains(&shrunk), "made anew {shrunk} times: now and then, not at every step");
-        assert_eq!((graph.edges(), graph.audience(2 * DIRECT_IDS + 4999).len), (1, 0));
+        assert_eq!((graph.edges(), graph.audience(user(2 * DIRECT_IDS + 4999)).len), (1, 0));
         assert!(graph.ids.len() < 64 && graph.hashed.capacity() < 128);
-        graph.connect(DIRECT_IDS + 4999, 77);
-        assert_eq!(graph.audience(2 * DIRECT_IDS + 4999).len, 1);
+        graph.connect(user(DIRECT_IDS + 4999), 77);
+        assert_eq!(graph.audience(user(2 * DIRECT_IDS + 4999)).len, 1);
     }
 
     proptest! {
@@ -599,21 +605,21 @@ mod tests {
                 match step {
                     Step::Follow(from, to) => {
                         edges.insert((from, to));
-                        graph.change(from, to, true);
+                        graph.change(user(from), user(to), true);
                     }
                     Step::Unfollow(from, to) => {
                         edges.remove(&(from, to));
-                        graph.change(from, to, false);
+                        graph.change(user(from), user(to), false);
                     }
                     Step::Connect(id) => {
                         if let std::collections::btree_map::Entry::Vacant(entry) = connected.entry(id) {
                             let slot = *entry.insert(free.pop().unwrap());
-                            graph.connect(id, slot);
+                            graph.connect(user(id), slot);
                         }
                     }
                     Step::Disconnect(id) => {
                         if let Some(slot) = connected.remove(&id)
-                            && graph.disconnect(id)
+                            && graph.disconnect(user(id))
                         {
                             free.push(slot);
                         }
@@ -631,10 +637,10 @@ mod tests {
                     edges.iter().flat_map(|&(from, to)| [from, to]).chain(connected.keys().copied()).collect();
                 prop_assert_eq!(graph.ids.len() - 1 - graph.free.len(), idle as usize + known.len(), "nodes are given back");
                 for &id in &known {
-                    prop_assert_eq!(graph.slot(id), connected.get(&id).copied().unwrap_or(NO_SLOT));
+                    prop_assert_eq!(graph.slot(user(id)), connected.get(&id).copied().unwrap_or(NO_SLOT));
                     let mut audience = Vec::new();
-                    graph.audience(id).slots.for_each(|slot| audience.push(slot));
-                    prop_assert_eq!(graph.audience(id).len, audience.len());
+                    graph.audience(user(id)).slots.for_each(|slot| audience.push(slot));
+                    prop_assert_eq!(graph.audience(user(id)).len, audience.len());
                     audience.sort_unstable();
                     let mut expected: Vec<u32> = edges
                         .iter()

@@ -19,7 +19,7 @@ use super::{
     text::Text,
     user_slot::{NO_SLOT, UserSlot},
 };
-use crate::time::Micros;
+use crate::{time::Micros, user_id::UserId};
 
 /// So much is done at a time for users who follow very many others and have come or gone: less than a millisecond.
 const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
@@ -84,7 +84,7 @@ impl Engine {
 
     /// The user `id` has logged in; it must not be connected already. Returns its slot: a small number, free again once
     /// it has gone. Everything owed must have been delivered.
-    pub fn connect(&mut self, id: u64) -> UserSlot {
+    pub fn connect(&mut self, id: UserId) -> UserSlot {
         self.settle_users();
         let slot = self.fanout.connect();
         self.graph.connect(id, slot);
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     /// The user `id` has gone from `slot`. Everything owed must have been delivered.
-    pub fn disconnect(&mut self, id: u64, UserSlot(slot): UserSlot) {
+    pub fn disconnect(&mut self, id: UserId, UserSlot(slot): UserSlot) {
         self.settle_users();
         self.fanout.disconnect(slot);
         if self.graph.disconnect(id) {
@@ -119,7 +119,7 @@ impl Engine {
 
     /// Whether a user of that id is connected, and its slot.
     #[must_use]
-    pub fn slot(&self, id: u64) -> Option<UserSlot> {
+    pub fn slot(&self, id: UserId) -> Option<UserSlot> {
         Some(self.graph.slot(id)).filter(|&slot| slot != NO_SLOT).map(UserSlot)
     }
 
@@ -356,7 +356,7 @@ impl Engine {
     }
 
     /// Adds an edge to the follow graph without an event: for edges of a snapshot.
-    pub fn add_edge(&mut self, follower: u64, followed: u64) {
+    pub fn add_edge(&mut self, follower: UserId, followed: UserId) {
         self.graph.change(follower, followed, true);
     }
 
@@ -371,7 +371,7 @@ impl Engine {
 
     /// Goes on with the walk: hands out up to `budget` edges as *(follower, followed)*, some of them perhaps twice. A user
     /// and 64 bits of a user's set count as much as an edge. Returns whether the walk is over; so it is if there is none.
-    pub fn walk_snapshot(&mut self, budget: usize, edge: impl FnMut(u64, u64)) -> bool {
+    pub fn walk_snapshot(&mut self, budget: usize, edge: impl FnMut(UserId, UserId)) -> bool {
         let done = self.walk.as_mut().is_none_or(|walk| self.graph.walk(walk, budget, edge));
         if done {
             self.walk = None;

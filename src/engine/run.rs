@@ -28,6 +28,7 @@ use super::{
     text::Text,
     user_slot::NO_SLOT,
 };
+use crate::user_id::UserId;
 
 const FOLLOW: u8 = Kind::Follow as u8;
 const UNFOLLOW: u8 = Kind::Unfollow as u8;
@@ -69,7 +70,7 @@ impl Runner {
             let slot = run[place as usize];
             let text = text(place as usize, slot);
             counters.deliveries += match slot.kind() {
-                STATUS => fanout.multicast(graph.audience(slot.from()), text),
+                STATUS => fanout.multicast(graph.audience(UserId::new(slot.from())), text),
                 BROADCAST => fanout.broadcast(text),
                 _ => fanout.unicast(target, text),
             } as u64;
@@ -104,7 +105,7 @@ impl Runner {
         let places = &self.partition.edges[..self.partition.edge_count];
         for (&place, edge) in places.iter().zip(&mut self.edges) {
             let slot = run[place as usize];
-            *edge = graph.locate(slot.from(), slot.to(), slot.kind() == FOLLOW);
+            *edge = graph.locate(UserId::new(slot.from()), UserId::new(slot.to()), slot.kind() == FOLLOW);
         }
         let mut count = 0;
         for (at, (&place, edge)) in places.iter().zip(&self.edges).enumerate() {
@@ -120,14 +121,14 @@ impl Runner {
 fn partition(cpu: Cpu, run: &[Packed], graph: &Graph, partition: &mut Partition) {
     let (users, is_all) = graph.users();
     if !cpu.partition(run, users, is_all, partition) {
-        portable::partition::partition(run, |id| graph.slot(id), partition);
+        portable::partition::partition(run, |id| graph.slot(UserId::new(id)), partition);
     }
 }
 
 /// Applies an event whose ids or text do not fit a slot of the ring.
 pub(crate) fn apply_one(
     kind: u8,
-    (from, to): (u64, u64),
+    (from, to): (UserId, UserId),
     text: Text<'_>,
     graph: &mut Graph,
     fanout: &mut FanOut,
@@ -160,15 +161,15 @@ mod tests {
         ) {
             let mut graph = Graph::default();
             for (id, slot) in (0..).zip(0..).zip(connected).filter_map(|(user, connected)| connected.then_some(user)) {
-                graph.connect(id, slot);
+                graph.connect(UserId::new(id), slot);
             }
-            graph.connect(39, 99);
+            graph.connect(UserId::new(39), 99);
             if far {
-                graph.connect(u64::from(u32::MAX), 100);
+                graph.connect(UserId::new(u32::MAX.into()), 100);
             }
             let run: Vec<Packed> = events.iter().map(|&(kind, from, to)| Packed::new(kind, FRESH, from, to, 0, 9)).collect();
             let mut alone = Partition::EMPTY;
-            portable::partition::partition(&run, |id| graph.slot(id), &mut alone);
+            portable::partition::partition(&run, |id| graph.slot(UserId::new(id)), &mut alone);
             for kind in 1..7 {
                 let count = events.iter().filter(|event| event.0 == kind).count();
                 prop_assert_eq!(alone.kinds[usize::from(kind)], count as u64);
@@ -202,13 +203,13 @@ mod tests {
     #[test]
     fn a_run_that_is_all_of_a_kind_is_counted() {
         let mut graph = Graph::default();
-        graph.connect(2, 0);
+        graph.connect(UserId::new(2), 0);
         for kind in 1..7 {
             let run = [Packed::new(kind, FRESH, 1, 2, 0, 9); RUN];
             let mut expected = [0; 8];
             expected[usize::from(kind)] = RUN as u64;
             let mut alone = Partition::EMPTY;
-            portable::partition::partition(&run, |id| graph.slot(id), &mut alone);
+            portable::partition::partition(&run, |id| graph.slot(UserId::new(id)), &mut alone);
             assert_eq!(alone.kinds, expected);
             for cpu in Cpu::all().into_iter().skip(1) {
                 let mut together = Partition::EMPTY;

@@ -22,6 +22,7 @@ use super::{
     sequencer::Sequencer,
     text::Text,
 };
+use crate::user_id::UserId;
 use std::{iter, ops::Range};
 
 /// Parse: reads the ordinary lines in `chunk[range]`, up to the first other one. Returns how many there are, and the sum
@@ -121,7 +122,8 @@ impl Events {
         events.sort_unstable_by_key(|(event, _)| event.seq);
         let mut all = Self::default();
         for (event, line) in events {
-            let [from, to] = [event.from, event.to].map(|id| u32::try_from(id).expect("ids of 32 bits"));
+            let [from, to] =
+                [event.from, event.to].map(|id| u32::try_from(id.get()).expect("ids of 32 bits"));
             let (at, len) = (all.text.len() as u32, line.len() as u16);
             all.slots.push(Packed::new(event.kind as u8, FRESH, from, to, at, len));
             all.text.extend_from_slice(line);
@@ -154,7 +156,7 @@ impl Turn {
             runner: Runner::new(cpu),
         };
         for &id in users {
-            turn.graph.connect(id, turn.fanout.connect());
+            turn.graph.connect(UserId::new(id), turn.fanout.connect());
         }
         turn
     }

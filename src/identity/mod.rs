@@ -7,7 +7,8 @@ mod keys;
 pub use keys::{BadKeys, Keys};
 
 use crate::config::Config;
-use crate::engine::event::parse_number;
+use crate::engine::event::parse_user_id;
+use crate::user_id::UserId;
 use jsonwebtoken::{Validation, decode};
 use std::{
     fs,
@@ -56,7 +57,7 @@ impl Tokens {
 
     /// Whether a token lets its bearer log in as this user at `now`, counted from the beginning of 1970. If so: for how long.
     #[must_use]
-    pub fn judge(&self, token: &[u8], user: u64, now: Duration) -> Option<Duration> {
+    pub fn judge(&self, token: &[u8], user: UserId, now: Duration) -> Option<Duration> {
         let claims = self.keys.iter().find_map(|(key, algorithm)| {
             let mut validation = Validation::new(*algorithm);
             // Both are looked at below: without leeway, and by the clock of the caller.
@@ -76,7 +77,7 @@ impl Tokens {
         })?;
         let now = now.as_secs_f64();
         let is_valid = claims.nbf.is_none_or(|nbf| nbf <= now) && claims.exp > now;
-        let is_the_users = parse_number(claims.sub.as_bytes()) == Some(user);
+        let is_the_users = parse_user_id(claims.sub.as_bytes()) == Some(user);
         // A time that no clock can reach counts as the last time of the clock.
         (is_valid && is_the_users).then(|| Duration::from_secs_f64((claims.exp - now).min(1e12)))
     }

@@ -58,20 +58,20 @@ fn a_token_of_any_of_the_keys_lets_its_user_in() {
         sign(&claims, Algorithm::RS256, &rsa),
         hs256(&claims),
     ] {
-        assert_eq!(tokens.judge(&token, 2932, NOW), Some(Duration::from_secs(60)));
-        assert_eq!(tokens.judge(&token, 2933, NOW), None, "another user");
+        assert_eq!(tokens.judge(&token, UserId::new(2932), NOW), Some(Duration::from_secs(60)));
+        assert_eq!(tokens.judge(&token, UserId::new(2933), NOW), None, "another user");
         let mut cut = token.clone();
         cut.pop();
-        assert_eq!(tokens.judge(&cut, 2932, NOW), None, "cut");
+        assert_eq!(tokens.judge(&cut, UserId::new(2932), NOW), None, "cut");
     }
     let stranger = pair(&PKCS_ED25519);
-    assert_eq!(tokens.judge(&sign(&claims, Algorithm::EdDSA, &ed(&stranger)), 2932, NOW), None);
+    assert_eq!(tokens.judge(&sign(&claims, Algorithm::EdDSA, &ed(&stranger)), UserId::new(2932), NOW), None);
 }
 
 #[test]
 fn times_count_without_leeway() {
     let tokens = tokens(&format!("hs256:{SECRET}"), None);
-    let judge = |claims: Value| tokens.judge(&hs256(&claims), 7, NOW);
+    let judge = |claims: Value| tokens.judge(&hs256(&claims), UserId::new(7), NOW);
     assert_eq!(judge(json!({"sub": "7", "exp": 1_000_001})), Some(Duration::from_secs(1)));
     assert_eq!(judge(json!({"sub": "7", "exp": 1_000_000.5})), Some(Duration::from_millis(500)));
     assert_eq!(judge(json!({"sub": "7", "exp": 1_000_000})), None, "over");
@@ -97,16 +97,16 @@ fn what_is_asked_for_must_be_there_and_be_what_it_is() {
         json!({"sub": "7", "exp": 2_000_000, "nbf": "1"}),
         json!([]),
     ] {
-        assert_eq!(tokens.judge(&hs256(&claims), 7, NOW), None, "{claims}");
+        assert_eq!(tokens.judge(&hs256(&claims), UserId::new(7), NOW), None, "{claims}");
     }
     let largest = json!({"sub": "18446744073709551615", "exp": 2_000_000});
-    assert!(tokens.judge(&hs256(&largest), u64::MAX, NOW).is_some());
+    assert!(tokens.judge(&hs256(&largest), UserId::new(u64::MAX), NOW).is_some());
 }
 
 #[test]
 fn where_an_audience_is_set_the_token_must_be_for_it() {
     let tokens = tokens(&format!("hs256:{SECRET}"), Some("fortnight"));
-    let judge = |claims: Value| tokens.judge(&hs256(&claims), 7, NOW).is_some();
+    let judge = |claims: Value| tokens.judge(&hs256(&claims), UserId::new(7), NOW).is_some();
     assert!(judge(json!({"sub": "7", "exp": 2_000_000, "aud": "fortnight"})));
     assert!(judge(json!({"sub": "7", "exp": 2_000_000, "aud": ["other", "fortnight"]})));
     assert!(!judge(json!({"sub": "7", "exp": 2_000_000, "aud": "fortnight2"})));
@@ -125,19 +125,23 @@ fn the_algorithm_is_that_of_the_key() {
         [pair.public_key_pem().into_bytes(), pair.public_key_raw().to_vec(), pair.subject_public_key_info()]
     {
         let token = sign(&claims, Algorithm::HS256, &EncodingKey::from_secret(&key).unwrap());
-        assert_eq!(tokens.judge(&token, 7, NOW), None);
+        assert_eq!(tokens.judge(&token, UserId::new(7), NOW), None);
     }
     // No signature at all: `alg` is `none`.
     let payload = "eyJzdWIiOiI3IiwiZXhwIjoyMDAwMDAwfQ";
     for head in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOT05FIn0", "eyJhbGciOiJFZERTQSJ9", "e30"] {
         for signature in ["", "AA"] {
             let token = format!("{head}.{payload}.{signature}");
-            assert_eq!(tokens.judge(token.as_bytes(), 7, NOW), None, "{token}");
+            assert_eq!(tokens.judge(token.as_bytes(), UserId::new(7), NOW), None, "{token}");
         }
     }
     let hs512 = sign(&claims, Algorithm::HS512, &secret());
     assert_eq!(
-        super::Tokens::new(Keys::parse(&format!("hs256:{SECRET}")).unwrap(), None).judge(&hs512, 7, NOW),
+        super::Tokens::new(Keys::parse(&format!("hs256:{SECRET}")).unwrap(), None).judge(
+            &hs512,
+            UserId::new(7),
+            NOW
+        ),
         None
     );
 }
@@ -162,7 +166,7 @@ fn a_bad_file_of_keys_is_refused_with_its_line() {
 proptest! {
     #[test]
     fn no_token_is_too_strange(token: Vec<u8>) {
-        prop_assert_eq!(tokens(&format!("hs256:{SECRET}"), None).judge(&token, 7, NOW), None);
+        prop_assert_eq!(tokens(&format!("hs256:{SECRET}"), None).judge(&token, UserId::new(7), NOW), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     disk::{Disk, Identity},
     epoch::Epoch,
+    user_id::UserId,
 };
 use std::io;
 
@@ -23,7 +24,7 @@ use std::io;
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
     /// Edges of the graph: (follower, followed).
-    Edges(&'a [(u64, u64)]),
+    Edges(&'a [(UserId, UserId)]),
     /// The cursor at which the following lines begin.
     Cursor(u128),
     /// Released lines.
@@ -273,7 +274,7 @@ fn load(
 }
 
 /// Is handed edges, and may refuse them with the reason.
-type EachEdges<'a> = &'a mut dyn FnMut(&[(u64, u64)]) -> Result<(), String>;
+type EachEdges<'a> = &'a mut dyn FnMut(&[(UserId, UserId)]) -> Result<(), String>;
 
 fn read_snapshot(
     disk: &mut dyn Disk,

@@ -15,6 +15,7 @@
 
 use super::{JournalError, block::Fields, meta::JournalId};
 use crate::disk::{Disk, FileId};
+use crate::user_id::UserId;
 use std::io;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -90,9 +91,9 @@ impl SnapshotWriter {
         self.offset
     }
 
-    pub(crate) fn push(&mut self, follower: u64, followed: u64) {
-        self.piece.extend_from_slice(&follower.to_le_bytes());
-        self.piece.extend_from_slice(&followed.to_le_bytes());
+    pub(crate) fn push(&mut self, follower: UserId, followed: UserId) {
+        self.piece.extend_from_slice(&follower.get().to_le_bytes());
+        self.piece.extend_from_slice(&followed.get().to_le_bytes());
         self.edges += 1;
     }
 
@@ -230,7 +231,7 @@ impl SnapshotReader {
         &mut self,
         disk: &mut dyn Disk,
         wait: bool,
-        edges: &mut Vec<(u64, u64)>,
+        edges: &mut Vec<(UserId, UserId)>,
     ) -> Result<SnapshotRead, JournalError> {
         edges.clear();
         let left = self.info.len.saturating_sub(self.offset);
@@ -251,7 +252,7 @@ impl SnapshotReader {
         self.decode(edges)
     }
 
-    fn decode(&mut self, edges: &mut Vec<(u64, u64)>) -> Result<SnapshotRead, JournalError> {
+    fn decode(&mut self, edges: &mut Vec<(UserId, UserId)>) -> Result<SnapshotRead, JournalError> {
         let mut fields = Fields(&self.bytes);
         let count = u64::from_le_bytes(fields.take());
         let hash = u64::from_le_bytes(fields.take());
@@ -265,9 +266,10 @@ impl SnapshotReader {
             return Err(self.damaged());
         };
         if count > 0 {
+            let id = |fields: &mut Fields<'_>| UserId::new(u64::from_le_bytes(fields.take()));
             edges.extend(pairs.chunks_exact(EDGE).map(|pair| {
                 let mut fields = Fields(pair);
-                (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()))
+                (id(&mut fields), id(&mut fields))
             }));
             self.edges += count;
             self.offset += (PIECE_HEADER + pairs.len()) as u64;

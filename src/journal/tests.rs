@@ -7,6 +7,7 @@ use super::{
 use crate::{
     sim::{DiskFaults, SimFolder},
     time::SECOND,
+    user_id::UserId,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ fn settings(sync: SyncMode) -> Settings {
 /// What a journal says that there was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
-    edges: BTreeSet<(u64, u64)>,
+    edges: BTreeSet<(UserId, UserId)>,
     cursor: u128,
     lines: Vec<u8>,
     waiting: Vec<(u64, Vec<u8>)>,
@@ -182,7 +183,7 @@ fn a_snapshot_replaces_what_came_before_it() {
         append(&mut log, number, number * 1000).unwrap();
         if log.wants_snapshot() {
             assert!(log.begin_snapshot().unwrap());
-            log.push_edge(1, number);
+            log.push_edge(UserId::new(1), UserId::new(number));
             log.write_snapshot(true).unwrap();
             snapshots += 1;
         }

@@ -7,6 +7,7 @@
 //! All numbers are little-endian. The hash covers everything else, and is seeded with the epoch. `previous` is the hash of the block before.
 
 use crate::epoch::Epoch;
+use crate::user_id::UserId;
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -141,15 +142,16 @@ fn hash(block: &[u8], epoch: Epoch) -> u64 {
 }
 
 /// Appends an edge to a payload.
-pub fn push_edge(payload: &mut Vec<u8>, follower: u64, followed: u64) {
-    payload.extend_from_slice(&follower.to_le_bytes());
-    payload.extend_from_slice(&followed.to_le_bytes());
+pub fn push_edge(payload: &mut Vec<u8>, follower: UserId, followed: UserId) {
+    payload.extend_from_slice(&follower.get().to_le_bytes());
+    payload.extend_from_slice(&followed.get().to_le_bytes());
 }
 
 /// The edges of a payload.
-pub fn edges(payload: &[u8]) -> impl Iterator<Item = (u64, u64)> {
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
-    payload.chunks_exact(EDGE_BYTES).map(move |edge| (number(&edge[..8]), number(&edge[8..])))
+pub fn edges(payload: &[u8]) -> impl Iterator<Item = (UserId, UserId)> {
+    let id =
+        |bytes: &[u8]| UserId::new(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)));
+    payload.chunks_exact(EDGE_BYTES).map(move |edge| (id(&edge[..8]), id(&edge[8..])))
 }
 
 #[cfg(test)]
@@ -187,8 +189,10 @@ mod tests {
     #[test]
     fn edges_are_read_as_they_were_written() {
         let mut payload = Vec::new();
-        push_edge(&mut payload, 1, u64::MAX);
-        push_edge(&mut payload, 1 << 40, 0);
-        assert_eq!(edges(&payload).collect::<Vec<_>>(), [(1, u64::MAX), (1 << 40, 0)]);
+        let written = [(1, u64::MAX), (1 << 40, 0)].map(|(from, to)| (UserId::new(from), UserId::new(to)));
+        for (follower, followed) in written {
+            push_edge(&mut payload, follower, followed);
+        }
+        assert_eq!(edges(&payload).collect::<Vec<_>>(), written);
     }
 }

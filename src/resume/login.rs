@@ -1,7 +1,7 @@
 //! The forms of a login line.
 
 use super::POSITION_MAX;
-use crate::{engine::event::parse_number, epoch::Epoch};
+use crate::{engine::event::parse_user_id, epoch::Epoch, user_id::UserId};
 
 /// The place at which a client wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Start {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Login<'a> {
     /// The user.
-    pub id: u64,
+    pub id: UserId,
     /// The place at which it wants to begin.
     pub start: Start,
     /// Its token, where tokens are asked for (`docs/SPEC.md` section 12).
@@ -41,7 +41,7 @@ impl<'a> Login<'a> {
             None => (login, Start::Plain),
             Some((id, rest)) => (id, parse_start(rest)?),
         };
-        Some(Self { id: parse_number(id)?, start, token })
+        Some(Self { id: parse_user_id(id)?, start, token })
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     const EPOCH: &str = "00000000000000ff";
 
     fn parse(line: &str) -> Option<(u64, Start)> {
-        Login::parse(line.as_bytes(), false).map(|login| (login.id, login.start))
+        Login::parse(line.as_bytes(), false).map(|login| (login.id.get(), login.start))
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_token_is_the_last_field() {
         let parse = |line: &'static str| Login::parse(line.as_bytes(), true);
-        let login = |start| Login { id: 2932, start, token: Some(b"a.b.c") };
+        let login = |start| Login { id: UserId::new(2932), start, token: Some(b"a.b.c") };
         assert_eq!(parse("2932|a.b.c"), Some(login(Start::Plain)));
         assert_eq!(parse("2932|now|a.b.c"), Some(login(Start::Now)));
         assert_eq!(parse("2932|17|00000000000000ff|a.b.c"), Some(login(Start::At(17, Epoch::new(255)))));

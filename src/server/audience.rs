@@ -20,6 +20,7 @@ use crate::{
     counters::DisconnectReason,
     epoch::Epoch,
     resume::{Answer, Start, end_line, place_line},
+    user_id::UserId,
 };
 use std::io::{Read, Write};
 
@@ -145,7 +146,7 @@ impl<S: Read + Write> Users<S> {
         self.end(key, reason, context);
     }
 
-    fn take_over<N: Net<Socket = S>>(&mut self, id: u64, context: &mut Context<'_, N>) {
+    fn take_over<N: Net<Socket = S>>(&mut self, id: UserId, context: &mut Context<'_, N>) {
         let older = match context.engine.slot(id) {
             Some(slot) => Some(self.slot_keys[slot.index()]),
             None => context.catch_up.key_of(id),
@@ -159,7 +160,7 @@ impl<S: Read + Write> Users<S> {
     pub(super) fn log_in<N: Net<Socket = S>>(
         &mut self,
         key: UserKey,
-        id: u64,
+        id: UserId,
         (resume, behind): (Option<Box<Resume>>, Option<Behind>),
         context: &mut Context<'_, N>,
     ) {
@@ -171,7 +172,7 @@ impl<S: Read + Write> Users<S> {
             }
         };
         let Some(connection) = self.entries.get_mut(key.index()) else { return };
-        log::debug!(user = id, peer:% = connection.peer; "user logged in");
+        log::debug!(user = id.get(), peer:% = connection.peer; "user logged in");
         connection.role = Role::User(User {
             id,
             stage,

@@ -50,6 +50,7 @@ use crate::{
     config::Config,
     engine::{UserSlot, event::leading_number},
     time::{MILLISECOND, Micros, SECOND},
+    user_id::UserId,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -79,7 +80,7 @@ pub(super) struct CatchUp {
     limit: usize,
     timeout: Micros,
     /// Everybody who is served from the journal.
-    by_id: HashMap<u64, UserKey>,
+    by_id: HashMap<UserId, UserKey>,
     /// Those who wait for a pass, by their places.
     waiting: BTreeSet<(u128, UserKey)>,
     /// Those whose buffers are to be emptied first, by their places.
@@ -182,7 +183,7 @@ impl CatchUp {
         places.chain(pass).min().map_or(0, |lowest| cursor.saturating_sub(lowest))
     }
 
-    pub(super) fn key_of(&self, id: u64) -> Option<UserKey> {
+    pub(super) fn key_of(&self, id: UserId) -> Option<UserKey> {
         self.by_id.get(&id).copied()
     }
 
@@ -212,7 +213,7 @@ impl CatchUp {
     }
 
     /// A user comes that is served from the journal. `is_new`: it has just logged in.
-    pub(super) fn enter(&mut self, key: UserKey, id: u64, behind: &mut Behind, is_new: bool, now: Micros) {
+    pub(super) fn enter(&mut self, key: UserKey, id: UserId, behind: &mut Behind, is_new: bool, now: Micros) {
         self.by_id.insert(id, key);
         self.check_at.get_or_insert(now + self.timeout);
         if is_new {
@@ -244,7 +245,7 @@ impl CatchUp {
     }
 
     /// A user goes, or is live again.
-    pub(super) fn forget(&mut self, key: UserKey, id: u64, behind: &Behind) {
+    pub(super) fn forget(&mut self, key: UserKey, id: UserId, behind: &Behind) {
         self.by_id.remove(&id);
         self.waiting.remove(&(behind.next, key));
         self.parked.remove(&(behind.next, key));
@@ -254,7 +255,7 @@ impl CatchUp {
         }
     }
 
-    fn leave_pass(&mut self, id: u64, slot: Option<UserSlot>) {
+    fn leave_pass(&mut self, id: UserId, slot: Option<UserSlot>) {
         if let (Some(pass), Some(slot)) = (&mut self.pass, slot) {
             pass.disconnect(id, slot);
             if self.keys[slot.index()].take().is_some() {

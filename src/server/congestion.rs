@@ -12,6 +12,7 @@ use super::{key::UserKey, share::Shares};
 use crate::{
     config::{Config, SlowUserPolicy},
     time::{MILLISECOND, Micros},
+    user_id::UserId,
 };
 
 /// The users that hold up the sources, and the time since they do.
@@ -31,7 +32,7 @@ pub(super) struct Congestion {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slow {
     pub(super) key: UserKey,
-    id: u64,
+    id: UserId,
     /// Since when without a break.
     pub(super) since: Micros,
 }
@@ -40,7 +41,7 @@ pub(super) struct Slow {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// The user's id.
-    id: u64,
+    id: UserId,
     /// It is on the list of slow users.
     slow: bool,
     /// Its output buffer is above `userBufferBytes`.
@@ -59,7 +60,7 @@ pub(super) enum Grown {
 }
 
 impl Pace {
-    pub(super) fn new(id: u64) -> Self {
+    pub(super) fn new(id: UserId) -> Self {
         Self { id, slow: false, behind: false }
     }
 

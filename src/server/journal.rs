@@ -14,6 +14,7 @@ use crate::{
     journal::{JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
     stream::reader::Place,
     time::{MILLISECOND, Micros},
+    user_id::UserId,
 };
 use std::{collections::VecDeque, ops::Range};
 
@@ -290,7 +291,7 @@ impl Journal {
 
     /// Starts again at a place, with the engine's follow graph: for an edge whose place is not kept any more.
     pub(super) fn found(&mut self, place: Place, engine: &mut Engine) {
-        let walk = |push: &mut dyn FnMut(u64, u64)| {
+        let walk = |push: &mut dyn FnMut(UserId, UserId)| {
             engine.begin_snapshot();
             while !engine.walk_snapshot(usize::MAX, &mut *push) {}
         };

@@ -5,6 +5,7 @@ use crate::{
     counters::DisconnectReason,
     resume::{self, Start, Terminator},
     time::Micros,
+    user_id::UserId,
 };
 
 /// A connection that has not logged in.
@@ -22,7 +23,7 @@ pub(super) struct Login {
 /// A login that is complete.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    pub(super) id: u64,
+    pub(super) id: UserId,
     pub(super) start: Start,
     pub(super) terminator: Terminator,
 }

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     engine::{Engine, EngineConfig, Replay, UserSlot, event::leading_number},
     journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
+    user_id::UserId,
 };
 
 /// Bytes that all users together may be owed by one piece, give or take an event for each.
@@ -20,7 +21,7 @@ pub(super) struct Pass {
     engine: Engine,
     /// The snapshot that is being read.
     snapshot: Option<SnapshotReader>,
-    edges: Vec<(u64, u64)>,
+    edges: Vec<(UserId, UserId)>,
     reader: Reader,
     block: Block,
     /// The block is being applied: where its next piece begins.
@@ -132,11 +133,11 @@ impl Pass {
     }
 
     /// Connects a user. To be called between pieces.
-    pub(super) fn connect(&mut self, id: u64) -> UserSlot {
+    pub(super) fn connect(&mut self, id: UserId) -> UserSlot {
         self.engine.connect(id)
     }
 
-    pub(super) fn disconnect(&mut self, id: u64, slot: UserSlot) {
+    pub(super) fn disconnect(&mut self, id: UserId, slot: UserSlot) {
         self.engine.disconnect(id, slot);
     }
 

@@ -7,6 +7,7 @@ use crate::{
     engine::{Engine, event::Reject, rejects::RejectedLine},
     rate_limit::RateLimit,
     time::{MILLISECOND, Micros, SECOND},
+    user_id::UserId,
 };
 use std::{io, net::SocketAddr};
 
@@ -369,7 +370,7 @@ impl Reports {
     /// A user's connection has ended.
     pub(super) fn user_ended(
         &mut self,
-        user: u64,
+        user: UserId,
         peer: SocketAddr,
         reason: DisconnectReason,
         unsent_bytes: usize,
@@ -382,21 +383,21 @@ impl Reports {
         {
             let seconds = (now - since) / SECOND;
             log::warn!(
-                user, peer:%, times, seconds, left_out;
+                user = user.get(), peer:%, times, seconds, left_out;
                 "this id is taken over again and again: two clients log in with it, and each closes the other's connection"
             );
         }
         if reason != DisconnectReason::Slow {
-            log::debug!(user, peer:%, reason = reason_name, unsent_bytes; "user disconnected");
+            log::debug!(user = user.get(), peer:%, reason = reason_name, unsent_bytes; "user disconnected");
         } else if let Some(left_out) = self.may_warn(Warning::Slow, now) {
-            log::warn!(user, peer:%, reason = reason_name, unsent_bytes, left_out; "user disconnected: it did not keep up");
+            log::warn!(user = user.get(), peer:%, reason = reason_name, unsent_bytes, left_out; "user disconnected: it did not keep up");
         }
     }
 
     /// A user has come back, or does not keep up: it is served from the journal, so many numbers behind.
-    pub(super) fn served_from_the_journal(&mut self, user: u64, next: u128, behind: u128, now: Micros) {
+    pub(super) fn served_from_the_journal(&mut self, user: UserId, next: u128, behind: u128, now: Micros) {
         if let Some(left_out) = self.may_warn(Warning::Behind, now) {
-            log::info!(user, next, behind, left_out; "a user is served from the journal");
+            log::info!(user = user.get(), next, behind, left_out; "a user is served from the journal");
         }
     }
 

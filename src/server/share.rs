@@ -4,6 +4,7 @@
 //! each id and for all slow users together, over a *stretch* of ten times `slowUserTimeoutMs`.
 
 use crate::time::{MILLISECOND, Micros};
+use crate::user_id::UserId;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
@@ -24,7 +25,7 @@ pub(super) struct Shares {
     /// The time that one user may use up within the stretch. All users together have the same limit.
     most: Micros,
     /// By the user's id.
-    accounts: HashMap<u64, Account>,
+    accounts: HashMap<UserId, Account>,
     together: Account,
     /// The number of accounts that were left when empty ones were last dropped.
     kept: usize,
@@ -43,7 +44,7 @@ impl Shares {
     }
 
     /// The pause has gone on up to `now`, because of the users with these ids. `counts`: it is charged.
-    pub(super) fn pass_time(&mut self, ids: impl Iterator<Item = u64>, counts: bool, now: Micros) {
+    pub(super) fn pass_time(&mut self, ids: impl Iterator<Item = UserId>, counts: bool, now: Micros) {
         // If two checks are farther apart, this process was held up, which is no user's fault.
         let elapsed = (now - self.looked_at).min(2 * self.look_interval());
         self.looked_at = now;
@@ -62,7 +63,7 @@ impl Shares {
     }
 
     /// Whether a user has used up more than it may.
-    pub(super) fn is_used_up(&self, id: u64, now: Micros) -> bool {
+    pub(super) fn is_used_up(&self, id: UserId, now: Micros) -> bool {
         self.accounts.get(&id).is_some_and(|account| account.used(self.part(now)) > self.most)
     }
 
@@ -72,7 +73,7 @@ impl Shares {
     }
 
     /// When to check next, during a pause, whether the user with this id has used up more than its limit.
-    pub(super) fn look_at(&self, id: u64) -> Micros {
+    pub(super) fn look_at(&self, id: UserId) -> Micros {
         let used = self.accounts.get(&id).map_or(0, |account| account.used(self.part(self.looked_at)));
         let left = (self.most + 1).saturating_sub(used);
         self.looked_at + left.min(self.look_interval())
@@ -124,35 +125,37 @@ impl Account {
 mod tests {
     use super::*;
 
+    const SLOW: UserId = UserId::new(7);
+
     #[test]
     fn what_is_long_past_is_forgotten() {
         let mut shares = Shares::new(1000);
         for at in 1..=10 {
             shares.begin(at * 1000 - 150);
-            shares.pass_time([7].into_iter(), true, at * 1000);
+            shares.pass_time([SLOW].into_iter(), true, at * 1000);
         }
-        assert!(shares.is_used_up(7, 10_000));
+        assert!(shares.is_used_up(SLOW, 10_000));
         assert!(shares.is_all_used_up(10_000));
-        assert!(!shares.is_used_up(8, 10_000));
-        assert!(!shares.is_used_up(7, 15_000));
+        assert!(!shares.is_used_up(UserId::new(8), 10_000));
+        assert!(!shares.is_used_up(SLOW, 15_000));
         assert!(!shares.is_all_used_up(15_000));
-        assert_eq!(shares.look_at(7), 10_000);
+        assert_eq!(shares.look_at(SLOW), 10_000);
         shares.begin(50_000);
-        shares.pass_time([7].into_iter(), true, 50_010);
-        assert_eq!(shares.look_at(7), 50_010 + 991);
-        assert_eq!(shares.accounts[&7].parts.len(), 1);
+        shares.pass_time([SLOW].into_iter(), true, 50_010);
+        assert_eq!(shares.look_at(SLOW), 50_010 + 991);
+        assert_eq!(shares.accounts[&SLOW].parts.len(), 1);
     }
 
     #[test]
     fn nobody_is_charged_while_the_process_was_stopped_or_others_wait_too() {
         let mut shares = Shares::new(1_000_000);
         shares.begin(0);
-        shares.pass_time([7].into_iter(), true, 60_000_000);
-        assert!(!shares.is_used_up(7, 60_000_000));
+        shares.pass_time([SLOW].into_iter(), true, 60_000_000);
+        assert!(!shares.is_used_up(SLOW, 60_000_000));
         for step in 1..100 {
-            shares.pass_time([7].into_iter(), false, 60_000_000 + step * LOOK_INTERVAL);
+            shares.pass_time([SLOW].into_iter(), false, 60_000_000 + step * LOOK_INTERVAL);
         }
-        assert!(!shares.is_used_up(7, 70_000_000));
+        assert!(!shares.is_used_up(SLOW, 70_000_000));
     }
 
     #[test]
@@ -160,7 +163,7 @@ mod tests {
         let mut shares = Shares::new(1000);
         for id in 0..10_000 {
             shares.begin(id * 1000);
-            shares.pass_time([id].into_iter(), true, id * 1000 + 1);
+            shares.pass_time([UserId::new(id)].into_iter(), true, id * 1000 + 1);
         }
         assert!(shares.accounts.len() < 200, "{}", shares.accounts.len());
     }

@@ -1,6 +1,7 @@
 //! Ids that are taken over again and again. Two clients use one id, and each connects again when the server closes it.
 
 use crate::time::{Micros, SECOND};
+use crate::user_id::UserId;
 
 /// Ids that are watched at once.
 const WATCHED_MAX: usize = 16;
@@ -14,14 +15,14 @@ pub(super) struct Takeovers(Vec<Watched>);
 
 #[derive(Debug)]
 struct Watched {
-    id: u64,
+    id: UserId,
     since: Micros,
     count: u32,
 }
 
 impl Takeovers {
     /// An id has been taken over. Says how many times it was, if that looks like a loop, and since when.
-    pub(super) fn note(&mut self, id: u64, now: Micros) -> Option<(u32, Micros)> {
+    pub(super) fn note(&mut self, id: UserId, now: Micros) -> Option<(u32, Micros)> {
         self.0.retain(|watched| watched.id == id || watched.since + WINDOW > now);
         let at = self.0.iter().position(|watched| watched.id == id);
         let mut watched = match at {
@@ -53,10 +54,10 @@ mod tests {
         for round in 1..=20 {
             let now = u64::from(round) * SECOND;
             for other in 0..10 {
-                assert_eq!(takeovers.note(u64::from(round) * 100 + other, now), None);
+                assert_eq!(takeovers.note(UserId::new(u64::from(round) * 100 + other), now), None);
             }
             let wanted = (round >= LOOP).then_some((round, SECOND));
-            assert_eq!(takeovers.note(7, now), wanted);
+            assert_eq!(takeovers.note(UserId::new(7), now), wanted);
         }
         assert!(takeovers.0.len() <= WATCHED_MAX);
     }
@@ -65,7 +66,7 @@ mod tests {
     fn one_takeover_a_minute_is_no_loop() {
         let mut takeovers = Takeovers::default();
         for minute in 1..100 {
-            assert_eq!(takeovers.note(7, minute * WINDOW), None);
+            assert_eq!(takeovers.note(UserId::new(7), minute * WINDOW), None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     catch_up::Behind, congestion::Pace, liveness::Liveness, login::Login, marks::Resume, output::Output,
 };
-use crate::{engine::UserSlot, time::Micros};
+use crate::{engine::UserSlot, time::Micros, user_id::UserId};
 use std::net::SocketAddr;
 
 /// A connection on the user port.
@@ -49,7 +49,7 @@ pub(super) enum Role {
 /// A logged-in user.
 #[derive(Debug)]
 pub(super) struct User {
-    pub(super) id: u64,
+    pub(super) id: UserId,
     pub(super) stage: Stage,
     /// Bytes that the socket has not accepted, or that the server has put off writing.
     pub(super) output: Output,

@@ -25,6 +25,7 @@ use crate::{
     counters::DisconnectReason,
     engine::{Engine, UserSlot},
     time::{MILLISECOND, Micros},
+    user_id::UserId,
 };
 use slab::Slab;
 use std::{
@@ -147,7 +148,7 @@ impl<S> Users<S> {
     }
 
     /// The id of a logged-in user, and how many bytes wait for it.
-    pub(super) fn waiting_of(&self, key: UserKey) -> Option<(u64, usize)> {
+    pub(super) fn waiting_of(&self, key: UserKey) -> Option<(UserId, usize)> {
         match &self.entries.get(key.index())?.role {
             Role::User(user) => Some((user.id, user.output.len())),
             Role::Login(_) => None,
@@ -466,7 +467,7 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Makes a user part of the audience. Returns its slot.
-    pub(super) fn connect(&mut self, key: UserKey, id: u64, engine: &mut Engine) -> UserSlot {
+    pub(super) fn connect(&mut self, key: UserKey, id: UserId, engine: &mut Engine) -> UserSlot {
         let slot = engine.connect(id);
         if self.slot_keys.len() <= slot.index() {
             self.slot_keys.resize(slot.index() + 1, key);

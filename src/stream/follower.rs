@@ -13,6 +13,7 @@ use super::{
 use crate::{
     epoch::Epoch,
     time::{Micros, SECOND},
+    user_id::UserId,
 };
 use std::ops::Range;
 
@@ -35,7 +36,7 @@ pub(crate) enum Effect {
     /// had been received before.
     Begin(Option<Loss>),
     /// Add an edge to the graph: follower and followed.
-    Edge(u64, u64),
+    Edge(UserId, UserId),
     /// The stream has been reached: it goes on at this place. After [`Effect::Begin`] the graph is complete; otherwise it is the
     /// place that was asked for.
     Reached(Place),
@@ -256,7 +257,8 @@ mod tests {
         assert_eq!(follower.due(0), Some(Due::Connect));
         assert_eq!(follower.connected(1, 0), "*|graph\n");
         let bytes = "+|0000000000000abc|5\n=|1|2\n+|0000000000000abc|5\n";
-        let all = [Effect::Begin(None), Effect::Edge(1, 2), Effect::Reached(place(5))];
+        let all =
+            [Effect::Begin(None), Effect::Edge(UserId::new(1), UserId::new(2)), Effect::Reached(place(5))];
         assert_eq!(effects(&mut follower, bytes).unwrap(), all);
         assert_eq!((follower.epoch(), follower.away_since()), (Some(Epoch::new(0xabc)), None));
         follower

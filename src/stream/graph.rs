@@ -5,20 +5,21 @@
 //! the graph at the end of the walk, and at no earlier place.
 
 use crate::engine::event::{Kind, parse_line};
+use crate::user_id::UserId;
 use hashbrown::HashMap;
 use std::{io::Write, rc::Rc};
 
 /// A copy that is being taken. An edge is a pair of follower and followed.
 #[derive(Debug, Default)]
 pub(crate) struct GraphCopy {
-    edges: Vec<(u64, u64)>,
+    edges: Vec<(UserId, UserId)>,
     /// Edges that were followed (true) or unfollowed since the walk began.
-    changes: HashMap<(u64, u64), bool>,
+    changes: HashMap<(UserId, UserId), bool>,
 }
 
 impl GraphCopy {
     /// The walk has come across an edge.
-    pub(crate) fn add(&mut self, follower: u64, followed: u64) {
+    pub(crate) fn add(&mut self, follower: UserId, followed: UserId) {
         self.edges.push((follower, followed));
     }
 
@@ -51,7 +52,7 @@ impl GraphCopy {
 #[derive(Clone, Debug)]
 pub(crate) struct GraphLines {
     /// Shared by all who are sent this graph.
-    edges: Rc<[(u64, u64)]>,
+    edges: Rc<[(UserId, UserId)]>,
     written: usize,
 }
 
@@ -94,11 +95,12 @@ mod tests {
     #[test]
     fn the_last_change_of_an_edge_decides() {
         let mut copy = GraphCopy::default();
-        copy.add(1, 2);
-        copy.add(3, 4);
+        let [three, four, five, six] = [3, 4, 5, 6].map(UserId::new);
+        copy.add(UserId::new(1), UserId::new(2));
+        copy.add(three, four);
         copy.note(b"7|U|1|2\n8|F|5|6\r\n9|U|5|6\n10|S|3\n11|F|7|8\n");
-        copy.add(5, 6);
-        copy.add(3, 4);
+        copy.add(five, six);
+        copy.add(three, four);
         copy.note(b"12|F|1|2\n13|U|3|4\n14|F|3|4\n");
         for piece in [1, 10, 1000] {
             let mut again = GraphCopy::default();

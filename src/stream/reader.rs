@@ -6,8 +6,9 @@
 
 use super::request::parse_position;
 use crate::{
-    engine::event::{leading_number, parse_number},
+    engine::event::{leading_number, parse_user_id},
     epoch::Epoch,
+    user_id::UserId,
 };
 use std::{fmt, ops::Range};
 
@@ -42,7 +43,7 @@ pub(crate) enum Item {
     /// The connection ends.
     Refused(Refusal, Place),
     /// An edge of the follow graph: follower and followed.
-    Edge(u64, u64),
+    Edge(UserId, UserId),
     /// The follow graph is complete.
     GraphComplete(Place),
     /// Whole event lines in this range of the chunk; `to` is the number after the last one.
@@ -180,9 +181,9 @@ fn events(chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Item>, Garbag
 }
 
 /// `60|50`.
-fn parse_edge(fields: &[u8]) -> Option<(u64, u64)> {
+fn parse_edge(fields: &[u8]) -> Option<(UserId, UserId)> {
     let bar = memchr::memchr(b'|', fields)?;
-    Some((parse_number(&fields[..bar])?, parse_number(&fields[bar + 1..])?))
+    Some((parse_user_id(&fields[..bar])?, parse_user_id(&fields[bar + 1..])?))
 }
 
 /// `EPOCH|NEXT` or `EPOCH|NEXT|REASON`.
@@ -237,7 +238,8 @@ mod tests {
     fn a_graph_comes_between_two_places() {
         let bytes = b"+|0123456789abcdef|3\n=|60|50\n=|1|18446744073709551615\n+|0123456789abcdef|3\n3|B\n";
         let items: Vec<Item> = read(true, bytes, 5).unwrap().into_iter().map(|(item, _)| item).collect();
-        let graph = [Item::Edge(60, 50), Item::Edge(1, u64::MAX)];
+        let graph =
+            [(60, 50), (1, u64::MAX)].map(|(from, to)| Item::Edge(UserId::new(from), UserId::new(to)));
         assert_eq!(items[0], Item::Answer(place(3)));
         assert_eq!(items[1..3], graph);
         assert_eq!(items[3], Item::GraphComplete(place(3)));

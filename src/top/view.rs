@@ -411,6 +411,7 @@ mod tests {
         config::Config,
         counters::Counters,
         latency::Latency,
+        user_id::UserId,
     };
     use ratatui::{Terminal, backend::TestBackend};
 
@@ -600,7 +601,7 @@ mod tests {
     #[test]
     fn it_shows_percentiles_and_who_is_connected() {
         let user = |id, byte_rate, waiting_bytes| UserRow {
-            id: Some(id),
+            id: Some(UserId::new(id)),
             peer: "192.0.2.1:5".parse().unwrap(),
             age: 61_000_000,
             bytes: 5000,
@@ -650,7 +651,8 @@ mod tests {
         );
         let slow = model(|snapshot| {
             snapshot.slow_users = 3;
-            snapshot.slow = vec![SlowUser { id: 4711, buffered_bytes: 5 << 20, slow_for: 1_200_000 }];
+            snapshot.slow =
+                vec![SlowUser { id: UserId::new(4711), buffered_bytes: 5 << 20, slow_for: 1_200_000 }];
             snapshot.pauses = vec![Pause { reason: "slow_user", sources: 2, paused_for: 1_100_000 }];
         });
         let parts =

@@ -27,6 +27,7 @@ use super::{
     text::{escaped, push_data, read_data},
 };
 use crate::time::Micros;
+use crate::user_id::UserId;
 use std::fmt::{self, Write};
 
 const HEADER: &str = "fortnight expectation 1";
@@ -311,7 +312,7 @@ fn parse_head(line: &str) -> Option<Stream> {
     Some(Stream {
         is_source,
         user: user.parse().ok()?,
-        id: if id == "none" { None } else { Some(id.parse().ok()?) },
+        id: if id == "none" { None } else { Some(UserId::new(id.parse().ok()?)) },
         end: end.to_owned(),
         lines: lines.parse().ok()?,
         bytes: bytes.parse().ok()?,

@@ -6,10 +6,11 @@ use super::{
     stream::{Keep, Received},
 };
 use crate::{
-    engine::event::parse_number,
+    engine::event::parse_user_id,
     server::net::Port,
     sim::{DiskFaults, Peer, Script, ServerEnd, SimFolder, World},
     time::Micros,
+    user_id::UserId,
 };
 use hashbrown::HashMap;
 use std::io::Read;
@@ -62,10 +63,10 @@ pub(super) struct FarEnd {
 
 impl FarEnd {
     /// The id that a user has asked for, if it is one.
-    pub(super) fn user_id(&self) -> Option<u64> {
+    pub(super) fn user_id(&self) -> Option<UserId> {
         let end = memchr::memchr(b'\n', &self.login)?;
         let line = &self.login[..end];
-        parse_number(line.strip_suffix(b"\r").unwrap_or(line))
+        parse_user_id(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
     fn sends(&mut self, bytes: &[u8]) {

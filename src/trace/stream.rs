@@ -1,6 +1,6 @@
 //! The stream that one user received.
 
-use crate::{engine::event::leading_number, time::Micros};
+use crate::{engine::event::leading_number, time::Micros, user_id::UserId};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -15,7 +15,7 @@ pub struct Stream {
     /// The number of the connection in the trace.
     pub user: u64,
     /// The user id that it asked for, if it was one.
-    pub id: Option<u64>,
+    pub id: Option<UserId>,
     /// Whether the server had closed it by the end: `open`, `closed`, or `reset` if the server left bytes unread.
     pub end: String,
     /// Whole lines.
@@ -61,10 +61,10 @@ pub enum Shown {
 impl Shown {
     /// Whether a user is one of them.
     #[must_use]
-    pub fn includes(self, number: u64, id: Option<u64>) -> bool {
+    pub fn includes(self, number: u64, id: Option<UserId>) -> bool {
         match self {
             Self::All => true,
-            Self::One(wanted) => wanted == number || Some(wanted) == id,
+            Self::One(wanted) => wanted == number || Some(UserId::new(wanted)) == id,
         }
     }
 }
@@ -149,7 +149,7 @@ impl Received {
         self.rest.clear();
     }
 
-    pub(super) fn finish(mut self, user: u64, id: Option<u64>, end: &str) -> Stream {
+    pub(super) fn finish(mut self, user: u64, id: Option<UserId>, end: &str) -> Stream {
         let content = if self.told.len() <= self.told_max {
             if !self.rest.is_empty() {
                 self.told.push((self.rest_at, self.rest));

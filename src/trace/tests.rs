@@ -5,6 +5,7 @@ use super::{
 use crate::{
     server::{Phase, Server},
     sim::SimNet,
+    user_id::UserId,
 };
 use std::{
     cell::RefCell,
@@ -62,7 +63,7 @@ impl Read for Dribble<'_> {
 fn the_example_plays() {
     let outcome = played(EXAMPLE);
     let [stream] = &outcome.streams[..] else { panic!("{outcome:?}") };
-    assert_eq!((stream.user, stream.id, stream.end.as_str()), (1, Some(2932), "closed"));
+    assert_eq!((stream.user, stream.id, stream.end.as_str()), (1, Some(UserId::new(2932)), "closed"));
     let line = |at, text: &str| (at, text.as_bytes().to_vec());
     let lines =
         vec![line(1200, "1|F|60|2932\r\n"), line(1200, "2|P|60|2932\n"), line(1900, "3|P|60|2932\r\n")];

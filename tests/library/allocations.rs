@@ -15,6 +15,7 @@ use std::{
 };
 
 use allocation_counter::measure;
+use fortnight::UserId;
 use fortnight::internals::{
     config::Config,
     engine::{Engine, EngineConfig, InstructionSet, Stop},
@@ -130,7 +131,7 @@ fn check_engine(connected: u64, users: u64, mix: Mix, hole: u64, events: u64) {
         instruction_set: InstructionSet::default(),
     });
     for id in 1..=connected {
-        engine.connect(id * (users / connected));
+        engine.connect(UserId::new(id * (users / connected)));
     }
     let chunks = chunks(&lines(events, users, mix, hole));
     let (before, after) = chunks.split_at(chunks.len() / 2);

@@ -8,6 +8,7 @@ use super::{
     *,
 };
 use crate::time::Micros;
+use crate::user_id::UserId;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,12 +113,12 @@ impl Subject {
         if let Some(id) = pause.goes
             && let Some(slot) = self.users.remove(&id)
         {
-            self.engine.disconnect(id, slot);
+            self.engine.disconnect(UserId::new(id), slot);
         }
         if let Some(id) = pause.comes
             && !self.users.contains_key(&id)
         {
-            self.users.insert(id, self.engine.connect(id));
+            self.users.insert(id, self.engine.connect(UserId::new(id)));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The released stream, replaying it, snapshots, and the rules for holes.
 
 use super::*;
+use crate::user_id::UserId;
 
 /// An engine that is fed chunk by chunk.
 fn engine(config: &EngineConfig) -> Engine {
@@ -87,7 +88,7 @@ fn edges_after(lines: &[Line], upto: usize) -> BTreeSet<(u64, u64)> {
 fn walk(engine: &mut Engine, budget: usize, mut between: impl FnMut(&mut Engine)) -> Vec<(u64, u64)> {
     let mut edges = Vec::new();
     engine.begin_snapshot();
-    while !engine.walk_snapshot(budget, |from, to| edges.push((from, to))) {
+    while !engine.walk_snapshot(budget, |from, to| edges.push((from.get(), to.get()))) {
         between(engine);
     }
     edges
@@ -136,7 +137,7 @@ proptest! {
             live.record(bytes_max, headroom);
             let mut slots = BTreeMap::new();
             for &id in &users {
-                slots.insert(live.connect(id), id);
+                slots.insert(live.connect(UserId::new(id)), id);
             }
             let (mut model, mut received, mut taken) = (Model::default(), Received::new(), Vec::new());
             let stream = arrival_order(&lines);
@@ -169,7 +170,7 @@ proptest! {
             }
             let mut slots = BTreeMap::new();
             for &id in &users {
-                slots.insert(second.connect(id), id);
+                slots.insert(second.connect(UserId::new(id)), id);
             }
             for Taken(_, to, _, text) in &taken {
                 replay(&mut second, &slots, text.as_bytes(), *to, &mut received);
@@ -206,19 +207,19 @@ proptest! {
         let mut unused = Vec::new();
         feed(&mut engine, texts[..begins].concat().as_bytes(), 0, &mut unused);
         for &id in &users {
-            engine.connect(id);
+            engine.connect(UserId::new(id));
         }
         let mut fed = begins;
         let mut edges = Vec::new();
         prop_assert_eq!(engine.begin_snapshot(), begins as u128);
-        while !engine.walk_snapshot(budget, |from, to| edges.push((from, to))) {
+        while !engine.walk_snapshot(budget, |from, to| edges.push((from.get(), to.get()))) {
             let next = lines.len().min(fed + step);
             feed(&mut engine, texts[fed..next].concat().as_bytes(), 0, &mut unused);
             fed = next;
         }
         let mut restored = super::released::engine(&small_config());
         for (from, to) in edges {
-            restored.add_edge(from, to);
+            restored.add_edge(UserId::new(from), UserId::new(to));
         }
         restored.set_cursor(begins as u128);
         let log: String = texts[begins..fed].iter().zip(&lines[begins..]).filter(|(_, line)| line.kind != 'X').map(|(text, _)| &text[..]).collect();
@@ -309,7 +310,7 @@ fn an_event_longer_than_the_configuration_allows_is_replayed() {
     let long = format!("{}7|B\n", "0".repeat(9000));
     let lines = format!("5|B\n{long}8|P|1|2\n");
     let mut engine = engine(&EngineConfig { event_bytes_max: 16, ..small_config() });
-    let users = BTreeMap::from([(engine.connect(2), 2)]);
+    let users = BTreeMap::from([(engine.connect(UserId::new(2)), 2)]);
     let mut received = Received::new();
     replay(&mut engine, &users, lines.as_bytes(), 1 << 64, &mut received);
     assert_eq!(received[&2], lines.as_bytes());

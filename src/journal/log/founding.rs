@@ -17,6 +17,7 @@ use crate::{
         meta::{JournalId, Meta},
         snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
     },
+    user_id::UserId,
 };
 use std::{collections::VecDeque, io};
 
@@ -37,7 +38,7 @@ impl Log {
         &mut self,
         epoch: Epoch,
         cursor: u128,
-        walk: impl FnOnce(&mut dyn FnMut(u64, u64)),
+        walk: impl FnOnce(&mut dyn FnMut(UserId, UserId)),
     ) -> Result<(), JournalError> {
         assert!(self.is_open(), "nothing is under way");
         self.abandon_snapshot();
@@ -63,7 +64,7 @@ impl Log {
         &mut self,
         id: JournalId,
         cursor: u128,
-        walk: impl FnOnce(&mut dyn FnMut(u64, u64)),
+        walk: impl FnOnce(&mut dyn FnMut(UserId, UserId)),
     ) -> io::Result<SnapshotInfo> {
         let mut writer = SnapshotWriter::new(id, cursor);
         walk(&mut |follower, followed| writer.push(follower, followed));

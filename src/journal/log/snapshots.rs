@@ -4,6 +4,7 @@ use super::{JournalError, Log, snapshotting::State};
 use crate::{
     disk::{Completion, is_full},
     journal::snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
+    user_id::UserId,
 };
 use std::io;
 
@@ -52,7 +53,7 @@ impl Log {
     }
 
     /// Takes one edge of the snapshot.
-    pub fn push_edge(&mut self, follower: u64, followed: u64) {
+    pub fn push_edge(&mut self, follower: UserId, followed: UserId) {
         if let State::Walking { writer, .. } = &mut self.snapshots.state {
             writer.push(follower, followed);
         }

@@ -135,7 +135,7 @@ fn check_login(how: u8, rest: &[u8]) {
     let claims: Value = serde_json::from_slice(claims).expect("claims in JSON");
     let user = claims["sub"].as_str().expect("a user");
     assert!(user.bytes().all(|byte| byte.is_ascii_digit()), "{user} is no number");
-    assert_eq!(user.parse(), Ok(login.id), "another user's token");
+    assert_eq!(user.parse(), Ok(login.id.get()), "another user's token");
     let now = Duration::from_secs(NOW).as_secs_f64();
     let expires = claims["exp"].as_f64().expect("an end");
     assert!(expires > now && lasts.as_secs_f64() <= expires - now + 1e-3, "it lasts {lasts:?}");

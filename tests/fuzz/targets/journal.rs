@@ -3,6 +3,7 @@
 //! An input is a list of changes of [`CHANGE`] bytes to the files of a small journal, and what is left over replaces a file. Whatever
 //! that makes of it: every reader answers, or refuses with one sentence, and nothing that was not released is ever handed out.
 
+use fortnight::UserId;
 use fortnight::internals::{
     disk::Disk,
     journal::{JournalError, Opening, Settings, Step, SyncMode, Waiting, block::BLOCK_HEADER, open, tools},
@@ -76,7 +77,7 @@ fn make() -> (SimFolder, Vec<u8>) {
         log.append((block, BLOCK_HEADER), (number, number + 1), 1, 0).expect("an append");
         if number == 6 {
             assert!(log.begin_snapshot().expect("a snapshot"));
-            (1..=6).for_each(|number| log.push_edge(number * 3, number * 5));
+            (1..=6).for_each(|number| log.push_edge(UserId::new(number * 3), UserId::new(number * 5)));
             log.write_snapshot(true).expect("a snapshot");
             log.proceed(0).expect("a snapshot");
         }

@@ -187,10 +187,10 @@ mod tests {
                 prop_assert_eq!(scanned.kind, event.kind as u8);
                 prop_assert_eq!(scanned.len, line.len());
                 if !matches!(event.kind, Kind::Broadcast) {
-                    prop_assert_eq!(u64::from(scanned.from), event.from);
+                    prop_assert_eq!(u64::from(scanned.from), event.from.get());
                 }
                 if !matches!(event.kind, Kind::Broadcast | Kind::Status) {
-                    prop_assert_eq!(u64::from(scanned.to), event.to);
+                    prop_assert_eq!(u64::from(scanned.to), event.to.get());
                 }
             }
         }
