@@ -47,14 +47,14 @@ impl<S: Read + Write> Users<S> {
                     self.end(key, reason, context);
                 }
                 Change::LogsIn { key, arrival } => self.arrive(key, arrival, context),
-                Change::FallsBehind { key, next } => self.fall_behind(key, next, context),
             }
         }
         drop(coming);
         self.changes = changes;
     }
 
-    /// A user's output buffer is full, under `slowUserPolicy=journal`: from `next` on it is served from the journal.
+    /// A user's output buffer is full, under `slowUserPolicy=journal`: from `next` on it is served from the journal. To be called
+    /// before anything else happens to the user: until then it is taken for one that has everything below the cursor.
     pub(super) fn fall_behind<N: Net<Socket = S>>(
         &mut self,
         key: UserKey,

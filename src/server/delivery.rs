@@ -70,7 +70,7 @@ impl<S: Read + Write> Users<S> {
             self.leaves(key, reason);
         }
         for (key, next) in fallen {
-            self.falls_behind(key, next);
+            self.fall_behind(key, next, context);
         }
     }
 

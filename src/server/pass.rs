@@ -153,7 +153,10 @@ impl Pass {
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor must not pass lines that still come.
         let to = leading_number(&lines[end..]).map_or(self.block.to, u128::from);
+        let before = self.engine.cursor();
         let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
+            // Nothing of the piece is delivered, so nobody's place is behind a part of it.
+            self.engine.set_cursor(before);
             JournalError::new(format!("a block of the journal cannot be applied: {damage}"))
         })?;
         let at = if replay == Replay::Done { end } else { at };

@@ -94,19 +94,8 @@ pub(super) struct UserCounters {
 /// A user comes or goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
-    LogsIn {
-        key: UserKey,
-        arrival: Arrival,
-    },
-    Leaves {
-        key: UserKey,
-        reason: DisconnectReason,
-    },
-    /// Its output buffer is full. It has been handed everything below this number.
-    FallsBehind {
-        key: UserKey,
-        next: u128,
-    },
+    LogsIn { key: UserKey, arrival: Arrival },
+    Leaves { key: UserKey, reason: DisconnectReason },
 }
 
 impl<S> Users<S> {
@@ -249,11 +238,6 @@ impl<S> Users<S> {
     pub(super) fn end_all(&mut self, reason: DisconnectReason) {
         let open = self.entries.iter().filter(|(_, connection)| !connection.ended);
         self.changes.extend(open.map(|(index, _)| Change::Leaves { key: UserKey::new(index), reason }));
-    }
-
-    /// A user's output buffer is full: it has been handed everything below `next`.
-    pub(super) fn falls_behind(&mut self, key: UserKey, next: u128) {
-        self.changes.push(Change::FallsBehind { key, next });
     }
 
     /// Has those closed that are owed nothing more, or all. Returns how many of them are owed something, and how many bytes.

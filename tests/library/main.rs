@@ -5,6 +5,7 @@ pub mod corpus;
 mod direct;
 mod edge;
 mod habits;
+mod last_words;
 mod property;
 mod resume;
 mod rotation;

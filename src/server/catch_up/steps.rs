@@ -214,8 +214,9 @@ impl<S: Read + Write> Users<S> {
         let lost: BTreeSet<UserKey> = members.chain(others.map(|&(_, key)| key)).collect();
         for &key in &lost {
             if let Some(Stage::Behind(behind)) = self.user_mut(key).map(|user| &mut user.stage) {
-                behind.next = behind.next.max(cursor);
-                behind.slot = None;
+                if behind.slot.take().is_some() {
+                    behind.next = behind.next.max(cursor);
+                }
                 behind.waits = false;
             }
             self.leaves(key, DisconnectReason::Slow);
