@@ -59,6 +59,7 @@ mod admin;
 mod cli;
 mod config;
 mod counters;
+mod cursor;
 mod disk;
 mod door;
 mod engine;
@@ -89,6 +90,7 @@ mod user_id;
 mod warning;
 
 pub use config::{Config, ServerRole, SlowUserPolicy};
+pub use cursor::Cursor;
 pub use engine::{Engine, EngineConfig, InstructionSet, Stop};
 pub use program::run;
 pub use reactor::{Addresses, Reactor};

@@ -13,12 +13,12 @@
 #[path = "stream.rs"]
 mod stream;
 
-use fortnight::UserId;
 use fortnight::internals::{
     engine::{Engine, EngineConfig, InstructionSet, Released, Replay, Stop},
     server::net::Port,
     trace::{Action, Reader, Record},
 };
+use fortnight::{Cursor, UserId};
 use std::{collections::HashMap, error::Error, fs::File, hint::black_box, time::Instant};
 use stream::{FIRST, MARGIN};
 
@@ -118,7 +118,7 @@ fn drive(engine: &mut Engine, chunks: &[Vec<u8>]) {
 }
 
 /// Feeds the load with the record on; returns nanoseconds, and what was released: up to which number, and its lines.
-fn record(load: &Load) -> (u128, Vec<(u128, Vec<u8>)>) {
+fn record(load: &Load) -> (u128, Vec<(Cursor, Vec<u8>)>) {
     let mut engine = engine(load.first);
     engine.record(256 << 10, 0);
     let (mut block, mut blocks) = (Released::default(), Vec::new());
@@ -144,7 +144,7 @@ fn record(load: &Load) -> (u128, Vec<(u128, Vec<u8>)>) {
 }
 
 /// Replays what was recorded; returns nanoseconds.
-fn replay(load: &Load, blocks: &[(u128, Vec<u8>)]) -> u128 {
+fn replay(load: &Load, blocks: &[(Cursor, Vec<u8>)]) -> u128 {
     let mut engine = engine(load.first);
     let start = Instant::now();
     for (to, lines) in blocks {

@@ -16,6 +16,7 @@ pub(crate) mod status;
 use crate::{
     config::Config,
     counters::{Counters, DoorCounters},
+    cursor::Cursor,
     latency::Latency,
     process::Process,
     time::Micros,
@@ -71,7 +72,7 @@ pub struct Snapshot<'a> {
     /// The answer to `/healthz`.
     pub health: Health,
     /// Next number to release.
-    pub cursor: u128,
+    pub cursor: Cursor,
     /// Events waiting in the ring.
     pub waiting: usize,
     /// Slots of the ring.
@@ -132,7 +133,7 @@ pub struct Stream {
     /// The term of the leader, if there are terms.
     pub term: Option<u64>,
     /// Everything below is confirmed (sequencer), or has come (edge).
-    pub cursor: u128,
+    pub cursor: Cursor,
 }
 
 /// The journal in numbers.
@@ -141,9 +142,9 @@ pub struct JournalNumbers {
     /// Bytes on disk.
     pub bytes: u64,
     /// Lowest number that can still be resumed from.
-    pub first_sequence: u128,
+    pub first_sequence: Cursor,
     /// Every number below is durable.
-    pub durable_cursor: u128,
+    pub durable_cursor: Cursor,
     /// Bytes appended since the start.
     pub appended_bytes: u64,
     /// Syncs since the start.

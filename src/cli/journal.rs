@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    cursor::Cursor,
     disk::RealDisk,
     journal::{Opening, Settings, tools},
     time::MILLISECOND,
@@ -172,7 +173,7 @@ fn lock(folder: &Path) -> Result<RealDisk, String> {
 
 fn repair(folder: &Path, at: Option<u64>, yes: bool) -> Result<String, String> {
     let mut disk = lock(folder)?;
-    let cut = tools::find_cut(&mut disk, at.map(u128::from)).map_err(|error| error.to_string())?;
+    let cut = tools::find_cut(&mut disk, at.map(Cursor::before)).map_err(|error| error.to_string())?;
     let Some(cut) = cut else { return Ok("there is nothing to cut off\n".to_owned()) };
     let lost = match cut.snapshots() {
         snapshots @ 1.. if cut.bytes == 0 => format!("{snapshots} damaged snapshots"),
@@ -196,7 +197,7 @@ fn opening() -> Opening {
         retention_ms: None,
         snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
     };
-    Opening { settings, first_sequence: 0, epoch: None, now: 0 }
+    Opening { settings, first_sequence: Cursor::START, epoch: None, now: 0 }
 }
 
 fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
@@ -207,8 +208,8 @@ fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
     tools::check(&mut RealDisk::read_only(folder).map_err(|error| error.to_string())?)
         .map_err(|error| error.to_string())?;
     let skipped =
-        tools::skip(Box::new(disk), &opening(), u128::from(to)).map_err(|error| error.to_string())?;
-    if skipped.from >= u128::from(to) {
+        tools::skip(Box::new(disk), &opening(), Cursor::before(to)).map_err(|error| error.to_string())?;
+    if skipped.from >= Cursor::before(to) {
         return Ok(format!("nothing to give up: the cursor is {} already\n", skipped.from));
     }
     Ok(format!(

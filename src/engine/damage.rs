@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::event::Reject;
+use crate::cursor::Cursor;
 use std::fmt;
 
 /// How a call of [`Engine::replay`](super::Engine::replay) ended.
@@ -35,7 +36,7 @@ pub enum DamageReason {
     /// Its number is not below the end of the block.
     BehindTheEnd(u64),
     /// The end of the block is below the cursor, or above 2^64.
-    WrongEnd(u128),
+    WrongEnd(Cursor),
 }
 
 impl fmt::Display for Damage {

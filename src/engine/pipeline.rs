@@ -19,7 +19,7 @@ use super::{
     text::Text,
     user_slot::{NO_SLOT, UserSlot},
 };
-use crate::{time::Micros, user_id::UserId};
+use crate::{cursor::Cursor, time::Micros, user_id::UserId};
 
 /// So much is done at a time for users who follow very many others and have come or gone: less than a millisecond.
 const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
@@ -301,8 +301,8 @@ impl Engine {
     }
 
     /// Gives up every number below `number` that has not come, whatever else holds holes.
-    pub fn skip_to(&mut self, number: u128) {
-        self.sequencer.skip_to(number);
+    pub fn skip_to(&mut self, number: Cursor) {
+        self.sequencer.skip_to(number.get());
     }
 
     /// While holes are held, no rule gives one up (SPEC section 2, *Grace*). When that ends, at time `now`, everything that
@@ -337,7 +337,7 @@ impl Engine {
     pub fn restart(&mut self) {
         assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
         self.sequencer.set_cursor(self.first_sequence.into());
-        self.record.restart(self.first_sequence.into());
+        self.record.restart(Cursor::before(self.first_sequence));
         let Self { graph, fanout, .. } = self;
         graph.clear_edges(|slot| fanout.free(slot));
         self.walk = None;
@@ -349,9 +349,9 @@ impl Engine {
     /// # Panics
     ///
     /// If the number is above 2^64, if events are waiting, or in the record.
-    pub fn set_cursor(&mut self, cursor: u128) {
+    pub fn set_cursor(&mut self, cursor: Cursor) {
         assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
-        self.sequencer.set_cursor(cursor);
+        self.sequencer.set_cursor(cursor.get());
         self.record.move_to(cursor);
     }
 
@@ -364,7 +364,7 @@ impl Engine {
     /// Returns the cursor. The edges that the walk hands out are those at this cursor, except that the events released
     /// until its end may or may not be taken into account. Replaying these events on top makes it exact, because the
     /// last event of an edge decides whether it is there.
-    pub fn begin_snapshot(&mut self) -> u128 {
+    pub fn begin_snapshot(&mut self) -> Cursor {
         self.walk = Some(Walk::default());
         self.cursor()
     }
@@ -381,8 +381,8 @@ impl Engine {
 
     /// The next number to release; 2^64 after the last one.
     #[must_use]
-    pub fn cursor(&self) -> u128 {
-        self.sequencer.cursor()
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.sequencer.cursor())
     }
 
     /// Whether the event at the cursor has not come.

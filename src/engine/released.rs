@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::{event::Kind, packed::Packed, text::Text};
+use crate::cursor::Cursor;
 
 /// Lines of events that were released one behind the other, and the numbers that they cover.
 ///
@@ -16,9 +17,9 @@ use super::{event::Kind, packed::Packed, text::Text};
 #[derive(Debug, Default)]
 pub struct Released {
     /// The cursor before the first of them.
-    pub from: u128,
+    pub from: Cursor,
     /// The cursor behind the last of them, up to 2^64.
-    pub to: u128,
+    pub to: Cursor,
     /// How many lines there are.
     pub events: u64,
     /// A new run began: the graph lost all its edges before `from`.
@@ -60,7 +61,7 @@ pub(crate) struct Record {
     /// Where the lines begin and end. What is behind them is left of what the buffer held before: it need not be zeroed.
     begin: usize,
     end: usize,
-    from: u128,
+    from: Cursor,
     events: u64,
     restarted: bool,
 }
@@ -76,14 +77,14 @@ impl Record {
             bytes: Vec::new(),
             begin: 0,
             end: 0,
-            from: 0,
+            from: Cursor::START,
             events: 0,
             restarted: false,
         }
     }
 
     /// Turns the record on, with the cursor there. The turn is full after `bytes_max` bytes of lines.
-    pub(crate) fn turn_on(&mut self, cursor: u128, bytes_max: usize, headroom: usize, alignment: usize) {
+    pub(crate) fn turn_on(&mut self, cursor: Cursor, bytes_max: usize, headroom: usize, alignment: usize) {
         let bytes_max = bytes_max.max(1);
         *self = Self { is_on: true, bytes_max, headroom, alignment, from: cursor, ..Self::off() };
         self.begin_in(Vec::new());
@@ -122,7 +123,7 @@ impl Record {
     }
 
     /// Nothing has been released since the record was last taken.
-    pub(crate) fn is_empty(&self, cursor: u128) -> bool {
+    pub(crate) fn is_empty(&self, cursor: Cursor) -> bool {
         !self.is_on || (cursor == self.from && !self.restarted)
     }
 
@@ -151,19 +152,19 @@ impl Record {
     }
 
     /// A new run begins, with the cursor there. What was released before must have been taken.
-    pub(crate) fn restart(&mut self, cursor: u128) {
+    pub(crate) fn restart(&mut self, cursor: Cursor) {
         debug_assert_eq!(self.events, 0);
         self.restarted |= self.is_on;
         self.from = cursor;
     }
 
     /// The cursor was set, without anything being released.
-    pub(crate) fn move_to(&mut self, cursor: u128) {
+    pub(crate) fn move_to(&mut self, cursor: Cursor) {
         self.from = cursor;
     }
 
     /// Swaps out what was released up to the cursor. Says whether that is anything.
-    pub(crate) fn take(&mut self, cursor: u128, block: &mut Released) -> bool {
+    pub(crate) fn take(&mut self, cursor: Cursor, block: &mut Released) -> bool {
         if self.is_empty(cursor) {
             return false;
         }

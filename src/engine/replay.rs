@@ -17,6 +17,7 @@ use super::{
     pipeline::Engine,
     text::Text,
 };
+use crate::cursor::Cursor;
 use std::ops::Range;
 
 /// Ordinary events that are applied together.
@@ -39,13 +40,19 @@ impl Engine {
     /// # Panics
     ///
     /// If events are waiting.
-    pub fn replay(&mut self, chunk: &[u8], range: Range<usize>, to: u128) -> Result<(usize, Replay), Damage> {
+    pub fn replay(
+        &mut self,
+        chunk: &[u8],
+        range: Range<usize>,
+        to: Cursor,
+    ) -> Result<(usize, Replay), Damage> {
         assert_eq!(self.waiting(), 0, "replayed lines do not pass the ring");
         self.begin_turn();
         let mut at = range.start;
-        if to < self.cursor() || to > 1 << 64 {
+        if to < self.cursor() || to > Cursor::END {
             return Err(Damage { at, reason: DamageReason::WrongEnd(to) });
         }
+        let to = to.get();
         // The last lines take the long way: nothing of a window may lie behind the end.
         let whole = &chunk[..range.end];
         let mut run = Run { slots: [Packed::default(); RUN], len: 0 };
@@ -71,7 +78,7 @@ impl Engine {
     /// Reads ordinary lines, up to the first other one or as many as there is room for. Moves the cursor behind them. Returns
     /// where they end.
     fn read_run(&mut self, chunk: &[u8], start: usize, (room, to): (usize, u128), run: &mut Run) -> usize {
-        let mut cursor = self.cursor();
+        let mut cursor = self.sequencer.cursor();
         let mut at = start;
         run.len = 0;
         if let Some(next) = self.cpu.scan(chunk, at, &mut self.lines) {
@@ -129,7 +136,7 @@ impl Engine {
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         let event: Event = parse_line(content).map_err(|bad| damage(DamageReason::NoEvent(bad.reason)))?;
         let seq = u128::from(event.seq);
-        if seq < self.cursor() {
+        if seq < self.sequencer.cursor() {
             return Err(damage(DamageReason::OutOfOrder(event.seq)));
         }
         if seq >= to {

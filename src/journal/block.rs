@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 use super::meta::JournalId;
+use crate::cursor::Cursor;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the payload.
@@ -67,9 +68,9 @@ pub struct Header {
     /// Lines in the payload.
     pub events: u32,
     /// The cursor before it.
-    pub from: u128,
+    pub from: Cursor,
     /// The cursor behind it.
-    pub to: u128,
+    pub to: Cursor,
     /// Up to which position the journal was durable when the block was made.
     pub durable: u64,
     /// When it was made, in milliseconds since 1970.
@@ -105,14 +106,14 @@ impl Header {
             kind,
             len: u32::from_le_bytes(fields.take()),
             events: u32::from_le_bytes(fields.take()),
-            from: u128::from_le_bytes(fields.take()),
-            to: u128::from_le_bytes(fields.take()),
+            from: Cursor::new(u128::from_le_bytes(fields.take())),
+            to: Cursor::new(u128::from_le_bytes(fields.take())),
             durable: u64::from_le_bytes(fields.take()),
             time_ms: u64::from_le_bytes(fields.take()),
             previous: u64::from_le_bytes(fields.take()),
         };
         let hash = u64::from_le_bytes(fields.take());
-        (header.from <= header.to && header.to <= super::END).then_some((header, hash))
+        (header.from <= header.to && header.to <= Cursor::END).then_some((header, hash))
     }
 
     /// Writes the header into the [`BLOCK_HEADER`] bytes of `buffer` from `start` on, which the payload stands behind, and pads the
@@ -133,8 +134,8 @@ impl Header {
             &[self.kind.code(), 0, 0, 0],
             &len.to_le_bytes(),
             &self.events.to_le_bytes(),
-            &self.from.to_le_bytes(),
-            &self.to.to_le_bytes(),
+            &self.from.get().to_le_bytes(),
+            &self.to.get().to_le_bytes(),
             &self.durable.to_le_bytes(),
             &self.time_ms.to_le_bytes(),
             &self.previous.to_le_bytes(),

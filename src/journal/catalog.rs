@@ -6,6 +6,7 @@ use super::{
     JournalError, segment,
     snapshot::{self, SnapshotInfo},
 };
+use crate::cursor::Cursor;
 use crate::disk::Disk;
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// The cursor before its first block.
-    pub(crate) first: u128,
+    pub(crate) first: Cursor,
     /// Bytes of the file.
     pub(crate) len: u64,
     /// When its last block was made, in milliseconds since 1970. 0: not known.
@@ -32,7 +33,7 @@ pub struct Start {
     /// The edges to begin with. `None`: none.
     pub snapshot: Option<SnapshotInfo>,
     /// The first cursor of the blocks to replay.
-    pub from: u128,
+    pub from: Cursor,
 }
 
 /// The files of a journal, oldest first.
@@ -82,7 +83,7 @@ impl Catalog {
     }
 
     /// The journal was founded at this cursor: what is below is left of an older one.
-    pub(crate) fn leave_below(&mut self, base: u128) {
+    pub(crate) fn leave_below(&mut self, base: Cursor) {
         let old = self.segments.iter().filter(|segment| segment.first < base).map(Segment::name);
         self.leftovers.extend(old);
         let old = self.snapshots.iter().filter(|info| info.from < base).map(SnapshotInfo::name);
@@ -98,8 +99,8 @@ impl Catalog {
     }
 
     /// The cursor before the oldest block.
-    fn oldest(&self) -> u128 {
-        self.segments.front().map_or(0, |segment| segment.first)
+    fn oldest(&self) -> Cursor {
+        self.segments.front().map_or(Cursor::START, |segment| segment.first)
     }
 
     /// Snapshots that nothing is known against, the oldest first.
@@ -108,7 +109,7 @@ impl Catalog {
     }
 
     /// Where to begin for a place. `None`: that is not kept any more.
-    pub(crate) fn start_for(&self, next: u128) -> Option<Start> {
+    pub(crate) fn start_for(&self, next: Cursor) -> Option<Start> {
         let oldest = self.oldest();
         let fits = |info: &&SnapshotInfo| info.to <= next && info.from >= oldest;
         match self.usable().rev().find(fits) {
@@ -118,7 +119,7 @@ impl Catalog {
     }
 
     /// The lowest place that something can be begun for.
-    pub(crate) fn first(&self) -> Option<u128> {
+    pub(crate) fn first(&self) -> Option<Cursor> {
         let oldest = self.oldest();
         if self.has_origin {
             return Some(oldest);
@@ -127,7 +128,7 @@ impl Catalog {
     }
 
     /// The index of the segment that has the block at a cursor.
-    pub(crate) fn segment_of(&self, cursor: u128) -> Option<usize> {
+    pub(crate) fn segment_of(&self, cursor: Cursor) -> Option<usize> {
         self.segments.partition_point(|segment| segment.first <= cursor).checked_sub(1)
     }
 

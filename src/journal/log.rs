@@ -13,6 +13,7 @@ use super::{
     snapshot::{SnapshotInfo, SnapshotReader},
 };
 use crate::{
+    cursor::Cursor,
     disk::{Completion, Disk, FileId, Ticket, is_full},
     epoch::Epoch,
     time::{MILLISECOND, Micros, SECOND},
@@ -59,7 +60,7 @@ struct Syncing {
     began: Micros,
     /// The position that is durable when it is complete.
     position: u64,
-    cursor: u128,
+    cursor: Cursor,
     /// The file is complete: nothing more is written to it.
     is_closing: bool,
 }
@@ -89,12 +90,12 @@ pub struct Log {
     queue: VecDeque<(Kind, Vec<u8>, u32)>,
     syncing: Option<Syncing>,
     /// Segments that are complete, and not durable yet: the position and the cursor behind them.
-    unsynced: VecDeque<(FileId, u64, u128)>,
+    unsynced: VecDeque<(FileId, u64, Cursor)>,
     /// Names of the folder are not durable yet; a segment's removal is among them.
     is_folder_dirty: bool,
     has_removed: bool,
     durable: u64,
-    durable_cursor: u128,
+    durable_cursor: Cursor,
     /// When the first appended byte that is not durable was appended, or when the sync before it began.
     undurable_since: Option<Micros>,
     /// Syncs go on until this position is durable.
@@ -206,7 +207,7 @@ impl Log {
 
     /// Whether a place is a place of this journal: of this epoch, or of an older epoch up to its fork.
     #[must_use]
-    pub fn shares(&self, epoch: Epoch, next: u128) -> bool {
+    pub fn shares(&self, epoch: Epoch, next: Cursor) -> bool {
         self.meta.shares(epoch, next)
     }
 
@@ -218,19 +219,19 @@ impl Log {
 
     /// Everything below is in the journal.
     #[must_use]
-    pub fn appended_cursor(&self) -> u128 {
+    pub fn appended_cursor(&self) -> Cursor {
         self.chain.cursor
     }
 
     /// Everything below is durable.
     #[must_use]
-    pub fn durable_cursor(&self) -> u128 {
+    pub fn durable_cursor(&self) -> Cursor {
         self.durable_cursor
     }
 
     /// Everything below can be acknowledged: it is durable or, with [`SyncMode::Never`], appended.
     #[must_use]
-    pub fn acknowledgeable(&self) -> u128 {
+    pub fn acknowledgeable(&self) -> Cursor {
         match self.settings.sync {
             SyncMode::Never => self.chain.cursor,
             SyncMode::Always | SyncMode::Interval => self.durable_cursor,
@@ -239,7 +240,7 @@ impl Log {
 
     /// Everything below may be sent to users: it is appended or, with [`SyncMode::Always`], durable.
     #[must_use]
-    pub fn servable_cursor(&self) -> u128 {
+    pub fn servable_cursor(&self) -> Cursor {
         match self.settings.sync {
             SyncMode::Always => self.durable_cursor,
             SyncMode::Interval | SyncMode::Never => self.chain.cursor,
@@ -248,7 +249,7 @@ impl Log {
 
     /// The lowest place that can be resumed from.
     #[must_use]
-    pub fn first(&self) -> u128 {
+    pub fn first(&self) -> Cursor {
         self.catalog.first().unwrap_or(self.chain.cursor)
     }
 
@@ -310,7 +311,7 @@ impl Log {
     pub fn append(
         &mut self,
         (bytes, headroom): (Vec<u8>, usize),
-        (from, to): (u128, u128),
+        (from, to): (Cursor, Cursor),
         events: u64,
         now: Micros,
     ) -> Result<(), JournalError> {
@@ -389,7 +390,7 @@ impl Log {
 
     /// The snapshot and block from which the state of a place can be made. `None`: the place is not kept any more.
     #[must_use]
-    pub fn start_for(&self, next: u128) -> Option<Start> {
+    pub fn start_for(&self, next: Cursor) -> Option<Start> {
         self.catalog.start_for(next)
     }
 
@@ -413,7 +414,7 @@ impl Log {
     }
 
     /// Opens the segment that holds the block at a cursor.
-    pub(crate) fn open_segment(&mut self, cursor: u128) -> Result<SegmentScan, JournalError> {
+    pub(crate) fn open_segment(&mut self, cursor: Cursor) -> Result<SegmentScan, JournalError> {
         let gone = || JournalError::new(format!("the block of number {cursor} is not kept any more"));
         let index = self.catalog.segment_of(cursor).ok_or_else(gone)?;
         let segment = &self.catalog.segments[index];
@@ -423,7 +424,7 @@ impl Log {
     }
 
     /// Bytes of a segment that are complete.
-    pub(crate) fn segment_len(&self, first: u128) -> Option<u64> {
+    pub(crate) fn segment_len(&self, first: Cursor) -> Option<u64> {
         let index = self.catalog.segment_of(first)?;
         let segment = &self.catalog.segments[index];
         (segment.first == first).then_some(segment.len)
@@ -433,7 +434,7 @@ impl Log {
         self.meta.id
     }
 
-    fn begin_block(&mut self, kind: Kind, (bytes, start): (Vec<u8>, usize), to: u128, events: u32) {
+    fn begin_block(&mut self, kind: Kind, (bytes, start): (Vec<u8>, usize), to: Cursor, events: u32) {
         self.clock_ms = self.disk.clock_ms();
         let header = Header {
             kind,

@@ -7,6 +7,7 @@
 
 use super::JournalError;
 use crate::{
+    cursor::Cursor,
     disk::{Disk, Identity},
     epoch::Epoch,
 };
@@ -38,7 +39,7 @@ pub struct Ancestor {
     /// The epoch.
     pub epoch: Epoch,
     /// Places up to this number mean the same in the epoch that followed.
-    pub cursor: u128,
+    pub cursor: Cursor,
 }
 
 /// See the [module](self).
@@ -53,7 +54,7 @@ pub struct Meta {
     /// Older epochs, oldest first.
     pub ancestors: Vec<Ancestor>,
     /// It was founded at this cursor, with a snapshot: what is below belongs to an older journal.
-    pub base: Option<u128>,
+    pub base: Option<Cursor>,
 }
 
 impl Meta {
@@ -65,7 +66,7 @@ impl Meta {
     }
 
     /// Begins a new epoch at a cursor. The old one is remembered, and no place above the cursor is valid any more.
-    pub fn fork(&mut self, epoch: Epoch, cursor: u128) {
+    pub fn fork(&mut self, epoch: Epoch, cursor: Cursor) {
         self.ancestors.push(Ancestor { epoch: self.epoch, cursor });
         for ancestor in &mut self.ancestors {
             ancestor.cursor = ancestor.cursor.min(cursor);
@@ -75,7 +76,7 @@ impl Meta {
 
     /// Whether a place means the same here: of this epoch, or of an older one up to where that was left.
     #[must_use]
-    pub fn shares(&self, epoch: Epoch, next: u128) -> bool {
+    pub fn shares(&self, epoch: Epoch, next: Cursor) -> bool {
         epoch == self.epoch
             || self.ancestors.iter().any(|ancestor| ancestor.epoch == epoch && next <= ancestor.cursor)
     }
@@ -110,13 +111,16 @@ impl Meta {
         let lock = Identity::parse(lines.next()?.strip_prefix("lock ")?)?;
         let mut lines = lines.peekable();
         let base = match lines.next_if(|line| line.starts_with("base ")) {
-            Some(line) => Some(line.strip_prefix("base ")?.parse().ok()?),
+            Some(line) => Some(Cursor::parse(line.strip_prefix("base ")?.as_bytes())?),
             None => None,
         };
         let ancestors = lines
             .map(|line| {
                 let (epoch, cursor) = line.strip_prefix("fork ")?.split_once(' ')?;
-                Some(Ancestor { epoch: Epoch::parse(epoch.as_bytes())?, cursor: cursor.parse().ok()? })
+                Some(Ancestor {
+                    epoch: Epoch::parse(epoch.as_bytes())?,
+                    cursor: Cursor::parse(cursor.as_bytes())?,
+                })
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Self { id, epoch, lock, ancestors, base })
@@ -158,7 +162,7 @@ impl Meta {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ancestor, Epoch, Identity, JournalId, Meta};
+    use super::{Ancestor, Cursor, Epoch, Identity, JournalId, Meta};
 
     fn meta() -> Meta {
         Meta {
@@ -173,23 +177,26 @@ mod tests {
     #[test]
     fn a_fork_remembers_the_old_epoch_up_to_its_cursor() {
         let mut meta = meta();
-        meta.fork(Epoch::new(2), 100);
-        meta.fork(Epoch::new(3), 50);
+        meta.fork(Epoch::new(2), Cursor::new(100));
+        meta.fork(Epoch::new(3), Cursor::new(50));
         assert_eq!(
             meta.ancestors,
-            [Ancestor { epoch: Epoch::new(1), cursor: 50 }, Ancestor { epoch: Epoch::new(2), cursor: 50 }]
+            [
+                Ancestor { epoch: Epoch::new(1), cursor: Cursor::new(50) },
+                Ancestor { epoch: Epoch::new(2), cursor: Cursor::new(50) }
+            ]
         );
-        assert!(meta.shares(Epoch::new(3), 1000));
-        assert!(meta.shares(Epoch::new(1), 50));
-        assert!(!meta.shares(Epoch::new(1), 51));
-        assert!(!meta.shares(Epoch::new(4), 1));
+        assert!(meta.shares(Epoch::new(3), Cursor::new(1000)));
+        assert!(meta.shares(Epoch::new(1), Cursor::new(50)));
+        assert!(!meta.shares(Epoch::new(1), Cursor::new(51)));
+        assert!(!meta.shares(Epoch::new(4), Cursor::new(1)));
     }
 
     #[test]
     fn what_is_written_is_read_and_every_flipped_bit_is_noticed() {
         let mut meta = meta();
-        meta.fork(Epoch::new(2), 1 << 64);
-        meta.base = Some(17);
+        meta.fork(Epoch::new(2), Cursor::END);
+        meta.base = Some(Cursor::new(17));
         let text = meta.to_text();
         assert_eq!(Meta::parse(text.as_bytes()), Some(meta));
         for at in 0..text.len() * 8 {

@@ -78,7 +78,6 @@ pub(crate) use block::PAGE;
 pub use catalog::Start;
 pub use error::JournalError;
 pub use log::Log;
-pub(crate) use number::END;
 pub use reader::{Block, Read, Reader};
 pub use recover::{Recovered, Report, Step, open};
 pub use settings::{Opening, Settings, SyncMode};

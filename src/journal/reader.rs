@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{JournalError, block::Kind, log::Log, scan};
+use crate::cursor::Cursor;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +20,9 @@ pub enum Read {
 #[derive(Debug, Default)]
 pub struct Block {
     /// The cursor before them.
-    pub from: u128,
+    pub from: Cursor,
     /// The cursor behind them. Numbers in between without a line were given up, or rejected.
-    pub to: u128,
+    pub to: Cursor,
     lines: Vec<u8>,
 }
 
@@ -36,14 +37,14 @@ impl Block {
 /// See the [module](self). It holds a file open: [`Reader::close`] it.
 #[derive(Debug)]
 pub struct Reader {
-    from: u128,
+    from: Cursor,
     scan: Option<scan::SegmentScan>,
 }
 
 impl Reader {
     /// Reads blocks from a cursor on.
     #[must_use]
-    pub fn new(from: u128) -> Self {
+    pub fn new(from: Cursor) -> Self {
         Self { from, scan: None }
     }
 

@@ -14,6 +14,7 @@ use super::{
     walk::{WalkEnd, walk},
 };
 use crate::{
+    cursor::Cursor,
     disk::{Disk, Identity},
     epoch::Epoch,
     user_id::UserId,
@@ -26,13 +27,13 @@ pub enum Step<'a> {
     /// Edges of the graph: (follower, followed).
     Edges(&'a [(UserId, UserId)]),
     /// The cursor at which the following lines begin.
-    Cursor(u128),
+    Cursor(Cursor),
     /// Released lines.
     Lines {
         /// The cursor before them.
-        from: u128,
+        from: Cursor,
         /// The cursor behind them.
-        to: u128,
+        to: Cursor,
         /// The lines.
         lines: &'a [u8],
     },
@@ -199,7 +200,7 @@ pub(crate) fn recover(
 fn apply_block(
     header: &Header,
     lines: &[u8],
-    from: u128,
+    from: Cursor,
     apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     if header.kind != Kind::Events || header.to <= from {
@@ -232,7 +233,7 @@ fn choose_start(
     catalog: &Catalog,
     report: &mut Report,
 ) -> Result<(Start, u64), JournalError> {
-    let oldest = catalog.segments.front().map_or(0, |segment| segment.first);
+    let oldest = catalog.segments.front().map_or(Cursor::START, |segment| segment.first);
     let (mut damage, mut mark) = (None, 0);
     for &info in catalog.snapshots.iter().rev().filter(|info| info.from >= oldest) {
         match verify(disk, meta, info) {

@@ -9,6 +9,7 @@ use super::{
     segment::{SEGMENT_HEADER, SegmentHeader},
     snapshot::read,
 };
+use crate::cursor::Cursor;
 use crate::disk::{Disk, FileId};
 use std::{io, ops::Range};
 
@@ -32,7 +33,7 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) previous: u64,
-    pub(crate) cursor: u128,
+    pub(crate) cursor: Cursor,
     /// The position of the next byte.
     pub(crate) position: u64,
 }
@@ -88,7 +89,7 @@ impl SegmentScan {
         let file = disk.open(name).map_err(|error| JournalError::io("cannot open", name, &error))?;
         let header = SegmentHeader {
             id,
-            first: 0,
+            first: Cursor::START,
             base,
             previous: 0,
             durable: 0,

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use super::{block::Fields, meta::JournalId};
+use crate::cursor::Cursor;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the first block.
@@ -30,7 +31,7 @@ pub(crate) const SPARE: &str = "spare.fnj";
 pub(crate) struct SegmentHeader {
     pub(crate) id: JournalId,
     /// The cursor before the first block.
-    pub(crate) first: u128,
+    pub(crate) first: Cursor,
     /// The position of the file's first byte.
     pub(crate) base: u64,
     /// The hash of the last block of the segment before.
@@ -50,7 +51,7 @@ impl SegmentHeader {
         let fields: [&[u8]; 8] = [
             &MAGIC,
             &self.id.0.to_le_bytes(),
-            &self.first.to_le_bytes(),
+            &self.first.get().to_le_bytes(),
             &self.base.to_le_bytes(),
             &self.previous.to_le_bytes(),
             &self.durable.to_le_bytes(),
@@ -75,7 +76,7 @@ impl SegmentHeader {
         }
         let mut header = Self {
             id,
-            first: u128::from_le_bytes(fields.take()),
+            first: Cursor::new(u128::from_le_bytes(fields.take())),
             base: u64::from_le_bytes(fields.take()),
             previous: u64::from_le_bytes(fields.take()),
             durable: u64::from_le_bytes(fields.take()),
@@ -85,17 +86,17 @@ impl SegmentHeader {
         };
         let flags = u64::from_le_bytes(fields.take());
         (header.is_origin, header.is_recycled) = (flags & 1 == 1, flags & 2 == 2);
-        (header.encode() == *bytes && header.first <= super::END).then_some(header)
+        (header.encode() == *bytes && header.first <= Cursor::END).then_some(header)
     }
 }
 
 /// The file name of the segment that begins at a cursor.
-pub(crate) fn segment_name(first: u128) -> String {
+pub(crate) fn segment_name(first: Cursor) -> String {
     format!("{first:020}{SUFFIX}")
 }
 
 /// The cursor at which the segment of this name begins.
-pub(crate) fn parse_segment_name(name: &str) -> Option<u128> {
+pub(crate) fn parse_segment_name(name: &str) -> Option<Cursor> {
     let digits = name.strip_suffix(SUFFIX)?;
-    super::number::parse_number(digits)
+    super::number::parse_cursor(digits)
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::{epoch::Epoch, time::Micros};
+use crate::{cursor::Cursor, epoch::Epoch, time::Micros};
 
 /// When what was appended is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Opening {
     /// How it is kept.
     pub settings: Settings,
     /// The first number of an empty journal.
-    pub first_sequence: u128,
+    pub first_sequence: Cursor,
     /// The epoch of a new journal. `None`: drawn at random.
     pub epoch: Option<Epoch>,
     /// The time.

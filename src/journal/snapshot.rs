@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 use super::{JournalError, block::Fields, meta::JournalId};
+use crate::cursor::Cursor;
 use crate::disk::{Disk, FileId};
 use crate::user_id::UserId;
 use std::io;
@@ -33,9 +34,9 @@ const SUFFIX: &str = ".fns";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotInfo {
     /// Blocks from here on are replayed over it.
-    pub from: u128,
+    pub from: Cursor,
     /// It is exact from here on.
-    pub to: u128,
+    pub to: Cursor,
     /// Bytes of the file.
     pub len: u64,
 }
@@ -50,7 +51,7 @@ impl SnapshotInfo {
     /// Reads a file's name.
     pub(crate) fn parse(name: &str, len: u64) -> Option<Self> {
         let (from, to) = name.strip_suffix(SUFFIX)?.split_once('-')?;
-        let (from, to) = (super::number::parse_number(from)?, super::number::parse_number(to)?);
+        let (from, to) = (super::number::parse_cursor(from)?, super::number::parse_cursor(to)?);
         (from <= to).then_some(Self { from, to, len })
     }
 }
@@ -59,9 +60,9 @@ impl SnapshotInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// Its cursors.
-    pub from: u128,
+    pub from: Cursor,
     /// It is exact from here on.
-    pub to: u128,
+    pub to: Cursor,
     /// The journal was durable up to this position.
     pub position: u64,
     /// Edges in it.
@@ -72,18 +73,18 @@ pub struct Trailer {
 #[derive(Debug)]
 pub(crate) struct SnapshotWriter {
     id: JournalId,
-    from: u128,
+    from: Cursor,
     edges: u64,
     offset: u64,
     piece: Vec<u8>,
 }
 
 impl SnapshotWriter {
-    pub(crate) fn new(id: JournalId, from: u128) -> Self {
+    pub(crate) fn new(id: JournalId, from: Cursor) -> Self {
         Self { id, from, edges: 0, offset: 0, piece: vec![0; PIECE_HEADER] }
     }
 
-    pub(crate) fn from(&self) -> u128 {
+    pub(crate) fn from(&self) -> Cursor {
         self.from
     }
 
@@ -135,7 +136,7 @@ impl SnapshotWriter {
         &mut self,
         disk: &mut dyn Disk,
         file: FileId,
-        to: u128,
+        to: Cursor,
         position: u64,
     ) -> io::Result<()> {
         self.write_pieces(disk, file)?;
@@ -149,8 +150,8 @@ impl Trailer {
     fn encode(&self, id: JournalId, offset: u64) -> [u8; TRAILER] {
         let mut bytes = [0; TRAILER];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..24].copy_from_slice(&self.from.to_le_bytes());
-        bytes[24..40].copy_from_slice(&self.to.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.from.get().to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.to.get().to_le_bytes());
         bytes[40..48].copy_from_slice(&self.position.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.edges.to_le_bytes());
         let hash = xxh3_64_with_seed(&bytes[..56], id.seed(offset));
@@ -164,8 +165,8 @@ impl Trailer {
             return None;
         }
         let trailer = Self {
-            from: u128::from_le_bytes(fields.take()),
-            to: u128::from_le_bytes(fields.take()),
+            from: Cursor::new(u128::from_le_bytes(fields.take())),
+            to: Cursor::new(u128::from_le_bytes(fields.take())),
             position: u64::from_le_bytes(fields.take()),
             edges: u64::from_le_bytes(fields.take()),
         };

@@ -5,6 +5,7 @@ use super::{
     block::BLOCK_HEADER, open, tools,
 };
 use crate::{
+    cursor::Cursor,
     sim::{DiskFaults, SimFolder},
     time::SECOND,
     user_id::UserId,
@@ -27,7 +28,7 @@ fn settings(sync: SyncMode) -> Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     edges: BTreeSet<(UserId, UserId)>,
-    cursor: u128,
+    cursor: Cursor,
     lines: Vec<u8>,
     waiting: Vec<(u64, Vec<u8>)>,
 }
@@ -49,7 +50,7 @@ impl State {
 
 fn reopen(folder: &SimFolder, settings: Settings) -> Result<(Recovered, State), JournalError> {
     let mut state = State::default();
-    let opening = Opening { settings, first_sequence: 1, epoch: None, now: 0 };
+    let opening = Opening { settings, first_sequence: Cursor::new(1), epoch: None, now: 0 };
     folder.set_now(0);
     let recovered = open(Box::new(folder.disk()), &opening, &mut |step| {
         state.apply(step);
@@ -66,7 +67,7 @@ fn append(log: &mut Log, number: u64, now: u64) -> Result<Vec<u8>, JournalError>
     let line = line_of(number);
     let mut bytes = vec![0; BLOCK_HEADER];
     bytes.extend_from_slice(&line);
-    log.append((bytes, BLOCK_HEADER), (u128::from(number), u128::from(number) + 1), 1, now)?;
+    log.append((bytes, BLOCK_HEADER), (Cursor::before(number), Cursor::behind(number)), 1, now)?;
     Ok(line)
 }
 
@@ -75,7 +76,7 @@ fn what_was_appended_is_there_after_the_process_has_ended() {
     let folder = SimFolder::new(1);
     let (recovered, state) = reopen(&folder, settings(SyncMode::Never)).unwrap();
     assert!(recovered.report.is_new && recovered.report.is_empty);
-    assert_eq!(state.cursor, 1);
+    assert_eq!(state.cursor, Cursor::new(1));
     let mut log = recovered.log;
     let epoch = log.epoch();
     let mut all = Vec::new();
@@ -86,12 +87,12 @@ fn what_was_appended_is_there_after_the_process_has_ended() {
     drop(log);
     folder.end_process();
     let (recovered, state) = reopen(&folder, settings(SyncMode::Never)).unwrap();
-    assert_eq!((state.cursor, &state.lines), (100, &all));
+    assert_eq!((state.cursor, &state.lines), (Cursor::new(100), &all));
     assert_eq!(recovered.log.epoch(), epoch);
     assert!(folder.names().len() > 5, "the journal has several segments");
     // A reader finds the same.
     let mut log = recovered.log;
-    let mut reader = Reader::new(50);
+    let mut reader = Reader::new(Cursor::new(50));
     let mut block = Block::default();
     let mut read = Vec::new();
     while reader.next(&mut log, &mut block).unwrap() == Read::Block {
@@ -118,7 +119,7 @@ fn events_that_wait_are_kept_until_something_is_released() {
     for _ in 0..2 {
         let (_, state) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
         assert_eq!(state.waiting, [(5, b"5|B\n".to_vec()), (7, Vec::new())]);
-        assert_eq!(state.cursor, 2);
+        assert_eq!(state.cursor, Cursor::new(2));
     }
     let (recovered, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
     let mut log = recovered.log;
@@ -169,7 +170,7 @@ fn a_full_disk_stalls_and_goes_on() {
     folder.set_faults(DiskFaults::default());
     log.proceed(SECOND).unwrap();
     assert!(log.is_open() && log.stalled().is_none());
-    assert_eq!(log.appended_cursor(), 2);
+    assert_eq!(log.appended_cursor(), Cursor::new(2));
 }
 
 #[test]
@@ -191,14 +192,14 @@ fn a_snapshot_replaces_what_came_before_it() {
     assert!(snapshots > 3);
     assert!(log.bytes() < 200_000, "{} bytes are kept", log.bytes());
     let first = log.first();
-    assert!(first > 1000);
-    assert_eq!(log.start_for(first - 1), None);
+    assert!(first > Cursor::new(1000));
+    assert_eq!(log.start_for(Cursor::new(first.get() - 1)), None);
     assert!(log.start_for(first).is_some());
     log.proceed(4 * SECOND).unwrap();
     drop(log);
     folder.end_process();
     let (recovered, state) = reopen(&folder, small).unwrap();
-    assert_eq!(state.cursor, 3000);
+    assert_eq!(state.cursor, Cursor::new(3000));
     assert_eq!(state.edges.len(), 1);
     assert!(recovered.report.snapshot.is_some());
 }
@@ -223,7 +224,7 @@ fn a_snapshot_that_replaces_one_of_the_same_cursors_stays() {
     folder.end_process();
     let (recovered, state) = reopen(&folder, small).unwrap();
     assert!(recovered.report.snapshot.is_some());
-    assert_eq!(state.cursor, 51);
+    assert_eq!(state.cursor, Cursor::new(51));
 }
 
 #[test]
@@ -252,9 +253,9 @@ fn snapshot_now_and_then(log: &mut Log, number: u64) -> Result<(), JournalError>
 }
 
 /// Runs a journal on a faulty disk until something ends it. Returns all lines, and how many events were durable.
-fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec<u8>>, u128) {
+fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec<u8>>, Cursor) {
     let mut lines = Vec::new();
-    let Ok((recovered, _)) = reopen(folder, settings(sync)) else { return (lines, 0) };
+    let Ok((recovered, _)) = reopen(folder, settings(sync)) else { return (lines, Cursor::START) };
     let mut log = recovered.log;
     let mut now = 0;
     for number in first..first + events {
@@ -304,7 +305,7 @@ proptest! {
         prop_assert!(state.cursor >= durable, "{} was durable, {} is left", durable, state.cursor);
         let whole = lines.concat();
         prop_assert!(whole.starts_with(&state.lines) || recovered.report.snapshot.is_some());
-        prop_assert!(state.cursor as usize <= lines.len() + 1);
+        prop_assert!(state.cursor.get() as usize <= lines.len() + 1);
         // It goes on from there, and that survives a second end.
         drop(recovered);
         folder.end_machine();

@@ -17,7 +17,7 @@ use super::{
     snapshot::SnapshotInfo,
     walk::{WalkEnd, walk},
 };
-use crate::{disk::Disk, epoch::Epoch};
+use crate::{cursor::Cursor, disk::Disk, epoch::Epoch};
 use folder::{again_while_files_go, draw, finish, load, number_of};
 use std::{
     collections::BTreeMap,
@@ -100,17 +100,17 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
     let _ = writeln!(text, "{} segments, {} bytes", catalog.segments.len(), catalog.bytes());
     let mut expected = catalog.segments.front().map(|segment| segment.first);
     for &(first, last) in &ranges.ranges {
-        if let Some(gap) = expected.filter(|&gap| gap < u128::from(first)) {
+        if let Some(gap) = expected.filter(|&gap| gap < Cursor::before(first)) {
             let _ = writeln!(text, "gap {gap}-{}", first - 1);
         }
         let _ = writeln!(text, "events {first}-{last}");
-        expected = Some(u128::from(last) + 1);
+        expected = Some(Cursor::behind(last));
     }
-    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    let cursor = end.chain.map_or(Cursor::START, |chain| chain.cursor);
     if ranges.left_out > 0 {
         let _ = writeln!(text, "and {} events in more ranges", ranges.left_out);
     } else if let Some(gap) = expected.filter(|&gap| gap < cursor) {
-        let _ = writeln!(text, "gap {gap}-{}", cursor - 1);
+        let _ = writeln!(text, "gap {gap}-{}", cursor.get() - 1);
     }
     let _ = writeln!(text, "cursor {cursor}");
     if waiting > 0 {
@@ -130,7 +130,7 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
 ///
 /// The place of damage, or that `out` cannot be written.
 pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Result<(), JournalError> {
-    let mut next = Next { number: u128::from(from), has_begun: false };
+    let mut next = Next { number: Cursor::before(from), has_begun: false };
     let mut written = Ok(());
     again_while_files_go(disk, |disk| {
         dump_once(disk, &mut next, to, &mut |line| {
@@ -150,7 +150,7 @@ pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Res
 /// How far a dump is.
 struct Next {
     /// Everything below has been handed out.
-    number: u128,
+    number: Cursor,
     has_begun: bool,
 }
 
@@ -161,7 +161,7 @@ fn dump_once(
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<(), JournalError> {
     let (meta, mut catalog) = load(disk)?;
-    let oldest = catalog.segments.front().map_or(0, |segment| segment.first);
+    let oldest = catalog.segments.front().map_or(Cursor::START, |segment| segment.first);
     if next.has_begun && oldest > next.number {
         return Err(JournalError::new(format!(
             "retention was faster than the dump: from number {} on nothing was kept any more before {oldest}; raise journalRetentionBytes, or write to a faster place",
@@ -171,10 +171,10 @@ fn dump_once(
     let start = catalog.segment_of(next.number).unwrap_or(0);
     let segments = catalog.segments.make_contiguous();
     let end = walk(disk, meta.id, segments, start, 0, &mut |header, payload, _| {
-        if header.kind == Kind::Events && header.to > next.number && header.from <= u128::from(to) {
-            let wanted = next.number..=u128::from(to);
+        if header.kind == Kind::Events && header.to > next.number && header.from <= Cursor::before(to) {
+            let wanted = next.number..=Cursor::before(to);
             let is_wanted =
-                |line: &&[u8]| number_of(line).is_some_and(|number| wanted.contains(&u128::from(number)));
+                |line: &&[u8]| number_of(line).is_some_and(|number| wanted.contains(&Cursor::before(number)));
             payload.split_inclusive(|&byte| byte == b'\n').filter(is_wanted).for_each(&mut *take);
             *next = Next { number: header.to, has_begun: true };
         }
@@ -188,13 +188,13 @@ fn dump_once(
 /// # Errors
 ///
 /// If the journal is damaged, or cannot be written.
-pub fn fork(disk: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
+pub fn fork(disk: &mut dyn Disk) -> Result<(Epoch, Cursor), JournalError> {
     let (mut meta, mut catalog) = load(disk)?;
     let end = recover::recover(disk, &meta, &mut catalog, &mut |_| Ok(()), &mut Report::default())?;
     if end.is_damaged() {
         return Err(recover::damage(&catalog, &end));
     }
-    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    let cursor = end.chain.map_or(Cursor::START, |chain| chain.cursor);
     meta.fork(draw(disk)?, cursor);
     meta.lock =
         disk.identity().map_err(|error| JournalError::io("cannot look at", "journal.lock", &error))?;
@@ -207,7 +207,7 @@ pub fn fork(disk: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
 /// # Errors
 ///
 /// If the journal is damaged, or a file cannot be read or written.
-pub fn copy(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
+pub fn copy(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, Cursor), JournalError> {
     if Meta::load(to)?.is_some() {
         return Err(JournalError::new("there is a journal already where the copy should go".to_owned()));
     }
@@ -227,7 +227,7 @@ fn remove_copied(to: &mut dyn Disk) -> Result<(), JournalError> {
     Ok(())
 }
 
-fn copy_once(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), JournalError> {
+fn copy_once(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, Cursor), JournalError> {
     let (mut meta, mut catalog) = load(from)?;
     let mut mark = 0;
     for info in &catalog.snapshots {
@@ -246,7 +246,7 @@ fn copy_once(from: &mut dyn Disk, to: &mut dyn Disk) -> Result<(Epoch, u128), Jo
             segment.len = bad.offset;
         }
     }
-    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    let cursor = end.chain.map_or(Cursor::START, |chain| chain.cursor);
     catalog.snapshots.retain(|info| info.to <= cursor);
     let snapshots = catalog.snapshots.iter().map(|info| (info.name(), info.len));
     for (name, len) in catalog.segments.iter().map(|segment| (segment.name(), segment.len)).chain(snapshots) {
@@ -282,7 +282,7 @@ fn copy_file(from: &mut dyn Disk, to: &mut dyn Disk, name: &str, len: u64) -> io
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The cursor before.
-    pub from: u128,
+    pub from: Cursor,
     /// Numbers that are given up.
     pub numbers: u128,
     /// Events below the number that waited, and are released.
@@ -294,7 +294,7 @@ pub struct Skipped {
 /// # Errors
 ///
 /// If the journal is damaged, a copy, or cannot be written.
-pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped, JournalError> {
+pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: Cursor) -> Result<Skipped, JournalError> {
     let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut later = Waiting::default();
     let recovered = open(disk, opening, &mut |step| {
@@ -307,8 +307,8 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped,
     let from = log.appended_cursor();
     let mut block = vec![0; BLOCK_HEADER];
     let (mut released, mut used) = (0, 0);
-    for (&number, line) in waiting.range(u64::try_from(from).unwrap_or(u64::MAX)..) {
-        if u128::from(number) >= to {
+    for (&number, line) in waiting.range(from.number().unwrap_or(u64::MAX)..) {
+        if Cursor::before(number) >= to {
             later.push(number, line);
         } else {
             block.extend_from_slice(line);
@@ -316,7 +316,7 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: u128) -> Result<Skipped,
             released += usize::from(!line.is_empty());
         }
     }
-    let numbers = to.saturating_sub(from).saturating_sub(used);
+    let numbers = to.since(from).saturating_sub(used);
     if to > from {
         log.append((block, BLOCK_HEADER), (from, to), released as u64, opening.now)?;
         finish(log, later, opening)?;

@@ -9,6 +9,7 @@ use super::{
     meta::JournalId,
     scan::{Chain, SegmentScan, Step},
 };
+use crate::cursor::Cursor;
 use crate::disk::Disk;
 
 /// The place of a block.
@@ -111,7 +112,7 @@ fn has_header(disk: &mut dyn Disk, id: JournalId, segment: &Segment) -> Result<b
     }))
 }
 
-fn continues(scan: &SegmentScan, first: u128, chain: Option<Chain>) -> bool {
+fn continues(scan: &SegmentScan, first: Cursor, chain: Option<Chain>) -> bool {
     let header = &scan.header;
     header.first == first
         && chain.is_none_or(|chain| {

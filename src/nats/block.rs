@@ -6,6 +6,7 @@
 //!
 //! All numbers are little-endian. The hash covers everything else, and is seeded with the epoch. `previous` is the hash of the block before.
 
+use crate::cursor::Cursor;
 use crate::epoch::Epoch;
 use crate::user_id::UserId;
 use std::fmt;
@@ -53,9 +54,9 @@ pub struct Header {
     /// The name of the sequence of events.
     pub epoch: Epoch,
     /// The cursor before it.
-    pub from: u128,
+    pub from: Cursor,
     /// The cursor behind it.
-    pub to: u128,
+    pub to: Cursor,
     /// When it was made, in milliseconds since 1970.
     pub time_ms: u64,
     /// The hash of the block before; 0 for the first one.
@@ -92,8 +93,8 @@ impl Header {
             &[self.kind as u8, 0, 0, 0],
             &self.term.to_le_bytes(),
             &self.epoch.bits().to_le_bytes(),
-            &self.from.to_le_bytes(),
-            &self.to.to_le_bytes(),
+            &self.from.get().to_le_bytes(),
+            &self.to.get().to_le_bytes(),
             &self.time_ms.to_le_bytes(),
             &self.previous.to_le_bytes(),
         ];
@@ -126,10 +127,10 @@ impl Header {
         let kind = Kind::of(block[4]).ok_or(NoBlock::Damaged)?;
         let term = take(8) as u64;
         let epoch = Epoch::new(take(8) as u64);
-        let (from, to) = (take(16), take(16));
+        let (from, to) = (Cursor::new(take(16)), Cursor::new(take(16)));
         let (time_ms, previous) = (take(8) as u64, take(8) as u64);
         let found = take(8) as u64;
-        if hash(block, epoch) != found || block[5..8] != [0; 3] || from > to || to > 1 << 64 {
+        if hash(block, epoch) != found || block[5..8] != [0; 3] || from > to || to > Cursor::END {
             return Err(NoBlock::Damaged);
         }
         Ok((Self { kind, term, epoch, from, to, time_ms, previous }, found))
@@ -163,8 +164,8 @@ mod tests {
             kind: Kind::Events,
             term: 3,
             epoch: Epoch::new(0xabc),
-            from: 7,
-            to: 1 << 64,
+            from: Cursor::new(7),
+            to: Cursor::END,
             time_ms: 1234,
             previous: 99,
         }

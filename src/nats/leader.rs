@@ -6,6 +6,7 @@ use super::{
     reader::Place,
     session::Session,
 };
+use crate::cursor::Cursor;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use std::collections::VecDeque;
 
@@ -138,7 +139,7 @@ impl Leader {
     }
 
     /// Publishes a block, which has room for its header in front. `to`: the cursor behind it.
-    pub fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: u128, time_ms: u64, now: Micros) {
+    pub fn push(&mut self, kind: Kind, mut block: Vec<u8>, to: Cursor, time_ms: u64, now: Micros) {
         if kind == Kind::GraphLast {
             let first = self.graph_first.take().unwrap_or(self.tail.number);
             block.truncate(BLOCK_HEADER);

@@ -13,6 +13,7 @@ use super::{
     session::{Event, Session, Settings},
 };
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     stream::{
         address::HostPort,
@@ -290,7 +291,7 @@ impl Log {
         let last = self.reader.place();
         let (cursor, epoch, term) = match last {
             Some(place) => (place.cursor, place.epoch, place.term + 1),
-            None => (self.first_sequence.into(), Epoch::new(random.rotate_left(17) ^ time_ms), 1),
+            None => (Cursor::before(self.first_sequence), Epoch::new(random.rotate_left(17) ^ time_ms), 1),
         };
         let previous = last.map_or(0, |place| place.hash);
         let number = last.map_or(0, |place| place.number);
@@ -578,7 +579,7 @@ impl Log {
 
     /// Publishes a block, which has room for its header in front. `to`: the cursor behind it. Does nothing where this server does not
     /// lead.
-    pub fn publish(&mut self, kind: Kind, block: Vec<u8>, to: u128, Moment { now, time_ms, .. }: Moment) {
+    pub fn publish(&mut self, kind: Kind, block: Vec<u8>, to: Cursor, Moment { now, time_ms, .. }: Moment) {
         let Role::Leads(leader) = &mut self.role else { return };
         leader.push(kind, block, to, time_ms, now);
         if let Some(session) = &mut self.session {

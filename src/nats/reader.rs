@@ -4,7 +4,7 @@ use super::{
     api::From,
     block::{BLOCK_HEADER, Header, Kind},
 };
-use crate::{epoch::Epoch, stream::follower::Loss};
+use crate::{cursor::Cursor, epoch::Epoch, stream::follower::Loss};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -19,7 +19,7 @@ pub struct Place {
     /// Its block's hash.
     pub hash: u64,
     /// The cursor behind it.
-    pub cursor: u128,
+    pub cursor: Cursor,
     /// Its term.
     pub term: u64,
     /// The name of the sequence of events.
@@ -49,7 +49,7 @@ impl Place {
         Some(Self {
             number: fields.next()?.parse().ok()?,
             hash: fields.next()?.parse().ok()?,
-            cursor: fields.next()?.parse().ok()?,
+            cursor: Cursor::parse(fields.next()?.as_bytes())?,
             term: fields.next()?.parse().ok()?,
             epoch: Epoch::parse(fields.next()?.as_bytes())?,
             time_ms: fields.next()?.parse().ok()?,
@@ -66,13 +66,13 @@ pub enum Effect {
     /// Add the edges of this payload to the graph.
     Edges(Range<usize>),
     /// Go to this number, without releasing anything.
-    Cursor(u128),
+    Cursor(Cursor),
     /// Apply these lines of the chunk; the cursor is `to` behind them.
     Apply {
         /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
-        to: u128,
+        to: Cursor,
     },
     /// The end of the log has been reached for the first time since it was begun: users may be served.
     Reached(Epoch),
@@ -339,7 +339,7 @@ mod tests {
         let place = Place {
             number: 7,
             hash: u64::MAX,
-            cursor: 1 << 64,
+            cursor: Cursor::END,
             term: 3,
             epoch: Epoch::new(0xabc),
             time_ms: 99,

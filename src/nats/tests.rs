@@ -8,6 +8,7 @@ use super::{
     reader::Effect,
     session::Settings,
 };
+use crate::cursor::Cursor;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -177,7 +178,7 @@ struct Node {
     conn: Option<Conn>,
     chunk: Vec<u8>,
     unread: Range<usize>,
-    cursor: u128,
+    cursor: Cursor,
     lines: Vec<u8>,
     leads: bool,
     /// It is stopped until then.
@@ -207,7 +208,7 @@ impl Node {
             conn: None,
             chunk,
             unread,
-            cursor: 1,
+            cursor: Cursor::new(1),
             lines: Vec::new(),
             leads: false,
             until: 0,
@@ -256,7 +257,7 @@ impl Node {
 
     fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Begin(_) => (self.cursor, self.lines) = (1, Vec::new()),
+            Effect::Begin(_) => (self.cursor, self.lines) = (Cursor::new(1), Vec::new()),
             Effect::Cursor(cursor) => self.cursor = cursor,
             Effect::Apply { lines, to } => {
                 self.lines.extend_from_slice(&self.chunk[lines]);
@@ -285,7 +286,7 @@ impl Node {
         let mut block = vec![0; BLOCK_HEADER];
         for _ in 0..=dice.below(3) {
             block.extend_from_slice(format!("{}|P|1|{}\n", self.cursor, dice.below(1000)).as_bytes());
-            self.cursor += 1;
+            self.cursor = Cursor::new(self.cursor.get() + 1);
         }
         self.log.publish(Kind::Events, block, self.cursor, moment);
     }
@@ -381,8 +382,8 @@ impl World {
     }
 
     /// The stored blocks make one chain, every number is in it once, and it has everything that was confirmed.
-    fn check(&self) -> (Vec<u8>, u128) {
-        let (mut lines, mut cursor, mut previous, mut term) = (Vec::new(), 1, 0, 0);
+    fn check(&self) -> (Vec<u8>, Cursor) {
+        let (mut lines, mut cursor, mut previous, mut term) = (Vec::new(), Cursor::new(1), 0, 0);
         let mut hashes = Vec::new();
         for (_, block) in &self.stream.messages {
             let (header, hash) = Header::open(block).unwrap();
@@ -421,7 +422,11 @@ fn run(seed: u64) -> (u64, usize) {
     assert!(world.stream.messages.len() > stored, "seed {seed}: it goes on");
     let (lines, cursor) = world.check();
     let edge = &world.nodes[2];
-    assert!(edge.cursor + 200 > cursor && edge.cursor <= cursor, "seed {seed}: {} of {cursor}", edge.cursor);
+    assert!(
+        edge.cursor.get() + 200 > cursor.get() && edge.cursor <= cursor,
+        "seed {seed}: {} of {cursor}",
+        edge.cursor
+    );
     assert!(
         lines.windows(edge.lines.len().max(1)).any(|window| window == &edge.lines[..])
             || edge.lines.is_empty(),

@@ -1,5 +1,6 @@
 //! The lines that a client is sent and that are no events: they begin with `+` or `-`.
 
+use crate::cursor::Cursor;
 use crate::epoch::Epoch;
 use smallvec::SmallVec;
 use std::fmt;
@@ -34,13 +35,13 @@ pub type Line = SmallVec<[u8; 64]>;
 
 /// `+|EPOCH|NEXT`: the answer to a login, or a mark.
 #[must_use]
-pub fn place_line(epoch: Epoch, next: u128, terminator: Terminator) -> Line {
+pub fn place_line(epoch: Epoch, next: Cursor, terminator: Terminator) -> Line {
     line(format_args!("+|{epoch}|{next}{}", terminator.bytes()))
 }
 
 /// `-|EPOCH|NEXT|REASON`: a refusal, or the last words on a connection.
 #[must_use]
-pub fn end_line(epoch: Epoch, next: u128, reason: &str, terminator: Terminator) -> Line {
+pub fn end_line(epoch: Epoch, next: Cursor, reason: &str, terminator: Terminator) -> Line {
     line(format_args!("-|{epoch}|{next}|{reason}{}", terminator.bytes()))
 }
 
@@ -65,9 +66,9 @@ mod tests {
     #[test]
     fn lines_are_what_the_contract_says() {
         let epoch = Epoch::new(255);
-        assert_eq!(&place_line(epoch, 17, Terminator::Lf)[..], b"+|00000000000000ff|17\n");
+        assert_eq!(&place_line(epoch, Cursor::new(17), Terminator::Lf)[..], b"+|00000000000000ff|17\n");
         assert_eq!(
-            &end_line(epoch, 1 << 64, "replaced", Terminator::CrLf)[..],
+            &end_line(epoch, Cursor::END, "replaced", Terminator::CrLf)[..],
             b"-|00000000000000ff|18446744073709551616|replaced\r\n"
         );
     }

@@ -1,7 +1,6 @@
 //! The forms of a login line.
 
-use super::POSITION_MAX;
-use crate::{engine::event::parse_user_id, epoch::Epoch, user_id::UserId};
+use crate::{cursor::Cursor, engine::event::parse_user_id, epoch::Epoch, user_id::UserId};
 
 /// The place at which a client wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +12,7 @@ pub enum Start {
     /// With the oldest event that is kept.
     Oldest,
     /// At a position of an epoch: the client has everything below it.
-    At(u128, Epoch),
+    At(Cursor, Epoch),
 }
 
 /// The contents of a login line.
@@ -53,20 +52,9 @@ pub fn parse_start(rest: &[u8]) -> Option<Start> {
         b"oldest" => Some(Start::Oldest),
         _ => {
             let (next, epoch) = split_first(rest)?;
-            Some(Start::At(parse_position(next)?, Epoch::parse(epoch)?))
+            Some(Start::At(Cursor::parse(next)?, Epoch::parse(epoch)?))
         }
     }
-}
-
-/// Reads a position: digits only, at least one, leading zeros allowed, at most 2^64.
-fn parse_position(digits: &[u8]) -> Option<u128> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0u128, |position, digit| {
-        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
-        Some(position * 10 + u128::from(digit)).filter(|&position| position <= POSITION_MAX)
-    })
 }
 
 fn split_first(line: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -95,7 +83,7 @@ mod tests {
         assert_eq!(parse("2932"), Some((2932, Start::Plain)));
         assert_eq!(parse("2932|now"), Some((2932, Start::Now)));
         assert_eq!(parse("002932|oldest"), Some((2932, Start::Oldest)));
-        let at = |next| Some((2932, Start::At(next, Epoch::new(255))));
+        let at = |next| Some((2932, Start::At(Cursor::new(next), Epoch::new(255))));
         assert_eq!(parse(&format!("2932|17|{EPOCH}")), at(17));
         assert_eq!(parse(&format!("2932|0|{EPOCH}")), at(0));
         assert_eq!(parse(&format!("2932|00000000000000000000017|{EPOCH}")), at(17));
@@ -135,7 +123,10 @@ mod tests {
         let login = |start| Login { id: UserId::new(2932), start, token: Some(b"a.b.c") };
         assert_eq!(parse("2932|a.b.c"), Some(login(Start::Plain)));
         assert_eq!(parse("2932|now|a.b.c"), Some(login(Start::Now)));
-        assert_eq!(parse("2932|17|00000000000000ff|a.b.c"), Some(login(Start::At(17, Epoch::new(255)))));
+        assert_eq!(
+            parse("2932|17|00000000000000ff|a.b.c"),
+            Some(login(Start::At(Cursor::new(17), Epoch::new(255))))
+        );
         for bad in ["2932", "2932|", "2932|now|", "2932|17|00000000000000ff", "2932|later|a.b.c"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
@@ -143,10 +134,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_position_is_understood(id: u64, next in 0..=POSITION_MAX, bits: u64) {
+        fn every_position_is_understood(id: u64, next in 0..=Cursor::END.get(), bits: u64) {
             let line = format!("{id}|{next}|{}", Epoch::new(bits));
             prop_assert!(line.len() <= 64);
-            prop_assert_eq!(parse(&line), Some((id, Start::At(next, Epoch::new(bits)))));
+            prop_assert_eq!(parse(&line), Some((id, Start::At(Cursor::new(next), Epoch::new(bits)))));
         }
 
         #[test]

@@ -6,15 +6,12 @@
 //!  bytes ── [`login`] ──▶ Start ── [`place`] ──▶ Answer ── [`line`] ──▶ bytes
 //! ```
 //!
-//! A position is the *next* number that is wanted, from 0 to 2^64. It is kept as a `u128`, so that the position
-//! behind the last number is one like any other.
+//! A position is the *next* number that is wanted, from 0 to 2^64: a [`Cursor`](crate::cursor::Cursor).
 
 pub mod line;
 pub mod login;
 pub mod place;
-mod position;
 
 pub use line::{Line, Terminator, end_line, place_line};
 pub use login::{Login, Start, parse_start};
 pub use place::{Answer, History};
-pub use position::POSITION_MAX;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
+    cursor::Cursor,
     epoch::Epoch,
     resume::{Answer, Start, end_line, place_line},
     user_id::UserId,
@@ -58,7 +59,7 @@ impl<S: Read + Write> Users<S> {
     pub(super) fn fall_behind<N: Net<Socket = S>>(
         &mut self,
         key: UserKey,
-        next: u128,
+        next: Cursor,
         context: &mut Context<'_, N>,
     ) {
         let Some(user) = self.user_mut(key) else { return };
@@ -67,7 +68,7 @@ impl<S: Read + Write> Users<S> {
         let mut behind = Behind::new(next, context.now);
         context.catch_up.enter(key, user.id, &mut behind, false, context.now);
         user.stage = Stage::Behind(behind);
-        let distance = context.engine.cursor().saturating_sub(next);
+        let distance = context.engine.cursor().since(next);
         context.reports.served_from_the_journal(user.id, next, distance, context.now);
         // Its socket may have taken everything meanwhile.
         self.note_taken(key, context);
@@ -105,7 +106,7 @@ impl<S: Read + Write> Users<S> {
         &mut self,
         key: UserKey,
         arrival: Arrival,
-        (epoch, next): (Epoch, u128),
+        (epoch, next): (Epoch, Cursor),
         context: &mut Context<'_, N>,
     ) {
         self.counters.resumed_ok += 1;
@@ -114,14 +115,14 @@ impl<S: Read + Write> Users<S> {
         let resume = Resume {
             epoch,
             terminator: arrival.terminator,
-            floor: if next > cursor { next } else { 0 },
+            floor: if next > cursor { next } else { Cursor::START },
             told: next,
             sent_at: context.now,
             serial: self.marks.begin(key, context.now),
         };
         let behind = (next < cursor).then(|| Behind::new(next, context.now));
         if behind.is_some() {
-            context.reports.served_from_the_journal(arrival.id, next, cursor - next, context.now);
+            context.reports.served_from_the_journal(arrival.id, next, cursor.since(next), context.now);
         }
         self.log_in(key, arrival.id, (Some(Box::new(resume)), behind), context);
         self.say(key, &place_line(epoch, next, arrival.terminator), context);
@@ -132,7 +133,7 @@ impl<S: Read + Write> Users<S> {
         &mut self,
         key: UserKey,
         arrival: Arrival,
-        (epoch, place): (Epoch, u128),
+        (epoch, place): (Epoch, Cursor),
         reason: DisconnectReason,
         context: &mut Context<'_, N>,
     ) {

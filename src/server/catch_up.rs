@@ -48,6 +48,7 @@ mod steps;
 use super::{key::UserKey, pass::Pass};
 use crate::{
     config::Config,
+    cursor::Cursor,
     engine::{UserSlot, event::leading_number},
     time::{MILLISECOND, Micros, SECOND},
     user_id::UserId,
@@ -82,9 +83,9 @@ pub(super) struct CatchUp {
     /// Everybody who is served from the journal.
     by_id: HashMap<UserId, UserKey>,
     /// Those who wait for a pass, by their places.
-    waiting: BTreeSet<(u128, UserKey)>,
+    waiting: BTreeSet<(Cursor, UserKey)>,
     /// Those whose buffers are to be emptied first, by their places.
-    parked: BTreeSet<(u128, UserKey)>,
+    parked: BTreeSet<(Cursor, UserKey)>,
     pass: Option<Pass>,
     /// Users of the pass by its slots.
     keys: Vec<Option<UserKey>>,
@@ -123,7 +124,7 @@ pub(super) struct CatchUp {
 #[derive(Debug)]
 pub(super) struct Behind {
     /// Events below this number have been handed to it. In a pass: those below it are not for it.
-    next: u128,
+    next: Cursor,
     /// Its slot in the pass.
     slot: Option<UserSlot>,
     /// It waits for a pass.
@@ -135,7 +136,7 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    pub(super) fn new(next: u128, now: Micros) -> Self {
+    pub(super) fn new(next: Cursor, now: Micros) -> Self {
         Self { next, slot: None, waits: false, is_full: false, took_at: now }
     }
 }
@@ -177,10 +178,10 @@ impl CatchUp {
     }
 
     /// How many numbers the farthest of them is behind the cursor.
-    pub(super) fn farthest_behind(&self, cursor: u128) -> u128 {
+    pub(super) fn farthest_behind(&self, cursor: Cursor) -> u128 {
         let places = self.waiting.first().into_iter().chain(self.parked.first()).map(|&(next, _)| next);
         let pass = self.pass.as_ref().filter(|_| self.members > 0).map(Pass::cursor);
-        places.chain(pass).min().map_or(0, |lowest| cursor.saturating_sub(lowest))
+        places.chain(pass).min().map_or(0, |lowest| cursor.since(lowest))
     }
 
     pub(super) fn key_of(&self, id: UserId) -> Option<UserKey> {
@@ -205,7 +206,7 @@ impl CatchUp {
     }
 
     /// Everything below this number has been handed to a user.
-    pub(super) fn place_of(&self, behind: &Behind) -> u128 {
+    pub(super) fn place_of(&self, behind: &Behind) -> Cursor {
         match (&self.pass, behind.slot) {
             (Some(pass), Some(_)) => pass.cursor().max(behind.next),
             _ => behind.next,
@@ -318,7 +319,7 @@ impl CatchUp {
 impl Behind {
     /// The part of the bytes that is at its place or above.
     fn receive<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        if leading_number(bytes).is_none_or(|number| u128::from(number) >= self.next) {
+        if leading_number(bytes).is_none_or(|number| Cursor::before(number) >= self.next) {
             return bytes;
         }
         &bytes[crate::stream::first_line_from(bytes, self.next)..]

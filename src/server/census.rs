@@ -9,6 +9,7 @@
 use super::{catch_up::CatchUp, key::UserKey, sources::Sources, users::Users};
 use crate::{
     admin::people::{Page, People, SourceRow, UserRow},
+    cursor::Cursor,
     time::{MILLISECOND, Micros, SECOND},
 };
 use std::cmp::Reverse;
@@ -43,7 +44,7 @@ impl Census {
         sources: &Sources<S>,
         users: &Users<S>,
         catch_up: &CatchUp,
-        (cursor, now): (u128, Micros),
+        (cursor, now): (Cursor, Micros),
     ) -> People {
         let end = users.keys_end();
         let looked_at = end.min(LOOKED_AT);
@@ -94,7 +95,7 @@ impl Census {
         sources: &Sources<S>,
         users: &Users<S>,
         catch_up: &CatchUp,
-        (cursor, now): (u128, Micros),
+        (cursor, now): (Cursor, Micros),
     ) -> Page {
         let end = users.keys_end();
         let mut page = Page::default();

@@ -30,7 +30,7 @@ impl<N: Net> Context<'_, N> {
         let log = self.log.as_deref();
         let first_kept = log.map_or(cursor, Log::first);
         // It counts for an empty journal only.
-        let first_sequence = u64::try_from(first_kept).unwrap_or(u64::MAX).min(self.first_sequence);
+        let first_sequence = first_kept.number().unwrap_or(u64::MAX).min(self.first_sequence);
         let history = History { first_kept, cursor, first_sequence };
         history.answer(start, |other, next| log.map_or(other == epoch, |log| log.shares(other, next)))
     }

@@ -11,7 +11,7 @@ use super::{
     user::{Connection, Role, Stage, User},
     users::Users,
 };
-use crate::{counters::DisconnectReason, engine::event::leading_number};
+use crate::{counters::DisconnectReason, cursor::Cursor, engine::event::leading_number};
 use std::io::{self, ErrorKind, Read, Write};
 
 impl<S: Read + Write> Users<S> {
@@ -24,7 +24,7 @@ impl<S: Read + Write> Users<S> {
         }
         let Self { entries, slot_keys, pool, rotation, backlog, .. } = self;
         let mut failed: Vec<(UserKey, DisconnectReason)> = Vec::new();
-        let mut fallen: Vec<(UserKey, u128)> = Vec::new();
+        let mut fallen: Vec<(UserKey, Cursor)> = Vec::new();
         let (mut delivered, mut withheld) = (0, 0);
         let (cursor, limit) = (engine.cursor(), congestion.limit());
         engine.deliver(|slot, bytes| {
@@ -168,7 +168,7 @@ impl<S: Read + Write> Users<S> {
 impl User {
     /// Takes back what its output buffer has too much of: whole lines at the end of `bytes`, which it was handed last. Returns the
     /// number of the first of them, and how many they are.
-    pub(super) fn take_back(&mut self, bytes: &[u8], limit: usize, pool: &mut Pool) -> Option<(u128, u64)> {
+    pub(super) fn take_back(&mut self, bytes: &[u8], limit: usize, pool: &mut Pool) -> Option<(Cursor, u64)> {
         let waiting = self.output.len().min(bytes.len());
         let (sent, part) = bytes.split_at(bytes.len() - waiting);
         let most = waiting.saturating_sub(self.output.len().saturating_sub(limit));
@@ -181,7 +181,7 @@ impl User {
         let rest = &part[kept..];
         let number = leading_number(rest)?;
         self.output.truncate(self.output.len() - rest.len(), pool);
-        Some((number.into(), lines_of(rest)))
+        Some((Cursor::before(number), lines_of(rest)))
     }
 
     /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.

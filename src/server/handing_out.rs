@@ -6,6 +6,7 @@
 use super::{lifecycle::Phase, net::Net, sizing::BLOCK_BYTES_MAX, state::Server};
 use crate::{
     config::ServerRole,
+    cursor::Cursor,
     engine::event::leading_number,
     epoch::Epoch,
     nats::{
@@ -99,7 +100,7 @@ impl<N: Net> Server<N> {
             {
                 let rest = [&[0; BLOCK_HEADER][..], &block[at..]].concat();
                 block.truncate(at);
-                replicated.log_mut().publish(Kind::Events, block, u128::from(number) + 1, moment);
+                replicated.log_mut().publish(Kind::Events, block, Cursor::behind(number), moment);
                 block = rest;
             }
             replicated.log_mut().publish(Kind::Events, block, to, moment);

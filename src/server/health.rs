@@ -1,5 +1,6 @@
 //! Whether the server can serve: the answer to `/healthz` (SPEC section 6).
 
+use crate::cursor::Cursor;
 use crate::time::{Micros, SECOND};
 
 /// A ring that holds back a source for longer than this, while the cursor stands still, is waited on.
@@ -39,12 +40,12 @@ impl Silence {
 /// Since when the ring has held back a source, with the cursor at the same place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Standstill {
-    since: Option<(u128, Micros)>,
+    since: Option<(Cursor, Micros)>,
 }
 
 impl Standstill {
     /// `is_held_back`: some source waits for room in the ring, and for nothing else.
-    pub(super) fn look(&mut self, is_held_back: bool, cursor: u128, now: Micros) {
+    pub(super) fn look(&mut self, is_held_back: bool, cursor: Cursor, now: Micros) {
         let since = self.since.filter(|&(at, _)| at == cursor).map_or(now, |(_, since)| since);
         self.since = is_held_back.then_some((cursor, since));
     }
@@ -79,12 +80,12 @@ mod tests {
     #[test]
     fn a_ring_is_waited_on_while_the_cursor_stands_still() {
         let mut standstill = Standstill::default();
-        standstill.look(true, 7, 100);
-        standstill.look(true, 7, 200);
+        standstill.look(true, Cursor::new(7), 100);
+        standstill.look(true, Cursor::new(7), 200);
         assert_eq!(standstill.is_full_at(), Some(100 + SECOND));
-        standstill.look(true, 8, 300);
+        standstill.look(true, Cursor::new(8), 300);
         assert_eq!(standstill.is_full_at(), Some(300 + SECOND));
-        standstill.look(false, 8, 400);
+        standstill.look(false, Cursor::new(8), 400);
         assert_eq!(standstill.is_full_at(), None);
     }
 }

@@ -8,6 +8,7 @@ use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
     admin::JournalNumbers,
     config::{Config, ServerRole},
+    cursor::Cursor,
     disk::Disk,
     engine::{AFTER, BEFORE, Engine, EngineCounters, Released, Replay, Stop},
     epoch::Epoch,
@@ -32,7 +33,7 @@ pub(super) struct Journal {
     /// The buffer that released lines are taken with.
     released: Released,
     /// Where the stream is handed out: what has been appended and not been handed out yet, up to this cursor.
-    copied: Option<(Vec<u8>, u128)>,
+    copied: Option<(Vec<u8>, Cursor)>,
     /// Since when the barrier is closed.
     closed_since: Option<Micros>,
     /// A write or a sync has failed: the server ends.
@@ -99,7 +100,11 @@ impl Journal {
         let opening = Opening {
             settings: settings(config),
             // An edge begins where its stream says.
-            first_sequence: if config.role == ServerRole::Edge { 0 } else { config.first_sequence.into() },
+            first_sequence: if config.role == ServerRole::Edge {
+                Cursor::START
+            } else {
+                Cursor::before(config.first_sequence)
+            },
             epoch: None,
             now,
         };
@@ -118,7 +123,7 @@ impl Journal {
         let journal = Self {
             log: recovered.log,
             released: Released::default(),
-            copied: config.stream_port.map(|_| (Vec::new(), 0)),
+            copied: config.stream_port.map(|_| (Vec::new(), Cursor::START)),
             closed_since: None,
             failed: None,
             kept: kept.chunks,
@@ -199,19 +204,19 @@ impl Journal {
     }
 
     /// The journal does not have everything below this cursor.
-    pub(super) fn is_behind(&self, cursor: u128) -> bool {
+    pub(super) fn is_behind(&self, cursor: Cursor) -> bool {
         self.is_closed() || self.log.appended_cursor() < cursor
     }
 
     /// Hands out what was appended since the last time. To be called with the barrier open.
-    pub(super) fn hand_out(&mut self, take: impl FnOnce(&[u8], u128)) {
+    pub(super) fn hand_out(&mut self, take: impl FnOnce(&[u8], Cursor)) {
         if self.is_closed() {
             return;
         }
-        if let Some((lines, to)) = self.copied.as_mut().filter(|(_, to)| *to > 0) {
+        if let Some((lines, to)) = self.copied.as_mut().filter(|(_, to)| *to > Cursor::START) {
             take(lines, *to);
             lines.clear();
-            *to = 0;
+            *to = Cursor::START;
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
     socket::{is_interrupted, would_block},
 };
 use crate::{
+    cursor::Cursor,
     stream::{
         address::{HostPort, StreamAddress},
         follower::Loss,
@@ -48,7 +49,7 @@ pub(super) struct Link<S> {
     /// The range of the chunk that has been received and not been taken.
     pub(super) unread: Range<usize>,
     /// Lines that did not fit the turn, and the cursor behind them.
-    pub(super) rest: Option<(Range<usize>, u128)>,
+    pub(super) rest: Option<(Range<usize>, Cursor)>,
     /// A beginning that waits until everything has been delivered.
     pub(super) postponed: Option<Option<Loss>>,
     /// When it was last said in the log that the stream is away; `None`: it is there.

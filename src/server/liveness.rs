@@ -4,6 +4,7 @@
 //! quarter of an hour. `TCP_USER_TIMEOUT` would end that earlier, but it would also close connections of peers that are alive and
 //! have not read for that long. So the server asks the operating system from time to time ([`Net::silence`](super::net::Net::silence)).
 
+use crate::cursor::Cursor;
 use crate::time::{Micros, SECOND};
 use std::net::SocketAddr;
 
@@ -42,7 +43,7 @@ pub(super) struct LivenessRounds {
     /// Bytes were on their way to a peer in this round.
     is_needed: bool,
     /// The cursor and the number of bytes written to users, at the last check whether something is sent.
-    pub(super) seen: (u128, u64),
+    pub(super) seen: (Cursor, u64),
 }
 
 impl LivenessRounds {

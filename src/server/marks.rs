@@ -2,6 +2,7 @@
 
 use super::{key::UserKey, login::Arrival};
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     resume::Terminator,
     stream::first_line_from,
@@ -15,9 +16,9 @@ pub(super) struct Resume {
     pub(super) epoch: Epoch,
     pub(super) terminator: Terminator,
     /// Events below this number are not for it. 0: all are.
-    pub(super) floor: u128,
+    pub(super) floor: Cursor,
     /// The place that it was told last.
-    pub(super) told: u128,
+    pub(super) told: Cursor,
     /// When it was sent something last.
     pub(super) sent_at: Micros,
     /// Tells it from others that have had its key.
@@ -28,12 +29,12 @@ impl Resume {
     /// It is handed bytes; returns those that are for it.
     pub(super) fn receive<'a>(&mut self, bytes: &'a [u8], now: Micros) -> &'a [u8] {
         self.sent_at = now;
-        if self.floor == 0 {
+        if self.floor == Cursor::START {
             return bytes;
         }
         let rest = &bytes[first_line_from(bytes, self.floor)..];
         if !rest.is_empty() {
-            self.floor = 0;
+            self.floor = Cursor::START;
         }
         rest
     }

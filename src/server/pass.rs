@@ -5,6 +5,7 @@
 
 use crate::{
     config::Config,
+    cursor::Cursor,
     engine::{Engine, EngineConfig, Replay, UserSlot, event::leading_number},
     journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
     user_id::UserId,
@@ -72,12 +73,12 @@ impl Pass {
     }
 
     /// Everything below has been applied and handed out.
-    pub(super) fn cursor(&self) -> u128 {
+    pub(super) fn cursor(&self) -> Cursor {
         self.engine.cursor()
     }
 
     /// The place behind the block that is being applied.
-    pub(super) fn block_end(&self) -> u128 {
+    pub(super) fn block_end(&self) -> Cursor {
         self.block.to.max(self.engine.cursor())
     }
 
@@ -101,7 +102,7 @@ impl Pass {
     /// # Errors
     ///
     /// If what comes next is not kept any more, cannot be read, or is damaged.
-    pub(super) fn read(&mut self, log: &mut Log, limit: u128) -> Result<Stepped, JournalError> {
+    pub(super) fn read(&mut self, log: &mut Log, limit: Cursor) -> Result<Stepped, JournalError> {
         if let Some(snapshot) = &mut self.snapshot {
             return match snapshot.next(log.disk(), false, &mut self.edges)? {
                 SnapshotRead::Later => Ok(Stepped::Later),
@@ -152,7 +153,7 @@ impl Pass {
         let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor must not pass lines that still come.
-        let to = leading_number(&lines[end..]).map_or(self.block.to, u128::from);
+        let to = leading_number(&lines[end..]).map_or(self.block.to, Cursor::before);
         let before = self.engine.cursor();
         let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
             // Nothing of the piece is delivered, so nobody's place is behind a part of it.

@@ -5,6 +5,7 @@
 
 use super::socket::{is_interrupted, would_block};
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     resume::{Line, Terminator, place_line},
 };
@@ -69,7 +70,7 @@ pub(super) struct Acknowledgements {
     name: Option<Name>,
     terminator: Terminator,
     /// The epoch and number of the newest line, whether it has been written or not.
-    told: Option<(Epoch, u128)>,
+    told: Option<(Epoch, Cursor)>,
     /// The rest of that line, which the socket has not accepted yet.
     unwritten: Line,
 }
@@ -90,7 +91,7 @@ impl Acknowledgements {
     }
 
     /// Every number below `number` has been told, and written.
-    pub(super) fn have_told(&self, number: u128) -> bool {
+    pub(super) fn have_told(&self, number: Cursor) -> bool {
         !self.waits() && self.told.is_some_and(|(_, told)| told >= number)
     }
 
@@ -99,7 +100,7 @@ impl Acknowledgements {
     /// # Errors
     ///
     /// Those of writing: the connection is over.
-    pub(super) fn tell(&mut self, epoch: Epoch, number: u128, socket: &mut impl Write) -> io::Result<()> {
+    pub(super) fn tell(&mut self, epoch: Epoch, number: Cursor, socket: &mut impl Write) -> io::Result<()> {
         self.write(socket)?;
         if self.waits() || self.told == Some((epoch, number)) {
             return Ok(());
@@ -185,12 +186,12 @@ mod tests {
         let (mut told, mut sink) = (Acknowledgements::new(None, Terminator::CrLf), Sink(Vec::new(), 5));
         let epoch = Epoch::new(0xa);
         for number in 1..1000 {
-            told.tell(epoch, number, &mut sink).unwrap();
+            told.tell(epoch, Cursor::new(number), &mut sink).unwrap();
             assert!(told.waits() && told.unwritten.len() < 64);
         }
         sink.1 = 1000;
-        told.tell(epoch, 1 << 64, &mut sink).unwrap();
-        assert!(told.have_told(1 << 64) && !told.have_told((1 << 64) + 1));
+        told.tell(epoch, Cursor::END, &mut sink).unwrap();
+        assert!(told.have_told(Cursor::END) && !told.have_told(Cursor::new((1 << 64) + 1)));
         let expected = "+|000000000000000a|1\r\n+|000000000000000a|18446744073709551616\r\n";
         assert_eq!(String::from_utf8(sink.0).unwrap(), expected);
     }

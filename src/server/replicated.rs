@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole},
+    cursor::Cursor,
     engine::{Engine, Replay},
     epoch::Epoch,
     nats::{
@@ -120,7 +121,7 @@ impl<S: Read + Write> Replicated<S> {
     }
 
     /// It goes on behind a journal that ends at `cursor`; `note` is the place that was kept beside it.
-    pub(super) fn resume(&mut self, epoch: Option<Epoch>, note: Option<&str>, cursor: u128) {
+    pub(super) fn resume(&mut self, epoch: Option<Epoch>, note: Option<&str>, cursor: Cursor) {
         let place = note.and_then(Place::parse);
         let place = place.filter(|place| Some(place.epoch) == epoch && place.cursor <= cursor);
         self.keeping.last = place.map_or(0, |place| place.number);
@@ -129,7 +130,7 @@ impl<S: Read + Write> Replicated<S> {
     }
 
     /// The place that is to be written beside the journal, which has everything below `kept`: about once a second a newer one.
-    pub(super) fn place_to_keep(&mut self, kept: u128, now: Micros) -> Option<String> {
+    pub(super) fn place_to_keep(&mut self, kept: Cursor, now: Micros) -> Option<String> {
         let is_applied = self.serves && !self.link.has_rest() && !self.log.has_effects();
         let keeping = &mut self.keeping;
         if keeping.next.is_none() && is_applied {
@@ -272,7 +273,7 @@ impl<S: Read + Write> Replicated<S> {
         Taken::More
     }
 
-    fn replay(&mut self, mut lines: Range<usize>, to: u128, engine: &mut Engine) -> Taken {
+    fn replay(&mut self, mut lines: Range<usize>, to: Cursor, engine: &mut Engine) -> Taken {
         let cursor = engine.cursor();
         if to <= cursor {
             // The journal was ahead of the place that was kept beside it.

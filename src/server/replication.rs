@@ -14,6 +14,7 @@ use super::{
     state::Server,
 };
 use crate::{
+    cursor::Cursor,
     engine::Engine,
     epoch::Epoch,
     nats::block::{BLOCK_HEADER, Kind, push_edge},
@@ -243,7 +244,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    fn publish_blocks<const B: usize>(&mut self, blocks: [(Kind, Vec<u8>); B], cursor: u128) {
+    fn publish_blocks<const B: usize>(&mut self, blocks: [(Kind, Vec<u8>); B], cursor: Cursor) {
         let moment = self.moment();
         if let Some(replicated) = &mut self.replicated {
             for (kind, block) in blocks {

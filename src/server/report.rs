@@ -4,6 +4,7 @@ use super::{lost::Lost, net::Port, takeovers::Takeovers};
 use crate::{
     config::Config,
     counters::{Counters, DisconnectReason},
+    cursor::Cursor,
     engine::{Engine, event::Reject, rejects::RejectedLine},
     rate_limit::RateLimit,
     time::{MILLISECOND, Micros, SECOND},
@@ -314,7 +315,7 @@ impl Reports {
     }
 
     /// A new source's first events are all late: its operator has probably expected a new run.
-    pub(super) fn all_late(&mut self, cursor: u128, peer: SocketAddr, now: Micros) {
+    pub(super) fn all_late(&mut self, cursor: Cursor, peer: SocketAddr, now: Micros) {
         if let Some(left_out) = self.may_warn(Warning::Late, now) {
             log::warn!(
                 peer:%, cursor, left_out;
@@ -395,7 +396,7 @@ impl Reports {
     }
 
     /// A user has come back, or does not keep up: it is served from the journal, so many numbers behind.
-    pub(super) fn served_from_the_journal(&mut self, user: UserId, next: u128, behind: u128, now: Micros) {
+    pub(super) fn served_from_the_journal(&mut self, user: UserId, next: Cursor, behind: u128, now: Micros) {
         if let Some(left_out) = self.may_warn(Warning::Behind, now) {
             log::info!(user = user.get(), next, behind, left_out; "a user is served from the journal");
         }

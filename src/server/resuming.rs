@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
+    cursor::Cursor,
     epoch::Epoch,
     resume::{Line, end_line, place_line},
     time::{MILLISECOND, Micros},
@@ -38,7 +39,7 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Sends those their places who have been sent nothing for long. Everything below `durable` is durable.
-    pub(super) fn send_marks<N: Net<Socket = S>>(&mut self, durable: u128, context: &mut Context<'_, N>) {
+    pub(super) fn send_marks<N: Net<Socket = S>>(&mut self, durable: Cursor, context: &mut Context<'_, N>) {
         let now = context.now;
         while self.marks.deadline().is_some_and(|at| at <= now)
             && let Some(Reverse((_, serial, key))) = self.marks.due.pop()
@@ -97,7 +98,8 @@ impl<S: Read + Write> Users<S> {
             let Some(resume) = self.user_mut(key).and_then(|user| user.resume.as_deref_mut()) else {
                 continue;
             };
-            (resume.epoch, resume.told, resume.floor, resume.sent_at) = (epoch, next, 0, context.now);
+            (resume.epoch, resume.told, resume.floor, resume.sent_at) =
+                (epoch, next, Cursor::START, context.now);
             let line = place_line(epoch, next, resume.terminator);
             self.say(key, &line, context);
         }
@@ -106,8 +108,8 @@ impl<S: Read + Write> Users<S> {
 
 impl User {
     /// It has been handed everything below this number that concerns it.
-    pub(super) fn place<N>(&self, context: &Context<'_, N>) -> u128 {
-        let floor = self.resume.as_deref().map_or(0, |resume| resume.floor);
+    pub(super) fn place<N>(&self, context: &Context<'_, N>) -> Cursor {
+        let floor = self.resume.as_deref().map_or(Cursor::START, |resume| resume.floor);
         match &self.stage {
             Stage::Live(_) => context.engine.cursor().max(floor),
             Stage::Behind(behind) => context.catch_up.place_of(behind),

@@ -6,6 +6,7 @@ use super::{
     question::{Acknowledgements, FirstLine, first_line},
     socket::{is_interrupted, would_block},
 };
+use crate::cursor::Cursor;
 use crate::time::Micros;
 use std::{io::Read, net::SocketAddr};
 
@@ -64,7 +65,7 @@ pub(super) struct Source<S> {
 #[derive(Debug)]
 pub(super) struct HalfClosed {
     /// All that it has sent is below this number.
-    pub(super) all_below: u128,
+    pub(super) all_below: Cursor,
     /// When it is closed at the latest.
     pub(super) until: Micros,
 }

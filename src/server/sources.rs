@@ -17,6 +17,7 @@ use super::{
 use crate::{
     admin::people::SourceRow,
     config::Config,
+    cursor::Cursor,
     engine::{Engine, Stop, event::Reject},
     time::{MILLISECOND, Micros},
 };
@@ -601,7 +602,8 @@ impl<S> Sources<S> {
     /// A source that asked has sent its last byte: it goes on being told, for a limited time.
     fn half_close(&mut self, key: SourceKey, engine: &Engine, now: Micros) {
         let Some(source) = self.entries.get_mut(key.index()) else { return };
-        let highest = engine.waiting_lines().last().map_or(0, |(number, _)| u128::from(number) + 1);
+        let highest =
+            engine.waiting_lines().last().map_or(Cursor::START, |(number, _)| Cursor::behind(number));
         let all_below = highest.max(engine.cursor());
         source.half_closed = Some(HalfClosed { all_below, until: now.saturating_add(self.half_closed_max) });
         // Those that wait like this are no more than there are places.

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole},
+    cursor::Cursor,
     disk::Disk,
     engine::{Engine, Released},
     epoch::Epoch,
@@ -145,7 +146,7 @@ impl<N: Net> Server<N> {
         } else if let Some(replicated) = &mut server.replicated {
             let note = journal.log_mut().note();
             replicated.resume(journal.stream(), note.as_deref(), server.engine.cursor());
-        } else if server.engine.cursor() != u128::from(server.config.first_sequence) {
+        } else if server.engine.cursor() != Cursor::before(server.config.first_sequence) {
             // Sources that were connected before are expected back.
             server.grace.begin(&mut server.engine, server.now);
         }
@@ -234,15 +235,15 @@ impl<N: Net> Server<N> {
     }
 
     /// Everything below is dealt with, and as durable as it gets here.
-    pub(super) fn acknowledgeable(&self) -> u128 {
+    pub(super) fn acknowledgeable(&self) -> Cursor {
         let kept = self.journal.as_ref().map(|journal| journal.log().acknowledgeable());
         kept.or_else(|| self.confirmed()).unwrap_or_else(|| self.engine.cursor())
     }
 
     /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
-    pub(super) fn confirmed(&self) -> Option<u128> {
+    pub(super) fn confirmed(&self) -> Option<Cursor> {
         let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
-        Some(log.known_place().map_or(self.config.first_sequence.into(), |place| place.cursor))
+        Some(log.known_place().map_or(Cursor::before(self.config.first_sequence), |place| place.cursor))
     }
 
     pub(super) fn journal_has_ended(&self) -> bool {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    cursor::Cursor,
     engine::Engine,
     epoch::Epoch,
     journal::{Block, Log, Read as Step, Reader},
@@ -79,7 +80,7 @@ struct Client<S> {
     /// The line end that the client uses.
     line_end: &'static str,
     /// Events below this number are not for it.
-    next: u128,
+    next: Cursor,
     /// The client's place in the journal.
     reader: Option<Reader>,
     /// The follow graph, and what follows on it, before everything else.
@@ -121,8 +122,8 @@ pub(super) struct Now {
     /// `None`: this server has not reached its own stream yet.
     pub(super) epoch: Option<Epoch>,
     /// Everything below is durable.
-    pub(super) durable: u128,
-    pub(super) first_sequence: u128,
+    pub(super) durable: Cursor,
+    pub(super) first_sequence: Cursor,
 }
 
 impl<S: Read + Write> StreamClients<S> {
@@ -199,7 +200,7 @@ impl<S: Read + Write> StreamClients<S> {
             stage: Stage::Asking(Vec::new()),
             epoch: Epoch::new(0),
             line_end: "\n",
-            next: 0,
+            next: Cursor::START,
             reader: None,
             graph: None,
             graph_text: Output::default(),
@@ -215,7 +216,7 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Hands out lines that have been released, up to the number `to`.
-    pub(super) fn hand_out<N: Net<Socket = S>>(&mut self, lines: &[u8], to: u128, net: &mut N) {
+    pub(super) fn hand_out<N: Net<Socket = S>>(&mut self, lines: &[u8], to: Cursor, net: &mut N) {
         if let Some(copy) = &mut self.copy {
             copy.note(lines);
         }
@@ -359,7 +360,7 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Sends those who are behind more of the journal, which has everything below the cursor.
-    fn catch_up<N: Net<Socket = S>>(&mut self, log: &mut Log, net: &mut N, cursor: u128) {
+    fn catch_up<N: Net<Socket = S>>(&mut self, log: &mut Log, net: &mut N, cursor: Cursor) {
         for (index, client) in &mut self.entries {
             for _ in 0..BLOCKS_PER_TURN {
                 if client.stage != Stage::CatchingUp || !client.is_flushed() {
@@ -419,7 +420,7 @@ impl<S: Read + Write> StreamClients<S> {
     }
 
     /// Marks, and those who ask for nothing.
-    fn meet_deadlines(&mut self, cursor: u128, now: Now) {
+    fn meet_deadlines(&mut self, cursor: Cursor, now: Now) {
         for (index, client) in &mut self.entries {
             if client.deadline > now.time {
                 continue;
@@ -505,14 +506,14 @@ impl<S: Write> Client<S> {
     }
 
     /// Answers that the stream goes on at `next`.
-    fn begin(&mut self, epoch: Epoch, next: u128, now: Micros, pool: &mut Pool) {
+    fn begin(&mut self, epoch: Epoch, next: Cursor, now: Micros, pool: &mut Pool) {
         self.stage = Stage::Following;
         (self.epoch, self.next) = (epoch, next);
         self.deadline = now + MARK_EVERY;
         self.say(format_args!("+|{epoch}|{next}"), pool);
     }
 
-    fn refuse(&mut self, epoch: Epoch, number: u128, reason: &str, pool: &mut Pool) {
+    fn refuse(&mut self, epoch: Epoch, number: Cursor, reason: &str, pool: &mut Pool) {
         self.say(format_args!("-|{epoch}|{number}|{reason}"), pool);
         self.stage = Stage::Refused;
     }

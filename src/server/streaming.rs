@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
+    cursor::Cursor,
     stream::{follower::Loss, reader::Place},
     time::Micros,
 };
@@ -36,7 +37,7 @@ impl<N: Net> Server<N> {
             time: self.now,
             epoch: self.epoch(),
             durable: self.acknowledgeable(),
-            first_sequence: u128::from(self.config.first_sequence),
+            first_sequence: Cursor::before(self.config.first_sequence),
         };
         let log = self.journal.as_mut().map(Journal::log_mut);
         self.stream_clients.serve(&mut self.engine, &mut self.net, log, &mut self.lingering, now);
@@ -142,7 +143,7 @@ impl<N: Net> Server<N> {
             self.engine.take_released(&mut self.released);
         }
         self.hand_out();
-        self.engine.set_cursor(0);
+        self.engine.set_cursor(Cursor::START);
         true
     }
 

@@ -7,6 +7,7 @@ use super::{
     net::Net,
 };
 use crate::{
+    cursor::Cursor,
     engine::{Engine, Replay},
     epoch::Epoch,
     stream::{
@@ -108,7 +109,7 @@ impl<S: Read + Write> Upstream<S> {
     }
 
     /// Once the connection is up, sends the request. `cursor`: the next number that is wanted.
-    pub(super) fn greet<N: Net<Socket = S>>(&mut self, net: &mut N, cursor: u128, now: Micros) {
+    pub(super) fn greet<N: Net<Socket = S>>(&mut self, net: &mut N, cursor: Cursor, now: Micros) {
         if self.link.comes_up() {
             self.out = self.follower.connected(cursor, now).into_bytes();
             if matches!(self.link.address(), StreamAddress::Tls(_))
@@ -210,7 +211,7 @@ impl<S: Read + Write> Upstream<S> {
         Applied::More
     }
 
-    fn replay(&mut self, lines: Range<usize>, to: u128, engine: &mut Engine, now: Micros) -> Applied {
+    fn replay(&mut self, lines: Range<usize>, to: Cursor, engine: &mut Engine, now: Micros) -> Applied {
         let lines = self.without_late(lines, engine);
         if lines.is_empty() {
             return Applied::More;
@@ -259,7 +260,7 @@ impl<S: Read + Write> Upstream<S> {
 }
 
 /// Moves the cursor on to `next`, if that is ahead: what lies between was given up.
-fn advance(engine: &mut Engine, next: u128) {
+fn advance(engine: &mut Engine, next: Cursor) {
     if next > engine.cursor() {
         // No line can be wrong where there is none.
         let _ = engine.replay(&[], 0..0, next);

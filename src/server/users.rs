@@ -23,6 +23,7 @@ use crate::{
     admin::people::UserRow,
     config::Config,
     counters::DisconnectReason,
+    cursor::Cursor,
     engine::{Engine, UserSlot},
     time::{MILLISECOND, Micros},
     user_id::UserId,
@@ -265,7 +266,13 @@ impl<S> Users<S> {
 /// What operators are shown of a connection.
 impl<S> Users<S> {
     /// The connection of this key, if there is one. Its rate is not known here.
-    pub(super) fn row(&self, key: UserKey, catch_up: &CatchUp, cursor: u128, now: Micros) -> Option<UserRow> {
+    pub(super) fn row(
+        &self,
+        key: UserKey,
+        catch_up: &CatchUp,
+        cursor: Cursor,
+        now: Micros,
+    ) -> Option<UserRow> {
         let connection = self.entries.get(key.index()).filter(|connection| !connection.ended)?;
         let mut row = UserRow {
             id: None,
@@ -283,7 +290,7 @@ impl<S> Users<S> {
             row.waiting_bytes = user.output.len();
             row.is_slow = user.pace.is_slow();
             if let Stage::Behind(behind) = &user.stage {
-                row.behind = Some(cursor.saturating_sub(catch_up.place_of(behind)));
+                row.behind = Some(cursor.since(catch_up.place_of(behind)));
             }
         }
         Some(row)

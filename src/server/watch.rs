@@ -12,6 +12,7 @@ use crate::{
     },
     config::Config,
     counters::{Counters, DoorCounters},
+    cursor::Cursor,
     engine::Engine,
     latency::{Histogram, Latency},
     process::Process,
@@ -26,7 +27,7 @@ const SLOW_NAMED: usize = 8;
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The cursor that the ring waits at, and since when.
-    gap: Option<(u128, Micros)>,
+    gap: Option<(Cursor, Micros)>,
     /// Since when there has always been a source that waits for room in the ring.
     ring_full_since: Option<Micros>,
     standstill: Standstill,

@@ -11,6 +11,7 @@ use super::{
     reader::{Item, Place, Reader, Refusal},
 };
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     time::{Micros, SECOND},
     user_id::UserId,
@@ -45,10 +46,10 @@ pub(crate) enum Effect {
         /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
-        to: u128,
+        to: Cursor,
     },
     /// Every number below this one has come or was given up.
-    Advance(u128),
+    Advance(Cursor),
     /// The stream is another one, and this edge has a journal: it ends.
     AnotherStream(Place),
 }
@@ -147,7 +148,7 @@ impl Follower {
     }
 
     /// The connection is up: the request to send. `cursor`: the next number that is wanted.
-    pub(crate) fn connected(&mut self, cursor: u128, now: Micros) -> String {
+    pub(crate) fn connected(&mut self, cursor: Cursor, now: Micros) -> String {
         // Without an answer the connection is given up as one that cannot be opened.
         let heard = now.saturating_sub(SILENCE_MAX - CONNECT_MAX);
         self.phase = Phase::Reading { reader: Reader::new(self.wants_graph), heard };
@@ -247,7 +248,7 @@ mod tests {
         Ok(effects)
     }
 
-    fn place(next: u128) -> Place {
+    fn place(next: Cursor) -> Place {
         Place { epoch: Epoch::new(0xabc), next }
     }
 
@@ -255,10 +256,13 @@ mod tests {
     fn reached() -> Follower {
         let mut follower = Follower::new(None, false, 0);
         assert_eq!(follower.due(0), Some(Due::Connect));
-        assert_eq!(follower.connected(1, 0), "*|graph\n");
+        assert_eq!(follower.connected(Cursor::new(1), 0), "*|graph\n");
         let bytes = "+|0000000000000abc|5\n=|1|2\n+|0000000000000abc|5\n";
-        let all =
-            [Effect::Begin(None), Effect::Edge(UserId::new(1), UserId::new(2)), Effect::Reached(place(5))];
+        let all = [
+            Effect::Begin(None),
+            Effect::Edge(UserId::new(1), UserId::new(2)),
+            Effect::Reached(place(Cursor::new(5))),
+        ];
         assert_eq!(effects(&mut follower, bytes).unwrap(), all);
         assert_eq!((follower.epoch(), follower.away_since()), (Some(Epoch::new(0xabc)), None));
         follower
@@ -268,14 +272,14 @@ mod tests {
     fn the_first_time_it_asks_for_the_graph_and_then_for_its_place() {
         let mut follower = reached();
         let got = effects(&mut follower, "5|B\n6|B\n+|0000000000000abc|9\n").unwrap();
-        assert_eq!(got, [Effect::Apply { lines: 0..8, to: 7 }, Effect::Advance(9)]);
+        assert_eq!(got, [Effect::Apply { lines: 0..8, to: Cursor::new(7) }, Effect::Advance(Cursor::new(9))]);
         follower.lost(SECOND);
         assert_eq!(follower.away_since(), Some(SECOND));
         assert_eq!(follower.due(SECOND), None);
         assert_eq!(follower.due(follower.deadline()), Some(Due::Connect));
-        assert_eq!(follower.connected(9, SECOND), "*|9|0000000000000abc\n");
+        assert_eq!(follower.connected(Cursor::new(9), SECOND), "*|9|0000000000000abc\n");
         let got = effects(&mut follower, "+|0000000000000abc|9\n").unwrap();
-        assert_eq!(got, [Effect::Reached(place(9))]);
+        assert_eq!(got, [Effect::Reached(place(Cursor::new(9)))]);
         assert_eq!(follower.away_since(), None);
     }
 
@@ -283,29 +287,29 @@ mod tests {
     fn a_place_that_is_gone_is_begun_anew_in_the_same_epoch() {
         let mut follower = reached();
         follower.lost(0);
-        follower.connected(9, 0);
+        follower.connected(Cursor::new(9), 0);
         effects(&mut follower, "-|0000000000000abc|20|gone\n").unwrap_err();
         follower.lost(0);
-        assert_eq!(follower.connected(9, 0), "*|graph\n");
+        assert_eq!(follower.connected(Cursor::new(9), 0), "*|graph\n");
         let got = effects(&mut follower, "+|0000000000000abc|20\n+|0000000000000abc|20\n").unwrap();
-        assert_eq!(got, [Effect::Begin(Some(Loss::Gone)), Effect::Reached(place(20))]);
+        assert_eq!(got, [Effect::Begin(Some(Loss::Gone)), Effect::Reached(place(Cursor::new(20)))]);
     }
 
     #[test]
     fn another_stream_takes_over_only_where_there_is_no_journal() {
         let mut follower = reached();
         follower.lost(0);
-        follower.connected(9, 0);
+        follower.connected(Cursor::new(9), 0);
         effects(&mut follower, "-|0000000000000def|1|epoch\n").unwrap_err();
         follower.lost(0);
-        assert_eq!(follower.connected(9, 0), "*|graph\n");
+        assert_eq!(follower.connected(Cursor::new(9), 0), "*|graph\n");
         let got = effects(&mut follower, "+|0000000000000def|1\n+|0000000000000def|1\n").unwrap();
-        let new = Place { epoch: Epoch::new(0xdef), next: 1 };
+        let new = Place { epoch: Epoch::new(0xdef), next: Cursor::new(1) };
         assert_eq!(got, [Effect::Begin(Some(Loss::Epoch)), Effect::Reached(new)]);
         assert_eq!(follower.epoch(), Some(Epoch::new(0xdef)));
 
         let mut follower = Follower::new(Some(Epoch::new(0xabc)), true, 0);
-        assert_eq!(follower.connected(9, 0), "*|9|0000000000000abc\n");
+        assert_eq!(follower.connected(Cursor::new(9), 0), "*|9|0000000000000abc\n");
         let got = effects(&mut follower, "-|0000000000000def|1|epoch\n").unwrap();
         assert_eq!(got, [Effect::AnotherStream(new)]);
     }
@@ -332,7 +336,7 @@ mod tests {
     fn an_answer_must_come_soon() {
         let mut follower = Follower::new(None, false, 0);
         let mut late = 100 * SECOND;
-        follower.connected(1, late);
+        follower.connected(Cursor::new(1), late);
         late += CONNECT_MAX;
         assert_eq!(follower.due(late), Some(Due::GiveUp));
     }

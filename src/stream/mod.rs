@@ -50,6 +50,7 @@ pub(crate) mod reader;
 pub(crate) mod request;
 
 use crate::{
+    cursor::Cursor,
     engine::event::leading_number,
     time::{MILLISECOND, Micros, SECOND},
 };
@@ -62,10 +63,10 @@ pub(crate) const SILENCE_MAX: Micros = 10 * SECOND;
 
 /// The offset at which the first line with a number of at least `next` begins.
 #[must_use]
-pub(crate) fn first_line_from(lines: &[u8], next: u128) -> usize {
+pub(crate) fn first_line_from(lines: &[u8], next: Cursor) -> usize {
     let mut at = 0;
     while let Some(number) = leading_number(&lines[at..])
-        && u128::from(number) < next
+        && Cursor::before(number) < next
     {
         at += memchr::memchr(b'\n', &lines[at..]).map_or(lines.len() - at, |end| end + 1);
     }

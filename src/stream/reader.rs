@@ -4,8 +4,8 @@
 //! as it is. Lines that begin with `+`, `-` or `=` are rare. No event line contains `+` or `-`, so these are found by a search
 //! for the byte.
 
-use super::request::parse_position;
 use crate::{
+    cursor::Cursor,
     engine::event::{leading_number, parse_user_id},
     epoch::Epoch,
     user_id::UserId,
@@ -21,7 +21,7 @@ pub(crate) struct Place {
     /// Names the sequence of events.
     pub epoch: Epoch,
     /// The next number that is wanted, up to 2^64.
-    pub next: u128,
+    pub next: Cursor,
 }
 
 /// Why the server ends the connection: the last field of a line that begins with `-`.
@@ -51,7 +51,7 @@ pub(crate) enum Item {
         /// The range in the chunk.
         lines: Range<usize>,
         /// The cursor behind them.
-        to: u128,
+        to: Cursor,
     },
     /// Everything below this place has been sent.
     Mark(Place),
@@ -177,7 +177,7 @@ fn events(chunk: &[u8], range: &mut Range<usize>) -> Result<Option<Item>, Garbag
     let number = leading_number(line).ok_or_else(|| Garbage::new("not an event", line))?;
     let lines = range.start..range.start + last + 1;
     range.start = lines.end;
-    Ok(Some(Item::Events { lines, to: u128::from(number) + 1 }))
+    Ok(Some(Item::Events { lines, to: Cursor::behind(number) }))
 }
 
 /// `60|50`.
@@ -190,7 +190,7 @@ fn parse_edge(fields: &[u8]) -> Option<(UserId, UserId)> {
 fn parse_place(fields: &[u8]) -> Option<(Place, Option<&[u8]>)> {
     let mut fields = fields.splitn(3, |&byte| byte == b'|');
     let epoch = Epoch::parse(fields.next()?)?;
-    let next = parse_position(fields.next()?)?;
+    let next = Cursor::parse(fields.next()?)?;
     Some((Place { epoch, next }, fields.next()))
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn place(next: u128) -> Place {
+    fn place(next: Cursor) -> Place {
         Place { epoch: Epoch::new(0x0123_4567_89ab_cdef), next }
     }
 
@@ -228,10 +228,10 @@ mod tests {
         let items = read(false, bytes, usize::MAX).unwrap();
         let lines = [&b""[..], b"7|B\n9|S|1\r\n", b"", b"12|B\n"];
         assert_eq!(items.iter().map(|(_, lines)| &lines[..]).collect::<Vec<_>>(), lines);
-        assert_eq!(items[0].0, Item::Answer(place(7)));
-        assert!(matches!(items[1].0, Item::Events { to: 10, .. }));
-        assert_eq!(items[2].0, Item::Mark(place(12)));
-        assert!(matches!(items[3].0, Item::Events { to: 13, .. }));
+        assert_eq!(items[0].0, Item::Answer(place(Cursor::new(7))));
+        assert!(matches!(items[1].0, Item::Events { to, .. } if to == Cursor::new(10)));
+        assert_eq!(items[2].0, Item::Mark(place(Cursor::new(12))));
+        assert!(matches!(items[3].0, Item::Events { to, .. } if to == Cursor::new(13)));
     }
 
     #[test]
@@ -240,10 +240,10 @@ mod tests {
         let items: Vec<Item> = read(true, bytes, 5).unwrap().into_iter().map(|(item, _)| item).collect();
         let graph =
             [(60, 50), (1, u64::MAX)].map(|(from, to)| Item::Edge(UserId::new(from), UserId::new(to)));
-        assert_eq!(items[0], Item::Answer(place(3)));
+        assert_eq!(items[0], Item::Answer(place(Cursor::new(3))));
         assert_eq!(items[1..3], graph);
-        assert_eq!(items[3], Item::GraphComplete(place(3)));
-        assert!(matches!(items[4], Item::Events { to: 4, .. }));
+        assert_eq!(items[3], Item::GraphComplete(place(Cursor::new(3))));
+        assert!(matches!(items[4], Item::Events { to, .. } if to == Cursor::new(4)));
     }
 
     #[test]
@@ -254,17 +254,17 @@ mod tests {
             (b"-|0123456789abcdef|5|slow\n7|B\n", Refusal::Other),
         ] {
             let items = read(false, line, usize::MAX).unwrap();
-            assert_eq!(items, [(Item::Refused(refusal, place(5)), Vec::new())]);
+            assert_eq!(items, [(Item::Refused(refusal, place(Cursor::new(5))), Vec::new())]);
         }
     }
 
     #[test]
     fn positions_end_at_two_to_the_64() {
         let items = read(false, b"+|0123456789abcdef|18446744073709551616\n", 3).unwrap();
-        assert_eq!(items[0].0, Item::Answer(place(1 << 64)));
+        assert_eq!(items[0].0, Item::Answer(place(Cursor::END)));
         read(false, b"+|0123456789abcdef|18446744073709551617\n", 3).unwrap_err();
         let items = read(false, b"+|0123456789abcdef|0\n18446744073709551615|B\n", 64).unwrap();
-        assert!(matches!(items[1].0, Item::Events { to: 0x1_0000_0000_0000_0000, .. }));
+        assert!(matches!(items[1].0, Item::Events { to, .. } if to == Cursor::END));
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
                 Item::Mark(place) | Item::Answer(place) => Some(place.next),
                 _ => None,
             });
-            prop_assert_eq!(end, Some(u128::from(next)));
+            prop_assert_eq!(end, Some(Cursor::before(next)));
         }
 
         #[test]

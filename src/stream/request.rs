@@ -1,6 +1,7 @@
 //! The request of a client of the stream port.
 
-use crate::{engine::event::parse_number, epoch::Epoch};
+use crate::cursor::Cursor;
+use crate::epoch::Epoch;
 
 /// A request, without its line end (`docs/SPEC.md` section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(crate) enum Request {
     /// `*|oldest`: everything that is kept.
     Oldest,
     /// `*|NEXT|EPOCH`: events from NEXT on. NEXT is at most 2^64.
-    From(u128, Epoch),
+    From(Cursor, Epoch),
     /// `*|graph`: the follow graph, and events from there on.
     Graph,
 }
@@ -25,20 +26,10 @@ impl Request {
             b"graph" => Some(Self::Graph),
             place => {
                 let bar = memchr::memchr(b'|', place)?;
-                Some(Self::From(parse_position(&place[..bar])?, Epoch::parse(&place[bar + 1..])?))
+                Some(Self::From(Cursor::parse(&place[..bar])?, Epoch::parse(&place[bar + 1..])?))
             }
         }
     }
-}
-
-/// A number up to 2^64: the place behind the last event has one more than a number.
-pub(super) fn parse_position(digits: &[u8]) -> Option<u128> {
-    const LAST: u128 = 1 << 64;
-    let significant = &digits[digits.iter().take_while(|&&digit| digit == b'0').count()..];
-    if significant == b"18446744073709551616" {
-        return Some(LAST);
-    }
-    parse_number(digits).map(u128::from)
 }
 
 #[cfg(test)]
@@ -52,9 +43,9 @@ mod tests {
             (&b"*|now"[..], Some(Request::Now)),
             (b"*|oldest", Some(Request::Oldest)),
             (b"*|graph", Some(Request::Graph)),
-            (b"*|12|0000000000000abc", Some(Request::From(12, epoch))),
-            (b"*|18446744073709551616|0000000000000abc", Some(Request::From(1 << 64, epoch))),
-            (b"*|0018446744073709551616|0000000000000abc", Some(Request::From(1 << 64, epoch))),
+            (b"*|12|0000000000000abc", Some(Request::From(Cursor::new(12), epoch))),
+            (b"*|18446744073709551616|0000000000000abc", Some(Request::From(Cursor::END, epoch))),
+            (b"*|0018446744073709551616|0000000000000abc", Some(Request::From(Cursor::END, epoch))),
             (b"*|18446744073709551617|0000000000000abc", None),
             (b"*|-1|0000000000000abc", None),
             (b"*||0000000000000abc", None),

@@ -410,6 +410,7 @@ mod tests {
         },
         config::Config,
         counters::Counters,
+        cursor::Cursor,
         latency::Latency,
         user_id::UserId,
     };
@@ -444,7 +445,7 @@ mod tests {
             now: 61_000_000,
             counters,
             health: Health::Ok,
-            cursor: 1_234_568,
+            cursor: Cursor::new(1_234_568),
             waiting: 0,
             capacity: 65_536,
             hole: None,
@@ -525,8 +526,8 @@ mod tests {
     fn it_shows_how_durable_the_journal_is_and_that_the_disk_is_full() {
         let journal = |stall: Option<&str>| JournalNumbers {
             bytes: 5 << 20,
-            first_sequence: 1,
-            durable_cursor: 1_234_000,
+            first_sequence: Cursor::new(1),
+            durable_cursor: Cursor::new(1_234_000),
             appended_bytes: 77,
             syncs: 3,
             sync_lag: 400_000,
@@ -551,7 +552,7 @@ mod tests {
             lag,
             leads,
             term: Some(7),
-            cursor: 5,
+            cursor: Cursor::new(5),
         };
         for (stream, wanted) in [
             (stream(Some(true), None, None), "  leader, term 7  up"),
@@ -688,7 +689,7 @@ mod tests {
 
     #[test]
     fn it_fits_any_screen() {
-        let model = model(|snapshot| snapshot.cursor = u128::from(u64::MAX) + 1);
+        let model = model(|snapshot| snapshot.cursor = Cursor::END);
         for width in [1, 2, 10, 40, 75, 76, 80, 200] {
             for height in [1, 2, 3, 10, 24, 60] {
                 screen(&model, Instant::now(), width, height);

@@ -565,7 +565,7 @@ fn run(size: Size, seed: u64) -> Counts {
         let net = SimNet::with_disk(Visit(Rc::clone(&visitors)), folder.clone());
         let mut server = Server::recover(config.clone(), net.clone(), Box::new(folder.disk()), || 0).unwrap();
         let cursor = server.snapshot().cursor;
-        visitors.borrow_mut().begin_life(cursor);
+        visitors.borrow_mut().begin_life(cursor.get());
         let (mut turns, mut is_told) = (0, false);
         loop {
             let now = net.shared().world.now();

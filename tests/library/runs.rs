@@ -152,7 +152,7 @@ impl Play {
             }
             _ => {
                 let epoch = witnessed[self.random.below(witnessed.len() as u64) as usize].clone();
-                let cursor = self.server.snapshot().cursor as u64;
+                let cursor = self.server.snapshot().cursor.get() as u64;
                 let place = (cursor + self.random.below(6)).saturating_sub(2).max(1);
                 Some((epoch, place.into()))
             }

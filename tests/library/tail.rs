@@ -166,7 +166,7 @@ impl<'a> Life<'a> {
         let net = SimNet::with_disk(Schedule::default(), folder.clone());
         let mut server = Server::recover(config, net.clone(), Box::new(folder.disk()), || 0).unwrap();
         let source = net.shared().world.connect(Port::Source).unwrap();
-        let sent = server.snapshot().cursor as usize - 1;
+        let sent = server.snapshot().cursor.get() as usize - 1;
         let (folder, epoch) = (folder.clone(), String::new());
         let asker = net.shared().world.connect(Port::User).unwrap();
         let mut life = Life { case, net, folder, server, source, asker, sent, epoch, users: Vec::new() };
@@ -244,7 +244,7 @@ impl<'a> Life<'a> {
                 (number + offset).saturating_sub(1).max(1)
             }
             Place::Around(index, _) | Place::Any(index) => 1 + index.index(self.sent + 1) as u64,
-            Place::Ahead(numbers) => self.server.snapshot().cursor as u64 + numbers,
+            Place::Ahead(numbers) => self.server.snapshot().cursor.get() as u64 + numbers,
             Place::Oldest => 1,
         };
         let login = match place {
@@ -277,7 +277,7 @@ impl<'a> Life<'a> {
             let mut wanted = format!("+|{}|{}\n", self.epoch, user.next).into_bytes();
             for line in lines(&whole[&user.id]) {
                 let number = number_of(line).unwrap();
-                if number >= user.next && u128::from(number) < cursor {
+                if number >= user.next && u128::from(number) < cursor.get() {
                     wanted.extend_from_slice(line);
                 }
             }

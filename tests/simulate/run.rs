@@ -241,7 +241,7 @@ fn report<N: Net>(server: &mut Server<N>, net: &SimNet<Chaos>) -> Report {
     let snapshot = server.snapshot();
     Report {
         counters: snapshot.counters.clone(),
-        cursor: snapshot.cursor,
+        cursor: snapshot.cursor.get(),
         waiting: snapshot.waiting,
         paused: snapshot.pauses.iter().any(|pause| pause.reason == "slow_user"),
         buffered_bytes: snapshot.buffered_bytes,

@@ -196,7 +196,7 @@ fn compare(
     let mut rest = stream.as_bytes();
     for pause in pauses {
         subject.pause(pause);
-        model.release(lines, subject.engine.cursor() as usize);
+        model.release(lines, subject.engine.cursor().get() as usize);
         model.pause(pause);
         let (now, later) = rest.split_at(pause.bytes.min(rest.len()));
         subject.feed(now);
@@ -205,7 +205,7 @@ fn compare(
     subject.feed(rest);
     subject.deliver();
     model.release(lines, lines.len());
-    prop_assert_eq!(subject.engine.cursor() as usize, lines.len());
+    prop_assert_eq!(subject.engine.cursor().get() as usize, lines.len());
     prop_assert_eq!(subject.engine.follow_edges(), model.edges.len() as u64);
     prop_assert_eq!(subject.engine.counters.events_received, lines.len() as u64);
     for (id, expected) in &model.received {

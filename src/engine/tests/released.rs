@@ -1,7 +1,7 @@
 //! The released stream, replaying it, snapshots, and the rules for holes.
 
 use super::*;
-use crate::user_id::UserId;
+use crate::{cursor::Cursor, user_id::UserId};
 
 /// An engine that is fed chunk by chunk.
 fn engine(config: &EngineConfig) -> Engine {
@@ -55,7 +55,7 @@ fn take(engine: &mut Engine, taken: &mut Vec<Taken>) {
     let mut block = Released::default();
     if engine.take_released(&mut block) {
         let lines = String::from_utf8_lossy(block.lines()).into_owned();
-        taken.push(Taken(block.from, block.to, block.events, lines));
+        taken.push(Taken(block.from.get(), block.to.get(), block.events, lines));
     }
 }
 
@@ -111,11 +111,11 @@ fn replay(
 ) {
     let mut at = 0;
     loop {
-        let (next, end) = engine.replay(block, at..block.len(), to).unwrap();
+        let (next, end) = engine.replay(block, at..block.len(), Cursor::new(to)).unwrap();
         at = next;
         engine.deliver(|slot, bytes| received.entry(users[&slot]).or_default().extend_from_slice(bytes));
         if end == Replay::Done {
-            assert_eq!((at, engine.cursor()), (block.len(), to));
+            assert_eq!((at, engine.cursor()), (block.len(), Cursor::new(to)));
             break;
         }
     }
@@ -150,7 +150,7 @@ proptest! {
                 prop_assert_eq!(feed(&mut live, &rest[..end], 0, &mut taken), Stop::Drained);
                 rest = &rest[end..];
             }
-            prop_assert_eq!(live.cursor(), lines.len() as u128);
+            prop_assert_eq!(live.cursor().get(), lines.len() as u128);
             // Without gaps, in order, and all of it.
             let mut cursor = 0;
             for Taken(from, to, events, text) in &taken {
@@ -211,7 +211,7 @@ proptest! {
         }
         let mut fed = begins;
         let mut edges = Vec::new();
-        prop_assert_eq!(engine.begin_snapshot(), begins as u128);
+        prop_assert_eq!(engine.begin_snapshot().get(), begins as u128);
         while !engine.walk_snapshot(budget, |from, to| edges.push((from.get(), to.get()))) {
             let next = lines.len().min(fed + step);
             feed(&mut engine, texts[fed..next].concat().as_bytes(), 0, &mut unused);
@@ -221,7 +221,7 @@ proptest! {
         for (from, to) in edges {
             restored.add_edge(UserId::new(from), UserId::new(to));
         }
-        restored.set_cursor(begins as u128);
+        restored.set_cursor(Cursor::new(begins as u128));
         let log: String = texts[begins..fed].iter().zip(&lines[begins..]).filter(|(_, line)| line.kind != 'X').map(|(text, _)| &text[..]).collect();
         replay(&mut restored, &BTreeMap::new(), log.as_bytes(), fed as u128, &mut Received::new());
         prop_assert_eq!(all_edges(&mut restored), edges_after(&lines, fed));
@@ -265,10 +265,10 @@ proptest! {
         }
         for cpu in Cpu::all() {
             let mut engine = Engine::on(&small_config(), cpu);
-            engine.set_cursor(from);
+            engine.set_cursor(Cursor::new(from));
             let mut at = margin;
             let result = loop {
-                match engine.replay(&bytes, at..bytes.len(), to) {
+                match engine.replay(&bytes, at..bytes.len(), Cursor::new(to)) {
                     Ok((_, Replay::Done)) => break Ok(()),
                     Ok((next, Replay::TurnFull)) => at = next,
                     Err(damage) => break Err(damage),
@@ -276,7 +276,7 @@ proptest! {
             };
             prop_assert_eq!(result.is_err(), bad, "{:?}", result);
             prop_assert_eq!(engine.counters.events_released_total(), good.len() as u64);
-            prop_assert_eq!(engine.cursor(), if bad { least } else { to });
+            prop_assert_eq!(engine.cursor().get(), if bad { least } else { to });
         }
     }
 }
@@ -296,10 +296,14 @@ fn numbers_given_up_are_between_the_ends_of_a_block_and_a_new_run_is_told() {
     assert!(!engine.take_released(&mut block), "nothing has been released since");
     engine.restart();
     assert!(engine.take_released(&mut block));
-    assert!(block.restarted && block.lines().is_empty() && (block.from, block.to) == (5, 5));
+    assert!(
+        block.restarted
+            && block.lines().is_empty()
+            && (block.from, block.to) == (Cursor::new(5), Cursor::new(5))
+    );
     assert_eq!(block.with_headroom(), &[0; 8]);
     feed(&mut engine, b"5|B\n", 0, &mut taken);
-    engine.skip_to(1 << 64);
+    engine.skip_to(Cursor::END);
     release(&mut engine, &mut taken);
     assert_eq!(taken[2..], [Taken(5, 6, 1, "5|B\n".into()), Taken(6, 1 << 64, 0, String::new())]);
     assert_eq!(engine.take_given_up().numbers, u64::MAX - 5);
@@ -329,19 +333,19 @@ fn while_holes_are_held_none_is_given_up() {
     assert!(!engine.skip_hole(Some(9)));
     engine.skip_all_holes();
     release(&mut engine, &mut taken);
-    assert_eq!(engine.cursor(), 0);
+    assert_eq!(engine.cursor(), Cursor::new(0));
     // Waits in a source that is blocked.
     engine.set_deadline(900, 70);
     engine.hold_gaps(false, 1000);
     assert_eq!(engine.next_deadline(), Some(1100));
     engine.expire(1100);
     release(&mut engine, &mut taken);
-    assert_eq!(engine.cursor(), 900);
+    assert_eq!(engine.cursor(), Cursor::new(900));
     assert_eq!(engine.take_given_up().to_string(), "0-1, 3, 5, 7-899");
     engine.hold_gaps(true, 1200);
-    engine.skip_to(1000);
+    engine.skip_to(Cursor::new(1000));
     release(&mut engine, &mut taken);
-    assert_eq!(engine.cursor(), 1000, "who asks for it by number gets it");
+    assert_eq!(engine.cursor(), Cursor::new(1000), "who asks for it by number gets it");
 }
 
 #[test]
@@ -355,7 +359,7 @@ fn a_number_beyond_the_jump_uses_up_nothing() {
         let overlong = format!("{far}|S|{}\n", "1".repeat(500));
         let lines = format!("{far}|B\n{far}|X\n{overlong}18446744073709551615|B\r\n0|B\n");
         assert_eq!(feed(&mut engine, lines.as_bytes(), 0, &mut taken), Stop::Drained);
-        assert_eq!((engine.cursor(), engine.waiting()), (1, 0));
+        assert_eq!((engine.cursor(), engine.waiting()), (Cursor::new(1), 0));
         assert_eq!(engine.counters.events_rejected[Reject::TooFar as usize], 4);
         assert_eq!(engine.take_rejects().lines.last().unwrap().seq, Some(u64::MAX));
         assert_eq!(engine.counters.events_received, 5);
@@ -369,7 +373,7 @@ fn a_number_beyond_the_jump_uses_up_nothing() {
         // In order, any number of lines of one chunk is within it.
         let many: String = (1..=900).map(|seq| format!("{seq}|B\n")).collect();
         feed(&mut engine, many.as_bytes(), 0, &mut taken);
-        assert_eq!(engine.cursor(), 901);
+        assert_eq!(engine.cursor(), Cursor::new(901));
         assert_eq!(engine.counters.events_rejected.iter().sum::<u64>(), 4);
     }
 }
@@ -393,20 +397,20 @@ fn what_waits_can_be_kept_and_put_back() {
             feed(&mut second, &line, 0, &mut taken);
         }
     }
-    assert_eq!((second.cursor(), second.waiting()), (1, 4));
+    assert_eq!((second.cursor(), second.waiting()), (Cursor::new(1), 4));
     assert_eq!(second.counters.events_rejected.iter().sum::<u64>(), 0);
 }
 
 #[test]
 fn an_engine_can_begin_behind_the_last_number() {
     let mut engine = engine(&small_config());
-    engine.set_cursor(1 << 64);
+    engine.set_cursor(Cursor::END);
     let mut taken = Vec::new();
     feed(&mut engine, b"18446744073709551615|B\n", 0, &mut taken);
-    assert_eq!((engine.cursor(), engine.counters.events_late), (1 << 64, 1));
-    assert_eq!(engine.replay(b"", 0..0, 1 << 64), Ok((0, Replay::Done)));
-    engine.set_cursor(u64::MAX.into());
-    assert_eq!(engine.replay(b"18446744073709551615|B\n", 0..23, 1 << 64), Ok((23, Replay::Done)));
-    let beyond = engine.replay(b"", 0..0, (1 << 64) + 1);
-    assert_eq!(beyond, Err(Damage { at: 0, reason: DamageReason::WrongEnd((1 << 64) + 1) }));
+    assert_eq!((engine.cursor(), engine.counters.events_late), (Cursor::END, 1));
+    assert_eq!(engine.replay(b"", 0..0, Cursor::END), Ok((0, Replay::Done)));
+    engine.set_cursor(Cursor::before(u64::MAX));
+    assert_eq!(engine.replay(b"18446744073709551615|B\n", 0..23, Cursor::END), Ok((23, Replay::Done)));
+    let beyond = engine.replay(b"", 0..0, Cursor::new((1 << 64) + 1));
+    assert_eq!(beyond, Err(Damage { at: 0, reason: DamageReason::WrongEnd(Cursor::new((1 << 64) + 1)) }));
 }

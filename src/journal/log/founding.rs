@@ -11,6 +11,7 @@
 
 use super::{Chain, JournalError, Log, Snapshotting};
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     journal::{
         catalog::Catalog,
@@ -37,7 +38,7 @@ impl Log {
     pub fn found(
         &mut self,
         epoch: Epoch,
-        cursor: u128,
+        cursor: Cursor,
         walk: impl FnOnce(&mut dyn FnMut(UserId, UserId)),
     ) -> Result<(), JournalError> {
         assert!(self.is_open(), "nothing is under way");
@@ -63,7 +64,7 @@ impl Log {
     fn write_foundation(
         &mut self,
         id: JournalId,
-        cursor: u128,
+        cursor: Cursor,
         walk: impl FnOnce(&mut dyn FnMut(UserId, UserId)),
     ) -> io::Result<SnapshotInfo> {
         let mut writer = SnapshotWriter::new(id, cursor);

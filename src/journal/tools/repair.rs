@@ -4,6 +4,7 @@
 
 use super::folder::{draw, finish, load, number_of};
 use crate::{
+    cursor::Cursor,
     disk::Disk,
     journal::{
         JournalError, Opening, Waiting,
@@ -22,9 +23,9 @@ pub struct Cut {
     segment: usize,
     offset: u64,
     /// The cursor before the first block that is cut off.
-    from: u128,
+    from: Cursor,
     /// The cursor that will be left.
-    pub cursor: u128,
+    pub cursor: Cursor,
     /// Bytes of segments that are cut off.
     pub bytes: u64,
     /// Lines of the first block that are below the cursor.
@@ -46,9 +47,9 @@ impl Cut {
 /// # Errors
 ///
 /// If a file cannot be read, or nothing would be left that a start could begin with.
-pub fn find_cut(disk: &mut dyn Disk, at: Option<u128>) -> Result<Option<Cut>, JournalError> {
+pub fn find_cut(disk: &mut dyn Disk, at: Option<Cursor>) -> Result<Option<Cut>, JournalError> {
     let (meta, mut catalog) = load(disk)?;
-    let mut found: Option<(String, u64, u128, Vec<u8>)> = None;
+    let mut found: Option<(String, u64, Cursor, Vec<u8>)> = None;
     let segments = catalog.segments.make_contiguous();
     let end = walk(disk, meta.id, segments, 0, 0, &mut |header, lines, place| {
         let is_cut = header.kind == Kind::Events && at.is_some_and(|at| header.to > at);
@@ -57,7 +58,7 @@ pub fn find_cut(disk: &mut dyn Disk, at: Option<u128>) -> Result<Option<Cut>, Jo
         }
         Ok(())
     })?;
-    let cursor = end.chain.map_or(0, |chain| chain.cursor);
+    let cursor = end.chain.map_or(Cursor::START, |chain| chain.cursor);
     let room = end.bad.as_ref().filter(|bad| bad.is_recycled && !end.is_damaged());
     if let Some(bad) = room {
         // What is left there of an older segment is nothing that is lost.
@@ -74,7 +75,7 @@ pub fn find_cut(disk: &mut dyn Disk, at: Option<u128>) -> Result<Option<Cut>, Jo
     let (kept, snapshots) = (Vec::new(), Vec::new());
     let mut cut = Cut { segment, offset, from: cursor, cursor, bytes: 0, kept, snapshots };
     if let (Some((file, offset, from, lines)), Some(at)) = (found, at) {
-        let below = |line: &&[u8]| number_of(line).is_some_and(|number| u128::from(number) < at);
+        let below = |line: &&[u8]| number_of(line).is_some_and(|number| Cursor::before(number) < at);
         let kept = lines.split_inclusive(|&byte| byte == b'\n').filter(below);
         cut.kept = kept.map(<[u8]>::to_vec).collect();
         cut.segment = catalog.segments.iter().position(|segment| segment.name() == file).unwrap_or(0);

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
+    cursor::Cursor,
     journal::{JournalError, Log, SnapshotInfo},
     server::{
         context::Context,
@@ -204,9 +205,9 @@ impl<S: Read + Write> Users<S> {
     /// The next part of the journal is lost: for those in the pass, and for those whose passes would come through it.
     fn cut_off_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let Context { catch_up, log, .. } = &mut *context;
-        let cursor = catch_up.pass.as_ref().map_or(0, Pass::cursor);
+        let cursor = catch_up.pass.as_ref().map_or(Cursor::START, Pass::cursor);
         let members = catch_up.keys.iter().flatten().copied();
-        let comes_through = |&&(next, _): &&(u128, UserKey)| {
+        let comes_through = |&&(next, _): &&(Cursor, UserKey)| {
             let start = log.as_deref().and_then(|log| log.start_for(next));
             start.is_none_or(|start| start.from <= cursor)
         };
@@ -322,9 +323,9 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// A user takes no more: it leaves the pass. `None`: it has been handed everything that the pass has applied.
-    fn park<N>(&mut self, key: UserKey, next: Option<u128>, context: &mut Context<'_, N>) {
+    fn park<N>(&mut self, key: UserKey, next: Option<Cursor>, context: &mut Context<'_, N>) {
         let catch_up = &mut *context.catch_up;
-        let cursor = catch_up.pass.as_ref().map_or(0, Pass::cursor);
+        let cursor = catch_up.pass.as_ref().map_or(Cursor::START, Pass::cursor);
         let Some(user) = self.user_mut(key) else { return };
         let Stage::Behind(behind) = &mut user.stage else { return };
         let slot = behind.slot.take();

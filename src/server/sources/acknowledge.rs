@@ -2,6 +2,7 @@
 
 use super::Sources;
 use crate::{
+    cursor::Cursor,
     epoch::Epoch,
     server::{key::SourceKey, net::Net, source::Source},
     time::Micros,
@@ -49,7 +50,7 @@ impl<S: Write> Sources<S> {
     /// `is_last`: this number is the last one.
     pub(in crate::server) fn acknowledge<N: Net<Socket = S>>(
         &mut self,
-        (epoch, number): (Epoch, u128),
+        (epoch, number): (Epoch, Cursor),
         is_last: bool,
         net: &mut N,
         now: Micros,

@@ -3,13 +3,13 @@
 //! An input is a list of changes of [`CHANGE`] bytes to the files of a small journal, and what is left over replaces a file. Whatever
 //! that makes of it: every reader answers, or refuses with one sentence, and nothing that was not released is ever handed out.
 
-use fortnight::UserId;
 use fortnight::internals::{
     disk::Disk,
     journal::{JournalError, Opening, Settings, Step, SyncMode, Waiting, block::BLOCK_HEADER, open, tools},
     sim::SimFolder,
     time::SECOND,
 };
+use fortnight::{Cursor, UserId};
 use std::cell::OnceCell;
 
 /// Bytes of a change: what is done, to which file, where (two bytes), and with what.
@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
     one_sentence(tools::dump(&mut disk, 0, u64::MAX, &mut dumped));
     assert_part(&dumped, &released);
     one_sentence(tools::find_cut(&mut disk, None));
-    one_sentence(tools::find_cut(&mut disk, Some(5)));
+    one_sentence(tools::find_cut(&mut disk, Some(Cursor::new(5))));
     let target = SimFolder::new(7);
     if one_sentence(tools::copy(&mut disk, &mut target.disk())) {
         // What was believed once is believed again.
@@ -61,7 +61,7 @@ fn opening() -> Opening {
         retention_ms: None,
         snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
     };
-    Opening { settings, first_sequence: 1, epoch: None, now: 0 }
+    Opening { settings, first_sequence: Cursor::new(1), epoch: None, now: 0 }
 }
 
 /// A journal with several segments, a snapshot and events that wait; and what was released.
@@ -74,7 +74,8 @@ fn make() -> (SimFolder, Vec<u8>) {
         let mut block = vec![0; BLOCK_HEADER];
         block.extend_from_slice(line.as_bytes());
         released.extend_from_slice(line.as_bytes());
-        log.append((block, BLOCK_HEADER), (number, number + 1), 1, 0).expect("an append");
+        log.append((block, BLOCK_HEADER), (Cursor::new(number), Cursor::new(number + 1)), 1, 0)
+            .expect("an append");
         if number == 6 {
             assert!(log.begin_snapshot().expect("a snapshot"));
             (1..=6).for_each(|number| log.push_edge(UserId::new(number * 3), UserId::new(number * 5)));

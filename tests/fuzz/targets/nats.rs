@@ -7,6 +7,7 @@
 //! - As blocks of [`BLOCK`] bytes, which are sealed here, since nobody guesses a checksum: the events that are applied make one chain.
 //! - As a block and as a place: whatever is damaged is refused, and the rest is the same after writing it again.
 
+use fortnight::Cursor;
 use fortnight::internals::{
     nats::{
         Epoch,
@@ -152,8 +153,8 @@ fn check_chain(rest: &[u8]) {
             kind,
             term: term.into(),
             epoch,
-            from,
-            to: to.max(from),
+            from: Cursor::new(from),
+            to: Cursor::new(to.max(from)),
             time_ms: 1,
             previous: previous_hash,
         };
@@ -165,7 +166,7 @@ fn check_chain(rest: &[u8]) {
         }
         let hash = header.seal(&mut payload);
         if wrong >> 4 & 1 == 0 {
-            (cursor, previous) = (header.to, hash);
+            (cursor, previous) = (header.to.get(), hash);
         }
         // It reads anew under another number when it has asked for something else.
         sid += u64::from(wrong >> 5 & 1);
@@ -180,15 +181,15 @@ fn check_chain(rest: &[u8]) {
             Effect::Begin(_) => at = None,
             Effect::Cursor(cursor) => {
                 assert_eq!(at, None, "a second beginning");
-                at = Some(cursor);
+                at = Some(cursor.get());
             }
             Effect::Apply { lines, to } => {
                 let line = std::str::from_utf8(&bytes[lines]).expect("a line");
                 let number: u128 =
                     line.split('|').next().and_then(|number| number.parse().ok()).expect("a number");
                 assert_eq!(at, Some(number), "what is applied is no chain");
-                assert!(to >= number);
-                at = Some(to);
+                assert!(to >= Cursor::new(number));
+                at = Some(to.get());
             }
             Effect::Broken(_) => return,
             Effect::Leads | Effect::Deposed(_) => panic!("an edge leads"),

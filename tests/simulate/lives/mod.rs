@@ -216,7 +216,7 @@ impl Run {
     fn check_start(&mut self, server: &mut Life, coverage: &mut Coverage) -> Result<(), String> {
         self.extend()?;
         let snapshot = server.snapshot();
-        let (cursor, edges) = (snapshot.cursor, snapshot.follow_edges);
+        let (cursor, edges) = (snapshot.cursor.get(), snapshot.follow_edges);
         if cursor < self.recovered || cursor < self.truth.cursor() {
             return Err(format!(
                 "the cursor is {cursor} after the start, but {} is in the journal, and it must not be below {}",
@@ -246,8 +246,8 @@ impl Run {
     fn bounds(&self, server: &mut Life) -> Bounds {
         let snapshot = server.snapshot();
         let snapshots = self.folder.names().iter().filter(|(name, _)| name.ends_with(".fns")).count();
-        let first = snapshot.journal.as_ref().map_or(0, |journal| journal.first_sequence);
-        Bounds { cursor: snapshot.cursor, first, snapshots }
+        let first = snapshot.journal.as_ref().map_or(0, |journal| journal.first_sequence.get());
+        Bounds { cursor: snapshot.cursor.get(), first, snapshots }
     }
 
     fn extend(&mut self) -> Result<(), String> {
@@ -486,7 +486,7 @@ impl Run {
         let (epoch, cursor) =
             tools::fork(&mut self.folder.disk()).map_err(|error| format!("it cannot be forked: {error}"))?;
         coverage.count("resume: the journal is forked");
-        self.memory.fork(epoch.to_string(), cursor);
+        self.memory.fork(epoch.to_string(), cursor.get());
         self.lanes.iter_mut().for_each(Lane::forget_epoch);
         Ok(())
     }
@@ -520,7 +520,7 @@ impl Run {
         let mut server =
             Server::recover(config, net, Box::new(folder.disk()), || 0).map_err(|error| error.to_string())?;
         let snapshot = server.snapshot();
-        Ok(Left { cursor: snapshot.cursor, edges: snapshot.follow_edges })
+        Ok(Left { cursor: snapshot.cursor.get(), edges: snapshot.follow_edges })
     }
 
     /// A bit flips. It is noticed, or it does not matter. After a graceful end everything is known to have been durable.
