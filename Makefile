@@ -98,6 +98,9 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	$(CARGO) test --quiet --test library habits::
+	@# A program that embeds the library gets no parser of command lines, no handler of signals and no terminal.
+	@if $(CARGO) tree --package fortnight --no-default-features --edges normal --prefix none | grep -E '^(clap|signal-hook|ratatui)'; then \
+	  echo "the library needs these crates without its default features"; exit 1; fi
 	@if rustup target list --installed 2>/dev/null | grep -q '^aarch64-unknown-linux-gnu$$' && \
 	  command -v aarch64-linux-gnu-gcc >/dev/null; then \
 	  $(CARGO) check --quiet --lib --target aarch64-unknown-linux-gnu; \

@@ -5,26 +5,32 @@
 //!
 //! # The library
 //!
-//! - [`run`] is the whole command: it reads the command line and does what it asks for.
-//! - A program of its own puts a server together from a [`Config`], a [`Reactor`] and a [`Server`], and calls
-//!   [`Server::turn`] until [`Server::phase`] is [`Phase::Done`].
+//! - `run` is the whole command: it reads the command line and does what it asks for.
+//! - [`Service`] is a server in a program of your own. It does all that its [`Config`] says.
 //! - [`Engine`] is the part without sockets: lines in, *(user, bytes)* out.
 //! - [`replay`] plays a recorded trace to the server on simulated sockets.
 //!
 //! ```no_run
-//! use fortnight::{Config, Phase, Reactor, Server};
+//! use fortnight::{Config, Service};
 //!
-//! let config = Config { user_server_port: 0, event_source_server_port: 0, ..Config::default() };
-//! let reactor = Reactor::new(&config).unwrap();
-//! println!("{}", reactor.addresses());
-//! let now = reactor.now();
-//! let mut server = Server::new(config, reactor, now);
-//! while !matches!(server.phase(), Phase::Done { .. }) {
-//!     server.turn().unwrap();
-//! }
+//! let mut config = Config::default();
+//! config.set("userServerPort", "7000")?;
+//! config.set("journalDirectory", "journal")?;
+//! let mut service = Service::open(config)?;
+//! println!("{}", service.addresses());
+//! service.run()?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Everything else is private. The project's own tests, benchmarks and fuzz targets reach it through a hidden module.
+//! **Features.** All are on by default. `cli` is the command, with its options, its log and its signals; `top` is `fortnight top`;
+//! `signals` is `Service::open_with_signals`. With `default-features = false` the library has no parser of command lines, no logger
+//! and no handler of signals. It writes to the log through the crate `log`.
+//!
+//! **What is stable.** Until 1.0 a version with a new second number may change anything, and `CHANGELOG.md` says what. Of these it
+//! is not expected: the names and the meanings of options ([`Config::set`]), [`Service`], [`Stopper`], [`StartError`],
+//! [`Addresses`], [`replay`], and the formats on wire and disk (`docs/SPEC.md`). Of these it is: the fields of [`Config`] and
+//! [`EngineConfig`] (write `..Config::default()`), the methods of [`Engine`], and [`Phase`]. Everything else is private. The project's
+//! own tests, benchmarks and fuzz targets reach it through a hidden module, which changes with any version.
 //!
 //! # Three floors
 //!
@@ -55,7 +61,11 @@
 //! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
 //! | What is a trace? | [`trace`] |
 
+// Some code of the parts below is for the command only, and would otherwise need a switch in each of them.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 mod admin;
+#[cfg(feature = "cli")]
 mod cli;
 mod config;
 mod counters;
@@ -64,22 +74,27 @@ mod disk;
 mod door;
 mod engine;
 mod epoch;
+#[cfg(feature = "cli")]
 mod health;
 mod http_client;
 mod identity;
 mod journal;
 mod latency;
+#[cfg(feature = "cli")]
 mod logging;
 mod nats;
+#[cfg(feature = "cli")]
 mod notify;
 mod options;
 mod process;
+#[cfg(feature = "cli")]
 mod program;
 mod proxy;
 mod rate_limit;
 mod reactor;
 mod resume;
 mod server;
+mod service;
 mod sim;
 mod stream;
 mod time;
@@ -92,15 +107,20 @@ mod warning;
 pub use config::{Config, ServerRole, SlowUserPolicy};
 pub use cursor::Cursor;
 pub use engine::{Engine, EngineConfig, InstructionSet, Stop};
+#[cfg(feature = "cli")]
 pub use program::run;
-pub use reactor::{Addresses, Reactor};
-pub use server::{Phase, Server};
+pub use reactor::Addresses;
+pub use server::Phase;
+#[doc(hidden)]
+pub use server::Server;
+pub use service::{Service, StartError, Stopper};
 pub use trace::{Keep, Outcome, Replayed, TraceError, replay::replay};
 pub use user_id::UserId;
 
 /// What this project's own tests, benchmarks, fuzz targets and packaging use. It changes with any version.
 #[doc(hidden)]
 pub mod internals {
+    #[cfg(feature = "cli")]
     pub mod cli {
         pub use crate::cli::*;
     }

@@ -1,9 +1,7 @@
 //! How the program ends when there is nothing to run, and the form of its refusals.
 
+use crate::options::refusal;
 use std::{ffi::OsStr, fmt, io::Write, process::ExitCode};
-
-/// Longest value, in characters, that is repeated in full.
-const VALUE_CHARACTERS_MAX: usize = 80;
 
 /// The end of the program: `--help`, `--version`, or a refused command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +40,7 @@ impl Exit {
 
 /// The refusal of a value. `name` is that of the flag or of the variable that brought it.
 pub(super) fn refuse(name: &str, value: &OsStr, expected: &str) -> Exit {
-    Exit::refused(format_args!("{name}: {} is not accepted; expected {expected}", quoted(value)))
+    Exit::refused(refusal(name, value, expected))
 }
 
 /// The refusal of something that has no value.
@@ -53,13 +51,4 @@ pub(super) fn missing(what: &str, expected: &str) -> Exit {
 /// The sentence for something that has no value.
 pub(super) fn missing_sentence(what: &str, expected: &str) -> String {
     format!("{what}: a value is missing; expected {expected}")
-}
-
-/// `value` in quotes, escaped, on one line, and shortened if it is long.
-pub(super) fn quoted(value: &OsStr) -> String {
-    let escaped = format!("{value:?}");
-    match escaped.char_indices().nth(VALUE_CHARACTERS_MAX) {
-        Some((end, _)) => format!("{}…\"", &escaped[..end]),
-        None => escaped,
-    }
 }

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::exit::{missing_sentence, quoted};
+use super::exit::missing_sentence;
+use crate::options::quoted;
 
 /// The sentence for `error`. `expected` says what a flag accepts, and `is_subcommand` what a word is.
 pub(super) fn sentence(

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::arch::instruction_set::InstructionSet;
-use crate::time::Micros;
+use crate::time::{Micros, SECOND};
 
 /// The configuration of the engine.
 #[derive(Clone, Debug)]
@@ -24,6 +24,22 @@ pub struct EngineConfig {
     pub max_sequence_jump: Option<u64>,
     /// How much of the processor may be used.
     pub instruction_set: InstructionSet,
+}
+
+impl Default for EngineConfig {
+    /// As in a server without options.
+    fn default() -> Self {
+        Self {
+            capacity: 65_536,
+            first_sequence: 1,
+            timeout: Some(SECOND),
+            event_bytes_max: 1024,
+            turn_bytes_max: 512 << 10,
+            turn_bytes_mean: 56 << 10,
+            max_sequence_jump: None,
+            instruction_set: InstructionSet::default(),
+        }
+    }
 }
 
 /// Why [`Engine::feed`](super::Engine::feed) stopped.

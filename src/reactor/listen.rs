@@ -20,7 +20,7 @@ const OTHER_DESCRIPTORS: u64 = 32;
 
 /// Why the server cannot start.
 #[derive(Debug)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// A port cannot be opened.
     Port {
         /// The option that asked for it.

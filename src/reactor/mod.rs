@@ -1,7 +1,9 @@
-//! The reactor: real sockets, signals and the clock, on mio. The only place that waits.
+//! The reactor: real sockets, the clock and, if asked for, signals, on mio. The only place that waits.
 
 mod listen;
 mod reserve;
+#[cfg(feature = "signals")]
+mod signals;
 mod tcp_info;
 
 use crate::{
@@ -20,8 +22,6 @@ use mio::{
 };
 use reserve::Reserve;
 use rustix::event::{EventfdFlags, eventfd};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook_mio::v1_0::Signals;
 use socket2::{SockRef, Socket};
 use std::{
     fmt, io,
@@ -39,22 +39,23 @@ const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
 const SOURCE_LISTENER: Token = Token(0);
 const USER_LISTENER: Token = Token(1);
 const ADMIN_LISTENER: Token = Token(2);
+#[cfg(feature = "signals")]
 const SIGNALS: Token = Token(3);
 const STREAM_LISTENER: Token = Token(4);
 const DISK: Token = Token(5);
-/// Signals that end the server. The first signal ends it gracefully, the second one at once.
-const ENDING: [i32; 2] = [SIGTERM, SIGINT];
-/// Signals that would kill the server without need: a terminal that has gone, which has certificates and keys read again,
-/// and a file at its size limit, which the write reports itself.
-const HARMLESS: [i32; 2] = [SIGHUP, SIGXFSZ];
+const STOP: Token = Token(6);
 /// The token of the connection with key 0.
-const FIRST_CONNECTION: usize = 6;
+const FIRST_CONNECTION: usize = 7;
 
-/// Listeners, sockets, signals and the clock of the operating system.
-pub struct Reactor {
+/// Listeners, sockets, the clock of the operating system and, if asked for, its signals.
+pub(crate) struct Reactor {
     poll: Poll,
     events: Events,
-    signals: Signals,
+    /// `None`: the process keeps its signals.
+    #[cfg(feature = "signals")]
+    signals: Option<signals::Signals>,
+    /// Counts how often the server was told to end.
+    stop: OwnedFd,
     process: ProcessWatch,
     reserve: Reserve,
     sources: Option<TcpListener>,
@@ -102,10 +103,9 @@ impl Reactor {
     /// # Errors
     ///
     /// Names the option, the address and the reason if one cannot be opened.
-    pub fn new(config: &Config) -> Result<Self, ListenError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, ListenError> {
         let poll = Poll::new().map_err(ListenError::System)?;
-        let mut signals = Signals::new(ENDING.into_iter().chain(HARMLESS)).map_err(ListenError::System)?;
-        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(ListenError::System)?;
+        let stop = counter(&poll, STOP).map_err(ListenError::System)?;
         let open = |option, address, port, token| -> Result<(TcpListener, SocketAddr), ListenError> {
             let (mut listener, bound) = listen::listen(option, SocketAddr::new(address, port))?;
             poll.registry()
@@ -144,7 +144,9 @@ impl Reactor {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
-            signals,
+            #[cfg(feature = "signals")]
+            signals: None,
+            stop,
             process: ProcessWatch::default(),
             reserve: Reserve::new(config.admin_port.is_some()),
             sources,
@@ -164,7 +166,7 @@ impl Reactor {
 
     /// Where the listeners listen.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         self.addresses
     }
 
@@ -173,21 +175,41 @@ impl Reactor {
     /// # Errors
     ///
     /// If the operating system has none left.
-    pub fn disk_waker(&self) -> io::Result<OwnedFd> {
-        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Edge-triggered: every signal is told, also where nobody reads the count.
-        self.poll.registry().register(&mut SourceFd(&waker.as_raw_fd()), DISK, Interest::READABLE)?;
-        Ok(waker)
+    pub(crate) fn disk_waker(&self) -> io::Result<OwnedFd> {
+        counter(&self.poll, DISK)
+    }
+
+    /// An eventfd: whoever writes a number to it tells the server so many times to end, as a signal would.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system has none left.
+    pub(crate) fn stopper(&self) -> io::Result<OwnedFd> {
+        self.stop.try_clone()
+    }
+
+    /// Takes the signals of this process from now on: SIGTERM and SIGINT end the server, SIGHUP has certificates and keys read
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system does not allow it.
+    #[cfg(feature = "signals")]
+    pub(crate) fn take_signals(&mut self) -> io::Result<()> {
+        if self.signals.is_none() {
+            self.signals = Some(signals::Signals::take(self.poll.registry(), SIGNALS)?);
+        }
+        Ok(())
     }
 
     /// Microseconds since the start.
     #[must_use]
-    pub fn now(&self) -> Micros {
+    pub(crate) fn now(&self) -> Micros {
         self.clock()()
     }
 
     /// The clock, for code that needs it while another part owns the reactor.
-    pub fn clock(&self) -> impl Fn() -> Micros + use<> {
+    pub(crate) fn clock(&self) -> impl Fn() -> Micros + use<> {
         let start = self.start;
         move || start.elapsed().as_micros() as Micros
     }
@@ -212,13 +234,9 @@ impl Reactor {
                 ADMIN_LISTENER => ready.push(Ready::Listener(Port::Admin)),
                 STREAM_LISTENER => ready.push(Ready::Listener(Port::Stream)),
                 DISK => ready.push(Ready::Disk),
-                SIGNALS => {
-                    let told = |signal| match signal {
-                        SIGHUP => Some(Ready::Reload),
-                        signal => ENDING.contains(&signal).then_some(Ready::Signal),
-                    };
-                    ready.extend(self.signals.pending().filter_map(told));
-                }
+                #[cfg(feature = "signals")]
+                SIGNALS => ready.extend(self.signals.iter_mut().flat_map(signals::Signals::pending)),
+                STOP => ready.extend((0..times(&self.stop)).map(|_| Ready::Signal)),
                 Token(token) => ready.push(Ready::Socket {
                     key: token - FIRST_CONNECTION,
                     readable: event.is_readable() || event.is_error(),
@@ -228,6 +246,24 @@ impl Reactor {
                 }),
             }
         }
+    }
+}
+
+/// An eventfd that the poll tells of under `token`.
+fn counter(poll: &Poll, token: Token) -> io::Result<OwnedFd> {
+    let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    // Edge-triggered: every write is told, also where nobody reads the count.
+    poll.registry().register(&mut SourceFd(&counter.as_raw_fd()), token, Interest::READABLE)?;
+    Ok(counter)
+}
+
+/// Takes the count of an eventfd: twice is as good as any number above, as the server then ends at once.
+fn times(counter: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    match rustix::io::read(counter, &mut count) {
+        Ok(_) => u64::from_ne_bytes(count).min(2),
+        // It is zero.
+        Err(_) => 0,
     }
 }
 

@@ -4,6 +4,7 @@ mod allocations;
 pub mod corpus;
 mod direct;
 mod edge;
+mod embedding;
 mod habits;
 mod last_words;
 mod property;
