@@ -69,7 +69,6 @@ mod admin;
 mod cli;
 mod config;
 mod counters;
-mod cursor;
 mod disk;
 mod door;
 mod engine;
@@ -93,6 +92,7 @@ mod proxy;
 mod rate_limit;
 mod reactor;
 mod resume;
+mod sequence;
 mod server;
 mod service;
 mod sim;
@@ -105,11 +105,11 @@ mod user_id;
 mod warning;
 
 pub use config::{Config, ServerRole, SlowUserPolicy};
-pub use cursor::Cursor;
 pub use engine::{Engine, EngineConfig, InstructionSet, Stop};
 #[cfg(feature = "cli")]
 pub use program::run;
 pub use reactor::Addresses;
+pub use sequence::{Cursor, SequenceNumber};
 pub use server::Phase;
 #[doc(hidden)]
 pub use server::Server;

@@ -16,9 +16,9 @@ pub(crate) mod status;
 use crate::{
     config::Config,
     counters::{Counters, DoorCounters},
-    cursor::Cursor,
     latency::Latency,
     process::Process,
+    sequence::Cursor,
     time::Micros,
     user_id::UserId,
     warning::Warning,

@@ -1,6 +1,7 @@
 //! Who is connected: what the status page, `fortnight top` and `fortnight clients` show of sources and users.
 
 use super::json::{Object, escaped, list, or_null};
+use crate::sequence::SequenceNumber;
 use crate::time::Micros;
 use crate::user_id::UserId;
 use std::net::SocketAddr;
@@ -47,7 +48,7 @@ pub struct SourceRow {
     /// The same for lines.
     pub line_rate: u64,
     /// The number with which it waits for room in the ring.
-    pub waits_with: Option<u64>,
+    pub waits_with: Option<SequenceNumber>,
     /// It has closed its side, and waits for acknowledgements.
     pub has_finished: bool,
 }

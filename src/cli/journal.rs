@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    cursor::Cursor,
     disk::RealDisk,
     journal::{Opening, Settings, tools},
+    sequence::{Cursor, SequenceNumber},
     time::MILLISECOND,
 };
 
@@ -148,7 +148,8 @@ fn check(folder: &Path) -> Result<String, String> {
 fn dump(folder: &Path, from: u64, to: u64) -> Result<String, String> {
     let mut disk = RealDisk::read_only(folder).map_err(|error| error.to_string())?;
     let mut out = BufWriter::new(stdout().lock());
-    tools::dump(&mut disk, from, to, &mut out).map_err(|error| error.to_string())?;
+    tools::dump(&mut disk, SequenceNumber::new(from), SequenceNumber::new(to), &mut out)
+        .map_err(|error| error.to_string())?;
     Ok(String::new())
 }
 
@@ -173,7 +174,8 @@ fn lock(folder: &Path) -> Result<RealDisk, String> {
 
 fn repair(folder: &Path, at: Option<u64>, yes: bool) -> Result<String, String> {
     let mut disk = lock(folder)?;
-    let cut = tools::find_cut(&mut disk, at.map(Cursor::before)).map_err(|error| error.to_string())?;
+    let cut = tools::find_cut(&mut disk, at.map(SequenceNumber::new).map(Cursor::before))
+        .map_err(|error| error.to_string())?;
     let Some(cut) = cut else { return Ok("there is nothing to cut off\n".to_owned()) };
     let lost = match cut.snapshots() {
         snapshots @ 1.. if cut.bytes == 0 => format!("{snapshots} damaged snapshots"),
@@ -207,9 +209,9 @@ fn skip(folder: &Path, to: u64, yes: bool) -> Result<String, String> {
     let disk = lock(folder)?;
     tools::check(&mut RealDisk::read_only(folder).map_err(|error| error.to_string())?)
         .map_err(|error| error.to_string())?;
-    let skipped =
-        tools::skip(Box::new(disk), &opening(), Cursor::before(to)).map_err(|error| error.to_string())?;
-    if skipped.from >= Cursor::before(to) {
+    let end = Cursor::before(SequenceNumber::new(to));
+    let skipped = tools::skip(Box::new(disk), &opening(), end).map_err(|error| error.to_string())?;
+    if skipped.from >= end {
         return Ok(format!("nothing to give up: the cursor is {} already\n", skipped.from));
     }
     Ok(format!(

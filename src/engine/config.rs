@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::arch::instruction_set::InstructionSet;
-use crate::time::{Micros, SECOND};
+use crate::{
+    sequence::SequenceNumber,
+    time::{Micros, SECOND},
+};
 
 /// The configuration of the engine.
 #[derive(Clone, Debug)]
@@ -53,5 +56,5 @@ pub enum Stop {
     /// The turn has reached its limits: deliver, then go on.
     TurnFull,
     /// The next line's number is too far ahead for the ring.
-    Blocked(u64),
+    Blocked(SequenceNumber),
 }

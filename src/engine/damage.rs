@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::event::Reject;
-use crate::cursor::Cursor;
+use crate::sequence::{Cursor, SequenceNumber};
 use std::fmt;
 
 /// How a call of [`Engine::replay`](super::Engine::replay) ended.
@@ -32,9 +32,9 @@ pub enum DamageReason {
     /// It has no end.
     Truncated,
     /// Its number is below the cursor, or not above that of the line before it.
-    OutOfOrder(u64),
+    OutOfOrder(SequenceNumber),
     /// Its number is not below the end of the block.
-    BehindTheEnd(u64),
+    BehindTheEnd(SequenceNumber),
     /// The end of the block is below the cursor, or above 2^64.
     WrongEnd(Cursor),
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::sequence::SequenceNumber;
 use crate::user_id::UserId;
 
 /// The kind of line that occupies a slot of the ring.
@@ -91,7 +92,7 @@ impl Reject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Sequence number.
-    pub seq: u64,
+    pub seq: SequenceNumber,
     /// Type.
     pub kind: Kind,
     /// The user who acts.
@@ -104,7 +105,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// Its number, if that could be read: it is used up.
-    pub seq: Option<u64>,
+    pub seq: Option<SequenceNumber>,
     /// The fault of the line.
     pub reason: Reject,
 }
@@ -116,7 +117,7 @@ pub struct Rejected {
 /// The first thing, from left to right, that makes the line no event.
 pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
     let mut fields = line.split(|&byte| byte == b'|');
-    let Some(seq) = fields.next().and_then(parse_number) else {
+    let Some(seq) = fields.next().and_then(parse_number).map(SequenceNumber::new) else {
         return Err(Rejected { seq: None, reason: Reject::Sequence });
     };
     let rejected = |reason| Rejected { seq: Some(seq), reason };
@@ -143,8 +144,8 @@ pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
 /// Reads the number at the start of a line of which only a prefix is at hand. Without a separator in it there is none:
 /// nobody knows where it ends.
 #[must_use]
-pub fn leading_number(prefix: &[u8]) -> Option<u64> {
-    parse_number(&prefix[..memchr::memchr(b'|', prefix)?])
+pub fn leading_number(prefix: &[u8]) -> Option<SequenceNumber> {
+    parse_number(&prefix[..memchr::memchr(b'|', prefix)?]).map(SequenceNumber::new)
 }
 
 /// Parses the id of a user.
@@ -174,8 +175,9 @@ mod tests {
 
     #[test]
     fn every_row_of_the_protocol_table() {
-        let event =
-            |seq, kind, from, to| Ok(Event { seq, kind, from: UserId::new(from), to: UserId::new(to) });
+        let event = |seq, kind, from, to| {
+            Ok(Event { seq: SequenceNumber::new(seq), kind, from: UserId::new(from), to: UserId::new(to) })
+        };
         assert_eq!(parse_line(b"666|F|60|50"), event(666, Kind::Follow, 60, 50));
         assert_eq!(parse_line(b"1|U|12|9"), event(1, Kind::Unfollow, 12, 9));
         assert_eq!(parse_line(b"542532|B"), event(542_532, Kind::Broadcast, 0, 0));
@@ -200,14 +202,19 @@ mod tests {
             (b"7|F|1|2|3", Some(7), Reject::Fields),
         ];
         for (line, seq, reason) in cases {
-            assert_eq!(parse_line(line), Err(Rejected { seq, reason }), "{}", line.escape_ascii());
+            assert_eq!(
+                parse_line(line),
+                Err(Rejected { seq: seq.map(SequenceNumber::new), reason }),
+                "{}",
+                line.escape_ascii()
+            );
         }
     }
 
     #[test]
     fn a_number_without_an_end_is_none() {
         assert_eq!(leading_number(b"1234"), None);
-        assert_eq!(leading_number(b"1234|"), Some(1234));
+        assert_eq!(leading_number(b"1234|"), Some(SequenceNumber::new(1234)));
         assert_eq!(leading_number(b"|"), None);
     }
 

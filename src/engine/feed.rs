@@ -14,6 +14,7 @@ use super::{
     pipeline::Engine,
     sequencer::Insertion,
 };
+use crate::sequence::SequenceNumber;
 use std::ops::Range;
 
 impl Engine {
@@ -36,13 +37,13 @@ impl Engine {
                     if self.release(chunk) {
                         return (at, Stop::TurnFull);
                     }
-                    if self.sequencer.is_beyond_jump(seq) {
+                    if self.sequencer.is_beyond_jump(seq.get()) {
                         let (next, stop) = self.reject_beyond_jump(chunk, at..range.end);
                         at = next;
                         if let Some(stop) = stop {
                             return (at, stop);
                         }
-                    } else if !self.sequencer.takes(seq) {
+                    } else if !self.sequencer.takes(seq.get()) {
                         return (at, Stop::Blocked(seq));
                     }
                 }
@@ -68,7 +69,7 @@ impl Engine {
                     Insertion::Waiting => {}
                     Insertion::TooFar => {
                         self.counters.events_received += line as u64;
-                        return (slot.text(), Some(Stop::Blocked(seq)));
+                        return (slot.text(), Some(Stop::Blocked(SequenceNumber::new(seq))));
                     }
                     place => count_dropped(&mut self.counters, place),
                 }
@@ -87,7 +88,7 @@ impl Engine {
                 match self.sequencer.put(seq, Packed::new(kind, FRESH, from, to, at as u32, len as u16)) {
                     Insertion::Waiting => {}
                     Insertion::TooFar => {
-                        stop = Some(Stop::Blocked(seq));
+                        stop = Some(Stop::Blocked(SequenceNumber::new(seq)));
                         break;
                     }
                     place => count_dropped(&mut self.counters, place),
@@ -158,15 +159,19 @@ impl Engine {
         let long = if text.len() > INLINE_BYTES { LONG } else { 0 };
         match (u32::try_from(at), u16::try_from(text.len())) {
             (Ok(at), Ok(len)) => {
-                self.sequencer.put(event.seq, Packed::new(kind, FRESH | wide | long, from, to, at, len))
+                self.sequencer.put(event.seq.get(), Packed::new(kind, FRESH | wide | long, from, to, at, len))
             }
-            _ => self.sequencer.put_boxed(event.seq, Packed::new(kind, wide | long, from, to, 0, 0), text),
+            _ => self.sequencer.put_boxed(
+                event.seq.get(),
+                Packed::new(kind, wide | long, from, to, 0, 0),
+                text,
+            ),
         }
     }
 
     /// Uses up the number of a rejected line.
-    pub(super) fn put_void(&mut self, seq: u64) -> Insertion {
-        self.sequencer.put(seq, Packed::new(Kind::Void as u8, FRESH, 0, 0, 0, 0))
+    pub(super) fn put_void(&mut self, seq: SequenceNumber) -> Insertion {
+        self.sequencer.put(seq.get(), Packed::new(Kind::Void as u8, FRESH, 0, 0, 0, 0))
     }
 
     fn put_overlong(&mut self, prefix: &[u8], rest: &[u8]) -> (usize, Option<Stop>) {
@@ -200,7 +205,7 @@ impl Engine {
                     .map_or_else(|bad| bad.seq, |event| Some(event.seq)),
                 None => leading_number(window),
             };
-            if !seq.is_some_and(|seq| self.sequencer.is_beyond_jump(seq)) {
+            if !seq.is_some_and(|seq| self.sequencer.is_beyond_jump(seq.get())) {
                 break;
             }
             self.count_rejected(

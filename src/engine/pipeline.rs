@@ -19,7 +19,11 @@ use super::{
     text::Text,
     user_slot::{NO_SLOT, UserSlot},
 };
-use crate::{cursor::Cursor, time::Micros, user_id::UserId};
+use crate::{
+    sequence::{Cursor, SequenceNumber},
+    time::Micros,
+    user_id::UserId,
+};
 
 /// So much is done at a time for users who follow very many others and have come or gone: less than a millisecond.
 const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
@@ -145,7 +149,7 @@ impl Engine {
     }
 
     /// Counts a line that was no event, or what there is of it.
-    pub fn count_rejected(&mut self, reason: Reject, seq: Option<u64>, line: &[u8]) {
+    pub fn count_rejected(&mut self, reason: Reject, seq: Option<SequenceNumber>, line: &[u8]) {
         self.counters.events_rejected[reason as usize] += 1;
         self.rejects.add(reason, seq, line);
     }
@@ -289,8 +293,8 @@ impl Engine {
     }
 
     /// Tells that an event which does not fit the ring has arrived, so that it does not wait for ever either.
-    pub fn set_deadline(&mut self, seq: u64, now: Micros) {
-        self.sequencer.set_deadline(seq, now);
+    pub fn set_deadline(&mut self, seq: SequenceNumber, now: Micros) {
+        self.sequencer.set_deadline(seq.get(), now);
     }
 
     /// When [`Engine::expire`] has something to do next.
@@ -310,8 +314,8 @@ impl Engine {
 
     /// Gives up the hole at the cursor, up to the lowest waiting number or, if none is waiting, to `otherwise`. Returns
     /// whether there was one to give up; while holes are held there is none.
-    pub fn skip_hole(&mut self, otherwise: Option<u64>) -> bool {
-        self.sequencer.skip_hole(otherwise)
+    pub fn skip_hole(&mut self, otherwise: Option<SequenceNumber>) -> bool {
+        self.sequencer.skip_hole(otherwise.map(SequenceNumber::get))
     }
 
     /// Gives up every number below `number` that has not come, whatever else holds holes.
@@ -338,8 +342,8 @@ impl Engine {
 
     /// Whether the line that `Stop::Blocked` named can be fed by now.
     #[must_use]
-    pub fn takes(&self, seq: u64) -> bool {
-        self.sequencer.takes(seq)
+    pub fn takes(&self, seq: SequenceNumber) -> bool {
+        self.sequencer.takes(seq.get())
     }
 
     /// Begins a new run: cursor at the first number, no edges. Nothing may be waiting, and what the record has must have been
@@ -351,7 +355,7 @@ impl Engine {
     pub fn restart(&mut self) {
         assert!(self.record.is_empty(self.cursor()), "what was released has been taken");
         self.sequencer.set_cursor(self.first_sequence.into());
-        self.record.restart(Cursor::before(self.first_sequence));
+        self.record.restart(Cursor::before(SequenceNumber::new(self.first_sequence)));
         let Self { graph, fanout, .. } = self;
         graph.clear_edges(|slot| fanout.free(slot));
         self.walk = None;
@@ -413,12 +417,12 @@ impl Engine {
 
     /// The waiting events, in the order of their numbers: each number and its line. An empty line stands for a rejected
     /// line that only uses up its number. The chunks must have been [settled](Engine::settle).
-    pub fn waiting_lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.sequencer.waiting_lines()
+    pub fn waiting_lines(&self) -> impl Iterator<Item = (SequenceNumber, &[u8])> {
+        self.sequencer.waiting_lines().map(|(number, line)| (SequenceNumber::new(number), line))
     }
 
     /// Uses up a number, as a rejected line does, if the ring takes it.
-    pub fn use_up(&mut self, number: u64) {
+    pub fn use_up(&mut self, number: SequenceNumber) {
         self.put_void(number);
     }
 

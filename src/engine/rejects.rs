@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::event::Reject;
+use crate::sequence::SequenceNumber;
 use smallvec::SmallVec;
 
 /// Lines of each reason that are kept until somebody asks.
@@ -16,7 +17,7 @@ pub struct RejectedLine {
     /// The reason of the rejection.
     pub reason: Reject,
     /// Its number, if that could be read.
-    pub seq: Option<u64>,
+    pub seq: Option<SequenceNumber>,
     /// How it begins, without its end.
     pub text: SmallVec<[u8; TEXT_BYTES_MAX]>,
     /// There is more of it.
@@ -33,7 +34,7 @@ pub struct Rejects {
 
 impl Rejects {
     #[cold]
-    pub(crate) fn add(&mut self, reason: Reject, seq: Option<u64>, line: &[u8]) {
+    pub(crate) fn add(&mut self, reason: Reject, seq: Option<SequenceNumber>, line: &[u8]) {
         let count = &mut self.counts[reason as usize];
         *count += 1;
         if *count <= KEPT_MAX {
@@ -57,7 +58,7 @@ mod tests {
     fn a_few_of_each_reason_are_kept_and_all_are_counted() {
         let mut rejects = Rejects::default();
         for number in 0..100 {
-            rejects.add(Reject::Type, Some(number), format!("{number}|X").as_bytes());
+            rejects.add(Reject::Type, Some(SequenceNumber::new(number)), format!("{number}|X").as_bytes());
         }
         rejects.add(Reject::TooLong, None, &[b'x'; 100]);
         assert_eq!(rejects.lines.len(), 6);

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::{event::Kind, packed::Packed, text::Text};
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 
 /// Lines of events that were released one behind the other, and the numbers that they cover.
 ///

@@ -17,7 +17,7 @@ use super::{
     pipeline::Engine,
     text::Text,
 };
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 use std::ops::Range;
 
 /// Ordinary events that are applied together.
@@ -135,7 +135,7 @@ impl Engine {
         let content = &text[..newline];
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         let event: Event = parse_line(content).map_err(|bad| damage(DamageReason::NoEvent(bad.reason)))?;
-        let seq = u128::from(event.seq);
+        let seq = u128::from(event.seq.get());
         if seq < self.sequencer.cursor() {
             return Err(damage(DamageReason::OutOfOrder(event.seq)));
         }

@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 use super::meta::JournalId;
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the payload.

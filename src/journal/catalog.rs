@@ -6,8 +6,8 @@ use super::{
     JournalError, segment,
     snapshot::{self, SnapshotInfo},
 };
-use crate::cursor::Cursor;
 use crate::disk::Disk;
+use crate::sequence::Cursor;
 use std::collections::VecDeque;
 
 /// A segment.

@@ -13,9 +13,9 @@ use super::{
     snapshot::{SnapshotInfo, SnapshotReader},
 };
 use crate::{
-    cursor::Cursor,
     disk::{Completion, Disk, FileId, Ticket, is_full},
     epoch::Epoch,
+    sequence::Cursor,
     time::{MILLISECOND, Micros, SECOND},
 };
 use std::{collections::VecDeque, fmt, io};

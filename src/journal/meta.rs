@@ -7,9 +7,9 @@
 
 use super::JournalError;
 use crate::{
-    cursor::Cursor,
     disk::{Disk, Identity},
     epoch::Epoch,
+    sequence::Cursor,
 };
 use std::{fmt::Write, io};
 use xxhash_rust::xxh3::xxh3_64;

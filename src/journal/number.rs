@@ -1,6 +1,6 @@
 //! How a cursor is written in the name of a file.
 
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 
 /// Reads a cursor of exactly 20 digits.
 pub(super) fn parse_cursor(digits: &str) -> Option<Cursor> {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{JournalError, block::Kind, log::Log, scan};
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

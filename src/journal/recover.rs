@@ -14,9 +14,9 @@ use super::{
     walk::{WalkEnd, walk},
 };
 use crate::{
-    cursor::Cursor,
     disk::{Disk, Identity},
     epoch::Epoch,
+    sequence::{Cursor, SequenceNumber},
     user_id::UserId,
 };
 use std::io;
@@ -38,7 +38,7 @@ pub enum Step<'a> {
         lines: &'a [u8],
     },
     /// An event that waited at a graceful end. An empty line: a rejected one, which uses up its number.
-    Waiting(u64, &'a [u8]),
+    Waiting(SequenceNumber, &'a [u8]),
 }
 
 /// An opened journal.

@@ -9,8 +9,8 @@ use super::{
     segment::{SEGMENT_HEADER, SegmentHeader},
     snapshot::read,
 };
-use crate::cursor::Cursor;
 use crate::disk::{Disk, FileId};
+use crate::sequence::Cursor;
 use std::{io, ops::Range};
 
 /// Bytes that are read at once. A block that is longer is read as a whole.

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::{cursor::Cursor, epoch::Epoch, time::Micros};
+use crate::{epoch::Epoch, sequence::Cursor, time::Micros};
 
 /// When what was appended is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,8 +14,8 @@
 #![forbid(unsafe_code)]
 
 use super::{JournalError, block::Fields, meta::JournalId};
-use crate::cursor::Cursor;
 use crate::disk::{Disk, FileId};
+use crate::sequence::Cursor;
 use crate::user_id::UserId;
 use std::io;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

@@ -5,7 +5,7 @@ use super::{
     block::BLOCK_HEADER, open, tools,
 };
 use crate::{
-    cursor::Cursor,
+    sequence::{Cursor, SequenceNumber},
     sim::{DiskFaults, SimFolder},
     time::SECOND,
     user_id::UserId,
@@ -43,7 +43,7 @@ impl State {
                 self.cursor = to;
                 self.lines.extend_from_slice(lines);
             }
-            Step::Waiting(number, line) => self.waiting.push((number, line.to_vec())),
+            Step::Waiting(number, line) => self.waiting.push((number.get(), line.to_vec())),
         }
     }
 }
@@ -67,7 +67,12 @@ fn append(log: &mut Log, number: u64, now: u64) -> Result<Vec<u8>, JournalError>
     let line = line_of(number);
     let mut bytes = vec![0; BLOCK_HEADER];
     bytes.extend_from_slice(&line);
-    log.append((bytes, BLOCK_HEADER), (Cursor::before(number), Cursor::behind(number)), 1, now)?;
+    log.append(
+        (bytes, BLOCK_HEADER),
+        (Cursor::before(SequenceNumber::new(number)), Cursor::behind(SequenceNumber::new(number))),
+        1,
+        now,
+    )?;
     Ok(line)
 }
 
@@ -109,8 +114,8 @@ fn events_that_wait_are_kept_until_something_is_released() {
     let mut log = recovered.log;
     append(&mut log, 1, 0).unwrap();
     let mut waiting = Waiting::default();
-    waiting.push(5, b"5|B\n");
-    waiting.push(7, b"");
+    waiting.push(SequenceNumber::new(5), b"5|B\n");
+    waiting.push(SequenceNumber::new(7), b"");
     log.end(waiting);
     log.proceed(0).unwrap();
     assert!(log.has_ended());
@@ -371,7 +376,9 @@ fn a_dump_that_retention_overtakes_says_so_and_leaves_nothing_out() {
         log.proceed(number * SECOND).unwrap();
     }
     let mut reader = SlowReader { log: &mut log, next: 61, last: 600, read: Vec::new() };
-    let error = tools::dump(&mut folder.observer(), 1, u64::MAX, &mut reader).unwrap_err().to_string();
+    let error = tools::dump(&mut folder.observer(), SequenceNumber::new(1), SequenceNumber::MAX, &mut reader)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("retention was faster than the dump: from number "), "{error}");
     let lines: Vec<&[u8]> = reader.read.split_inclusive(|&byte| byte == b'\n').collect();
     for (line, number) in lines.iter().zip(1..) {
@@ -379,6 +386,6 @@ fn a_dump_that_retention_overtakes_says_so_and_leaves_nothing_out() {
     }
     assert!((1..600).contains(&lines.len()), "{} lines", lines.len());
     reader.read.clear();
-    tools::dump(&mut folder.observer(), 1, u64::MAX, &mut reader).unwrap();
+    tools::dump(&mut folder.observer(), SequenceNumber::new(1), SequenceNumber::MAX, &mut reader).unwrap();
     assert!(reader.read.ends_with(&line_of(600)));
 }

@@ -17,7 +17,11 @@ use super::{
     snapshot::SnapshotInfo,
     walk::{WalkEnd, walk},
 };
-use crate::{cursor::Cursor, disk::Disk, epoch::Epoch};
+use crate::{
+    disk::Disk,
+    epoch::Epoch,
+    sequence::{Cursor, SequenceNumber},
+};
 use folder::{again_while_files_go, draw, finish, load, number_of};
 use std::{
     collections::BTreeMap,
@@ -33,14 +37,14 @@ const COPY_BYTES: usize = 1 << 20;
 /// Adjacent numbers.
 #[derive(Debug, Default)]
 struct Ranges {
-    ranges: Vec<(u64, u64)>,
+    ranges: Vec<(SequenceNumber, SequenceNumber)>,
     left_out: u64,
 }
 
 impl Ranges {
-    fn push(&mut self, number: u64) {
+    fn push(&mut self, number: SequenceNumber) {
         if let Some((_, last)) = self.ranges.last_mut()
-            && last.checked_add(1) == Some(number)
+            && Cursor::behind(*last) == Cursor::before(number)
         {
             *last = number;
         } else if self.ranges.len() < RANGES_MAX {
@@ -101,7 +105,7 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
     let mut expected = catalog.segments.front().map(|segment| segment.first);
     for &(first, last) in &ranges.ranges {
         if let Some(gap) = expected.filter(|&gap| gap < Cursor::before(first)) {
-            let _ = writeln!(text, "gap {gap}-{}", first - 1);
+            let _ = writeln!(text, "gap {gap}-{}", first.get() - 1);
         }
         let _ = writeln!(text, "events {first}-{last}");
         expected = Some(Cursor::behind(last));
@@ -129,7 +133,12 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
 /// # Errors
 ///
 /// The place of damage, or that `out` cannot be written.
-pub fn dump(disk: &mut dyn Disk, from: u64, to: u64, out: &mut dyn Write) -> Result<(), JournalError> {
+pub fn dump(
+    disk: &mut dyn Disk,
+    from: SequenceNumber,
+    to: SequenceNumber,
+    out: &mut dyn Write,
+) -> Result<(), JournalError> {
     let mut next = Next { number: Cursor::before(from), has_begun: false };
     let mut written = Ok(());
     again_while_files_go(disk, |disk| {
@@ -157,7 +166,7 @@ struct Next {
 fn dump_once(
     disk: &mut dyn Disk,
     next: &mut Next,
-    to: u64,
+    to: SequenceNumber,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<(), JournalError> {
     let (meta, mut catalog) = load(disk)?;
@@ -295,7 +304,7 @@ pub struct Skipped {
 ///
 /// If the journal is damaged, a copy, or cannot be written.
 pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: Cursor) -> Result<Skipped, JournalError> {
-    let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut waiting: BTreeMap<SequenceNumber, Vec<u8>> = BTreeMap::new();
     let mut later = Waiting::default();
     let recovered = open(disk, opening, &mut |step| {
         if let Step::Waiting(number, line) = step {
@@ -307,7 +316,7 @@ pub fn skip(disk: Box<dyn Disk>, opening: &Opening, to: Cursor) -> Result<Skippe
     let from = log.appended_cursor();
     let mut block = vec![0; BLOCK_HEADER];
     let (mut released, mut used) = (0, 0);
-    for (&number, line) in waiting.range(from.number().unwrap_or(u64::MAX)..) {
+    for (&number, line) in waiting.range(from.number().unwrap_or(SequenceNumber::MAX)..) {
         if Cursor::before(number) >= to {
             later.push(number, line);
         } else {

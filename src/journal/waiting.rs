@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::block::BLOCK_HEADER;
+use crate::sequence::SequenceNumber;
 
 /// Bytes of lines after which the next block begins.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -28,12 +29,12 @@ impl Default for Waiting {
 
 impl Waiting {
     /// Adds a line. Numbers may come in any order.
-    pub fn push(&mut self, number: u64, line: &[u8]) {
+    pub fn push(&mut self, number: SequenceNumber, line: &[u8]) {
         if self.blocks.last().is_none_or(|(block, _)| block.len() > BLOCK_BYTES) {
             self.blocks.push((vec![0; BLOCK_HEADER], 0));
         }
         let Some((block, lines)) = self.blocks.last_mut() else { return };
-        block.extend_from_slice(&number.to_le_bytes());
+        block.extend_from_slice(&number.get().to_le_bytes());
         block.extend_from_slice(&(line.len() as u32).to_le_bytes());
         block.extend_from_slice(line);
         *lines += 1;
@@ -65,13 +66,13 @@ impl<'a> WaitingLines<'a> {
 }
 
 impl<'a> Iterator for WaitingLines<'a> {
-    type Item = (u64, &'a [u8]);
+    type Item = (SequenceNumber, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         let (number, rest) = self.0.split_first_chunk()?;
         let (len, rest) = rest.split_first_chunk()?;
         let (line, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         self.0 = rest;
-        Some((u64::from_le_bytes(*number), line))
+        Some((SequenceNumber::new(u64::from_le_bytes(*number)), line))
     }
 }

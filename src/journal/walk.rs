@@ -9,8 +9,8 @@ use super::{
     meta::JournalId,
     scan::{Chain, SegmentScan, Step},
 };
-use crate::cursor::Cursor;
 use crate::disk::Disk;
+use crate::sequence::Cursor;
 
 /// The place of a block.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@
 //!
 //! All numbers are little-endian. The hash covers everything else, and is seeded with the epoch. `previous` is the hash of the block before.
 
-use crate::cursor::Cursor;
 use crate::epoch::Epoch;
+use crate::sequence::Cursor;
 use crate::user_id::UserId;
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

@@ -6,7 +6,7 @@ use super::{
     reader::Place,
     session::Session,
 };
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use std::collections::VecDeque;
 

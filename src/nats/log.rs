@@ -13,8 +13,8 @@ use super::{
     session::{Event, Session, Settings},
 };
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
+    sequence::{Cursor, SequenceNumber},
     stream::{
         address::HostPort,
         backoff::{Backoff, PAUSE_MIN},
@@ -32,7 +32,7 @@ pub enum Part {
     /// It leads, or waits to lead. An empty log begins with this number.
     Sequencer {
         /// The first number.
-        first_sequence: u64,
+        first_sequence: SequenceNumber,
     },
 }
 
@@ -77,7 +77,7 @@ pub struct Log {
     servers: Vec<HostPort>,
     /// The server that is tried next.
     next_server: usize,
-    first_sequence: u64,
+    first_sequence: SequenceNumber,
     takeover: Micros,
     session: Option<Session>,
     /// Without a session: when one is tried. With one: when it began.
@@ -113,7 +113,7 @@ impl Log {
         now: Micros,
     ) -> Self {
         let (role, first_sequence) = match part {
-            Part::Edge => (Role::Edge, 0),
+            Part::Edge => (Role::Edge, SequenceNumber::default()),
             Part::Sequencer { first_sequence } => (Role::Follows(None), first_sequence),
         };
         Self {

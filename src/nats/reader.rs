@@ -4,7 +4,7 @@ use super::{
     api::From,
     block::{BLOCK_HEADER, Header, Kind},
 };
-use crate::{cursor::Cursor, epoch::Epoch, stream::follower::Loss};
+use crate::{epoch::Epoch, sequence::Cursor, stream::follower::Loss};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -8,7 +8,7 @@ use super::{
     reader::Effect,
     session::Settings,
 };
-use crate::cursor::Cursor;
+use crate::sequence::{Cursor, SequenceNumber};
 use crate::time::{MILLISECOND, Micros, SECOND};
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -305,8 +305,11 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let parts =
-            [Part::Sequencer { first_sequence: 1 }, Part::Sequencer { first_sequence: 1 }, Part::Edge];
+        let parts = [
+            Part::Sequencer { first_sequence: SequenceNumber::new(1) },
+            Part::Sequencer { first_sequence: SequenceNumber::new(1) },
+            Part::Edge,
+        ];
         let nodes = parts.map(|part| Node::new(part, 0)).into();
         Self {
             stream: Stream::default(),

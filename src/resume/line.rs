@@ -1,7 +1,7 @@
 //! The lines that a client is sent and that are no events: they begin with `+` or `-`.
 
-use crate::cursor::Cursor;
 use crate::epoch::Epoch;
+use crate::sequence::Cursor;
 use smallvec::SmallVec;
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! The forms of a login line.
 
-use crate::{cursor::Cursor, engine::event::parse_user_id, epoch::Epoch, user_id::UserId};
+use crate::{engine::event::parse_user_id, epoch::Epoch, sequence::Cursor, user_id::UserId};
 
 /// The place at which a client wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

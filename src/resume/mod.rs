@@ -6,7 +6,7 @@
 //!  bytes ── [`login`] ──▶ Start ── [`place`] ──▶ Answer ── [`line`] ──▶ bytes
 //! ```
 //!
-//! A position is the *next* number that is wanted, from 0 to 2^64: a [`Cursor`](crate::cursor::Cursor).
+//! A position is the *next* number that is wanted, from 0 to 2^64: a [`Cursor`](crate::sequence::Cursor).
 
 pub mod line;
 pub mod login;

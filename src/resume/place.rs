@@ -1,8 +1,8 @@
 //! The place at which a client goes on, or the reason why it cannot.
 
 use super::login::Start;
-use crate::cursor::Cursor;
 use crate::epoch::Epoch;
+use crate::sequence::{Cursor, SequenceNumber};
 
 /// The past of a server.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct History {
     /// The number of the next event to release.
     pub cursor: Cursor,
     /// The number of the first event that there can be.
-    pub first_sequence: u64,
+    pub first_sequence: SequenceNumber,
 }
 
 /// The answer to a login.
@@ -57,7 +57,8 @@ mod tests {
 
     fn answer(first_kept: Cursor, start: Start) -> Answer {
         let shares = |epoch, next| epoch == NOW || epoch == OLD && next <= FORK;
-        History { first_kept, cursor: Cursor::new(100), first_sequence: 10 }.answer(start, shares)
+        History { first_kept, cursor: Cursor::new(100), first_sequence: SequenceNumber::new(10) }
+            .answer(start, shares)
     }
 
     #[test]

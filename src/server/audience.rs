@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
-    cursor::Cursor,
     epoch::Epoch,
     resume::{Answer, Start, end_line, place_line},
+    sequence::Cursor,
     user_id::UserId,
 };
 use std::io::{Read, Write};

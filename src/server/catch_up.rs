@@ -48,8 +48,8 @@ mod steps;
 use super::{key::UserKey, pass::Pass};
 use crate::{
     config::Config,
-    cursor::Cursor,
     engine::{UserSlot, event::leading_number},
+    sequence::Cursor,
     time::{MILLISECOND, Micros, SECOND},
     user_id::UserId,
 };

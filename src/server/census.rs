@@ -9,7 +9,7 @@
 use super::{catch_up::CatchUp, key::UserKey, sources::Sources, users::Users};
 use crate::{
     admin::people::{Page, People, SourceRow, UserRow},
-    cursor::Cursor,
+    sequence::Cursor,
     time::{MILLISECOND, Micros, SECOND},
 };
 use std::cmp::Reverse;

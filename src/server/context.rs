@@ -6,6 +6,7 @@ use crate::{
     epoch::Epoch,
     journal::Log,
     resume::{Answer, History, Start},
+    sequence::SequenceNumber,
     time::Micros,
 };
 
@@ -19,7 +20,7 @@ pub(super) struct Context<'a, N> {
     pub(super) log: Option<&'a mut Log>,
     /// `None`: this server has not reached its stream yet.
     pub(super) epoch: Option<Epoch>,
-    pub(super) first_sequence: u64,
+    pub(super) first_sequence: SequenceNumber,
     pub(super) now: Micros,
 }
 
@@ -30,7 +31,7 @@ impl<N: Net> Context<'_, N> {
         let log = self.log.as_deref();
         let first_kept = log.map_or(cursor, Log::first);
         // It counts for an empty journal only.
-        let first_sequence = first_kept.number().unwrap_or(u64::MAX).min(self.first_sequence);
+        let first_sequence = first_kept.number().unwrap_or(SequenceNumber::MAX).min(self.first_sequence);
         let history = History { first_kept, cursor, first_sequence };
         history.answer(start, |other, next| log.map_or(other == epoch, |log| log.shares(other, next)))
     }

@@ -11,7 +11,7 @@ use super::{
     user::{Connection, Role, Stage, User},
     users::Users,
 };
-use crate::{counters::DisconnectReason, cursor::Cursor, engine::event::leading_number};
+use crate::{counters::DisconnectReason, engine::event::leading_number, sequence::Cursor};
 use std::io::{self, ErrorKind, Read, Write};
 
 impl<S: Read + Write> Users<S> {

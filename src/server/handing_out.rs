@@ -6,13 +6,13 @@
 use super::{lifecycle::Phase, net::Net, sizing::BLOCK_BYTES_MAX, state::Server};
 use crate::{
     config::ServerRole,
-    cursor::Cursor,
     engine::event::leading_number,
     epoch::Epoch,
     nats::{
         block::{BLOCK_HEADER, Kind},
         log::Moment,
     },
+    sequence::{Cursor, SequenceNumber},
 };
 
 impl<N: Net> Server<N> {
@@ -152,7 +152,7 @@ impl<N: Net> Server<N> {
 }
 
 /// The place to cut a block that is too large: behind a line in its middle, and that line's number.
-fn cut(block: &[u8]) -> Option<(usize, u64)> {
+fn cut(block: &[u8]) -> Option<(usize, SequenceNumber)> {
     let within = &block[..BLOCK_HEADER + BLOCK_BYTES_MAX];
     let end = memchr::memrchr(b'\n', within).filter(|&end| end >= BLOCK_HEADER)? + 1;
     let start = memchr::memrchr(b'\n', &block[BLOCK_HEADER..end - 1])

@@ -1,6 +1,6 @@
 //! Whether the server can serve: the answer to `/healthz` (SPEC section 6).
 
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 use crate::time::{Micros, SECOND};
 
 /// A ring that holds back a source for longer than this, while the cursor stands still, is waited on.

@@ -8,11 +8,11 @@ use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
     admin::JournalNumbers,
     config::{Config, ServerRole},
-    cursor::Cursor,
     disk::Disk,
     engine::{AFTER, BEFORE, Engine, EngineCounters, Released, Replay, Stop},
     epoch::Epoch,
     journal::{JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
+    sequence::{Cursor, SequenceNumber},
     stream::reader::Place,
     time::{MILLISECOND, Micros},
     user_id::UserId,
@@ -41,7 +41,7 @@ pub(super) struct Journal {
     /// Lines that were kept at the last graceful end and do not fit the ring yet.
     kept: VecDeque<(Vec<u8>, Range<usize>)>,
     /// The number that the first of them waits with.
-    kept_blocked: Option<u64>,
+    kept_blocked: Option<SequenceNumber>,
     /// How long the start took.
     recovery: Micros,
 }
@@ -103,7 +103,7 @@ impl Journal {
             first_sequence: if config.role == ServerRole::Edge {
                 Cursor::START
             } else {
-                Cursor::before(config.first_sequence)
+                Cursor::before(SequenceNumber::new(config.first_sequence))
             },
             epoch: None,
             now,
@@ -320,7 +320,7 @@ impl Journal {
         for line in kept.chain([blocked]).flat_map(|lines| lines.split_inclusive(|&byte| byte == b'\n')) {
             // A line without its end is a truncated event.
             if line.ends_with(b"\n") {
-                waiting.push(0, line);
+                waiting.push(SequenceNumber::default(), line);
             }
         }
         if !waiting.is_empty() {
@@ -355,11 +355,11 @@ struct Kept {
     released: Released,
     chunks: VecDeque<(Vec<u8>, Range<usize>)>,
     /// Numbers that rejected lines have used up.
-    used_up: Vec<u64>,
+    used_up: Vec<SequenceNumber>,
 }
 
 impl Kept {
-    fn push(&mut self, number: u64, line: &[u8]) {
+    fn push(&mut self, number: SequenceNumber, line: &[u8]) {
         if line.is_empty() {
             self.used_up.push(number);
             return;

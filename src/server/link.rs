@@ -10,7 +10,7 @@ use super::{
     socket::{is_interrupted, would_block},
 };
 use crate::{
-    cursor::Cursor,
+    sequence::Cursor,
     stream::{
         address::{HostPort, StreamAddress},
         follower::Loss,

@@ -4,7 +4,7 @@
 //! quarter of an hour. `TCP_USER_TIMEOUT` would end that earlier, but it would also close connections of peers that are alive and
 //! have not read for that long. So the server asks the operating system from time to time ([`Net::silence`](super::net::Net::silence)).
 
-use crate::cursor::Cursor;
+use crate::sequence::Cursor;
 use crate::time::{Micros, SECOND};
 use std::net::SocketAddr;
 

@@ -2,9 +2,9 @@
 
 use super::{key::UserKey, login::Arrival};
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
     resume::Terminator,
+    sequence::Cursor,
     stream::first_line_from,
     time::{MILLISECOND, Micros},
 };

@@ -5,9 +5,9 @@
 
 use crate::{
     config::Config,
-    cursor::Cursor,
     engine::{Engine, EngineConfig, Replay, UserSlot, event::leading_number},
     journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
+    sequence::Cursor,
     user_id::UserId,
 };
 

@@ -5,9 +5,9 @@
 
 use super::socket::{is_interrupted, would_block};
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
     resume::{Line, Terminator, place_line},
+    sequence::Cursor,
 };
 use smallvec::SmallVec;
 use std::io::{self, ErrorKind, Write};

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole},
-    cursor::Cursor,
     engine::{Engine, Replay},
     epoch::Epoch,
     nats::{
@@ -18,6 +17,7 @@ use crate::{
         reader::{Effect, Place},
         session::Settings,
     },
+    sequence::Cursor,
     stream::{
         address::{HostPort, StreamAddress},
         first_line_from,

@@ -14,10 +14,10 @@ use super::{
     state::Server,
 };
 use crate::{
-    cursor::Cursor,
     engine::Engine,
     epoch::Epoch,
     nats::block::{BLOCK_HEADER, Kind, push_edge},
+    sequence::Cursor,
     stream::{follower::Loss, reader::Place},
     time::Micros,
 };

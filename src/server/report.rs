@@ -4,9 +4,9 @@ use super::{lost::Lost, net::Port, takeovers::Takeovers};
 use crate::{
     config::Config,
     counters::{Counters, DisconnectReason},
-    cursor::Cursor,
     engine::{Engine, event::Reject, rejects::RejectedLine},
     rate_limit::RateLimit,
+    sequence::Cursor,
     time::{MILLISECOND, Micros, SECOND},
     user_id::UserId,
 };

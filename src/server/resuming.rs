@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
-    cursor::Cursor,
     epoch::Epoch,
     resume::{Line, end_line, place_line},
+    sequence::Cursor,
     time::{MILLISECOND, Micros},
 };
 use std::{

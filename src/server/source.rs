@@ -6,7 +6,7 @@ use super::{
     question::{Acknowledgements, FirstLine, first_line},
     socket::{is_interrupted, would_block},
 };
-use crate::cursor::Cursor;
+use crate::sequence::{Cursor, SequenceNumber};
 use crate::time::Micros;
 use std::{io::Read, net::SocketAddr};
 
@@ -29,7 +29,7 @@ pub(super) struct Source<S> {
     /// The start of a line whose end has not been read.
     pub(super) carry: Vec<u8>,
     /// The number of the next line is too far ahead for the ring: it and all that came with it.
-    pub(super) blocked: Option<(u64, Chunk)>,
+    pub(super) blocked: Option<(SequenceNumber, Chunk)>,
     /// In the middle of an overlong line, which is dropped up to its end.
     pub(super) discarding: bool,
     /// It will send nothing more.

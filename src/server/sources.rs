@@ -17,8 +17,8 @@ use super::{
 use crate::{
     admin::people::SourceRow,
     config::Config,
-    cursor::Cursor,
     engine::{Engine, Stop, event::Reject},
+    sequence::{Cursor, SequenceNumber},
     time::{MILLISECOND, Micros},
 };
 use slab::Slab;
@@ -636,7 +636,7 @@ impl<S> Sources<S> {
     }
 
     /// The source's next event does not fit the ring: it is not read any further until it does.
-    fn block(&mut self, key: SourceKey, seq: u64, chunk: Chunk) {
+    fn block(&mut self, key: SourceKey, seq: SequenceNumber, chunk: Chunk) {
         if let Some(source) = self.entries.get_mut(key.index()).filter(|source| !source.ended) {
             source.blocked = Some((seq, chunk));
             source.queued = false;
@@ -675,11 +675,11 @@ impl<S> Sources<S> {
     }
 
     /// The lowest number that a source waits with.
-    pub(super) fn lowest_blocked(&self) -> Option<u64> {
+    pub(super) fn lowest_blocked(&self) -> Option<SequenceNumber> {
         self.blocked.iter().filter_map(|&key| self.blocked_at(key)).min()
     }
 
-    fn blocked_at(&self, key: SourceKey) -> Option<u64> {
+    fn blocked_at(&self, key: SourceKey) -> Option<SequenceNumber> {
         self.entries.get(key.index())?.blocked.as_ref().map(|&(seq, _)| seq)
     }
 }

@@ -25,13 +25,13 @@ use super::{
 };
 use crate::{
     config::{Config, ServerRole},
-    cursor::Cursor,
     disk::Disk,
     engine::{Engine, Released},
     epoch::Epoch,
     identity::Tokens,
     journal::JournalError,
     nats::{leader::Leader, log::Part},
+    sequence::{Cursor, SequenceNumber},
     stream::{address::StreamAddress, follower::Follower},
     time::Micros,
 };
@@ -84,7 +84,9 @@ impl<N: Net> Server<N> {
             engine.record(RECORD_BYTES, 0);
         }
         let part = match config.role {
-            ServerRole::Sequencer => Part::Sequencer { first_sequence: config.first_sequence },
+            ServerRole::Sequencer => {
+                Part::Sequencer { first_sequence: SequenceNumber::new(config.first_sequence) }
+            }
             _ => Part::Edge,
         };
         let block_bytes_max = BLOCK_BYTES_MAX + config.max_event_bytes;
@@ -146,7 +148,8 @@ impl<N: Net> Server<N> {
         } else if let Some(replicated) = &mut server.replicated {
             let note = journal.log_mut().note();
             replicated.resume(journal.stream(), note.as_deref(), server.engine.cursor());
-        } else if server.engine.cursor() != Cursor::before(server.config.first_sequence) {
+        } else if server.engine.cursor() != Cursor::before(SequenceNumber::new(server.config.first_sequence))
+        {
             // Sources that were connected before are expected back.
             server.grace.begin(&mut server.engine, server.now);
         }
@@ -169,7 +172,11 @@ impl<N: Net> Server<N> {
             reports: &mut self.reports,
             log: self.journal.as_mut().map(Journal::log_mut),
             epoch,
-            first_sequence: if self.config.role == ServerRole::Edge { 0 } else { self.config.first_sequence },
+            first_sequence: SequenceNumber::new(if self.config.role == ServerRole::Edge {
+                0
+            } else {
+                self.config.first_sequence
+            }),
             now: self.now,
         };
         (&mut self.users, context)
@@ -243,7 +250,12 @@ impl<N: Net> Server<N> {
     /// Everything below is confirmed by the log. `None`: there is none that this server publishes to.
     pub(super) fn confirmed(&self) -> Option<Cursor> {
         let log = self.replicated.as_ref().filter(|_| self.is_sequencer())?.log();
-        Some(log.known_place().map_or(Cursor::before(self.config.first_sequence), |place| place.cursor))
+        Some(
+            log.known_place()
+                .map_or(Cursor::before(SequenceNumber::new(self.config.first_sequence)), |place| {
+                    place.cursor
+                }),
+        )
     }
 
     pub(super) fn journal_has_ended(&self) -> bool {

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    cursor::Cursor,
     engine::Engine,
     epoch::Epoch,
     journal::{Block, Log, Read as Step, Reader},
+    sequence::Cursor,
     stream::{
         MARK_EVERY, first_line_from,
         graph::{GraphCopy, GraphLines},

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
-    cursor::Cursor,
+    sequence::{Cursor, SequenceNumber},
     stream::{follower::Loss, reader::Place},
     time::Micros,
 };
@@ -37,7 +37,7 @@ impl<N: Net> Server<N> {
             time: self.now,
             epoch: self.epoch(),
             durable: self.acknowledgeable(),
-            first_sequence: Cursor::before(self.config.first_sequence),
+            first_sequence: Cursor::before(SequenceNumber::new(self.config.first_sequence)),
         };
         let log = self.journal.as_mut().map(Journal::log_mut);
         self.stream_clients.serve(&mut self.engine, &mut self.net, log, &mut self.lingering, now);

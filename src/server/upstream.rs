@@ -7,9 +7,9 @@ use super::{
     net::Net,
 };
 use crate::{
-    cursor::Cursor,
     engine::{Engine, Replay},
     epoch::Epoch,
+    sequence::Cursor,
     stream::{
         address::StreamAddress,
         first_line_from,

@@ -23,8 +23,8 @@ use crate::{
     admin::people::UserRow,
     config::Config,
     counters::DisconnectReason,
-    cursor::Cursor,
     engine::{Engine, UserSlot},
+    sequence::Cursor,
     time::{MILLISECOND, Micros},
     user_id::UserId,
 };

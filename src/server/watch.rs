@@ -12,10 +12,10 @@ use crate::{
     },
     config::Config,
     counters::{Counters, DoorCounters},
-    cursor::Cursor,
     engine::Engine,
     latency::{Histogram, Latency},
     process::Process,
+    sequence::Cursor,
     time::Micros,
     warning::Warning,
 };

@@ -11,8 +11,8 @@ use super::{
     reader::{Item, Place, Reader, Refusal},
 };
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
+    sequence::Cursor,
     time::{Micros, SECOND},
     user_id::UserId,
 };

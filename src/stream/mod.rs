@@ -50,8 +50,8 @@ pub(crate) mod reader;
 pub(crate) mod request;
 
 use crate::{
-    cursor::Cursor,
     engine::event::leading_number,
+    sequence::Cursor,
     time::{MILLISECOND, Micros, SECOND},
 };
 

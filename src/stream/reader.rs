@@ -5,9 +5,9 @@
 //! for the byte.
 
 use crate::{
-    cursor::Cursor,
     engine::event::{leading_number, parse_user_id},
     epoch::Epoch,
+    sequence::Cursor,
     user_id::UserId,
 };
 use std::{fmt, ops::Range};
@@ -197,6 +197,7 @@ fn parse_place(fields: &[u8]) -> Option<(Place, Option<&[u8]>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sequence::SequenceNumber;
     use proptest::prelude::*;
 
     fn place(next: Cursor) -> Place {
@@ -317,7 +318,7 @@ mod tests {
                 Item::Mark(place) | Item::Answer(place) => Some(place.next),
                 _ => None,
             });
-            prop_assert_eq!(end, Some(Cursor::before(next)));
+            prop_assert_eq!(end, Some(Cursor::before(SequenceNumber::new(next))));
         }
 
         #[test]

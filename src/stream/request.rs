@@ -1,7 +1,7 @@
 //! The request of a client of the stream port.
 
-use crate::cursor::Cursor;
 use crate::epoch::Epoch;
+use crate::sequence::Cursor;
 
 /// A request, without its line end (`docs/SPEC.md` section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

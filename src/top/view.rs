@@ -410,8 +410,8 @@ mod tests {
         },
         config::Config,
         counters::Counters,
-        cursor::Cursor,
         latency::Latency,
+        sequence::Cursor,
         user_id::UserId,
     };
     use ratatui::{Terminal, backend::TestBackend};

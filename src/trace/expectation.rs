@@ -26,6 +26,7 @@ use super::{
     stream::{Content, Stream},
     text::{escaped, push_data, read_data},
 };
+use crate::sequence::SequenceNumber;
 use crate::time::Micros;
 use crate::user_id::UserId;
 use std::fmt::{self, Write};
@@ -208,13 +209,13 @@ fn tell_line((at, line): &(Micros, Vec<u8>)) -> String {
 
 impl Content {
     /// The sequence numbers of all whole lines.
-    fn numbers(&self) -> Vec<u64> {
+    fn numbers(&self) -> Vec<SequenceNumber> {
         match self {
             Self::Numbers(numbers) => numbers.clone(),
             Self::Lines(lines) => lines
                 .iter()
                 .filter(|(_, line)| line.ends_with(b"\n"))
-                .map(|(_, line)| crate::engine::event::leading_number(line).unwrap_or(u64::MAX))
+                .map(|(_, line)| crate::engine::event::leading_number(line).unwrap_or(SequenceNumber::MAX))
                 .collect(),
         }
     }
@@ -278,7 +279,7 @@ impl Parser {
                 let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
                 let room = NUMBERS_MAX.min(stream.lines).saturating_sub(numbers.len() as u64);
                 last.checked_sub(first).filter(|&further| further < room)?;
-                numbers.extend(first..=last);
+                numbers.extend((first..=last).map(SequenceNumber::new));
             }
             return Some(());
         }

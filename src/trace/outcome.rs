@@ -7,6 +7,7 @@ use super::{
 use crate::{
     counters::{Counters, DisconnectReason},
     engine::event::{Kind, Reject},
+    sequence::{Cursor, SequenceNumber},
     time::Micros,
 };
 use std::fmt;
@@ -144,10 +145,10 @@ impl fmt::Display for StreamHead<'_> {
 
 impl Content {
     /// Sequence numbers as rows of ranges that fit a line each.
-    pub(super) fn rows(numbers: &[u64]) -> Vec<String> {
+    pub(super) fn rows(numbers: &[SequenceNumber]) -> Vec<String> {
         const ROW_CHARACTERS: usize = 96;
         let mut rows: Vec<String> = Vec::new();
-        for run in numbers.chunk_by(|&before, &after| before.checked_add(1) == Some(after)) {
+        for run in numbers.chunk_by(|&before, &after| Cursor::behind(before) == Cursor::before(after)) {
             let (first, last) = (run[0], run[run.len() - 1]);
             let item = if first == last { format!(" {first}") } else { format!(" {first}-{last}") };
             match rows.last_mut() {

@@ -1,6 +1,6 @@
 //! The stream that one user received.
 
-use crate::{engine::event::leading_number, time::Micros, user_id::UserId};
+use crate::{engine::event::leading_number, sequence::SequenceNumber, time::Micros, user_id::UserId};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -34,7 +34,7 @@ pub enum Content {
     /// Every line, when its last byte was written, and its bytes; the last one may have no end.
     Lines(Vec<(Micros, Vec<u8>)>),
     /// The sequence number of every whole line; of none, if they were not kept.
-    Numbers(Vec<u64>),
+    Numbers(Vec<SequenceNumber>),
 }
 
 /// The parts of the streams that a replay keeps, beside digests and the first lines.
@@ -77,7 +77,7 @@ pub(super) struct Received {
     /// The first lines, up to the limit.
     told: Vec<(Micros, Vec<u8>)>,
     told_max: usize,
-    numbers: Option<Vec<u64>>,
+    numbers: Option<Vec<SequenceNumber>>,
     /// The beginning of a line without its end, and the time at which it came.
     rest: Vec<u8>,
     rest_at: Micros,
@@ -141,7 +141,7 @@ impl Received {
         self.lines += 1;
         self.rest.extend_from_slice(end);
         if let Some(numbers) = &mut self.numbers {
-            numbers.push(leading_number(&self.rest).unwrap_or(u64::MAX));
+            numbers.push(leading_number(&self.rest).unwrap_or(SequenceNumber::MAX));
         }
         if self.told.len() <= self.told_max {
             self.told.push((now, self.rest.clone()));

@@ -1,7 +1,10 @@
 //! The released stream, replaying it, snapshots, and the rules for holes.
 
 use super::*;
-use crate::{cursor::Cursor, user_id::UserId};
+use crate::{
+    sequence::{Cursor, SequenceNumber},
+    user_id::UserId,
+};
 
 /// An engine that is fed chunk by chunk.
 fn engine(config: &EngineConfig) -> Engine {
@@ -253,8 +256,8 @@ proptest! {
             let content = line.strip_suffix(b"\n");
             let content = content.map(|content| content.strip_suffix(b"\r").unwrap_or(content));
             match content.map(parse_line) {
-                Some(Ok(event)) if u128::from(event.seq) >= least && u128::from(event.seq) < to && !bad => {
-                    least = u128::from(event.seq) + 1;
+                Some(Ok(event)) if u128::from(event.seq.get()) >= least && u128::from(event.seq.get()) < to && !bad => {
+                    least = u128::from(event.seq.get()) + 1;
                     good.push(event);
                 }
                 _ => {
@@ -330,12 +333,12 @@ fn while_holes_are_held_none_is_given_up() {
     feed(&mut engine, b"4|B\n6|B\n", 60, &mut taken);
     assert_eq!(engine.next_deadline(), None);
     engine.expire(10_000);
-    assert!(!engine.skip_hole(Some(9)));
+    assert!(!engine.skip_hole(Some(SequenceNumber::new(9))));
     engine.skip_all_holes();
     release(&mut engine, &mut taken);
     assert_eq!(engine.cursor(), Cursor::new(0));
     // Waits in a source that is blocked.
-    engine.set_deadline(900, 70);
+    engine.set_deadline(SequenceNumber::new(900), 70);
     engine.hold_gaps(false, 1000);
     assert_eq!(engine.next_deadline(), Some(1100));
     engine.expire(1100);
@@ -361,14 +364,14 @@ fn a_number_beyond_the_jump_uses_up_nothing() {
         assert_eq!(feed(&mut engine, lines.as_bytes(), 0, &mut taken), Stop::Drained);
         assert_eq!((engine.cursor(), engine.waiting()), (Cursor::new(1), 0));
         assert_eq!(engine.counters.events_rejected[Reject::TooFar as usize], 4);
-        assert_eq!(engine.take_rejects().lines.last().unwrap().seq, Some(u64::MAX));
+        assert_eq!(engine.take_rejects().lines.last().unwrap().seq, Some(SequenceNumber::MAX));
         assert_eq!(engine.counters.events_received, 5);
         // The cursor is at 1 now: the number is within reach of the jump.
         let stop = feed(&mut engine, format!("{far}|B\n").as_bytes(), 0, &mut taken);
         if far < capacity as u64 {
             assert_eq!((stop, engine.waiting()), (Stop::Drained, 1));
         } else {
-            assert_eq!(stop, Stop::Blocked(far), "too far for the ring only");
+            assert_eq!(stop, Stop::Blocked(SequenceNumber::new(far)), "too far for the ring only");
         }
         // In order, any number of lines of one chunk is within it.
         let many: String = (1..=900).map(|seq| format!("{seq}|B\n")).collect();
@@ -385,9 +388,10 @@ fn what_waits_can_be_kept_and_put_back() {
     let long = format!("9|S|{}\n", "1".repeat(15) + "2");
     let longer = format!("{}11|S|2\r\n", "0".repeat(60));
     feed(&mut engine, format!("5|P|1|2\r\n{long}7|X\n{longer}0|B\n").as_bytes(), 0, &mut taken);
-    let kept: Vec<(u64, Vec<u8>)> = engine.waiting_lines().map(|(seq, line)| (seq, line.to_vec())).collect();
+    let kept: Vec<(SequenceNumber, Vec<u8>)> =
+        engine.waiting_lines().map(|(seq, line)| (seq, line.to_vec())).collect();
     let expected = [(5, "5|P|1|2\r\n"), (7, ""), (9, &long[..]), (11, &longer)];
-    assert_eq!(kept, expected.map(|(seq, line)| (seq, line.as_bytes().to_vec())));
+    assert_eq!(kept, expected.map(|(seq, line)| (SequenceNumber::new(seq), line.as_bytes().to_vec())));
     let mut second = super::released::engine(&small_config());
     second.set_cursor(engine.cursor());
     for (seq, line) in kept {
@@ -409,7 +413,7 @@ fn an_engine_can_begin_behind_the_last_number() {
     feed(&mut engine, b"18446744073709551615|B\n", 0, &mut taken);
     assert_eq!((engine.cursor(), engine.counters.events_late), (Cursor::END, 1));
     assert_eq!(engine.replay(b"", 0..0, Cursor::END), Ok((0, Replay::Done)));
-    engine.set_cursor(Cursor::before(u64::MAX));
+    engine.set_cursor(Cursor::before(SequenceNumber::MAX));
     assert_eq!(engine.replay(b"18446744073709551615|B\n", 0..23, Cursor::END), Ok((23, Replay::Done)));
     let beyond = engine.replay(b"", 0..0, Cursor::new((1 << 64) + 1));
     assert_eq!(beyond, Err(Damage { at: 0, reason: DamageReason::WrongEnd(Cursor::new((1 << 64) + 1)) }));

@@ -11,13 +11,13 @@
 
 use super::{Chain, JournalError, Log, Snapshotting};
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
     journal::{
         catalog::Catalog,
         meta::{JournalId, Meta},
         snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
     },
+    sequence::Cursor,
     user_id::UserId,
 };
 use std::{collections::VecDeque, io};

@@ -11,12 +11,13 @@ use crate::{
         meta::{META, Meta},
         recover,
     },
+    sequence::SequenceNumber,
 };
 
 /// The number that a released line begins with.
-pub(super) fn number_of(line: &[u8]) -> Option<u64> {
+pub(super) fn number_of(line: &[u8]) -> Option<SequenceNumber> {
     let digits = line.split(|&byte| byte == b'|').next()?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    std::str::from_utf8(digits).ok()?.parse().ok().map(SequenceNumber::new)
 }
 
 /// The identity of the journal, and its files.

@@ -4,7 +4,6 @@
 
 use super::folder::{draw, finish, load, number_of};
 use crate::{
-    cursor::Cursor,
     disk::Disk,
     journal::{
         JournalError, Opening, Waiting,
@@ -15,6 +14,7 @@ use crate::{
         snapshot::SnapshotInfo,
         walk::walk,
     },
+    sequence::Cursor,
 };
 
 /// The place at which a journal must be cut, and the loss.

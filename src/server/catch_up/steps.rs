@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     counters::DisconnectReason,
-    cursor::Cursor,
     journal::{JournalError, Log, SnapshotInfo},
+    sequence::Cursor,
     server::{
         context::Context,
         delivery::lines_of,

@@ -2,8 +2,8 @@
 
 use super::Sources;
 use crate::{
-    cursor::Cursor,
     epoch::Epoch,
+    sequence::Cursor,
     server::{key::SourceKey, net::Net, source::Source},
     time::Micros,
 };

@@ -9,7 +9,7 @@ use fortnight::internals::{
     sim::SimFolder,
     time::SECOND,
 };
-use fortnight::{Cursor, UserId};
+use fortnight::{Cursor, SequenceNumber, UserId};
 use std::cell::OnceCell;
 
 /// Bytes of a change: what is done, to which file, where (two bytes), and with what.
@@ -31,7 +31,7 @@ pub fn run(input: &[u8]) {
     let mut disk = folder.observer();
     one_sentence(tools::check(&mut disk));
     let mut dumped = Vec::new();
-    one_sentence(tools::dump(&mut disk, 0, u64::MAX, &mut dumped));
+    one_sentence(tools::dump(&mut disk, SequenceNumber::default(), SequenceNumber::MAX, &mut dumped));
     assert_part(&dumped, &released);
     one_sentence(tools::find_cut(&mut disk, None));
     one_sentence(tools::find_cut(&mut disk, Some(Cursor::new(5))));
@@ -84,7 +84,7 @@ fn make() -> (SimFolder, Vec<u8>) {
         }
     }
     let mut waiting = Waiting::default();
-    waiting.push(20, b"20|B\n");
+    waiting.push(SequenceNumber::new(20), b"20|B\n");
     log.end(waiting);
     log.proceed(0).expect("an end");
     assert!(log.has_ended());

@@ -7,7 +7,6 @@
 //! - As blocks of [`BLOCK`] bytes, which are sealed here, since nobody guesses a checksum: the events that are applied make one chain.
 //! - As a block and as a place: whatever is damaged is refused, and the rest is the same after writing it again.
 
-use fortnight::Cursor;
 use fortnight::internals::{
     nats::{
         Epoch,
@@ -20,6 +19,7 @@ use fortnight::internals::{
     },
     time::SECOND,
 };
+use fortnight::{Cursor, SequenceNumber};
 
 /// Bytes of an input that make a block: its kind, its number, how many are pending, its term and what is wrong with it.
 const BLOCK: usize = 5;
@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
     match how % 8 {
         0 | 1 => check_codec(rest),
         2 | 3 => check_cuts(Part::Edge, rest),
-        4 => check_cuts(Part::Sequencer { first_sequence: 1 }, rest),
+        4 => check_cuts(Part::Sequencer { first_sequence: SequenceNumber::new(1) }, rest),
         5 | 6 => check_chain(rest),
         _ => check_block(rest),
     }

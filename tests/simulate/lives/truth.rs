@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fortnight::SequenceNumber;
 use fortnight::internals::{journal::tools, sim::SimFolder};
 use support::model::{Event, event_of, number_of};
 
@@ -26,7 +27,7 @@ impl Truth {
     pub(crate) fn extend(&mut self, folder: &SimFolder, temper: &Temper) -> Result<(), String> {
         let Ok(from) = u64::try_from(self.cursor()) else { return Ok(()) };
         let mut bytes = Vec::new();
-        tools::dump(&mut folder.observer(), from, u64::MAX, &mut bytes)
+        tools::dump(&mut folder.observer(), SequenceNumber::new(from), SequenceNumber::MAX, &mut bytes)
             .map_err(|error| format!("the journal cannot be read beside its server: {error}"))?;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.push(line, temper)?;
@@ -88,7 +89,7 @@ impl Truth {
     /// The journal has exactly this, as far back as it goes.
     pub(crate) fn check_journal(&self, folder: &SimFolder) -> Result<(), String> {
         let mut bytes = Vec::new();
-        tools::dump(&mut folder.observer(), 0, u64::MAX, &mut bytes)
+        tools::dump(&mut folder.observer(), SequenceNumber::default(), SequenceNumber::MAX, &mut bytes)
             .map_err(|error| format!("the journal cannot be read after a start: {error}"))?;
         let kept = bytes.split_inclusive(|&byte| byte == b'\n').count();
         let from = self.lines.len().checked_sub(kept).ok_or("the journal has more than was released")?;

@@ -183,7 +183,7 @@ mod tests {
             let parsed = parse_line(content);
             if let Some(scanned) = scan(&line) {
                 let event = parsed.expect("scanned, but no event");
-                prop_assert_eq!(scanned.seq, event.seq);
+                prop_assert_eq!(scanned.seq, event.seq.get());
                 prop_assert_eq!(scanned.kind, event.kind as u8);
                 prop_assert_eq!(scanned.len, line.len());
                 if !matches!(event.kind, Kind::Broadcast) {

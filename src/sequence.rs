@@ -1,13 +1,43 @@
-//! Cursors: places between the events of the stream (docs/SPEC.md sections 2, 8 and 10).
+//! Sequence numbers, and cursors, which are the places between them (docs/SPEC.md sections 2, 8 and 10).
+//!
+//! Both have types of their own because user ids, times and lengths are integers as well. Inside the sequencer and the
+//! loops of the engine they stay plain integers.
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
+/// The number of an event: any 64-bit number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct SequenceNumber(u64);
+
+impl SequenceNumber {
+    /// The highest number.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The sequence number with this value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A place between two events: the number of the next event. It goes up to 2^64, the place behind the highest number.
-///
-/// It has a type of its own because numbers, user ids, times and lengths are integers as well. Inside the sequencer and
-/// the loops of the engine cursors and numbers stay plain integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Cursor(u128);
@@ -28,15 +58,15 @@ impl Cursor {
     /// The place before the event with this number.
     #[inline(always)]
     #[must_use]
-    pub const fn before(number: u64) -> Self {
-        Self(number as u128)
+    pub const fn before(number: SequenceNumber) -> Self {
+        Self(number.0 as u128)
     }
 
     /// The place behind the event with this number.
     #[inline(always)]
     #[must_use]
-    pub const fn behind(number: u64) -> Self {
-        Self(number as u128 + 1)
+    pub const fn behind(number: SequenceNumber) -> Self {
+        Self(number.0 as u128 + 1)
     }
 
     /// The next number, from 0 to 2^64.
@@ -48,8 +78,8 @@ impl Cursor {
 
     /// The number of the next event. `None`: there is no number behind this place.
     #[must_use]
-    pub fn number(self) -> Option<u64> {
-        u64::try_from(self.0).ok()
+    pub fn number(self) -> Option<SequenceNumber> {
+        u64::try_from(self.0).ok().map(SequenceNumber)
     }
 
     /// How many numbers lie between an earlier place and this one. 0 if the other place is not earlier.
@@ -92,10 +122,11 @@ mod tests {
 
     #[test]
     fn the_place_behind_the_highest_number_is_the_last_one() {
-        assert_eq!(Cursor::behind(u64::MAX), Cursor::END);
+        let highest = SequenceNumber::MAX;
+        assert_eq!(Cursor::behind(highest), Cursor::END);
         assert_eq!(Cursor::END.number(), None);
-        assert_eq!(Cursor::before(u64::MAX).number(), Some(u64::MAX));
-        assert_eq!(Cursor::behind(4), Cursor::before(5));
+        assert_eq!(Cursor::before(highest).number(), Some(highest));
+        assert_eq!(Cursor::behind(SequenceNumber::new(4)), Cursor::before(SequenceNumber::new(5)));
         assert_eq!((Cursor::new(9).since(Cursor::new(4)), Cursor::new(4).since(Cursor::new(9))), (5, 0));
     }
 
