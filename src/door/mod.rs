@@ -1,16 +1,20 @@
-//! The door: what a connection has to show before the server hears of it (SPEC section 12).
+//! The door: PROXY headers and TLS handshakes, before the server sees a connection (SPEC section 12).
 //!
-//! It is a [`Net`] around another one. A connection from a proxy first sends a PROXY header ([`proxy`]). The
-//! door reads it, and hands the connection on with the real peer as its address. Until then the connection is a
-//! *visitor*: the server above does not know it, so it takes no place there, and the time to log in has not begun. The
-//! door closes a visitor that shows something else, or nothing within `loginTimeoutMs`.
+//! The door is a [`Net`] around another [`Net`]. A new connection takes these steps:
 //!
-//! Where a port speaks TLS, the handshake comes next ([`session`]). A crowd of handshakes does not hold up the events: while
-//! the server has other work, only a few are gone on with in a millisecond. Behind the door nobody knows of TLS.
+//! 1. A connection from a proxy sends a PROXY header ([`proxy`]). The door reads the header. From then on the address of
+//!    the connection is the address of the real peer.
+//! 2. Where the port speaks TLS, the handshake follows ([`session`]).
+//! 3. The door hands the connection to the server. A connection that needs neither header nor handshake gets here at once.
 //!
-//! A connection that has nothing to show passes at once.
+//! Until step 3 the connection is *pending*. The server does not know it. It takes no place there, and the time to log in
+//! has not begun. The door closes a pending connection that sends something else, or that is not done within
+//! `loginTimeoutMs`.
 //!
-//! The server's own connection to its stream goes out by the same door: [`Net::start_tls`].
+//! Many handshakes at once do not hold up the events: while the server has other work, the door takes two steps of
+//! handshakes in a millisecond. The server does not know whether a connection speaks TLS.
+//!
+//! The server's own connection to its stream passes the door as well: [`Net::start_tls`].
 
 mod certificates;
 mod rules;
@@ -19,7 +23,7 @@ mod socket;
 
 pub(crate) use certificates::{client_config, server_name};
 pub(crate) use rules::Rules;
-pub(crate) use socket::Guest;
+pub(crate) use socket::MaybeTlsSocket;
 
 use crate::{
     counters::{DoorCounters, Refusal},
@@ -41,23 +45,23 @@ use std::{
     sync::Arc,
 };
 
-/// Visitors at once. While there are more, they wait in the backlog.
-const VISITORS_MAX: usize = 4096;
-/// Visitors that are let in before something else gets a turn.
+/// Pending connections at once. More of them wait in the backlog.
+const PENDING_MAX: usize = 4096;
+/// Connections that are accepted from the backlog before something else gets a turn.
 const LET_IN_AT_ONCE: usize = 64;
-/// Keys of visitors begin here: above all those of the server.
+/// The lowest key of a pending connection. Keys of the server are below it.
 const FIRST_KEY: usize = 1 << 40;
-/// A warning about refused visitors may be written this often.
+/// The least time between two warnings about refused connections, after the first few.
 const WARNING_INTERVAL: Micros = 10 * SECOND;
 
-/// Steps of handshakes in one look, while the server has nothing else to do.
+/// Steps of handshakes in one poll, while the server has nothing else to do.
 const STEPS_WHEN_IDLE: usize = 8;
-/// The same while it has, for each [`PACE`].
+/// Steps of handshakes in each [`PACE`], while the server has other work.
 const STEPS_WHEN_BUSY: usize = 2;
 const PACE: Micros = MILLISECOND;
-/// A certificate that runs out within this is warned of, in seconds.
+/// The log warns of a certificate that expires within this time, in seconds.
 const EXPIRY_NEAR: u64 = 14 * 24 * 3600;
-/// How often that is looked at.
+/// How often the door checks when certificates expire.
 const EXPIRY_INTERVAL: Micros = 24 * 3600 * SECOND;
 
 /// See the [module](self).
@@ -65,32 +69,32 @@ const EXPIRY_INTERVAL: Micros = 24 * 3600 * SECOND;
 pub(crate) struct Door<N: Net> {
     net: N,
     rules: Rules,
-    visitors: Slab<Visitor<N::Socket>>,
-    /// Those that can be read.
+    pending: Slab<PendingConnection<N::Socket>>,
+    /// Pending connections that can be read.
     queue: VecDeque<usize>,
-    /// When each must have shown everything, in order of time; some have, or are gone.
+    /// The time at which each pending connection is closed, in order of time. Some of them are not pending any more.
     deadlines: VecDeque<(Micros, usize, u64)>,
-    /// Those who have shown everything, and wait to be accepted.
-    admitted: VecDeque<(Port, Guest<N::Socket>, SocketAddr)>,
+    /// Connections that are not pending any more, and wait for the server to accept them.
+    admitted: VecDeque<(Port, MaybeTlsSocket<N::Socket>, SocketAddr)>,
     /// Listeners at which a connection may wait.
     crowded: Vec<Port>,
-    /// Numbers visitors, so that a place that is used again is not taken for the one before.
+    /// Numbers the pending connections: a key that is used again belongs to another connection.
     serial: u64,
     counters: DoorCounters,
     warnings: RateLimit,
-    /// Sockets whose readiness the server must be told.
+    /// Sockets that are ready, and the server has not been told.
     wakes: Wakes,
-    /// When handshakes may be gone on with while the server has other work.
+    /// The time of the next handshake steps, while the server has other work.
     paced_until: Micros,
-    /// When the certificate's end is looked at next.
+    /// When the door checks next whether a certificate expires.
     expiry_due: Option<Micros>,
     now: Micros,
 }
 
 /// A connection that the server does not know yet.
 #[derive(Debug)]
-struct Visitor<S: Read + Write> {
-    guest: Guest<S>,
+struct PendingConnection<S: Read + Write> {
+    socket: MaybeTlsSocket<S>,
     port: Port,
     peer: SocketAddr,
     serial: u64,
@@ -98,24 +102,24 @@ struct Visitor<S: Read + Write> {
     stage: Stage,
 }
 
-/// The next thing that a new connection must show.
+/// What a pending connection must send next.
 #[derive(Debug)]
 enum Stage {
     /// A PROXY header, and the part of it that has arrived.
     Header(Vec<u8>),
-    /// The end of its handshake.
+    /// The rest of its handshake.
     Handshake,
     /// Nothing.
     Over,
 }
 
-/// How far a visitor has come.
+/// The result of a step of a pending connection.
 enum Step {
-    /// It has to show more.
+    /// More bytes must come.
     Waits,
-    /// It has shown everything.
+    /// The server may have it.
     Passes,
-    /// It may not pass.
+    /// It is closed.
     Refused(Refusal, String),
 }
 
@@ -126,7 +130,7 @@ impl<N: Net> Door<N> {
         Self {
             net,
             rules,
-            visitors: Slab::new(),
+            pending: Slab::new(),
             queue: VecDeque::new(),
             deadlines: VecDeque::new(),
             admitted: VecDeque::new(),
@@ -141,70 +145,70 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// Admits a connection that has something to show. Returns it if it has shown that already.
+    /// Makes a new connection pending. Returns the connection if all that it must send is there already.
     fn receive(
         &mut self,
         port: Port,
         socket: N::Socket,
         peer: SocketAddr,
-    ) -> Option<(Guest<N::Socket>, SocketAddr)> {
+    ) -> Option<(MaybeTlsSocket<N::Socket>, SocketAddr)> {
         self.serial += 1;
-        let entry = self.visitors.vacant_entry();
+        let entry = self.pending.vacant_entry();
         let index = entry.key();
-        let mut guest = Guest::new(socket);
-        let watched = guest.inner().map(|socket| self.net.register(socket, FIRST_KEY + index));
+        let mut socket = MaybeTlsSocket::new(socket);
+        let watched = socket.inner().map(|socket| self.net.register(socket, FIRST_KEY + index));
         if let Some(Err(error)) = watched {
             self.refuse(peer, Refusal::Error, &error.to_string());
             return None;
         }
-        guest.is_watched = true;
+        socket.is_watched = true;
         let serial = self.serial;
         let has_header = self.rules.has_header(port, peer.ip());
         let stage = if has_header { Stage::Header(Vec::new()) } else { Stage::Over };
-        entry.insert(Visitor { guest, port, peer, serial, queued: false, stage });
+        entry.insert(PendingConnection { socket, port, peer, serial, queued: false, stage });
         self.deadlines.push_back((self.now.saturating_add(self.rules.patience), index, serial));
         self.advance(index)
     }
 
-    /// Goes on with a visitor. Gives it if it has shown everything.
-    fn advance(&mut self, index: usize) -> Option<(Guest<N::Socket>, SocketAddr)> {
-        let visitor = self.visitors.get_mut(index)?;
-        visitor.queued = false;
-        let mut step = visitor.step();
-        if matches!((&step, &visitor.stage), (Step::Passes, Stage::Over))
-            && let Some(tls) = self.rules.tls(visitor.port)
+    /// Takes the next step of a pending connection. Returns the connection if that was the last step.
+    fn advance(&mut self, index: usize) -> Option<(MaybeTlsSocket<N::Socket>, SocketAddr)> {
+        let connection = self.pending.get_mut(index)?;
+        connection.queued = false;
+        let mut step = connection.step();
+        if matches!((&step, &connection.stage), (Step::Passes, Stage::Over))
+            && let Some(tls) = self.rules.tls(connection.port)
         {
-            visitor.stage = Stage::Handshake;
-            step = match visitor.guest.speak_tls(tls.clone(), self.wakes.clone()) {
+            connection.stage = Stage::Handshake;
+            step = match connection.socket.speak_tls(tls.clone(), self.wakes.clone()) {
                 Ok(()) => Step::Waits,
                 Err(reason) => Step::Refused(Refusal::Tls, reason),
             };
             // Its first bytes may be there already.
-            if !std::mem::replace(&mut visitor.queued, true) {
+            if !std::mem::replace(&mut connection.queued, true) {
                 self.queue.push_back(index);
             }
         }
         match step {
             Step::Waits => None,
             Step::Passes => {
-                let visitor = self.leave(index)?;
-                Some((visitor.guest, visitor.peer))
+                let connection = self.leave(index)?;
+                Some((connection.socket, connection.peer))
             }
             Step::Refused(refusal, reason) => {
-                let visitor = self.leave(index)?;
-                self.refuse(visitor.peer, refusal, &reason);
+                let connection = self.leave(index)?;
+                self.refuse(connection.peer, refusal, &reason);
                 None
             }
         }
     }
 
-    /// A visitor is one no more.
-    fn leave(&mut self, index: usize) -> Option<Visitor<N::Socket>> {
-        let visitor = self.visitors.try_remove(index)?;
-        if visitor.queued {
+    /// Removes a connection from the pending ones.
+    fn leave(&mut self, index: usize) -> Option<PendingConnection<N::Socket>> {
+        let connection = self.pending.try_remove(index)?;
+        if connection.queued {
             self.queue.retain(|&other| other != index);
         }
-        Some(visitor)
+        Some(connection)
     }
 
     fn refuse(&mut self, peer: SocketAddr, refusal: Refusal, reason: &str) {
@@ -214,26 +218,26 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// Visitors have sent something: goes on with them, up to this number of handshakes.
+    /// Takes steps of the pending connections that can be read: all of them, but at most this number of handshake steps.
     fn advance_all(&mut self, mut handshakes: usize) {
         for _ in 0..self.queue.len() {
             let Some(index) = self.queue.pop_front() else { break };
-            let Some(visitor) = self.visitors.get(index) else { continue };
-            if matches!(visitor.stage, Stage::Handshake) {
+            let Some(connection) = self.pending.get(index) else { continue };
+            if matches!(connection.stage, Stage::Handshake) {
                 if handshakes == 0 {
                     self.queue.push_back(index);
                     continue;
                 }
                 handshakes -= 1;
             }
-            let port = visitor.port;
-            if let Some((guest, peer)) = self.advance(index) {
-                self.admitted.push_back((port, guest, peer));
+            let port = connection.port;
+            if let Some((socket, peer)) = self.advance(index) {
+                self.admitted.push_back((port, socket, peer));
             }
         }
     }
 
-    /// How many handshakes may be gone on with now.
+    /// How many handshake steps may be taken now.
     fn handshakes(&mut self, is_idle: bool) -> usize {
         if is_idle {
             return STEPS_WHEN_IDLE;
@@ -259,10 +263,10 @@ impl<N: Net> Door<N> {
         }
     }
 
-    /// When the next visitor has had its time.
+    /// When the time of the next pending connection is up.
     fn deadline(&mut self) -> Option<Micros> {
         while let Some(&(at, index, serial)) = self.deadlines.front() {
-            if self.visitors.get(index).is_some_and(|visitor| visitor.serial == serial) {
+            if self.pending.get(index).is_some_and(|connection| connection.serial == serial) {
                 return Some(at);
             }
             self.deadlines.pop_front();
@@ -270,26 +274,26 @@ impl<N: Net> Door<N> {
         None
     }
 
-    /// Closes visitors that have had their time.
+    /// Closes pending connections whose time is up.
     fn turn_out_overdue(&mut self) {
         while let Some(at) = self.deadline()
             && at <= self.now
         {
             let Some((_, index, _)) = self.deadlines.pop_front() else { break };
-            if let Some(visitor) = self.leave(index) {
-                self.refuse(visitor.peer, Refusal::Timeout, "it has not shown in time what is asked for");
+            if let Some(connection) = self.leave(index) {
+                self.refuse(connection.peer, Refusal::Timeout, "it has not shown in time what is asked for");
             }
         }
     }
 
-    /// Takes readiness of visitors out of what is told to the server.
+    /// Removes pending connections from the sockets that the server is told about, and notes that they can be read.
     fn take_note(&mut self, ready: &mut Vec<Ready>) {
-        let (visitors, queue) = (&mut self.visitors, &mut self.queue);
+        let (pending, queue) = (&mut self.pending, &mut self.queue);
         ready.retain(|what| {
             let Ready::Socket { key, .. } = *what else { return true };
             let Some(index) = key.checked_sub(FIRST_KEY) else { return true };
-            if let Some(visitor) = visitors.get_mut(index)
-                && !std::mem::replace(&mut visitor.queued, true)
+            if let Some(connection) = pending.get_mut(index)
+                && !std::mem::replace(&mut connection.queued, true)
             {
                 queue.push_back(index);
             }
@@ -298,11 +302,11 @@ impl<N: Net> Door<N> {
     }
 }
 
-impl<S: Read + Write> Visitor<S> {
+impl<S: Read + Write> PendingConnection<S> {
     fn step(&mut self) -> Step {
         match &mut self.stage {
             Stage::Header(_) => self.read_header(),
-            Stage::Handshake => match self.guest.session().map(session::Session::shake) {
+            Stage::Handshake => match self.socket.session().map(session::Session::shake) {
                 Some(Ok(false)) => Step::Waits,
                 Some(Err(reason)) => Step::Refused(Refusal::Tls, reason),
                 Some(Ok(true)) | None => Step::Passes,
@@ -311,9 +315,9 @@ impl<S: Read + Write> Visitor<S> {
         }
     }
 
-    /// Reads of the PROXY header what is there.
+    /// Reads the part of the PROXY header that has arrived.
     fn read_header(&mut self) -> Step {
-        let (Stage::Header(header), Some(socket)) = (&mut self.stage, self.guest.inner()) else {
+        let (Stage::Header(header), Some(socket)) = (&mut self.stage, self.socket.inner()) else {
             return Step::Passes;
         };
         loop {
@@ -344,14 +348,14 @@ impl<S: Read + Write> Visitor<S> {
 }
 
 impl<N: Net> Net for Door<N> {
-    type Socket = Guest<N::Socket>;
+    type Socket = MaybeTlsSocket<N::Socket>;
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
         let is_idle = wait != Some(0);
         let due = self.deadline().into_iter().chain(self.expiry_due).min();
         let due = due.map(|at| at.saturating_sub(self.now));
         let woken = self.wakes.take();
-        let may_let_in = !self.crowded.is_empty() && self.visitors.len() < VISITORS_MAX;
+        let may_let_in = !self.crowded.is_empty() && self.pending.len() < PENDING_MAX;
         let at_once = (!woken.is_empty() || !self.queue.is_empty() || may_let_in).then_some(0);
         let wait = wait.into_iter().chain(due).chain(at_once).min();
         ready.extend(woken.into_iter().map(|(key, hung_up)| Ready::Socket {
@@ -373,7 +377,7 @@ impl<N: Net> Net for Door<N> {
         }
         self.look_at_expiry();
         let crowded =
-            if self.visitors.len() < VISITORS_MAX { std::mem::take(&mut self.crowded) } else { Vec::new() };
+            if self.pending.len() < PENDING_MAX { std::mem::take(&mut self.crowded) } else { Vec::new() };
         let admitted = self.admitted.iter().skip(before).map(|(port, ..)| *port);
         ready.extend(admitted.chain(crowded).map(Ready::Listener));
         Ok(self.now)
@@ -381,17 +385,17 @@ impl<N: Net> Net for Door<N> {
 
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         if let Some(index) = self.admitted.iter().position(|(at, ..)| *at == port)
-            && let Some((_, guest, peer)) = self.admitted.remove(index)
+            && let Some((_, socket, peer)) = self.admitted.remove(index)
         {
-            return Ok((guest, peer));
+            return Ok((socket, peer));
         }
         for _ in 0..LET_IN_AT_ONCE {
-            if self.visitors.len() >= VISITORS_MAX {
+            if self.pending.len() >= PENDING_MAX {
                 break;
             }
             let (socket, peer) = self.net.accept(port)?;
             if !self.rules.has_header(port, peer.ip()) && self.rules.tls(port).is_none() {
-                return Ok((Guest::new(socket), peer));
+                return Ok((MaybeTlsSocket::new(socket), peer));
             }
             if let Some(admitted) = self.receive(port, socket, peer) {
                 return Ok(admitted);
@@ -417,51 +421,51 @@ impl<N: Net> Net for Door<N> {
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket> {
-        self.net.connect(to).map(Guest::new)
+        self.net.connect(to).map(MaybeTlsSocket::new)
     }
 
-    fn start_tls(&mut self, guest: &mut Self::Socket, key: usize, name: &str) -> io::Result<()> {
+    fn start_tls(&mut self, socket: &mut Self::Socket, key: usize, name: &str) -> io::Result<()> {
         let config = self.rules.stream_tls().ok_or(ErrorKind::Unsupported)?;
-        guest.call_tls(Arc::clone(config), server_name(name)?, Rc::clone(&self.wakes), key)
+        socket.call_tls(Arc::clone(config), server_name(name)?, Rc::clone(&self.wakes), key)
     }
 
-    fn register(&mut self, guest: &mut Self::Socket, key: usize) -> io::Result<()> {
-        if let Some(session) = guest.session() {
+    fn register(&mut self, socket: &mut Self::Socket, key: usize) -> io::Result<()> {
+        if let Some(session) = socket.session() {
             session.know_as(key);
         }
-        let is_watched = std::mem::replace(&mut guest.is_watched, true);
-        let socket = guest.inner().ok_or(ErrorKind::NotConnected)?;
+        let is_watched = std::mem::replace(&mut socket.is_watched, true);
+        let socket = socket.inner().ok_or(ErrorKind::NotConnected)?;
         if is_watched {
-            // It is watched under the key of a visitor: from now on under this one.
+            // So far it was watched under the key of a pending connection.
             self.net.want_write(socket, key, false)
         } else {
             self.net.register(socket, key)
         }
     }
 
-    fn want_write(&mut self, guest: &mut Self::Socket, key: usize, on: bool) -> io::Result<()> {
-        self.net.want_write(guest.inner().ok_or(ErrorKind::NotConnected)?, key, on)
+    fn want_write(&mut self, socket: &mut Self::Socket, key: usize, on: bool) -> io::Result<()> {
+        self.net.want_write(socket.inner().ok_or(ErrorKind::NotConnected)?, key, on)
     }
 
-    fn forget(&mut self, guest: &mut Self::Socket) {
-        if let Some(session) = guest.session() {
+    fn forget(&mut self, socket: &mut Self::Socket) {
+        if let Some(session) = socket.session() {
             session.forget_key();
         }
-        if let Some(socket) = guest.inner() {
+        if let Some(socket) = socket.inner() {
             self.net.forget(socket);
         }
     }
 
-    fn finish(&mut self, guest: &mut Self::Socket) {
-        let is_told = guest.session().is_none_or(session::Session::finish);
-        if let Some(socket) = guest.inner().filter(|_| is_told) {
+    fn finish(&mut self, socket: &mut Self::Socket) {
+        let is_told = socket.session().is_none_or(session::Session::finish);
+        if let Some(socket) = socket.inner().filter(|_| is_told) {
             self.net.finish(socket);
         }
     }
 
-    fn unread(&mut self, guest: &mut Self::Socket) -> usize {
-        let decrypted = guest.session().map_or(0, session::Session::unread);
-        decrypted + guest.inner().map_or(0, |socket| self.net.unread(socket))
+    fn unread(&mut self, socket: &mut Self::Socket) -> usize {
+        let decrypted = socket.session().map_or(0, session::Session::unread);
+        decrypted + socket.inner().map_or(0, |socket| self.net.unread(socket))
     }
 
     fn clock(&self) -> Micros {
@@ -480,8 +484,8 @@ impl<N: Net> Net for Door<N> {
         self.net.peers_may_vanish()
     }
 
-    fn silence(&mut self, guest: &mut Self::Socket) -> Option<Micros> {
-        guest.inner().and_then(|socket| self.net.silence(socket))
+    fn silence(&mut self, socket: &mut Self::Socket) -> Option<Micros> {
+        socket.inner().and_then(|socket| self.net.silence(socket))
     }
 
     fn time_ms(&mut self) -> u64 {
@@ -506,8 +510,8 @@ impl<N: Net> Door<N> {
     /// Nobody waits at this port any more.
     fn forget(&mut self, port: Port) {
         self.admitted.retain(|(at, ..)| *at != port);
-        let (visitors, queue) = (&mut self.visitors, &mut self.queue);
-        visitors.retain(|_, visitor| visitor.port != port);
-        queue.retain(|&index| visitors.contains(index));
+        let (pending, queue) = (&mut self.pending, &mut self.queue);
+        pending.retain(|_, connection| connection.port != port);
+        queue.retain(|&index| pending.contains(index));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Rules {
     certificates: Option<Certificates>,
     /// `None`: the stream, if there is one, is spoken to in clear.
     trust: Option<Trust>,
-    /// How long a visitor has.
+    /// The time after which a pending connection is closed.
     pub(super) patience: Micros,
 }
 

@@ -145,7 +145,7 @@ fn the_admin_interface_and_the_stream_have_no_header() {
 }
 
 #[test]
-fn many_visitors_wait_for_their_places() {
+fn many_pending_connections_wait_for_their_places() {
     let server = server!(proxyProtocolFrom = "127.0.0.1", maxUserClients = 2, adminPort = 0);
     // They have shown nothing, and so take no place.
     let silent: Vec<_> = (0..50).map(|_| server.stranger()).collect();
@@ -173,7 +173,7 @@ fn many_visitors_wait_for_their_places() {
 }
 
 #[test]
-fn it_stops_in_good_order_with_visitors() {
+fn it_stops_in_good_order_with_pending_connections() {
     let server = server!(proxyProtocolFrom = "127.0.0.1");
     let silent = server.stranger();
     let mut user = server.stranger();
