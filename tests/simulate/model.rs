@@ -291,7 +291,8 @@ impl Model {
                 if bytes.len() == READ_BYTES {
                     coverage.count("sources: budget used up");
                 }
-                self.ring.read(peer, bytes, arrivals.sources.get(&peer).map_or(&[], Vec::as_slice))?;
+                let arrived = arrivals.sources.get(&peer).map_or(&[][..], Vec::as_slice);
+                self.ring.read(peer, bytes, arrived, self.now)?;
             }
             Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => self.source_ends(peer),

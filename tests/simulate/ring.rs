@@ -4,7 +4,7 @@
 //! and where its cursor is. It says whether that can be: with a sorted map, and a look through all of it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Line {
     pub(crate) text: Vec<u8>,
     /// When its last byte arrived, by the order of arrivals.
     pub(crate) arrived: u64,
+    /// When it was read.
+    read: Moment,
 }
 
 /// A time, and how long of it sources were not read for slow users.
@@ -32,6 +34,13 @@ pub(crate) struct Line {
 pub(crate) struct Moment {
     pub(crate) now: Micros,
     pub(crate) paused: Micros,
+}
+
+/// Since when a line waits: the server may count from when it was read, or from when it was taken, later in the turn.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    read: Moment,
+    taken: Moment,
 }
 
 /// An event source.
@@ -43,7 +52,7 @@ pub(crate) struct Source {
     /// Read, but not taken by the server.
     lines: VecDeque<Rc<Line>>,
     /// Since when its next line is too far ahead for the ring.
-    held_back: Option<Moment>,
+    held_back: Option<Since>,
     /// It has ended or failed.
     pub(crate) over: bool,
 }
@@ -73,7 +82,7 @@ pub(crate) struct Ring {
     /// In microseconds; `None`: for ever.
     timeout: Option<Micros>,
     pub(crate) cursor: u128,
-    waiting: BTreeMap<u64, (Moment, Rc<Line>)>,
+    waiting: BTreeMap<u64, (Since, Rc<Line>)>,
     /// Holes below this number have been given up.
     pub(crate) skip_before: u128,
     pub(crate) sources: BTreeMap<usize, Source>,
@@ -82,12 +91,18 @@ pub(crate) struct Ring {
     /// Sources that are held back, in the order in which that began.
     held: Vec<usize>,
     /// Numbers that had arrived and were held back, and since when, whatever came of their lines.
-    gone: Vec<(u64, Moment)>,
+    gone: Vec<(u64, Since)>,
     pub(crate) counted: Counted,
 }
 
 /// Lines that are looked through to tell late events from duplicates.
 const LOOKED_THROUGH: u128 = 300;
+
+impl Line {
+    fn since(&self, taken: Moment) -> Since {
+        Since { read: self.read, taken }
+    }
+}
 
 impl Ring {
     pub(crate) fn new(config: &fortnight::internals::config::Config) -> Ring {
@@ -116,7 +131,13 @@ impl Ring {
 
     /// The server has read bytes of a source; `arrived` says when which of them did. Before that it must have taken
     /// everything that fits.
-    pub(crate) fn read(&mut self, peer: usize, bytes: &[u8], arrived: &[(u64, u64)]) -> Result<(), String> {
+    pub(crate) fn read(
+        &mut self,
+        peer: usize,
+        bytes: &[u8],
+        arrived: &[(u64, u64)],
+        read: Moment,
+    ) -> Result<(), String> {
         let source = self.sources.get_mut(&peer).ok_or("a source was read that is not there")?;
         if !source.lines.is_empty() {
             return Err(format!("source {peer} was read while its next event waits for room in the ring"));
@@ -132,7 +153,7 @@ impl Ring {
             let (Piece::Line(text) | Piece::Overlong(text)) = piece;
             let at = arrived.partition_point(|&(end, _)| end < source.read);
             let arrived = arrived.get(at).map_or(u64::MAX, |&(_, clock)| clock);
-            source.lines.push_back(Rc::new(Line { number, event, text, arrived }));
+            source.lines.push_back(Rc::new(Line { number, event, text, arrived, read }));
         }
         self.current = Some(peer);
         Ok(())
@@ -160,7 +181,7 @@ impl Ring {
             return false;
         };
         // It is lost, but its number has arrived.
-        self.gone.extend(next.number.map(|number| (number, held_back.unwrap_or(now))));
+        self.gone.extend(next.number.map(|number| (number, held_back.unwrap_or(next.since(now)))));
         self.fits(next, self.cursor)
     }
 
@@ -254,8 +275,10 @@ impl Ring {
 
     fn hold_back(&mut self, peer: usize, now: Moment) {
         self.current = None;
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.held_back.get_or_insert(now);
+        if let Some(source) = self.sources.get_mut(&peer)
+            && let Some(next) = source.lines.front()
+        {
+            source.held_back.get_or_insert(next.since(now));
             self.held.push(peer);
         }
     }
@@ -277,7 +300,7 @@ impl Ring {
             &mut self.counted.late
         } else if !self.waiting.contains_key(&number) {
             self.counted.voids_waiting += u64::from(line.event.is_err());
-            self.waiting.insert(number, (held_back.unwrap_or(now), Rc::clone(line)));
+            self.waiting.insert(number, (held_back.unwrap_or(line.since(now)), Rc::clone(line)));
             return;
         } else if self.is_released_at_once(number) {
             &mut self.counted.either
@@ -324,13 +347,30 @@ impl Ring {
 
     /// The highest number whose time is up, after which no hole before it is waited for.
     fn due(&self, now: Moment) -> Option<u128> {
-        let timeout = self.timeout?;
-        let is_up = |since: &Moment| since.now + timeout + (now.paused - since.paused) <= now.now;
-        let ring = self.waiting.iter().rev().find(|(_, (since, _))| is_up(since)).map(|(&number, _)| number);
-        let held = self.sources.values().filter(|source| source.held_back.as_ref().is_some_and(is_up));
-        let held = held.filter_map(|source| source.lines.front()?.number);
-        let gone = self.gone.iter().filter(|(_, since)| is_up(since)).map(|&(number, _)| number);
-        ring.into_iter().chain(held).chain(gone).max().map(u128::from)
+        self.dues(now, |since| since.taken).into_iter().next_back()
+    }
+
+    /// Of the numbers whose time is up, those of which none above it had been waiting for longer: each was the highest one at some
+    /// time up to now. The server gives up what was due when it began to look at the sockets.
+    fn dues(&self, now: Moment, from: fn(Since) -> Moment) -> BTreeSet<u128> {
+        let Some(timeout) = self.timeout else { return BTreeSet::new() };
+        let ring = self.waiting.iter().map(|(&number, &(since, _))| (number, since));
+        let held = self.sources.values();
+        let held = held.filter_map(|source| Some((source.lines.front()?.number?, source.held_back?)));
+        let up = ring.chain(held).chain(self.gone.iter().copied()).filter_map(|(number, since)| {
+            let since = from(since);
+            let at = since.now + timeout + (now.paused - since.paused);
+            (at <= now.now).then_some((at, number))
+        });
+        let mut up: Vec<_> = up.collect();
+        up.sort_unstable_by_key(|&(at, number)| (at, std::cmp::Reverse(number)));
+        let mut dues = BTreeSet::new();
+        for (_, number) in up {
+            if dues.last().is_none_or(|&last| u128::from(number) > last) {
+                dues.insert(u128::from(number));
+            }
+        }
+        dues
     }
 
     /// Whether the time of a hole is up that has not been given up.
@@ -382,14 +422,12 @@ impl Ring {
     /// Numbers below which holes may be given up by now, and why: first, below which they have been already.
     pub(crate) fn options(&self, now: Moment) -> Vec<(u128, &'static str)> {
         let mut options = vec![(self.skip_before, "")];
-        let due = self.due(now).filter(|&due| due > self.skip_before && due >= self.cursor);
-        if let Some(due) = due
-            && (self.timeout != Some(0) || !self.has_lines_at(self.cursor))
-        {
-            options.push((
-                due,
-                if self.timeout == Some(0) { "deadline: hole, timeout 0" } else { "deadline: hole" },
-            ));
+        if self.timeout != Some(0) || !self.has_lines_at(self.cursor) {
+            let mut dues = self.dues(now, |since| since.taken);
+            dues.append(&mut self.dues(now, |since| since.read));
+            let open = dues.into_iter().rev().filter(|&due| due > self.skip_before && due >= self.cursor);
+            let why = if self.timeout == Some(0) { "deadline: hole, timeout 0" } else { "deadline: hole" };
+            options.extend(open.map(|due| (due, why)));
         }
         let mut at = 0;
         while let Some(&(skip_before, _)) = options.get(at) {
@@ -472,9 +510,10 @@ impl Ring {
         let reach = self.reach(self.skip_before);
         let Ring { sources, cursor, capacity, .. } = self;
         for source in sources.values_mut() {
-            let next = source.lines.front().and_then(|line| line.number);
-            if next.is_some_and(|number| u128::from(number) >= reach + *capacity) {
-                source.held_back.get_or_insert(now);
+            if let Some(next) = source.lines.front()
+                && next.number.is_some_and(|number| u128::from(number) >= reach + *capacity)
+            {
+                source.held_back.get_or_insert(next.since(now));
             }
         }
         self.gone.retain(|&(number, _)| u128::from(number) >= *cursor);

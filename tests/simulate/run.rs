@@ -132,7 +132,7 @@ fn is_idle(seen: &[Seen], before: &Report, after: &Report) -> bool {
 }
 
 /// A connection that is closed with bytes unread is reset, and the other side may lose what it was sent. The server may do that only
-/// to those that are gone or broken, and when its time is up.
+/// to those that are gone or broken, and when its time is up. It cannot know of bytes that come after it has looked.
 fn check_resets(
     seen: &[Seen],
     broken: &mut BTreeSet<usize>,
@@ -140,8 +140,14 @@ fn check_resets(
     net: &SimNet<Chaos>,
 ) -> Result<(), String> {
     let shared = net.shared();
+    let mut looked_at = None;
     for seen in seen {
+        let found_nothing = looked_at.take();
         let closed = match seen {
+            Seen::Read(peer, Err(ErrorKind::WouldBlock)) => {
+                looked_at = Some(*peer);
+                continue;
+            }
             Seen::Read(peer, Err(kind))
             | Seen::Wrote(peer, _, Err(kind))
             | Seen::WantWrite(peer, _, Err(kind)) => {
@@ -153,6 +159,9 @@ fn check_resets(
             Seen::Closed(peer) if phase == Phase::Running && !broken.contains(peer) => *peer,
             _ => continue,
         };
+        if found_nothing == Some(closed) {
+            continue;
+        }
         let found = shared.world.peers().find(|peer| peer.index() == closed);
         let is_gone = shared.script.ends().any(|end| end.0 == closed && end.2);
         if let Some(peer) = found
