@@ -28,7 +28,7 @@
 //! Work is estimated in nanoseconds, because no clock is read within a turn. While events flow, a pass takes a quarter of the
 //! time, or half of it where it would not advance twice as fast as the journal grows. Otherwise it works in slices. Between slices
 //! the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, for any
-//! number of users. A user is written to when enough bytes wait for it.
+//! number of users. Users join a pass, and become live, some at a time. A user is written to when enough bytes wait for it.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
 //! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one pass. After a
@@ -70,7 +70,10 @@ const NS_PER_WRITE: u64 = 2500;
 const NS_PER_TWO_WRITTEN_BYTES: u64 = 1;
 const NS_PER_SCANNED_BYTE: u64 = 2;
 const NS_PER_EDGE: u64 = 50;
+const NS_PER_CONNECT: u64 = 1000;
 const NS_PER_PIECE: u64 = 2000;
+/// Users that join a pass, or leave it for the live engine, at once.
+const CONNECTS_AT_ONCE: usize = 64;
 /// A rest between two passes is no longer than this.
 const REST_MAX: Micros = SECOND;
 

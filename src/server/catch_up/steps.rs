@@ -1,8 +1,8 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
 use super::{
-    CatchUp, NS_PER_EDGE, NS_PER_PIECE, NS_PER_SCANNED_BYTE, NS_PER_TWO_WRITTEN_BYTES, NS_PER_WRITE,
-    REST_MAX, WRITE_BYTES,
+    CONNECTS_AT_ONCE, CatchUp, NS_PER_CONNECT, NS_PER_EDGE, NS_PER_PIECE, NS_PER_SCANNED_BYTE,
+    NS_PER_TWO_WRITTEN_BYTES, NS_PER_WRITE, REST_MAX, WRITE_BYTES,
 };
 use crate::{
     counters::DisconnectReason,
@@ -103,7 +103,7 @@ impl<S: Read + Write> Users<S> {
             return Step::Stop(true);
         };
         if pass.is_in_a_block() {
-            return self.apply_piece(context);
+            return self.pick_up(context).unwrap_or_else(|| self.apply_piece(context));
         }
         let ahead = catch_up.waiting.range((pass.cursor(), UserKey::new(0))..).next();
         if catch_up.members == 0 && ahead.is_none() {
@@ -114,15 +114,14 @@ impl<S: Read + Write> Users<S> {
         match pass.read(log, limit) {
             Ok(Stepped::Edges(edges)) => Step::Worked(NS_PER_PIECE + edges * NS_PER_EDGE),
             Ok(Stepped::Later) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(false)),
-            Ok(Stepped::Block) => {
-                self.pick_up(context);
-                Step::Worked(1)
-            }
+            Ok(Stepped::Block) => Step::Worked(1),
             Ok(Stepped::End) if context.is_at_the_cursor() => {
                 self.hold_nothing_back(context);
-                self.join(context);
-                self.end_pass(is_live, context);
-                Step::Worked(1)
+                let joined = self.join(context);
+                if joined < CONNECTS_AT_ONCE {
+                    self.end_pass(is_live, context);
+                }
+                Step::Worked(1 + joined as u64 * NS_PER_CONNECT)
             }
             Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
             Err(error) => {
@@ -238,14 +237,13 @@ impl<S: Read + Write> Users<S> {
         });
     }
 
-    /// Takes those along whose places the block covers.
-    fn pick_up<N>(&mut self, context: &mut Context<'_, N>) {
+    /// Takes those along whose places the rest of the block covers: some of them. `None`: there is nobody.
+    fn pick_up<N>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         let catch_up = &mut *context.catch_up;
-        let Some(pass) = &mut catch_up.pass else { return };
-        let (from, to) = (pass.cursor(), pass.block_end());
-        let range = (from, UserKey::new(0))..(to, UserKey::new(0));
-        let picked: Vec<_> = catch_up.waiting.range(range).copied().collect();
-        for place in picked {
+        let pass = catch_up.pass.as_mut()?;
+        let range = (pass.cursor(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
+        let picked: Vec<_> = catch_up.waiting.range(range).take(CONNECTS_AT_ONCE).copied().collect();
+        for &place in &picked {
             catch_up.waiting.remove(&place);
             let key = place.1;
             let Some(user) = self.user_mut(key) else { continue };
@@ -258,6 +256,7 @@ impl<S: Read + Write> Users<S> {
             catch_up.keys[slot.index()] = Some(key);
             catch_up.members += 1;
         }
+        (!picked.is_empty()).then(|| Step::Worked(picked.len() as u64 * NS_PER_CONNECT))
     }
 
     /// Applies a piece of the block, and puts what it owes into the output buffers.
@@ -336,16 +335,29 @@ impl<S: Read + Write> Users<S> {
         catch_up.queue.push_back(key);
     }
 
-    /// The pass is at the cursor, and everything has been delivered: who is in it, or waits there, is live.
-    fn join<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
-        let catch_up = &mut *context.catch_up;
-        let cursor = context.engine.cursor();
-        let waiting = catch_up.waiting.split_off(&(cursor, UserKey::new(0)));
-        let joining: Vec<_> =
-            catch_up.keys.drain(..).flatten().chain(waiting.into_iter().map(|(_, key)| key)).collect();
-        catch_up.members = 0;
-        for key in joining {
-            let Some(id) = self.user_mut(key).map(|user| user.id) else { continue };
+    /// The pass is at the cursor, and everything has been delivered: who is in it, or waits there, is live. Returns how many have
+    /// become so: fewer than [`CONNECTS_AT_ONCE`] if they were the last. The others go on in the pass.
+    fn join<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> usize {
+        let CatchUp { keys, waiting, members, .. } = &mut *context.catch_up;
+        let there = (context.engine.cursor(), UserKey::new(0))..;
+        let ahead: Vec<_> = waiting.range(there).take(CONNECTS_AT_ONCE).copied().collect();
+        ahead.iter().for_each(|place| _ = waiting.remove(place));
+        let mut joining: Vec<UserKey> = ahead.into_iter().map(|(_, key)| key).collect();
+        while joining.len() < CONNECTS_AT_ONCE
+            && let Some(last) = keys.pop()
+        {
+            joining.extend(last);
+            *members -= usize::from(last.is_some());
+        }
+        for &key in &joining {
+            let Some(user) = self.user_mut(key) else { continue };
+            let id = user.id;
+            if let Stage::Behind(behind) = &mut user.stage
+                && let Some(slot) = behind.slot.take()
+                && let Some(pass) = &mut context.catch_up.pass
+            {
+                pass.disconnect(id, slot);
+            }
             context.catch_up.by_id.remove(&id);
             let slot = self.connect(key, id, context.engine);
             if let Some(user) = self.user_mut(key) {
@@ -355,6 +367,7 @@ impl<S: Read + Write> Users<S> {
         if context.catch_up.by_id.is_empty() {
             context.catch_up.check_at = None;
         }
+        joining.len()
     }
 
     /// Users that are served from the journal and whose sockets have taken nothing for too long.
