@@ -5,7 +5,7 @@
 use super::{
     JournalError, Log,
     block::{Header, Kind},
-    catalog::{Catalog, Start},
+    catalog::{Catalog, Segment, Start},
     meta::Meta,
     segment::{SEGMENT_HEADER, SegmentHeader},
     settings::Opening,
@@ -69,6 +69,8 @@ pub struct Report {
     pub is_identity_unknown: bool,
     /// Snapshots that are damaged, and could be done without.
     pub damaged_snapshots: Vec<String>,
+    /// Snapshots of a new beginning that nobody finished ([`Log::found`](super::Log::found)). They were removed.
+    pub foreign_snapshots: Vec<String>,
 }
 
 /// Opens the journal of a folder that this process alone may write to, and makes it if there is none. `apply` is handed what the
@@ -97,10 +99,12 @@ pub fn open(
     for leftover in std::mem::take(&mut catalog.leftovers) {
         disk.remove(&leftover).map_err(|error| JournalError::io("cannot remove", &leftover, &error))?;
     }
+    end_where_the_next_begins(&mut *disk, &meta, &mut catalog)?;
     let end = recover(&mut *disk, &meta, &mut catalog, apply, &mut report)?;
     if end.is_damaged() {
         return Err(damage(&catalog, &end));
     }
+    remove_foreign(&mut *disk, &mut catalog, &end, &mut report)?;
     cut(&mut *disk, &mut catalog, &end, &mut report)?;
     report.is_empty = catalog.segments.is_empty();
     report.bytes = end.bytes;
@@ -172,6 +176,9 @@ pub(crate) fn recover(
     }
     catalog.has_origin = is_origin(disk, meta, catalog)?;
     let (start, mark) = choose_start(disk, meta, catalog, report)?;
+    // Retention must not take what an older snapshot needs.
+    let is_damaged = |info: &&SnapshotInfo| report.damaged_snapshots.contains(&info.name());
+    catalog.distrusted = catalog.snapshots.iter().filter(is_damaged).copied().collect();
     if let Some(info) = start.snapshot {
         load(disk, meta, info, apply)?;
     }
@@ -209,9 +216,32 @@ fn apply_block(
     apply(Step::Lines { from: header.from, to: header.to, lines })
 }
 
-/// Whether the graph is empty before the oldest segment.
-pub(crate) fn is_origin(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> Result<bool, JournalError> {
-    let Some(segment) = catalog.segments.front() else { return Ok(false) };
+/// A segment ends where the next one begins, whose header says so. Behind that there may still be the remains of an older segment:
+/// they were cut off, but the machine ended before that was durable.
+pub(crate) fn end_where_the_next_begins(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    catalog: &mut Catalog,
+) -> Result<(), JournalError> {
+    let mut behind: Option<SegmentHeader> = None;
+    for segment in catalog.segments.iter_mut().rev() {
+        let header = read_header(disk, meta, segment)?;
+        if let (Some(header), Some(behind)) = (header, behind) {
+            // A shorter file has lost something: that is found when it is read.
+            let len = behind.base.saturating_sub(header.base);
+            segment.len = segment.len.min(len.max(SEGMENT_HEADER as u64));
+        }
+        behind = header;
+    }
+    Ok(())
+}
+
+/// The header of a segment, if it is its own.
+fn read_header(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    segment: &Segment,
+) -> Result<Option<SegmentHeader>, JournalError> {
     let name = segment.name();
     let failed = |error: io::Error| JournalError::io("cannot read", &name, &error);
     let file = disk.open(&name).map_err(failed)?;
@@ -219,11 +249,36 @@ pub(crate) fn is_origin(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> 
     let read = disk.read_at(file, 0, &mut bytes);
     disk.close(file);
     read.map_err(failed)?;
-    let header = SegmentHeader::decode(&bytes, meta.id);
+    Ok(SegmentHeader::decode(&bytes, meta.id).filter(|header| header.first == segment.first))
+}
+
+/// A snapshot above the end of the journal is none of it: a new beginning has left it that was not finished.
+fn remove_foreign(
+    disk: &mut dyn Disk,
+    catalog: &mut Catalog,
+    end: &WalkEnd,
+    report: &mut Report,
+) -> Result<(), JournalError> {
+    let Some(chain) = end.chain else { return Ok(()) };
+    let (kept, foreign) = catalog.snapshots.iter().partition(|info| info.to <= chain.cursor);
+    catalog.snapshots = kept;
+    let foreign: Vec<SnapshotInfo> = foreign;
+    for info in foreign {
+        let name = info.name();
+        disk.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
+        catalog.distrusted.retain(|other| *other != info);
+        report.damaged_snapshots.retain(|other| *other != name);
+        report.foreign_snapshots.push(name);
+    }
+    Ok(())
+}
+
+/// Whether the graph is empty before the oldest segment.
+pub(crate) fn is_origin(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> Result<bool, JournalError> {
+    let Some(segment) = catalog.segments.front() else { return Ok(false) };
+    let header = read_header(disk, meta, segment)?;
     // A segment that nobody finished making is the only one, and begins the journal.
-    Ok(header
-        .filter(|header| header.first == segment.first)
-        .map_or(catalog.segments.len() == 1 && catalog.snapshots.is_empty(), |header| header.is_origin))
+    Ok(header.map_or(catalog.segments.len() == 1 && catalog.snapshots.is_empty(), |header| header.is_origin))
 }
 
 /// The newest snapshot that is whole, or the origin; and up to where that says the journal was durable.

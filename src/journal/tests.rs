@@ -5,13 +5,17 @@ use super::{
     block::BLOCK_HEADER, open, tools,
 };
 use crate::{
+    epoch::Epoch,
     sequence::{Cursor, SequenceNumber},
     sim::{DiskFaults, SimFolder},
     time::SECOND,
     user_id::UserId,
 };
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 fn settings(sync: SyncMode) -> Settings {
     Settings {
@@ -388,4 +392,85 @@ fn a_dump_that_retention_overtakes_says_so_and_leaves_nothing_out() {
     reader.read.clear();
     tools::dump(&mut folder.observer(), SequenceNumber::new(1), SequenceNumber::MAX, &mut reader).unwrap();
     assert!(reader.read.ends_with(&line_of(600)));
+}
+
+/// Appends so much with little kept that segments go, and says what is left of that after the end of the process.
+fn go_on_with_little(folder: &SimFolder, mut log: Log, first: u64, events: u64) -> State {
+    for number in first..first + events {
+        append(&mut log, number, number * SECOND).unwrap();
+        log.proceed(number * SECOND).unwrap();
+        if log.wants_snapshot() && log.begin_snapshot().unwrap() {
+            log.push_edge(UserId::new(1), UserId::new(number));
+            log.write_snapshot(true).unwrap();
+        }
+        log.proceed(number * SECOND).unwrap();
+    }
+    drop(log);
+    folder.end_process();
+    reopen(folder, settings(SyncMode::Interval)).unwrap().1
+}
+
+#[test]
+fn a_new_beginning_that_is_cut_short_leaves_one_journal_and_no_snapshot_of_the_other() {
+    let (mut old, mut new) = (0, 0);
+    for ends_after in 0.. {
+        let folder = SimFolder::new(ends_after);
+        let little =
+            Settings { retention_bytes: 0, snapshot_bytes_least: 1000, ..settings(SyncMode::Interval) };
+        let (Recovered { mut log, .. }, _) = reopen(&folder, little).unwrap();
+        for number in 1..=20 {
+            append(&mut log, number, 0).unwrap();
+        }
+        folder.set_faults(DiskFaults { ends_after: Some(ends_after), ..DiskFaults::default() });
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            log.found(Epoch::new(7), Cursor::new(1000), |push| push(UserId::new(3), UserId::new(4))).unwrap();
+        }));
+        drop(log);
+        folder.end_process();
+        let (recovered, state) = reopen(&folder, little).unwrap();
+        let (first, edges) = if recovered.log.is_founded() {
+            (1000, vec![(UserId::new(3), UserId::new(4))])
+        } else {
+            (21, vec![])
+        };
+        *(if first == 21 { &mut old } else { &mut new }) += 1;
+        assert_eq!(state.cursor, Cursor::new(first.into()), "it ended after {ends_after} operations");
+        assert_eq!(state.edges, BTreeSet::from_iter(edges));
+        let is_foreign = |name: &str| name.ends_with(".fns") && !name.starts_with(&format!("{first:020}-"));
+        let names = folder.names();
+        assert!(!names.iter().any(|(name, _)| is_foreign(name)), "{names:?}");
+        let state = go_on_with_little(&folder, recovered.log, first, 50);
+        assert_eq!(state.cursor, Cursor::new(u128::from(first) + 50));
+        if ended.is_ok() {
+            break;
+        }
+    }
+    assert!(old > 3 && new > 3, "{old} ended with the old journal, {new} with the new one");
+}
+
+#[test]
+fn retention_does_not_rely_on_a_damaged_snapshot() {
+    let folder = SimFolder::new(5);
+    let all = settings(SyncMode::Interval);
+    let (Recovered { mut log, .. }, _) = reopen(&folder, all).unwrap();
+    for number in 1..=60 {
+        append(&mut log, number, 0).unwrap();
+        if number == 40 {
+            assert!(log.begin_snapshot().unwrap());
+            log.write_snapshot(true).unwrap();
+            log.proceed(2 * SECOND).unwrap();
+            log.proceed(2 * SECOND).unwrap();
+        }
+    }
+    drop(log);
+    folder.end_process();
+    let (name, len) = folder.names().into_iter().find(|(name, _)| name.ends_with(".fns")).unwrap();
+    folder.flip(&name, len * 4);
+    let little = Settings { retention_bytes: 0, snapshot_bytes_least: 1 << 20, ..all };
+    let (recovered, state) = reopen(&folder, little).unwrap();
+    assert_eq!(recovered.report.damaged_snapshots, [name]);
+    let state_then = go_on_with_little(&folder, recovered.log, 61, 50);
+    assert_eq!(state.cursor, Cursor::new(61));
+    assert_eq!(state_then.cursor, Cursor::new(111));
+    assert!(state_then.lines.starts_with(&state.lines));
 }

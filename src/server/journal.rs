@@ -23,8 +23,21 @@ use std::{collections::VecDeque, ops::Range};
 /// has one recipient, this decides how many of them share a write. So it is more than a turn usually releases without a journal, which
 /// is some nine million bytes of private messages.
 const BLOCK_BYTES: usize = 16 << 20;
-/// Steps of a snapshot's walk in one turn: well below a millisecond.
-const SNAPSHOT_STEPS: usize = 20_000;
+/// How often snapshots are made, and in how large steps. [`Default`] is what a server does; a simulation has small graphs.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// [`Settings::snapshot_bytes_least`].
+    pub bytes_least: u64,
+    /// Steps of a snapshot's walk in one turn.
+    pub steps: usize,
+}
+
+impl Default for Pace {
+    /// So many steps take well below a millisecond.
+    fn default() -> Self {
+        Self { bytes_least: Settings::SNAPSHOT_BYTES_LEAST, steps: 20_000 }
+    }
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -44,6 +57,8 @@ pub(super) struct Journal {
     kept_blocked: Option<SequenceNumber>,
     /// How long the start took.
     recovery: Micros,
+    /// Steps of a snapshot's walk in one turn.
+    snapshot_steps: usize,
 }
 
 /// A journal and what was found in it.
@@ -56,6 +71,9 @@ pub(super) struct Opened {
 pub(super) fn report_recovery(journal: &Journal, report: &Report, took: Micros) {
     for name in &report.damaged_snapshots {
         log::warn!(name; "a snapshot of the journal is damaged; the state was made from an older one, exactly");
+    }
+    for name in &report.foreign_snapshots {
+        log::info!(name; "a snapshot was removed that a new beginning of the journal had left, which was not finished");
     }
     if report.cut_bytes > 0 {
         log::warn!(bytes = report.cut_bytes; "the torn tail of the journal was cut: what the machine had not made durable when it ended");
@@ -78,14 +96,14 @@ pub(super) fn report_recovery(journal: &Journal, report: &Report, took: Micros) 
 }
 
 /// How the journal is kept.
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, pace: Pace) -> Settings {
     Settings {
         sync: config.journal_sync,
         interval: config.journal_sync_interval_ms * MILLISECOND,
         segment_bytes: config.journal_segment_bytes,
         retention_bytes: config.journal_retention_bytes,
         retention_ms: config.journal_retention_ms,
-        snapshot_bytes_least: Settings::SNAPSHOT_BYTES_LEAST,
+        snapshot_bytes_least: pace.bytes_least,
     }
 }
 
@@ -96,9 +114,10 @@ impl Journal {
         config: &Config,
         engine: &mut Engine,
         now: Micros,
+        pace: Pace,
     ) -> Result<Opened, JournalError> {
         let opening = Opening {
-            settings: settings(config),
+            settings: settings(config, pace),
             // An edge begins where its stream says.
             first_sequence: if config.role == ServerRole::Edge {
                 Cursor::START
@@ -129,6 +148,7 @@ impl Journal {
             kept: kept.chunks,
             kept_blocked: None,
             recovery: 0,
+            snapshot_steps: pace.steps,
         };
         Ok(Opened { journal, report: recovered.report })
     }
@@ -287,8 +307,8 @@ impl Journal {
         }
         if self.log.is_walking() {
             let log = &mut self.log;
-            let is_whole =
-                engine.walk_snapshot(SNAPSHOT_STEPS, |follower, followed| log.push_edge(follower, followed));
+            let is_whole = engine
+                .walk_snapshot(self.snapshot_steps, |follower, followed| log.push_edge(follower, followed));
             self.log.write_snapshot(is_whole)?;
         }
         Ok(())

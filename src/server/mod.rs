@@ -94,6 +94,7 @@ use net::{Net, Port};
 use sources::Admission;
 use std::io;
 
+pub use journal::Pace;
 pub use lifecycle::Phase;
 pub use state::Server;
 

@@ -8,7 +8,7 @@ use super::{
     congestion::Congestion,
     context::Context,
     grace::Grace,
-    journal::{self, Journal, Opened},
+    journal::{self, Journal, Opened, Pace},
     lifecycle::{Lifecycle, Phase},
     linger::Lingering,
     liveness::LivenessRounds,
@@ -136,9 +136,25 @@ impl<N: Net> Server<N> {
         disk: Box<dyn Disk>,
         clock: impl Fn() -> Micros,
     ) -> Result<Self, JournalError> {
+        Self::recover_at(Pace::default(), config, net, disk, clock)
+    }
+
+    /// The same, with another pace of snapshots.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::recover`].
+    pub fn recover_at(
+        pace: Pace,
+        config: Config,
+        net: N,
+        disk: Box<dyn Disk>,
+        clock: impl Fn() -> Micros,
+    ) -> Result<Self, JournalError> {
         let began = clock();
         let mut server = Self::new(config, net, began);
-        let Opened { mut journal, report } = Journal::open(disk, &server.config, &mut server.engine, began)?;
+        let opened = Journal::open(disk, &server.config, &mut server.engine, began, pace)?;
+        let Opened { mut journal, report } = opened;
         server.now = clock();
         journal.note_recovery(server.now - began);
         journal::report_recovery(&journal, &report, server.now - began);

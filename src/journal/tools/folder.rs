@@ -25,6 +25,7 @@ pub(super) fn load(disk: &mut dyn Disk) -> Result<(Meta, Catalog), JournalError>
     let meta = Meta::load(disk)?
         .ok_or_else(|| JournalError::new(format!("there is no journal ({META} is missing)")))?;
     let mut catalog = Catalog::list(disk)?;
+    recover::end_where_the_next_begins(disk, &meta, &mut catalog)?;
     catalog.has_origin = recover::is_origin(disk, &meta, &catalog)?;
     Ok((meta, catalog))
 }

@@ -353,8 +353,13 @@ impl Crowd {
         let (Some(finished), Some(highest)) = (source.finished_at, source.highest) else { return Ok(()) };
         let in_time = now < finished + self.temper.config.shutdown_timeout_ms * MILLISECOND;
         let is_taken_over = self.sources[index + 1..].iter().any(|other| other.lane == source.lane);
+        // Never answered, and there may have been no place: it was turned away.
+        let places = self.temper.config.max_event_source_clients as usize;
+        let others = self.sources[..index].iter().filter(|other| !other.is_over).count();
+        let is_turned_away = source.last.is_none() && others >= places;
         if in_time
             && !is_taken_over
+            && !is_turned_away
             && self.asked_at.is_none()
             && source.last.is_none_or(|last| last <= u128::from(highest))
         {

@@ -36,7 +36,7 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 46] = [
+pub(crate) const REQUIRED: [&str; 47] = [
     "resume: a place of its own",
     "resume: at the edge of a segment",
     "resume: at the edge of a snapshot",
@@ -67,6 +67,7 @@ pub(crate) const REQUIRED: [&str; 46] = [
     "lives: a source takes over its name",
     "lives: what was not durable is lost",
     "lives: a snapshot is begun with",
+    "lives: a snapshot is begun with that was made while the graph changed",
     "lives: segments have gone",
     "lives: a segment waits to be recycled",
     "lives: everything has arrived",
@@ -177,7 +178,9 @@ impl Run {
             let now = self.now;
             let config = self.temper.config.clone();
             let disk = Box::new(self.folder.disk());
-            let started = catch_unwind(AssertUnwindSafe(|| Server::recover(config, net, disk, || now)));
+            let started = catch_unwind(AssertUnwindSafe(|| {
+                Server::recover_at(self.temper.pace, config, net, disk, || now)
+            }));
             match started {
                 Ok(Ok(mut server)) => {
                     self.folder.set_faults(DiskFaults::default());
@@ -231,6 +234,16 @@ impl Run {
         let names = self.folder.names();
         let has = |suffix: &str| names.iter().any(|(name, _)| name.ends_with(suffix));
         coverage.add("lives: a snapshot is begun with", u64::from(has(".fns")));
+        let ends_elsewhere = |name: &str| {
+            let cursors = name.strip_suffix(".fns").and_then(|cursors| cursors.split_once('-'));
+            cursors.is_some_and(|(from, to)| from != to)
+        };
+        let newest = names.iter().rev().find(|(name, _)| name.ends_with(".fns"));
+        let made_meanwhile = newest.is_some_and(|(name, _)| ends_elsewhere(name));
+        coverage.add(
+            "lives: a snapshot is begun with that was made while the graph changed",
+            u64::from(made_meanwhile),
+        );
         coverage.add("lives: a segment waits to be recycled", u64::from(has("spare.fnj")));
         let first = format!("{:020}.fnj", self.temper.config.first_sequence);
         coverage.add("lives: segments have gone", u64::from(!has(&first)));
@@ -359,6 +372,9 @@ impl Run {
         }
         let has = self.bounds(server);
         let shared = &mut *net.shared();
+        // What happens meanwhile happens before the next turn, even if the server waits for nothing.
+        let now = shared.world.now();
+        shared.world.advance_to(now + self.temper.work);
         self.appended.push((shared.world.now(), self.truth.cursor().max(self.recovered)));
         shared.script.receive(&mut shared.world, has, users)?;
         Ok(None)
@@ -501,7 +517,8 @@ impl Run {
         if end != End::Machine {
             return before.cursor().max(acknowledged).max(sent);
         }
-        let interval = temper.config.journal_sync_interval_ms * MILLISECOND + 100 * temper.delay_max;
+        let interval =
+            temper.config.journal_sync_interval_ms * MILLISECOND + 100 * (temper.delay_max + temper.work);
         let ended = self.now;
         let is_old = |&&(at, _): &&(Micros, u128)| at + interval + 10 < ended;
         let old = self.appended.iter().rev().find(is_old).map_or(0, |&(_, cursor)| cursor);

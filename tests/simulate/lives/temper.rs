@@ -3,6 +3,7 @@
 use fortnight::internals::{
     config::{Config, SlowUserPolicy},
     journal::SyncMode,
+    server::Pace,
     time::{MILLISECOND, Micros},
 };
 
@@ -54,6 +55,10 @@ pub(crate) struct Temper {
     pub(crate) errors: u16,
     /// Errors while the server starts.
     pub(crate) start_errors: u64,
+    /// The time that a turn takes.
+    pub(crate) work: Micros,
+    /// How often snapshots are made, and how much of one in a turn.
+    pub(crate) pace: Pace,
     /// Users that resume.
     pub(crate) visitors: u64,
 }
@@ -80,7 +85,7 @@ impl Temper {
             journal_sync: mode,
             journal_sync_interval_ms: dice.pick(&[1, 20, 200, 1000]),
             journal_segment_bytes: dice.pick(&[200, 2000, 20_000, 1 << 20]),
-            journal_retention_bytes: dice.pick(&[0, 100_000, 1 << 30, 1 << 30]),
+            journal_retention_bytes: dice.pick(&[0, 2000, 100_000, 1 << 30]),
             journal_retention_ms: dice.pick(&[None, None, None, Some(50), Some(3000)]),
             ..Config::default()
         };
@@ -107,6 +112,8 @@ impl Temper {
             short_write: dice.pick(&[0, 0, 20_000]),
             errors: if asks { dice.pick(&[0, 0, 0, 300]) } else { 0 },
             start_errors: if asks { dice.pick(&[0, 150]) } else { 0 },
+            work: dice.pick(&[0, 20, 500]),
+            pace: Pace { bytes_least: dice.pick(&[500, 500, 64 << 10]), steps: dice.pick(&[1, 3, 20_000]) },
             visitors: 0,
         };
         if dice.in_1000(600) {
