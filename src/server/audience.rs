@@ -54,26 +54,6 @@ impl<S: Read + Write> Users<S> {
         self.changes = changes;
     }
 
-    /// A user's output buffer is full, under `slowUserPolicy=journal`: from `next` on it is served from the journal. To be called
-    /// before anything else happens to the user: until then it is taken for one that has everything below the cursor.
-    pub(super) fn fall_behind<N: Net<Socket = S>>(
-        &mut self,
-        key: UserKey,
-        next: Cursor,
-        context: &mut Context<'_, N>,
-    ) {
-        let Some(user) = self.user_mut(key) else { return };
-        let Stage::Live(slot) = user.stage else { return };
-        context.engine.disconnect(user.id, slot);
-        let mut behind = Behind::new(next, context.now);
-        context.catch_up.enter(key, user.id, &mut behind, false, context.now);
-        user.stage = Stage::Behind(behind);
-        let distance = context.engine.cursor().since(next);
-        context.reports.served_from_the_journal(user.id, next, distance, context.now);
-        // Its socket may have taken everything meanwhile.
-        self.note_taken(key, context);
-    }
-
     /// Answers a login, and lets the user in unless it is refused.
     pub(super) fn arrive<N: Net<Socket = S>>(
         &mut self,

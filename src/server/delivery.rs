@@ -1,6 +1,7 @@
 //! From the engine to the users' sockets or, where those take no more, to their output buffers.
 
 use super::{
+    catch_up::Behind,
     congestion::Grown,
     context::Context,
     key::UserKey,
@@ -72,6 +73,21 @@ impl<S: Read + Write> Users<S> {
         for (key, next) in fallen {
             self.fall_behind(key, next, context);
         }
+    }
+
+    /// A user's output buffer is full, under `slowUserPolicy=journal`: from `next` on it is served from the journal. To be called
+    /// before anything else happens to the user: until then it is taken for one that has everything below the cursor.
+    fn fall_behind<N: Net<Socket = S>>(&mut self, key: UserKey, next: Cursor, context: &mut Context<'_, N>) {
+        let Some(user) = self.user_mut(key) else { return };
+        let Stage::Live(slot) = user.stage else { return };
+        context.engine.disconnect(user.id, slot);
+        let mut behind = Behind::new(next, context.now);
+        context.catch_up.enter(key, user.id, &mut behind, false, context.now);
+        user.stage = Stage::Behind(behind);
+        let distance = context.engine.cursor().since(next);
+        context.reports.served_from_the_journal(user.id, next, distance, context.now);
+        // Its socket may have taken everything meanwhile.
+        self.note_taken(key, context);
     }
 
     /// Writes to those whose sockets take bytes again.
