@@ -1,4 +1,4 @@
-//! Certificates, keys and authorities: from files to what TLS is spoken with.
+//! Certificates, keys and authorities: from files to configurations of rustls.
 
 use crate::{config::Config, server::net::Port, stream::address::StreamAddress};
 use rustls::{
@@ -197,7 +197,7 @@ fn expiry(certificate: &[u8]) -> Option<u64> {
     u64::try_from(at.assume_utc().unix_timestamp()).ok()
 }
 
-/// The first element of DER: its tag, its contents, and what follows it.
+/// The first element of DER: its tag, its contents, and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk::<2>()?;
     let (len, rest) = match first {

@@ -2,10 +2,13 @@
 //!
 //! A connection that this server opens itself shakes hands while it is read. Until that is over nothing can be written.
 //!
-//! It keeps what the server relies on. A read that comes short has emptied the socket; where an end is already known, the
-//! server is told again. A write that reports all its bytes has handed all their records to the socket: while some of
-//! them wait, the last byte counts as not taken, and is skipped when it comes again. So whoever waits for the socket, and
-//! how much waits, is known above without a word about TLS.
+//! The server relies on two rules of sockets, and a session keeps both:
+//!
+//! - A read that comes short has emptied the socket. If the end of the connection is known already, the server is told again.
+//! - A write that reports all its bytes has handed all their records to the socket. While some records wait, the session
+//!   reports the last byte as not taken. The server offers this byte again, and the session skips it.
+//!
+//! So the server knows which connections wait for their sockets, and with how many bytes, without knowing of TLS.
 
 use rustls::{
     ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, pki_types::ServerName,
@@ -95,7 +98,7 @@ impl<S: Read + Write> Session<S> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong, where the other side or the socket has failed.
+    /// The reason, if the other side or the socket has failed.
     pub(super) fn shake(&mut self) -> Result<bool, String> {
         loop {
             let flushed = self.flush().map_err(|error| error.to_string())?;

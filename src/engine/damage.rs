@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Replay {
     /// Every line has been applied; the cursor is behind the block.
     Done,
-    /// The turn is full: take what was released, deliver, and go on from where it stopped.
+    /// The turn is full: take the record, deliver, and continue at the returned offset.
     TurnFull,
 }
 

@@ -1,6 +1,6 @@
 //! One event line: its grammar (SPEC section 1.1), and the parser that every line can take.
 //!
-//! [`parse_line`] walks a line byte by byte and says exactly what is wrong with a bad one.
+//! [`parse_line`] walks a line byte by byte. For a bad line it names the exact fault.
 //! `scan` recognises ordinary lines many bytes at a time and leaves the rest to it.
 
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use crate::user_id::UserId;
 pub enum Kind {
     /// `seq|F|from|to`: `from` follows `to`, who is told.
     Follow = 1,
-    /// `seq|U|from|to`: `from` stops following `to`; nobody is told.
+    /// `seq|U|from|to`: `from` stops following `to`. No user is told.
     Unfollow = 2,
     /// `seq|B`: everyone connected is told.
     Broadcast = 3,
@@ -22,7 +22,7 @@ pub enum Kind {
     Private = 4,
     /// `seq|S|from`: the followers of `from` are told.
     Status = 5,
-    /// A rejected line whose number could be read: the number is used up, nobody is told.
+    /// A rejected line with a readable number. The number is used up, and no user is told.
     Void = 6,
 }
 
@@ -141,8 +141,8 @@ pub fn parse_line(line: &[u8]) -> Result<Event, Rejected> {
     Ok(Event { seq, kind, from: ids[0], to: ids[1] })
 }
 
-/// Reads the number at the start of a line of which only a prefix is at hand. Without a separator in it there is none:
-/// nobody knows where it ends.
+/// Reads the number at the start of a prefix of a line. A prefix without a separator has no number, because its last
+/// digits may be missing.
 #[must_use]
 pub fn leading_number(prefix: &[u8]) -> Option<SequenceNumber> {
     parse_number(&prefix[..memchr::memchr(b'|', prefix)?]).map(SequenceNumber::new)

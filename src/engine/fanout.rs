@@ -19,7 +19,7 @@
 //! A user that gets everything is handed the tape itself. Only where a row would be almost empty (one
 //! recipient among thousands of users) the event goes into the user's own chain ([`Mail`]) and is merged in by the gather.
 //!
-//! The gather is a matter of the [`Gatherer`], which knows what the processor can do.
+//! The [`Gatherer`] does the gather. It knows the features of the processor.
 
 #![forbid(unsafe_code)]
 
@@ -68,7 +68,7 @@ pub(crate) struct FanOut {
     longest_mail: usize,
     /// From here on the turn is worth being delivered.
     owed_bytes_max: usize,
-    /// A limit of what all users' rows or mail take has been reached.
+    /// The rows or the mail of all users have reached their limit of memory.
     full: bool,
 }
 
@@ -247,7 +247,7 @@ impl FanOut {
         self.full |= self.rows.block_done(self.cpu, block, events);
     }
 
-    /// Hands every user what the turn owes it, as one piece, and ends the turn.
+    /// Hands every user the bytes of its events in one piece, and ends the turn.
     pub(crate) fn deliver(&mut self, mut write: impl FnMut(u32, &[u8])) {
         let events = self.tape.events();
         if let Some((block, events)) = self.tape.pad() {

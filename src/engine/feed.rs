@@ -108,7 +108,7 @@ impl Engine {
         (at, stop)
     }
 
-    /// Puts the next line, whatever it is, into the ring; returns its length.
+    /// Puts the next line into the ring, an event or not. Returns its length.
     #[cold]
     fn put_any_line(&mut self, chunk: &[u8], range: Range<usize>) -> (usize, Option<Stop>) {
         let rest = &chunk[range.clone()];

@@ -191,7 +191,7 @@ impl Graph {
         Edge { from: from_node, to: to_node, slot, follows }
     }
 
-    /// The nodes of two ids of which one at least is not known.
+    /// The nodes of two ids. At least one of the ids is not known.
     #[cold]
     fn make_known(&mut self, from: UserId, to: UserId, follows: bool) -> [u32; 2] {
         if follows { [self.intern(from).0, self.intern(to).0] } else { [NOBODY; 2] }
@@ -321,9 +321,8 @@ impl Graph {
         !self.settling.is_empty()
     }
 
-    /// Lets audiences learn who has come or gone, in about so many steps. `free` is called with the slots of users that
-    /// have gone
-    /// altogether.
+    /// Continues to update audiences about users that have come or gone, in about `steps` steps. `free` is called with the
+    /// slot of each user that has left its last audience.
     pub(crate) fn settle(&mut self, steps: usize, mut free: impl FnMut(u32)) {
         let Self { following, audiences, settling, .. } = self;
         let mut left = steps;
@@ -349,7 +348,7 @@ impl Graph {
         }
     }
 
-    /// Tells the audience of everybody whom a node follows that it has come or gone.
+    /// A user has come or gone. Updates the audiences of all users that it follows.
     fn tell_everyone(&mut self, Node(node): Node, slot: u32, follows: bool) {
         let Self { following, audiences, .. } = self;
         following.row(node).for_each(|followed| audiences.set(followed, slot, follows));

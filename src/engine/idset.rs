@@ -1,4 +1,4 @@
-//! A set of small integers that costs what its members cost.
+//! A set of small integers. Its memory depends on its members, not on the highest of them.
 //!
 //! Most users follow a few others, some follow nearly everyone. A set starts as a list in place, becomes a
 //! tree when it grows, and a bit set when that takes no more room than the members written out

@@ -1,4 +1,4 @@
-//! An event as the ring keeps it: what it does, in 16 bytes.
+//! An event as the ring keeps it: type, user ids, and the place of its text, in 16 bytes.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The engine: its parts in a row, and what can be asked of it.
+//! The engine: its parts in a row, and its operations.
 
 #![forbid(unsafe_code)]
 
@@ -118,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// Between turns: goes on with what logins, logouts and a graph that has become smaller have left to be done.
+    /// Between turns: continues the work that logins, logouts and a smaller graph have left over.
     pub(super) fn begin_turn(&mut self) {
         if self.fanout.is_empty() {
             self.settle_users();
@@ -141,14 +141,14 @@ impl Engine {
         Some(self.graph.slot(id)).filter(|&slot| slot != NO_SLOT).map(UserSlot)
     }
 
-    /// Releases what can be released without any new line. Says whether the turn is full and there may be more:
-    /// deliver, then go on.
+    /// Releases the events that need no new line. Returns whether the turn is full. Then there may be more events to release:
+    /// deliver, and call this again.
     pub fn release_waiting(&mut self) -> bool {
         self.begin_turn();
         self.release(&[])
     }
 
-    /// Counts a line that was no event, or what there is of it.
+    /// Counts a line that was no event. `line` may be only the beginning of the line.
     pub fn count_rejected(&mut self, reason: Reject, seq: Option<SequenceNumber>, line: &[u8]) {
         self.counters.events_rejected[reason as usize] += 1;
         self.rejects.add(reason, seq, line);
@@ -253,8 +253,8 @@ impl Engine {
         self.record.turn_on(self.cursor(), bytes_max, headroom, alignment);
     }
 
-    /// Swaps out what was released since the last call. The buffer of `block` is used for what comes next. Returns false,
-    /// with `block` unchanged, if the cursor has not moved, or if there is no record.
+    /// Swaps out the events that were released since the last call. The engine goes on with the buffer of `block`. If the
+    /// cursor has not moved, or if there is no record, `block` stays as it is, and the result is false.
     pub fn take_released(&mut self, block: &mut Released) -> bool {
         self.record.take(self.cursor(), block)
     }
@@ -302,7 +302,7 @@ impl Engine {
         self.sequencer.next_deadline()
     }
 
-    /// Gives up the holes whose time has come; [`Engine::release_waiting`] releases what was behind them.
+    /// Gives up the holes whose time has come. [`Engine::release_waiting`] releases the events behind them.
     pub fn expire(&mut self, now: Micros) {
         self.sequencer.expire(now);
     }
@@ -318,7 +318,7 @@ impl Engine {
         self.sequencer.skip_hole(otherwise.map(SequenceNumber::get))
     }
 
-    /// Gives up every number below `number` that has not come, whatever else holds holes.
+    /// Gives up every number below `number` that has not come, even while holes are held.
     pub fn skip_to(&mut self, number: Cursor) {
         self.sequencer.skip_to(number.get());
     }

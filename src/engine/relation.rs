@@ -115,7 +115,7 @@ impl Relation {
         self.row(row).contains(column)
     }
 
-    /// A row has no columns any more: gives back what its set took. A matrix keeps the room.
+    /// A row has no columns any more. The memory of its set is given back. A matrix keeps its memory.
     pub(crate) fn forget(&mut self, row: u32) {
         if let Some(set) = self.sets.get_mut(row as usize) {
             *set = IdSet::default();

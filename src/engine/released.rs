@@ -48,7 +48,7 @@ impl Released {
     }
 }
 
-/// Keeps what is released until it is taken.
+/// Keeps the lines of released events until they are taken.
 #[derive(Debug)]
 pub(crate) struct Record {
     is_on: bool,
@@ -163,7 +163,7 @@ impl Record {
         self.from = cursor;
     }
 
-    /// Swaps out what was released up to the cursor. Says whether that is anything.
+    /// Swaps out the lines that were released up to the cursor. Returns whether the cursor has moved.
     pub(crate) fn take(&mut self, cursor: Cursor, block: &mut Released) -> bool {
         if self.is_empty(cursor) {
             return false;

@@ -31,7 +31,7 @@ impl Engine {
     /// be at the cursor or above and below `to`, the cursor behind the block. Once every line has been applied, the cursor
     /// is at `to`. Nothing may wait in the ring. Returns how far it came in the chunk, and why it stopped there.
     ///
-    /// Counts what is released and delivered, but no line as received and no number as given up.
+    /// Counts events as released and delivered. Counts no line as received, and no number as given up.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Engine {
                 };
             }
         }
-        // A line out of order ends the run, too: what is wrong with it is said when it is read alone.
+        // A line out of order ends the run as well. Its fault is named when it is read alone.
         while run.len < room.min(RUN)
             && let Some(scanned) = window(chunk, at).and_then(scan_line)
         {

@@ -76,7 +76,7 @@ impl Rows {
         block % GROUP == GROUP - 1 && (group + 2 * slots) * size_of::<[u64; GROUP]>() > MATRIX_BYTES_MAX
     }
 
-    /// Takes the bits of those who get something; [`Rows::reset`] takes them back.
+    /// Takes the bits of the users that get an event. [`Rows::reset`] takes them back.
     pub(crate) fn take_owed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.owed)
     }
@@ -93,7 +93,7 @@ impl Rows {
         (&self.matrix, self.rows.len() * 64)
     }
 
-    /// Nobody gets anything any more. `owed` is what has been taken.
+    /// Begins the next turn: no user gets an event yet. `owed` is the result of [`Rows::take_owed`].
     pub(crate) fn reset(&mut self, mut owed: Vec<u64>) {
         owed.fill(0);
         self.owed = owed;

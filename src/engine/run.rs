@@ -36,7 +36,7 @@ const BROADCAST: u8 = Kind::Broadcast as u8;
 const PRIVATE: u8 = Kind::Private as u8;
 const STATUS: u8 = Kind::Status as u8;
 
-/// Applies runs. Keeps what is needed in between, which is nothing but room.
+/// Applies runs. It keeps only buffers from one run to the next.
 #[derive(Debug)]
 pub(crate) struct Runner {
     cpu: Cpu,
@@ -79,7 +79,7 @@ impl Runner {
         graph.forget();
     }
 
-    /// Tells audiences what has changed before a place; `told` counts what has been told already.
+    /// Updates audiences by the changes before a place. `told` counts the changes that are done.
     #[inline(always)]
     fn tell(&self, told: &mut usize, place: u32, graph: &mut Graph) {
         while let Some(&(edge, at)) = self.news.get(*told)

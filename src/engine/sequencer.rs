@@ -46,7 +46,7 @@ const END: u128 = 1 << 64;
 pub(crate) struct Sequencer {
     ring: Ring,
     cursor: u64,
-    /// Numbers from the cursor on that can be taken: the capacity, or what is left of the 64 bits.
+    /// How many numbers from the cursor on the ring takes: its capacity, or fewer near the highest number.
     reach: u64,
     /// Those that can be taken without another look: see [`Ring::near`].
     near: u64,
@@ -404,7 +404,7 @@ impl Sequencer {
         self.skip_before = self.skip_before.max(number.min(END));
     }
 
-    /// Nothing was read for `by`: what is missing gets that much more time.
+    /// Nothing was read for `by`. Missing numbers get that much more time.
     pub(crate) fn postpone(&mut self, by: Micros) {
         for (at, _) in &mut self.deadlines {
             *at = at.saturating_add(by);
@@ -637,7 +637,7 @@ mod tests {
         }
     }
 
-    /// Takes what can be taken, and holds it against what was put there.
+    /// Takes all events that can be taken, and compares them with the events that were put there.
     fn take_all(
         ring: &mut Sequencer,
         waiting: &mut BTreeMap<u64, Vec<u8>>,

@@ -109,7 +109,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The events that `lines` are, each with its line end; what is none is left out.
+    /// The events of `lines`, each with its line end. Lines that are no events are left out.
     ///
     /// # Panics
     ///
@@ -179,7 +179,7 @@ impl Turn {
         self.fanout.room() == 0
     }
 
-    /// Gather: hands every user what it is owed, and ends the turn.
+    /// Gather: hands the bytes of its events to every user, and ends the turn.
     pub fn gather(&mut self, write: impl FnMut(u32, &[u8])) {
         self.fanout.deliver(write);
     }

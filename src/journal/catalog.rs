@@ -82,7 +82,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// The journal was founded at this cursor: what is below is left of an older one.
+    /// The journal was founded at this cursor. Files below it are the rest of an older journal.
     pub(crate) fn leave_below(&mut self, base: Cursor) {
         let old = self.segments.iter().filter(|segment| segment.first < base).map(Segment::name);
         self.leftovers.extend(old);

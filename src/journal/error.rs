@@ -20,7 +20,7 @@ impl JournalError {
         Self::new(format!("{what} {file}: {error}"))
     }
 
-    /// Something on the disk is not what was written there.
+    /// Bytes on the disk differ from the bytes that were written.
     pub(crate) fn damage(file: &str, offset: u64, what: &str) -> Self {
         let sentence = format!(
             "{file}, offset {offset}: damaged: {what}; restore a backup, or cut the journal there with `fortnight journal repair`"

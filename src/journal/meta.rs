@@ -53,7 +53,7 @@ pub struct Meta {
     pub lock: Identity,
     /// Older epochs, oldest first.
     pub ancestors: Vec<Ancestor>,
-    /// It was founded at this cursor, with a snapshot: what is below belongs to an older journal.
+    /// It was founded at this cursor, with a snapshot. Everything below belongs to an older journal.
     pub base: Option<Cursor>,
 }
 
@@ -94,7 +94,7 @@ impl Meta {
         text
     }
 
-    /// Reads what `to_text` has written.
+    /// Reads the result of `to_text`.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (body, sum) = text.strip_suffix('\n')?.rsplit_once("\nsum ")?;

@@ -7,15 +7,15 @@
 //! | file | what it is | module |
 //! | --- | --- | --- |
 //! | `journal.lock` | locked by the process that may write; its inode and birth tell the folder from a copy | [`disk`](crate::disk) |
-//! | `stream.place` | at an edge of NATS: its place in the log, not newer than what is durable here | `log::note` |
+//! | `stream.place` | at an edge of NATS: its place in the log, not above the durable cursor of the journal | `log::note` |
 //! | `journal.meta` | id, epoch, older epochs, identity of the lock file; replaced as a whole | [`meta`] |
 //! | `FIRST.fnj` | a segment: a header, then blocks | [`segment`], [`block`] |
 //! | `spare.fnj` | a segment that has gone; the next one is written over it | [`segment`] |
 //! | `A-B.fns` | a snapshot of the follow graph | [`snapshot`] |
 //!
 //! FIRST, A and B are cursors with 20 digits. A *position* counts the bytes of all segments since the journal was made. The hash of
-//! a block is seeded with journal and position, and contains the hash of the block before. So a block proves itself, its place, and everything
-//! before it.
+//! a block is seeded with the journal's id and the position. It covers the hash of the block before. So it proves that the block is whole,
+//! stands in its place, and follows the right blocks.
 //!
 //! # Life of a block
 //!
@@ -25,7 +25,7 @@
 //! 3. A sync that began after that is complete: it is *durable*, and survives the end of the machine. With `always` the barrier opens now.
 //!    Durable events are acknowledged to sources.
 //!
-//! One block is in flight at a time. While the barrier is closed sources are not read, so nothing piles up.
+//! One block is in flight at a time. While the barrier is closed, sources are not read. So memory does not grow.
 //!
 //! # Ends of the process and of the machine
 //!
@@ -50,9 +50,11 @@
 //!
 //! # Limits
 //!
-//! Memory: one block in flight and one that is being filled (the events of a turn: 16 MiB at most), a window of 256 KiB or a block per reader, one piece of a snapshot. Reading never takes
-//! more memory than the file has bytes, whatever it contains. Disk: `journalRetentionBytes`, one segment more, one to be recycled, one snapshot that is being written, and
-//! never less than what the next start needs.
+//! Memory: one block in flight, and one that is being filled (the events of a turn: 16 MiB at most). For each reader a window of 256 KiB,
+//! or a block. One piece of a snapshot. Reading a file never takes more memory than the file has bytes, even if the file is damaged.
+//!
+//! Disk: `journalRetentionBytes`, one segment more, one segment to be recycled, and one snapshot that is being written. The files that
+//! the next start needs are kept in any case.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Reads blocks of a running journal, for those who resume: in pieces, and without waiting for the disk.
+//! Reads blocks of a running journal, for users that resume: in pieces, and without waiting for the disk.
 
 #![forbid(unsafe_code)]
 
@@ -55,11 +55,11 @@ impl Reader {
         }
     }
 
-    /// The next block that ends above where the reader was told to begin. Only what has been appended is handed out.
+    /// The next block that ends above the place where the reader begins. Only appended blocks are handed out.
     ///
     /// # Errors
     ///
-    /// If what was asked for is not kept any more, cannot be read, or is damaged.
+    /// If the next block is not kept any more, cannot be read, or is damaged.
     pub fn next(&mut self, log: &mut Log, block: &mut Block) -> Result<Read, JournalError> {
         loop {
             if self.from >= log.appended_cursor() {

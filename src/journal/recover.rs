@@ -1,4 +1,4 @@
-//! Opening a journal: the newest snapshot, what came after it, and the decision what a bad block means.
+//! Opening a journal: the newest snapshot, the events after it, and the meaning of a bad block.
 
 #![forbid(unsafe_code)]
 
@@ -415,7 +415,7 @@ pub(crate) fn truncate(disk: &mut dyn Disk, name: &str, len: u64) -> Result<(), 
     truncated.map_err(|error| JournalError::io("cannot cut", name, &error))
 }
 
-/// Makes what was recovered durable: all segments that end above the highest mark.
+/// Makes everything that was recovered durable: all segments that end above the highest mark.
 fn make_durable(disk: &mut dyn Disk, catalog: &Catalog, end: &WalkEnd) -> Result<(), JournalError> {
     let mut position = end.chain.map_or(0, |chain| chain.position);
     for segment in catalog.segments.iter().rev() {

@@ -117,7 +117,7 @@ impl SegmentScan {
         disk.close(self.file);
     }
 
-    /// More has been written behind what was the end.
+    /// More blocks have been written behind the former end.
     pub(crate) fn extend(&mut self, end: u64) {
         self.end = end;
     }

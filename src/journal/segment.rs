@@ -41,7 +41,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) time_ms: u64,
     /// The follow graph is empty at `first`: the journal begins here.
     pub(crate) is_origin: bool,
-    /// The file was one of an older segment: what stands behind the last block is left of that.
+    /// The file belonged to an older segment before. The bytes behind the last block are the rest of that segment.
     pub(crate) is_recycled: bool,
 }
 

@@ -1,10 +1,10 @@
-//! How a journal is kept, and what it is opened with.
+//! How a journal is kept, and how it is opened.
 
 #![forbid(unsafe_code)]
 
 use crate::{epoch::Epoch, sequence::Cursor, time::Micros};
 
-/// When what was appended is made durable.
+/// When appended events are made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncMode {
     /// Before anybody is sent it.
@@ -19,7 +19,7 @@ pub enum SyncMode {
 /// How a journal is kept: the options of docs/SPEC.md section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// When what was appended is made durable.
+    /// When appended events are made durable.
     pub sync: SyncMode,
     /// How often, with [`SyncMode::Interval`].
     pub interval: Micros,

@@ -227,7 +227,7 @@ impl SnapshotReader {
         disk.close(self.file);
     }
 
-    /// The next edges, (follower, followed), replace what is in `edges`. `wait`: for the disk, if need be.
+    /// Replaces the contents of `edges` by the next edges, (follower, followed). `wait`: it may wait for the disk.
     pub(crate) fn next(
         &mut self,
         disk: &mut dyn Disk,

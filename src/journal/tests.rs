@@ -1,4 +1,4 @@
-//! The journal on a simulated disk: what was appended is there again, however the process or the machine ended.
+//! The journal on a simulated disk: appended events are there again after every end of the process or the machine.
 
 use super::{
     Block, JournalError, Log, Opening, Read, Reader, Recovered, Settings, Step, SyncMode, Waiting,
@@ -292,7 +292,7 @@ fn live(folder: &SimFolder, sync: SyncMode, first: u64, events: u64) -> (Vec<Vec
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// After the end of a machine there is a prefix of what was appended, and no less than what was durable.
+    /// After the end of a machine there is a prefix of the appended events, with all durable ones.
     #[test]
     fn a_prefix_survives_the_machine(seed: u64, mode in 0..3, events in 1..80_u64, slow: bool, fails: bool) {
         let sync = [SyncMode::Always, SyncMode::Interval, SyncMode::Never][mode as usize];

@@ -55,7 +55,7 @@ impl Ranges {
     }
 }
 
-/// Verifies every byte, and says what there is.
+/// Verifies every byte, and describes the contents.
 ///
 /// # Errors
 ///

@@ -53,7 +53,7 @@ impl Waiting {
     }
 }
 
-/// Reads the payload of a block of waiting events. Ends early where it is not what [`Waiting`] makes.
+/// Reads the payload of a block of waiting events. Ends early at bytes that [`Waiting`] would not write.
 #[derive(Clone, Debug)]
 pub struct WaitingLines<'a>(pub(crate) &'a [u8]);
 

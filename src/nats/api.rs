@@ -118,7 +118,7 @@ pub fn consume(stream: &str, name: &str, deliver: &str, from: From) -> (String, 
     (action, json!({ "stream_name": stream, "config": config, "action": "create" }).to_string())
 }
 
-/// The subject for having no more of what [`consume`] has asked for under this name.
+/// The subject that ends the delivery which [`consume`] has asked for under this name.
 #[must_use]
 pub fn consume_no_more(stream: &str, name: &str) -> String {
     format!("$JS.API.CONSUMER.DELETE.{stream}.{name}")
@@ -181,7 +181,7 @@ pub fn stream_info(answer: &Value, stream: &str) -> Result<StreamInfo, String> {
     })
 }
 
-/// Versions below lose in a crash what they have confirmed, whatever is configured.
+/// Lower versions can lose confirmed messages in a crash, with any configuration.
 const SAFE_VERSION: [u64; 3] = [2, 10, 23];
 
 /// Whether a server of this version keeps in a crash what it has confirmed, if it is configured to sync always. What is no version is

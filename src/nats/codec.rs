@@ -56,7 +56,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The status code in the first line of the headers: what a server says in place of a message.
+    /// The status code in the first line of the headers. A server sends it in place of a message.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         let line = self.headers.strip_prefix(b"NATS/1.0")?;
@@ -115,7 +115,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Received<'_>, usize)>, Garbage> {
     Ok(Some((received, end + 1)))
 }
 
-/// `subject sid [reply] [headers] length`, and what follows it at `start`. `None`: it is malformed.
+/// `subject sid [reply] [headers] length`, and the bytes after it, at `start`. `None`: it is malformed.
 fn message<'a>(
     bytes: &'a [u8],
     arguments: &'a [u8],

@@ -29,7 +29,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Reads what a file of the option `streamCredentials` holds: `user:password`, or a token. `None`: it holds neither.
+    /// Reads the contents of a file of the option `streamCredentials`: `user:password`, or a token. `None`: they are neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_end_matches(['\r', '\n']);
@@ -119,7 +119,7 @@ impl Connection {
         &mut self.out.bytes
     }
 
-    /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
+    /// Returns true once, after the server's greeting in clear, if TLS is wanted. All further bytes go over TLS.
     pub fn turns_to_tls(&mut self) -> bool {
         std::mem::take(&mut self.turns_to_tls)
     }

@@ -18,7 +18,7 @@ const MARK_EVERY: Micros = SECOND;
 pub const SEND_AGAIN: Micros = 250 * MILLISECOND;
 /// The overhead of a message in the log, besides its block.
 const MESSAGE_OVERHEAD: u64 = 200;
-/// After this number of bytes another snapshot is made, whatever the log keeps.
+/// After this number of bytes another snapshot is made, even if the log keeps more.
 const GRAPH_EVERY_MAX: u64 = 512 << 20;
 /// A snapshot is made so often for each time that the log's bytes are replaced.
 const GRAPHS_PER_RETENTION: u64 = 8;
@@ -54,7 +54,7 @@ pub struct Leader {
     published_at: Micros,
     /// Nothing is sent before.
     send_at: Micros,
-    /// Reading what the log has, after the connection was lost: whether the last confirmed message has been seen.
+    /// The connection was lost, and the log is read again. `true`: the last confirmed message has been read.
     verifying: Option<bool>,
     /// Bytes published since the newest snapshot; `None`: there is none of this term.
     since_graph: Option<u64>,

@@ -198,7 +198,7 @@ impl Log {
         self.replicas
     }
 
-    /// The version of the server that it is connected to, if that server loses in a crash what it has confirmed.
+    /// The version of the connected server, if a server of this version can lose confirmed messages in a crash.
     #[must_use]
     pub fn unsafe_version(&self) -> Option<&str> {
         self.session.as_ref().map(Session::version).filter(|version| !api::is_safe(version))
@@ -215,7 +215,7 @@ impl Log {
         self.session.as_mut().map(Session::out)
     }
 
-    /// Says once, where TLS is wanted, that the server has greeted in clear: what is to be written goes over TLS.
+    /// Returns true once, after the server's greeting in clear, if TLS is wanted. All further bytes go over TLS.
     pub fn turns_to_tls(&mut self) -> bool {
         self.session.as_mut().is_some_and(Session::turns_to_tls)
     }
@@ -486,7 +486,7 @@ impl Log {
         }
     }
 
-    /// Everything that the log has is known: what it has not got is sent again.
+    /// The whole log has been read. Blocks that it does not have are sent again.
     fn go_on_leading(&mut self, now: Micros) {
         let (Role::Leads(leader), Some(session)) = (&mut self.role, &mut self.session) else { return };
         session.close();
@@ -526,7 +526,7 @@ impl Log {
         }
     }
 
-    /// The stream has no leader: what was published is sent again.
+    /// The stream has no leader. The published blocks are sent again.
     fn not_taken(&mut self, id: RequestId, now: Micros) {
         match &mut self.role {
             Role::Follows(Some(claim)) if claim.id == Some(id) => {

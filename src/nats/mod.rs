@@ -19,11 +19,11 @@
 //! # Publishing
 //!
 //! Every message is *fenced*: it says which message must be the last one (`Nats-Expected-Last-Sequence`), and the log refuses it otherwise.
-//! So two leaders cannot both write, whatever they believe. A leader has one message on its way at a time: of
-//! two, the first could be refused because another leader's message stands in its place, and the second be stored behind that one.
+//! So two leaders cannot both write, even if both take themselves for the leader. A leader has one message on its way at a time. With two,
+//! the log could refuse the first, because another leader's message has its place, and then store the second behind that message.
 //!
-//! Where the stream stands is never taken from what it says of itself: servers without a leader answer with the past. Only a
-//! message that was accepted proves it.
+//! The state that a NATS server reports may be old, if that server has no leader. So only an accepted message proves where the stream
+//! ends.
 //!
 //! # Terms
 //!
@@ -41,17 +41,24 @@
 //!
 //! A reader without a place asks for the last block of the newest snapshot, reads the edges, and reads once more from the
 //! snapshot's beginning, this time the events. The edges may be newer than the events; the last event of an edge decides, so the graph is
-//! exact from the end of the snapshot on. What a reader is sent before it has reached the end of the log for the first time
-//! goes to nobody.
+//! exact from the end of the snapshot on. Before a reader has reached the end of the log for the first time, it sends no event to a
+//! user.
 //!
 //! A reader with a place begins with the message that it has read last. If that has another hash, or the log ends before it, the log is
 //! another one: a log went back, or was replaced. If it is gone, the reader starts with a snapshot.
 //!
 //! # Modules
 //!
-//! [`codec`]: the protocol's messages. [`connection`]: one connection to a server. [`api`]: what JetStream is asked, and its answers.
-//! [`session`]: a connection that has reached the stream. [`block`]: what is in a message. [`reader`]: the chain, and
-//! starting from a snapshot. [`leader`]: what was sent and is not confirmed. [`log`]: all of this over many connections.
+//! | module | what it is |
+//! | --- | --- |
+//! | [`codec`] | the protocol's messages |
+//! | [`connection`] | one connection to a server |
+//! | [`api`] | requests to JetStream, and their answers |
+//! | [`session`] | a connection that has reached the stream |
+//! | [`block`] | the contents of a message |
+//! | [`reader`] | the chain, and the start from a snapshot |
+//! | [`leader`] | blocks that were sent and are not confirmed |
+//! | [`log`] | all of this over many connections |
 
 pub mod api;
 pub mod block;

@@ -38,7 +38,7 @@ impl Place {
         format!("{body} {sum:016x}\n")
     }
 
-    /// Reads what [`to_text`](Self::to_text) has made. `None`: it is damaged.
+    /// Reads the result of [`to_text`](Self::to_text). `None`: it is damaged.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (body, sum) = text.strip_suffix('\n')?.rsplit_once(' ')?;
@@ -78,7 +78,7 @@ pub enum Effect {
     Reached(Epoch),
     /// This server leads from here on.
     Leads,
-    /// It does not lead any more, for this reason. The server must forget what is not confirmed, and the graph with it.
+    /// It does not lead any more, for this reason. The server must drop the events that are not confirmed, and its graph.
     Deposed(String),
     /// The log is another one, or is damaged: the server ends, with this clause.
     Broken(String),

@@ -157,7 +157,7 @@ impl Session {
         self.connection.note_heard(now);
     }
 
-    /// Does what is due.
+    /// Performs the steps that are due.
     ///
     /// # Errors
     ///
@@ -216,7 +216,7 @@ impl Session {
         }
     }
 
-    /// Asks what is known of the stream.
+    /// Asks for the state of the stream.
     pub fn ask(&mut self, now: Micros) {
         self.asked = Some(self.request_info(now));
     }

@@ -35,7 +35,7 @@ impl Dice {
     }
 }
 
-/// A stream of JetStream: what is stored.
+/// A stream of JetStream: its stored messages.
 #[derive(Default)]
 struct Stream {
     exists: bool,

@@ -178,7 +178,7 @@ impl<S> Accepting<S> {
         self.held.len()
     }
 
-    /// Nobody is accepted any more but the sources that wait already: what they have sent has arrived.
+    /// Only sources that wait in the backlog are still accepted: their bytes have arrived already.
     pub(super) fn close<N: Net<Socket = S>>(&mut self, net: &mut N, reports: &mut Reports, now: Micros) {
         let mut waiting = std::mem::take(&mut self.held);
         while waiting.len() < HELD_MAX

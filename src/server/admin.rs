@@ -315,7 +315,7 @@ impl<S: Read + Write> Admin<S> {
 }
 
 impl<S: Read + Write> AdminClient<S> {
-    /// Goes on with a connection: writes what is owed, or reads and answers.
+    /// Continues with a connection: writes the rest of an answer, or reads and answers a request.
     fn step<N: Net<Socket = S>>(
         &mut self,
         key: AdminKey,
@@ -356,7 +356,7 @@ impl<S: Read + Write> AdminClient<S> {
         self.write_answer(key, net, now)
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     fn write_answer<N: Net<Socket = S>>(
         &mut self,
         key: AdminKey,

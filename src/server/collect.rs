@@ -1,4 +1,4 @@
-//! Asking the world what is ready, and what time it is. Nothing is done about it here.
+//! Asks the net which connections are ready, and for the time. Nothing else happens here.
 
 use super::{
     key::{Key, StreamKey},
@@ -10,7 +10,7 @@ use crate::time::Micros;
 use std::io;
 
 impl<N: Net> Server<N> {
-    /// Asks the net what is ready, and notes it down. Nothing is done about it.
+    /// Asks the net which connections are ready, and notes them down. Nothing else happens here.
     pub(super) fn collect(&mut self, wait: Option<Micros>) -> io::Result<()> {
         self.ready.clear();
         let polled = self.net.poll(wait, &mut self.ready);
@@ -58,7 +58,7 @@ impl<N: Net> Server<N> {
         self.now = now;
     }
 
-    /// The net says what the connection to the stream is ready for.
+    /// The connection to the stream has become readable or writable.
     fn note_stream_ready(&mut self, readable: bool, writable: bool) {
         if let Some(upstream) = &mut self.upstream {
             upstream.link_mut().note_ready(readable, writable);

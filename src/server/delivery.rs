@@ -16,8 +16,8 @@ use crate::{counters::DisconnectReason, engine::event::leading_number, sequence:
 use std::io::{self, ErrorKind, Read, Write};
 
 impl<S: Read + Write> Users<S> {
-    /// Hands every user what the engine owes it: written at once, as far as its socket takes it, or put off. The rest
-    /// goes into the user's output buffer.
+    /// Hands the bytes of this turn's events to every user. They are written at once, as far as the socket takes them, or put
+    /// off. The rest goes into the user's output buffer.
     pub(super) fn deliver<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let Context { engine, net, congestion, now, .. } = context;
         if engine.is_delivered() {
@@ -120,7 +120,7 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
-    /// Writes what waits for a user.
+    /// Writes a user's output buffer.
     pub(super) fn flush<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) {
         let before = self.backlog.bytes;
         match self.write_waiting(key, context) {
@@ -144,7 +144,7 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
-    /// Writes what waits for a user, as far as its socket takes it.
+    /// Writes a user's output buffer, as far as its socket takes it.
     pub(super) fn write_waiting<N: Net<Socket = S>>(
         &mut self,
         key: UserKey,
@@ -200,7 +200,7 @@ impl User {
         Some((Cursor::before(number), lines_of(rest)))
     }
 
-    /// Writes what waits and then `bytes`, until the socket takes no more; the rest waits.
+    /// Writes the output buffer and then `bytes`, until the socket takes no more. The rest goes into the output buffer.
     fn write(&mut self, socket: &mut impl Write, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
         let mut outcome = self.drain(socket, pool).map(|()| 0);
         if outcome.is_ok() && self.output.is_empty() {
@@ -213,7 +213,7 @@ impl User {
         outcome.map(|_| ())
     }
 
-    /// Writes what waits, until the socket takes no more.
+    /// Writes the output buffer, until the socket takes no more.
     fn drain(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.output.write_to(socket, pool) {
@@ -243,7 +243,7 @@ pub(super) fn lines_of(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Writes what the socket takes in one call; nothing if it would block.
+/// Writes as many bytes as the socket takes in one call. Writes none if it would block.
 fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match socket.write(bytes) {

@@ -1,4 +1,4 @@
-//! The way of what has been released to those who are handed it: the log, the journal, clients of the stream, users.
+//! The way of released events to the log, the journal, clients of the stream, and users.
 //!
 //! The journal is a barrier: users are sent only what it has. What the journal is and when the barrier is closed stands in
 //! [`journal`](super::journal).
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl<N: Net> Server<N> {
-    /// Hands out what has been released, once the journal has it. Then, and only then, users come and go.
+    /// Hands out released events, once the journal has them. Then, and only then, users come and go.
     pub(super) fn deliver(&mut self) {
         if !self.pass_barrier() {
             return;
@@ -29,7 +29,7 @@ impl<N: Net> Server<N> {
         self.control_congestion();
     }
 
-    /// Appends what was released. Says whether users may be sent it.
+    /// Appends released events. Returns whether users may be sent them.
     #[inline]
     pub(super) fn pass_barrier(&mut self) -> bool {
         let Some(journal) = &mut self.journal else { return true };
@@ -42,7 +42,7 @@ impl<N: Net> Server<N> {
         is_open
     }
 
-    /// Hands out to the clients of the stream what has been released since the last call.
+    /// Hands the events that were released since the last call to the clients of the stream.
     pub(super) fn hand_out(&mut self) {
         if self.publish() || self.config.stream_port.is_none() {
             return;
@@ -70,7 +70,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Goes on with what the disk has done.
+    /// Handles completed writes and syncs of the disk.
     pub(super) fn pass_journal(&mut self) {
         if self.journal.is_some() {
             self.deliver();
@@ -81,9 +81,9 @@ impl<N: Net> Server<N> {
     }
 }
 
-/// A sequencer publishes what it has released.
+/// A sequencer publishes the events that it has released.
 impl<N: Net> Server<N> {
-    /// Publishes what was released. Says whether this server has a log to publish to.
+    /// Publishes released events. Returns whether this server has a log to publish to.
     pub(super) fn publish(&mut self) -> bool {
         if !self.is_sequencer() {
             return false;

@@ -1,4 +1,4 @@
-//! The journal in the server: what was released is appended before anybody is sent it.
+//! The journal in the server: a released event is appended before a user is sent it.
 //!
 //! The *barrier* stands in front of every delivery. It is closed from the moment at which something was released until the journal
 //! has it, durably where `journalSync` is `always`. While it is closed sources are not read and users neither come nor go. Users go on
@@ -61,13 +61,13 @@ pub(super) struct Journal {
     snapshot_steps: usize,
 }
 
-/// A journal and what was found in it.
+/// A journal and its contents at the start.
 pub(super) struct Opened {
     pub(super) journal: Journal,
     pub(super) report: Report,
 }
 
-/// Says what was found.
+/// Logs the report of the recovery.
 pub(super) fn report_recovery(journal: &Journal, report: &Report, took: Micros) {
     for name in &report.damaged_snapshots {
         log::warn!(name; "a snapshot of the journal is damaged; the state was made from an older one, exactly");
@@ -188,7 +188,7 @@ impl Journal {
         self.log.stalled().is_some()
     }
 
-    /// Appends what was released, and goes on with what is under way. Says whether users may be sent what the engine owes them.
+    /// Appends the released events, and continues the writes and syncs that are under way. Returns whether the engine may deliver.
     pub(super) fn pass(&mut self, engine: &mut Engine, now: Micros) -> bool {
         if self.failed.is_some() {
             return false;
@@ -228,7 +228,7 @@ impl Journal {
         self.is_closed() || self.log.appended_cursor() < cursor
     }
 
-    /// Hands out what was appended since the last time. To be called with the barrier open.
+    /// Hands out the lines that were appended since the last call. To be called with the barrier open.
     pub(super) fn hand_out(&mut self, take: impl FnOnce(&[u8], Cursor)) {
         if self.is_closed() {
             return;
@@ -267,7 +267,7 @@ impl Journal {
         !self.kept.is_empty() && self.kept_blocked.is_none_or(|number| engine.takes(number))
     }
 
-    /// Hands the engine what was kept at the last end, as far as it fits. Says whether there is something to release.
+    /// Hands the engine the lines that the last graceful end kept, as far as they fit. Returns whether there is something to release.
     pub(super) fn feed_kept(&mut self, engine: &mut Engine, now: Micros) -> bool {
         if !self.can_feed(engine) {
             return false;
@@ -330,7 +330,7 @@ impl Journal {
         Some(self.log.epoch()).filter(|_| self.log.is_founded() || !self.log.is_fresh())
     }
 
-    /// Keeps what waits for the next start, and makes everything durable. `blocked` are the lines that blocked sources hold.
+    /// Keeps the waiting lines for the next start, and makes everything durable. `blocked` are the lines of blocked sources.
     pub(super) fn end(&mut self, engine: &Engine, blocked: &[u8], now: Micros) {
         let mut waiting = Waiting::default();
         for (number, line) in engine.waiting_lines() {

@@ -1,4 +1,4 @@
-//! The end (SPEC section 5): what has arrived is released, what is owed is flushed, for a limited time.
+//! The end (SPEC section 5): bytes that have arrived are released, and output buffers are flushed, for a limited time.
 
 use crate::{
     config::Config,
@@ -13,14 +13,14 @@ const FLUSHING_SHARE: u64 = 2;
 pub enum Phase {
     /// It serves.
     Running,
-    /// Nobody is accepted any more; what sources have sent is read to its end and released.
+    /// No connection is accepted any more. The bytes of sources are read to their end and released.
     Draining {
         /// When everything is closed at the latest.
         deadline: Micros,
         /// Until when it is read and released at the latest: the rest of the time is for users.
         read_until: Micros,
     },
-    /// Sources are gone; users are closed as soon as they have what they are owed.
+    /// Sources are gone. Users are closed as soon as their output buffers are empty.
     Flushing {
         /// When everything is closed at the latest.
         deadline: Micros,
@@ -86,7 +86,7 @@ impl Lifecycle {
         }
     }
 
-    /// While it is read what had arrived: whether the time for that is up.
+    /// While bytes that had arrived are read: whether the time for that is up.
     pub(super) fn draining(&self, now: Micros) -> Option<bool> {
         match self.phase {
             Phase::Draining { read_until, .. } => Some(read_until <= now),

@@ -1,4 +1,4 @@
-//! Connections that are closed without losing what they were sent.
+//! Connections that are closed without losing bytes that were written to them.
 //!
 //! A socket that is closed with bytes unread, or to which bytes come afterwards, is reset, and then the system throws away what it
 //! has not delivered yet: the end of what a user was sent, a source's last acknowledgement. So the connection of somebody who may
@@ -69,7 +69,7 @@ impl<S: Read> Lingering<S> {
         self.sockets.push_back((now + LINGER, socket));
     }
 
-    /// Throws away what has come, and closes those that are done. Says whether there were any.
+    /// Discards received bytes, and closes connections that are done. Returns whether there were any.
     pub(super) fn look(&mut self, now: Micros) -> bool {
         if self.is_empty() || self.look_at > now {
             return false;

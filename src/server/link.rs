@@ -90,7 +90,7 @@ impl<S: Read + Write> Link<S> {
         &self.address
     }
 
-    /// The net says what the connection is ready for.
+    /// The connection has become readable or writable.
     pub(super) fn note_ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.writable |= writable;

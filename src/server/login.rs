@@ -1,4 +1,4 @@
-//! A connection that has yet to log in, and what a login line says.
+//! A connection that has not logged in yet, and the contents of a login line.
 
 use super::token_checks::TokenChecks;
 use crate::{
@@ -29,7 +29,7 @@ pub(super) struct Arrival {
 }
 
 impl Login {
-    /// Adds bytes to the login line. Once it is complete, gives what it says, and for how long its token lasts.
+    /// Adds bytes to the login line. Once the line is complete, returns its contents, and for how long its token is valid.
     pub(super) fn read(
         &mut self,
         bytes: &[u8],

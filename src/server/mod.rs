@@ -5,7 +5,7 @@
 //!
 //! 1. *The turn.* [`Server::turn`] here is the order in which everything has its turn.
 //! 2. *Steps of the turn*, on all parts ([`state`]):
-//!    [`collect`]: what is ready; [`admit`]: connections and logins; [`reading`]: event sources;
+//!    [`collect`]: which connections are ready; [`admit`]: connections and logins; [`reading`]: event sources;
 //!    [`release`]: from bytes read to events released; [`handing_out`]: from there to the journal, the log, clients of the
 //!    stream and users; [`streaming`]: an edge's stream, and clients of the stream; [`replication`]: the replicated log;
 //!    [`timing`]: how long that took; [`view`]: the answers to operators.
@@ -27,11 +27,11 @@
 //!      of both needs;
 //!    - [`report`]: the log.
 //!
-//! Three rules shape the order. *Collect, then act*: [`collect`] only notes down what is ready. *Logins that
+//! Three rules shape the order. *Collect, then act*: [`collect`] only notes down which connections are ready. *Logins that
 //! reached the server before an event did are served before it*: after every read of a source, and before its bytes are
-//! looked at, the world is asked once more what is ready, and users are served (`look_again` in [`admit`]). *Users come
-//! and go between turns of the engine*: `deliver` in [`handing_out`] hands out what has been released, and only then lets users
-//! in and out.
+//! looked at, the net is asked once more which connections are ready, and users are served (`look_again` in [`admit`]).
+//! *Users come and go between turns of the engine*: `deliver` in [`handing_out`] hands out released events, and only then
+//! lets users in and out.
 //!
 //! Readiness is edge-triggered. So it is kept with the connection until an operation would block. A connection whose
 //! budget ran out stays on a list and comes round again.
@@ -301,7 +301,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Tells the sources that asked what is dealt with.
+    /// Sends acknowledgements to the sources that asked for them.
     fn acknowledge(&mut self) {
         self.sources.retire_replaced(&mut self.net);
         while let Some(key) = self.sources.overdue_trial(self.now) {

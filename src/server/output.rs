@@ -167,7 +167,7 @@ impl Output {
         }
     }
 
-    /// Drops what was pushed last, so that `len` bytes are left.
+    /// Drops the bytes that were pushed last, so that `len` bytes are left.
     pub(crate) fn truncate(&mut self, len: usize, pool: &mut Pool) {
         self.len = self.len.min(len);
         let blocks = (self.start + self.len).div_ceil(BLOCK_BYTES);

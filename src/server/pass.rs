@@ -101,7 +101,7 @@ impl Pass {
     ///
     /// # Errors
     ///
-    /// If what comes next is not kept any more, cannot be read, or is damaged.
+    /// If the next block is not kept any more, cannot be read, or is damaged.
     pub(super) fn read(&mut self, log: &mut Log, limit: Cursor) -> Result<Stepped, JournalError> {
         if let Some(snapshot) = &mut self.snapshot {
             return match snapshot.next(log.disk(), false, &mut self.edges)? {
@@ -165,13 +165,13 @@ impl Pass {
         Ok((at - start) as u64)
     }
 
-    /// Hands each user what it is owed. Returns the number of events.
+    /// Hands the bytes of its events to each user. Returns the number of events.
     pub(super) fn deliver(&mut self, write: impl FnMut(UserSlot, &[u8])) -> u64 {
         self.engine.deliver(write);
         std::mem::take(&mut self.engine.counters.deliveries)
     }
 
-    /// Closes what it reads from.
+    /// Closes its files.
     pub(super) fn close(self, log: &mut Log) {
         self.reader.close(log);
         if let Some(snapshot) = self.snapshot {

@@ -39,7 +39,7 @@ pub(super) enum FirstLine {
     },
 }
 
-/// Says what the bytes are that a source has sent first.
+/// Classifies the first bytes of a source.
 pub(super) fn first_line(bytes: &[u8]) -> FirstLine {
     let common = bytes.len().min(QUESTION.len());
     if bytes[..common] != QUESTION[..common] {

@@ -1,4 +1,4 @@
-//! Releasing what waits: after a read, when a gap has been given up, and where a run ends.
+//! Releasing waiting events: after a read, when a gap has been given up, and at the end of a run.
 //!
 //! Nothing is released while slow users hold up the sources. What was interrupted by that is gone on with afterwards, before
 //! anything else is read.
@@ -7,7 +7,7 @@ use super::{lifecycle::Phase, net::Net, releasing::Look, sources::Fed, state::Se
 use std::io;
 
 impl<N: Net> Server<N> {
-    /// Feeds what was read last to the engine, and releases what can be released. Says whether the turn is full.
+    /// Feeds the last read to the engine, and releases all events that can be released. Returns whether the turn is full.
     pub(super) fn feed(&mut self) -> bool {
         let fed = self.sources.feed(&mut self.engine, &mut self.reports, self.now);
         match fed {
@@ -20,7 +20,7 @@ impl<N: Net> Server<N> {
         false
     }
 
-    /// Releases what can be released without reading, as long as nobody gets behind.
+    /// Releases all events that can be released without reading, as long as no user gets behind.
     pub(super) fn release(&mut self) {
         self.releasing.interrupted = self.is_paused();
         while !self.releasing.interrupted && self.engine.release_waiting() {
@@ -103,7 +103,7 @@ impl<N: Net> Server<N> {
         }
     }
 
-    /// Hands the engine what the last graceful end has kept.
+    /// Hands the engine the lines that the last graceful end has kept.
     pub(super) fn feed_kept(&mut self) {
         while !self.is_paused()
             && let Some(journal) = &mut self.journal

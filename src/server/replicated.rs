@@ -37,7 +37,7 @@ pub(super) struct Replicated<S> {
     log: Log,
     /// Since when sources wait for the log.
     held_since: Option<Micros>,
-    /// The end of the log has been reached: what comes is for users.
+    /// The end of the log has been reached. Later events are for users.
     serves: bool,
     keeping: Keeping,
 }
@@ -56,7 +56,7 @@ struct Keeping {
 /// The result of applying a part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// There is nothing left of what has been received.
+    /// All received bytes have been applied.
     All,
     /// The turn is full: deliver first.
     TurnFull,
@@ -115,7 +115,7 @@ impl<S: Read + Write> Replicated<S> {
         &mut self.log
     }
 
-    /// The end of the log has been reached: what comes is for users.
+    /// The end of the log has been reached. Later events are for users.
     pub(super) fn serves(&self) -> bool {
         self.serves
     }
@@ -151,7 +151,7 @@ impl<S: Read + Write> Replicated<S> {
         &mut self.link
     }
 
-    /// Sources have to wait: what they send could not be published.
+    /// Sources have to wait, because their events could not be published.
     pub(super) fn is_closed(&self) -> bool {
         self.log.leader().is_some_and(|leader| !leader.is_open())
     }
@@ -175,7 +175,7 @@ impl<S: Read + Write> Replicated<S> {
         self.link.has_rest() || self.log.has_effects() || self.link.is_readable()
     }
 
-    /// Opens the connection, or gives it up, when it is time; asks and publishes what is due.
+    /// Opens the connection, or gives it up, when it is time. Sends the requests and blocks that are due.
     pub(super) fn meet_deadlines<N: Net<Socket = S>>(&mut self, net: &mut N, moment: Moment) {
         let is_idle = !self.has_work() && self.link.unread.is_empty();
         while let Some(due) = self.log.due(moment, is_idle) {
@@ -236,7 +236,7 @@ impl<S: Read + Write> Replicated<S> {
         false
     }
 
-    /// Applies the next part of what has been received.
+    /// Applies the next part of the received bytes.
     pub(super) fn apply(&mut self, engine: &mut Engine, now: Micros) -> Taken {
         if let Some(loss) = self.link.postponed.take() {
             return Taken::Anew(loss);

@@ -91,7 +91,7 @@ impl<N: Net> Server<N> {
         Ok(reads)
     }
 
-    /// Applies what has been read. Says whether the turn is full.
+    /// Applies the blocks that have been read. Returns whether the turn is full.
     fn apply_log(&mut self) -> io::Result<bool> {
         while let Some(replicated) = &mut self.replicated {
             let taken = replicated.apply(&mut self.engine, self.now);

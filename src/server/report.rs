@@ -80,7 +80,7 @@ impl Warning {
     }
 }
 
-/// When what was last said.
+/// When each message was last logged.
 #[derive(Debug)]
 pub(super) struct Reports {
     interval: Micros,
@@ -203,7 +203,7 @@ impl Reports {
         }
     }
 
-    /// At the end: what sources had sent is not released.
+    /// At the end: events of sources are lost, because they were not released.
     pub(super) fn note_lost(&mut self, lost: Lost) {
         self.lost.lines += lost.lines;
         self.lost.bytes += lost.bytes;
@@ -429,7 +429,7 @@ impl Reports {
     }
 }
 
-/// A client's text for the log, which escapes what cannot be printed. Bytes that are no UTF-8 are `\xNN`.
+/// A client's text for the log, which escapes characters that cannot be printed. Bytes that are no UTF-8 are `\xNN`.
 fn text_of(bytes: &[u8], is_cut: bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

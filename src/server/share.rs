@@ -93,7 +93,7 @@ impl Shares {
 /// often something begins and ends.
 #[derive(Clone, Debug, Default)]
 struct Account {
-    /// Number of the part, and what was used up in it.
+    /// The number of each part, and the time that was used up in it.
     parts: VecDeque<(u64, Micros)>,
     /// The sum.
     sum: Micros,

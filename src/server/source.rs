@@ -1,4 +1,4 @@
-//! One event source: its socket, the line that it is in the middle of, and what it has been told.
+//! One event source: its socket, the beginning of its next line, and the last acknowledgement.
 
 use super::{
     chunk::Chunk,
@@ -55,7 +55,7 @@ pub(super) struct Source<S> {
     pub(super) asked: Option<Acknowledgements>,
     /// Another connection has given its name.
     pub(super) is_replaced: bool,
-    /// Nothing of it is read any more but what had arrived.
+    /// Only bytes that have arrived already are read.
     pub(super) is_retired: bool,
     /// It is not read any more, and waits for its last acknowledgement.
     pub(super) half_closed: Option<HalfClosed>,
@@ -133,7 +133,7 @@ impl<S> Source<S> {
         goes_on
     }
 
-    /// In the middle of an overlong line: drops what still belongs to it.
+    /// In the middle of an overlong line: drops the rest of that line.
     pub(super) fn drop_overlong(&mut self, chunk: &mut Chunk) {
         if self.discarding {
             match memchr::memchr(b'\n', chunk.rest()) {

@@ -204,7 +204,7 @@ impl<S> Sources<S> {
         std::mem::take(&mut self.any_asker_gone)
     }
 
-    /// Looks at all sockets: notes what has arrived up to now and has not been read.
+    /// Notes for all sockets how many bytes have arrived and are not read yet.
     pub(super) fn look<N: Net<Socket = S>>(&mut self, net: &mut N) {
         for (index, source) in &mut self.entries {
             if source.ended {
@@ -219,7 +219,7 @@ impl<S> Sources<S> {
         }
     }
 
-    /// Whether all that had arrived at the last look has been taken, except what waits for room in the ring.
+    /// Whether all bytes that had arrived at the last look have been taken, except those that wait for room in the ring.
     pub(super) fn has_taken_what_had_arrived(&self, engine: &Engine) -> bool {
         let taken = |source: &Source<S>| source.ended || source.blocked.is_some() || source.arrived == 0;
         self.current.is_none()
@@ -227,7 +227,7 @@ impl<S> Sources<S> {
             && self.entries.iter().all(|(_, source)| taken(source))
     }
 
-    /// From now on nothing is read but what has arrived. Call [`Sources::look`] right after it.
+    /// From now on only bytes that have arrived already are read. Call [`Sources::look`] right after it.
     pub(super) fn read_only_what_has_arrived(&mut self) {
         self.only_what_has_arrived = true;
     }
@@ -570,7 +570,7 @@ impl<S: Read> Sources<S> {
 }
 
 /// Full rings.
-/// Names, and what becomes of those who asked.
+/// Names of sources, and acknowledgements.
 impl<S> Sources<S> {
     /// Whether a source on trial could take over the place of one with a name.
     fn may_try(&self) -> bool {

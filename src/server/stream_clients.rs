@@ -166,7 +166,7 @@ impl<S: Read + Write> StreamClients<S> {
         self.entries.iter().map(|(_, client)| client.deadline).min()
     }
 
-    /// The net says what a connection is ready for.
+    /// A connection has become readable or writable.
     pub(super) fn note_ready(&mut self, key: StreamKey, readable: bool, writable: bool) {
         let Some(client) = self.entries.get_mut(key.index()) else {
             return;
@@ -490,7 +490,7 @@ impl<S: Read + Write> StreamClients<S> {
 }
 
 impl<S: Write> Client<S> {
-    /// Takes what was received. False: it is no request.
+    /// Takes received bytes. False: they are no request.
     fn take(&mut self, bytes: &[u8]) -> bool {
         let Stage::Asking(line) = &mut self.stage else {
             return true;
@@ -542,7 +542,7 @@ impl<S: Write> Client<S> {
         Ok(())
     }
 
-    /// Writes what waits, until the socket takes no more.
+    /// Writes the output buffer, until the socket takes no more.
     fn drain(&mut self, pool: &mut Pool) -> io::Result<()> {
         loop {
             self.continue_graph(pool);

@@ -21,7 +21,7 @@ use crate::{
 use std::io;
 
 impl<N: Net> Server<N> {
-    /// Everything that clients of the stream want, beside what is released.
+    /// The work for clients of the stream beside sending them released events.
     pub(super) fn serve_stream_clients(&mut self) -> io::Result<()> {
         if self.config.stream_port.is_none() {
             return Ok(());
@@ -88,7 +88,7 @@ impl<N: Net> Server<N> {
         Ok(reads)
     }
 
-    /// Applies what has been read. Says whether the turn is full.
+    /// Applies the lines that have been read. Returns whether the turn is full.
     fn apply_stream(&mut self) -> io::Result<bool> {
         while let Some(upstream) = &mut self.upstream {
             match upstream.apply(&mut self.engine, self.now) {

@@ -47,7 +47,7 @@ impl TokenChecks {
         if self.tokens.is_some() { TOKEN_LOGIN_BYTES_MAX } else { LOGIN_BYTES_MAX }
     }
 
-    /// Judges a login line without its terminator. Says what it says, and for how long its token lasts, if it has one.
+    /// Judges a login line without its terminator. Returns the contents of the line, and for how long its token is valid, if it has one.
     pub(super) fn judge<'a>(&self, line: &'a [u8]) -> Result<(Login<'a>, Option<Micros>), DisconnectReason> {
         let Some(tokens) = &self.tokens else {
             return Login::parse(line, false).map(|login| (login, None)).ok_or(DisconnectReason::BadLogin);

@@ -41,7 +41,7 @@ pub(super) struct Upstream<S> {
 /// The result of applying a part of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applied {
-    /// There is nothing left of what has been received.
+    /// All received bytes have been applied.
     All,
     /// The turn is full: deliver first.
     TurnFull,
@@ -170,7 +170,7 @@ impl<S: Read + Write> Upstream<S> {
         false
     }
 
-    /// Applies the next part of what has been received.
+    /// Applies the next part of the received bytes.
     pub(super) fn apply(&mut self, engine: &mut Engine, now: Micros) -> Applied {
         if let Some(loss) = self.link.postponed.take() {
             return Applied::Anew(loss);
@@ -259,7 +259,7 @@ impl<S: Read + Write> Upstream<S> {
     }
 }
 
-/// Moves the cursor on to `next`, if that is ahead: what lies between was given up.
+/// Moves the cursor on to `next`, if that is ahead. The numbers between were given up.
 fn advance(engine: &mut Engine, next: Cursor) {
     if next > engine.cursor() {
         // No line can be wrong where there is none.

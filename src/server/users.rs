@@ -175,7 +175,7 @@ impl<S> Users<S> {
         !self.changes.is_empty()
     }
 
-    /// The net says what a connection is ready for.
+    /// A connection has become readable or writable.
     pub(super) fn note_ready(&mut self, key: UserKey, readable: bool, hung_up: bool, writable: bool) {
         let Some(connection) = self.entries.get_mut(key.index()).filter(|connection| !connection.ended)
         else {
@@ -390,7 +390,7 @@ impl<S> Users<S> {
 }
 
 impl<S: Read + Write> Users<S> {
-    /// Throws away what users have sent, as much as there is time for in a turn: nobody waits for that.
+    /// Discards bytes that users have sent, within the time for this in a turn.
     pub(super) fn read_chatter(&mut self, now: Micros) {
         for _ in 0..self.chatter.len().min(TALKERS_PER_TURN) {
             if let Some(key) = self.chatter.pop_front()
@@ -412,7 +412,7 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
-    /// Reads what a connection has sent.
+    /// Reads from a connection.
     fn read_one(&mut self, key: UserKey, now: Micros) -> Result<(), DisconnectReason> {
         let Some(connection) = self.entries.get_mut(key.index()) else {
             return Ok(());

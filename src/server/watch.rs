@@ -112,7 +112,7 @@ impl Watch {
         &self.counters
     }
 
-    /// Notes since when what is waited for.
+    /// Notes since when the server waits for which number.
     pub(super) fn look(&mut self, engine: &Engine, any_blocked: bool, is_paused: bool, now: Micros) {
         let misses = (any_blocked || engine.waiting() > 0) && engine.misses_cursor();
         let cursor = engine.cursor();

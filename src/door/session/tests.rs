@@ -98,7 +98,7 @@ impl Connection {
         Connection { pipe, wakes, server, client, received: Vec::new() }
     }
 
-    /// Moves what is under way to and from the client.
+    /// Moves the bytes that are on their way to and from the client.
     fn carry(&mut self) {
         let mut pipe = self.pipe.borrow_mut();
         let taken = std::mem::take(&mut pipe.to_client);

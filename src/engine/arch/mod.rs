@@ -3,7 +3,7 @@
 //! | path | what it does |
 //! | --- | --- |
 //! | `scan` | reads lines |
-//! | `partition` | takes a run of events apart by what they do |
+//! | `partition` | partitions a run of events by their effect |
 //! | `transpose` | turns events' rows of recipients into users' rows of events |
 //! | `gather` | puts a user's bytes together |
 //!

@@ -7,7 +7,7 @@
 //! | at this moment | the next start |
 //! | --- | --- |
 //! | before `journal.meta` is replaced | goes on with the old journal; the new snapshot is none of its own, and is passed over |
-//! | after that | begins with the new snapshot, and removes what is left of the old journal |
+//! | after that | begins with the new snapshot, and removes the rest of the old journal |
 
 use super::{Chain, JournalError, Log, Snapshotting};
 use crate::{
@@ -34,7 +34,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If it cannot be written: what is on the disk is the old journal or the new one.
+    /// If it cannot be written. The disk then has the old journal or the new one.
     pub fn found(
         &mut self,
         epoch: Epoch,

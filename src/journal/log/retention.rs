@@ -1,4 +1,4 @@
-//! Retention: what is older or more than it may be goes, oldest first, but never what the next start needs.
+//! Retention: files that exceed the limits of age and size are removed, oldest first. A file that the next start needs stays.
 
 use super::{JournalError, Log};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 use std::io;
 
 impl Log {
-    /// The active segment covers as much time as a fourth of what is kept.
+    /// The active segment covers a quarter of `journalRetentionMs`.
     pub(super) fn is_segment_old(&self) -> bool {
         let Some(limit_ms) = self.settings.retention_ms else { return false };
         let before =
@@ -32,7 +32,7 @@ impl Log {
         limit.is_some_and(|limit| segment.time_ms.saturating_add(limit) < self.clock_ms)
     }
 
-    /// Looks once a second for what has become too old.
+    /// Checks once a second whether files have become too old.
     pub(super) fn retain_in_time(&mut self) -> Result<(), JournalError> {
         if self.retention_due.is_some_and(|at| at <= self.now) {
             self.retention_due = Some(self.now + SECOND);
@@ -42,7 +42,7 @@ impl Log {
         Ok(())
     }
 
-    /// Removes what is more or older than may be kept.
+    /// Removes files that exceed the limits of size and age.
     pub(super) fn retain(&mut self) -> Result<(), JournalError> {
         while let Some(unneeded) = self.catalog.oldest_unneeded() {
             let is_too_much = self.catalog.bytes() > self.settings.retention_bytes;

@@ -43,7 +43,7 @@ impl Log {
         Ok(())
     }
 
-    /// Cuts off what is left of an older segment behind the last block. Says whether there was something.
+    /// Cuts off the rest of an older segment behind the last block. Returns whether there was a rest.
     pub(super) fn cut_rest(&mut self) -> io::Result<bool> {
         let Some(file) = self.active.filter(|_| self.file_len > self.offset) else { return Ok(false) };
         self.disk.truncate(file, self.offset)?;

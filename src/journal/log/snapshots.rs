@@ -59,7 +59,7 @@ impl Log {
         }
     }
 
-    /// Writes what was handed over. `is_last`: that was the last edge, and the snapshot is exact from the journal's cursor on.
+    /// Writes the edges that were handed over. `is_last`: that was the last edge, and the snapshot is exact from the journal's cursor on.
     ///
     /// # Errors
     ///

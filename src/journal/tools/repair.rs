@@ -129,7 +129,7 @@ fn base_of(disk: &mut dyn Disk, meta: &Meta, catalog: &Catalog) -> Result<u64, J
 
 /// Forks the journal, and cuts it there.
 ///
-/// The fork comes first: whatever interrupts this, no number is ever used twice in one epoch.
+/// The fork comes first. So no number is used twice in one epoch, even if the repair is interrupted.
 ///
 /// # Errors
 ///

@@ -69,7 +69,7 @@ impl<S: Read + Write> Users<S> {
         context.catch_up.is_idle = false;
     }
 
-    /// No pass goes on at the end of the server: what users have in their buffers is written.
+    /// At the end of the server no pass goes on. The output buffers of users are written.
     pub(in crate::server) fn stop_catching_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         self.hold_nothing_back(context);
         while let Some(key) = context.catch_up.queue.pop_front() {
@@ -131,7 +131,7 @@ impl<S: Read + Write> Users<S> {
         }
     }
 
-    /// The pass cannot go on now: what its users have in their buffers is written, however little it is. `None`: there is nothing.
+    /// The pass cannot go on now. The output buffers of its users are written, even small ones. `None`: they are empty.
     fn rest_of_the_turn<N>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         self.hold_nothing_back(context);
         (!context.catch_up.queue.is_empty()).then_some(Step::Worked(1))
@@ -259,7 +259,7 @@ impl<S: Read + Write> Users<S> {
         (!picked.is_empty()).then(|| Step::Worked(picked.len() as u64 * NS_PER_CONNECT))
     }
 
-    /// Applies a piece of the block, and puts what it owes into the output buffers.
+    /// Applies a piece of the block, and puts its events into the output buffers.
     fn apply_piece<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let Context { catch_up, now, .. } = &mut *context;
         let CatchUp { pass: Some(pass), keys, full, queue, limit, owed, holds_back, piece_bytes, .. } =

@@ -77,7 +77,7 @@ impl Block {
         }
     }
 
-    /// Copies events none of which is longer than `COPY`.
+    /// Copies events of at most `COPY` bytes each.
     #[inline(always)]
     fn gather_short<const COPY: usize>(
         &self,
@@ -120,7 +120,7 @@ pub(crate) struct Owed<'a> {
 }
 
 impl Owed<'_> {
-    /// Merges a user's mail with what it gets of the tape. Returns how many bytes that is.
+    /// Merges a user's mail with its events on the tape. Returns the number of bytes.
     #[inline(always)]
     pub(crate) fn gather(&self, slot: usize, out: &mut [u8]) -> usize {
         let mut len = 0;

@@ -1,4 +1,4 @@
-//! The kernels in portable code: they run on every processor, and say what is to come out.
+//! The kernels in portable code. They run on every processor. The other versions must give the same results.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Taking a run apart, event by event, without a branch on what an event is.
+//! Partitions a run, event by event, without a branch on the type of the event.
 
 #![forbid(unsafe_code)]
 

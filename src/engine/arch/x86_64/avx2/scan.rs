@@ -234,7 +234,7 @@ impl Columns {
             }
         }
 
-        /// Adds what the first eight digits of longer sequence numbers are worth.
+        /// Adds the value of the first eight digits of longer sequence numbers.
         fn add_high_digits(&self, windows: &Column<&Window>, seqs: &mut Column<u64>) {
             if self.first.iter().copied().fold(0, u32::max) <= 8 {
                 return;
