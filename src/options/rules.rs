@@ -46,7 +46,7 @@ fn check_journal(config: &mut Config, written: &Written<'_>) -> Result<(), Strin
         };
     }
     if config.role == ServerRole::Sequencer {
-        return Err("journalDirectory: a sequencer keeps everything in its stream; leave it out where role is sequencer".to_owned());
+        return Err("journalDirectory: a sequencer keeps everything in its stream; expected with role=standalone or role=edge".to_owned());
     }
     if config.reset_on_source_eof {
         let (reset, journal) = ("resetOnSourceEof", "journalDirectory");
@@ -189,7 +189,7 @@ fn read_credentials(config: &mut Config) -> Result<(), String> {
     let Some(path) = &config.stream_credentials else { return Ok(()) };
     let shown = path.display();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("streamCredentials: cannot read {shown}: {error}"))?;
+        .map_err(|error| format!("streamCredentials: cannot read {shown}: {error}; expected a file with one line, user:password or a token"))?;
     config.stream_login = Credentials::parse(&text).ok_or_else(|| {
         format!("streamCredentials: {shown} is not accepted; expected one line, user:password or a token")
     })?;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use allocation_counter::measure;
+use fortnight::internals::options;
 
 /// Most memory that one input may take at a time: a dozen of buffers of constant size.
 const MEMORY_BYTES_MAX: u64 = 16 << 20;
@@ -100,4 +101,16 @@ fn mutated_and_random_files_do_not_break_the_readers_of_a_journal() {
 #[test]
 fn every_command_line_is_accepted_or_refused_as_documented() {
     check("options", targets::options::run);
+}
+
+/// An option that the target does not know would not be fuzzed.
+#[test]
+fn the_target_knows_every_option_and_its_default() {
+    let config = fortnight::internals::config::Config::default();
+    let all: Vec<_> =
+        options::all(&config).map(|(variable, value)| (variable, value.unwrap_or_default())).collect();
+    assert_eq!(
+        targets::options::known().map(|(variable, default)| (variable, default.to_owned())).as_slice(),
+        all
+    );
 }
