@@ -51,6 +51,22 @@ impl Running {
         line
     }
 
+    /// Reads until a line that contains this.
+    #[track_caller]
+    fn read_to(&mut self, wanted: &str) {
+        let mut read = String::new();
+        while !read.lines().last().is_some_and(|line| line.contains(wanted)) {
+            let line = self.line();
+            assert!(!line.is_empty(), "it has ended without {wanted}: {read}");
+            read += &line;
+        }
+    }
+
+    /// Gives it a part of its input.
+    fn say(&mut self, input: &str) {
+        self.child.stdin.as_mut().expect("its input").write_all(input.as_bytes()).expect("its input");
+    }
+
     /// Gives it its input, and returns all of its output.
     fn finish(mut self, input: &str) -> String {
         let mut stdin = self.child.stdin.take().expect("its input");
@@ -104,6 +120,64 @@ fn openssl_sends_events_in_both_versions() {
         openssl.finish(&format!("{number}|B\n"));
         expect(&mut user, &format!("{number}|B\n"));
     }
+}
+
+/// `openssl s_client` that obeys letters: R and K at the beginning of what it reads. It says on its output what it does.
+fn openssl(certificates: &Certificates, version: &str, at: SocketAddr) -> Option<Running> {
+    drop(Running::start(Command::new("openssl").arg("version"))?);
+    let authority = certificates.file("ca.pem");
+    let command = format!("exec openssl s_client {version} -CAfile '{authority}' -connect {at} 2>&1");
+    let mut openssl = Running::start(Command::new("sh").args(["-c", &command]))?;
+    // The handshake has come to its end.
+    openssl.read_to("Verify return code: 0 (ok)");
+    Some(openssl)
+}
+
+/// TLS 1.2 lets a client ask for a second handshake on a connection: each costs the server as much as a new connection.
+#[test]
+fn a_second_handshake_is_refused_and_takes_nothing_from_others() {
+    let certificates = Certificates::new("renegotiation");
+    let server = launch(&certificates, "users,sources").start();
+    let mut witness = user(&certificates, &server, 7);
+    let Some(mut source) = openssl(&certificates, "-tls1_2", server.sources) else { return };
+    source.say("1|B\n");
+    expect(&mut witness, "1|B\n");
+    source.say("R\n");
+    source.read_to("no renegotiation");
+    drop(source);
+
+    let mut user = openssl(&certificates, "-tls1_2", server.users).expect("openssl");
+    user.say("8\n");
+    server.wait_for_metric("fortnight_users_connected", |users| users == 2.0);
+    user.say("R\n");
+    user.read_to("no renegotiation");
+    server.wait_for_metric("fortnight_users_connected", |users| users == 1.0);
+
+    let mut source = connect(&certificates, server.sources);
+    source.write_all(b"2|B\n3|P|1|7\n").unwrap();
+    expect(&mut witness, "2|B\n3|P|1|7\n");
+}
+
+/// K sends new keys and asks for new ones of the server, which are those of what it sends next; k only sends them.
+#[test]
+fn new_keys_of_openssl_change_nothing() {
+    let certificates = Certificates::new("new-keys");
+    let server = launch(&certificates, "users,sources").start();
+    let Some(mut user) = openssl(&certificates, "-tls1_3", server.users) else { return };
+    user.say("7\n");
+    server.wait_for_metric("fortnight_users_connected", |users| users == 1.0);
+    let mut source = openssl(&certificates, "-tls1_3", server.sources).expect("openssl");
+    for (number, letter) in (1..).zip(["", "K", "k", "K"]) {
+        for program in [&mut user, &mut source] {
+            if !letter.is_empty() {
+                program.say(&format!("{letter}\n"));
+                program.read_to("KEYUPDATE");
+            }
+        }
+        source.say(&format!("{number}|P|1|7\n"));
+        user.read_to(&format!("{number}|P|1|7"));
+    }
+    assert_eq!(server.metric("fortnight_users_connected"), 1.0);
 }
 
 #[test]

@@ -89,17 +89,19 @@ fn every_connection_is_on_some_page() {
 
 #[test]
 fn the_command_lists_every_connection_in_the_order_that_is_asked_for() {
-    if support::only_in_clear("`fortnight clients` speaks no TLS") {
-        return;
-    }
     let server = server!(adminPort = 0, eventTimeoutMs = -1);
     let (mut one, mut two, mut source) = (server.user(11), server.user(2), server.source());
     source.send("?|ack|feed\n1|B\n2|P|1|2\n");
     one.expect("1|B\n");
     two.expect("1|B\n2|P|1|2\n");
-    let admin = server.admin().to_string();
+    let authority = support::line::authority_of(server.admin());
+    let scheme = if authority.is_some() { "https" } else { "http" };
+    let admin = format!("{scheme}://{}", server.admin());
     let clients = |arguments: &[&str]| {
         let mut launch = support::launch!().flag("clients").flag("--admin").flag(&admin);
+        if let Some(authority) = &authority {
+            launch = launch.flag("--tls-ca").flag(authority);
+        }
         for argument in arguments {
             launch = launch.flag(argument);
         }
@@ -124,7 +126,7 @@ fn the_command_lists_every_connection_in_the_order_that_is_asked_for() {
         "fortnight: --sort: \"height\" is not accepted; expected rate, waiting, behind, bytes, age or id\n"
     );
     server.stop();
-    assert_eq!(support::launch!().flag("clients").flag("--admin").flag(&admin).run().status, 1);
+    assert_eq!(clients(&[]).status, 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
@@ -386,4 +386,30 @@ fn health_is_asked_for_over_tls() {
     let blind = health("/nowhere");
     assert_eq!(blind.status, 1);
     assert!(blind.stderr.contains("--tls-ca: cannot read certificates from /nowhere"), "{}", blind.stderr);
+}
+
+#[test]
+fn connections_are_listed_over_tls() {
+    let certificates = Certificates::new("clients");
+    let server = launch(&certificates, "admin,users").start();
+    let connected = user(&certificates, &server, 11);
+    let clients = |authority: &str| {
+        let url = format!("https://localhost:{}", server.admin().port());
+        launch!().flag("clients").flag("--admin").flag(url).flag("--tls-ca").flag(authority).run()
+    };
+    let deadline = Instant::now() + DEADLINE;
+    // Its login may still be on its way.
+    loop {
+        let listed = clients(&certificates.file("ca.pem"));
+        assert_eq!(listed.status, 0, "{}", listed.stderr);
+        if listed.stdout.contains("\n11  ") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", listed.stdout);
+    }
+    drop(connected);
+    let other = Certificates::new("clients-other");
+    let strange = clients(&other.file("ca.pem"));
+    assert_eq!(strange.status, 1);
+    assert!(strange.stderr.contains("invalid peer certificate"), "{}", strange.stderr);
 }
