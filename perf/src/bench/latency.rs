@@ -60,9 +60,6 @@ fn micros(times: &Histogram<u64>, share: f64) -> f64 {
 type Runs = (Contender, Vec<Histogram<u64>>);
 
 pub(super) fn run(bench: &Bench) -> Result<(), String> {
-    let seconds = (10.0 * bench.scale).max(0.5);
-    let events = (bench.rate * seconds).ceil() as u64;
-    let load = Workload { events, ..Workload::of_shape(Shape::Maze, 1.0) };
     let limit = bench.forwarding_limit();
     let mut runs: Vec<Runs> = Vec::new();
     for (index, server) in bench.servers.iter().enumerate() {
@@ -74,17 +71,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         }
     }
     runs.push((limit, Vec::new()));
-    for pair in 0..bench.pairs {
-        for (who, histograms) in &mut runs {
-            // Prepared each time: the times that follow must not depend on what ran before.
-            let mut prepared = bench.prepare(&load, who.expect, Some(bench.rate))?;
-            let figures = bench.measure(who, &mut prepared)?;
-            let times = figures.latency.ok_or("latency: it was not measured")?;
-            let (p50, p99) = (micros(&times, 0.5), micros(&times, 0.99));
-            println!("latency {}/{}: {} p50 {p50:.1} µs, p99 {p99:.1} µs", pair + 1, bench.pairs, who.name);
-            histograms.push(times);
-        }
-    }
+    let seconds = measure(bench, bench.rate, &mut runs)?;
     let mut rows: Vec<Row> = runs.iter().map(|own| row(own, runs.last())).collect();
     // The server itself, with and without.
     if let [(_, without), (_, with), ..] = &runs[..] {
@@ -100,6 +87,55 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     let title = format!("Time per delivery at {} events/s, 100 users", bench.rate);
     distributions(&bench.file("latency.svg"), &title, &curves)?;
     bench.store("latency", &rows, &table(bench, seconds, &rows))
+}
+
+/// Everybody in turns at this rate, as often as there are pairs. Returns how many seconds a run took.
+fn measure(bench: &Bench, rate: f64, runs: &mut [Runs]) -> Result<f64, String> {
+    let seconds = (10.0 * bench.scale).max(0.5);
+    let events = (rate * seconds).ceil() as u64;
+    let load = Workload { events, ..Workload::of_shape(Shape::Maze, 1.0) };
+    for pair in 0..bench.pairs {
+        for (who, histograms) in &mut *runs {
+            // Prepared each time: the times that follow must not depend on what ran before.
+            let mut prepared = bench.prepare(&load, who.expect, Some(rate))?;
+            let figures = bench.measure(who, &mut prepared)?;
+            let times = figures.latency.ok_or("latency: it was not measured")?;
+            let (p50, p99) = (micros(&times, 0.5), micros(&times, 0.99));
+            println!("latency {}/{}: {} p50 {p50:.1} µs, p99 {p99:.1} µs", pair + 1, bench.pairs, who.name);
+            histograms.push(times);
+        }
+    }
+    Ok(seconds)
+}
+
+/// Events a second at which a turn has few events: a server that writes each of them at once is quick there.
+const CALM_RATE: f64 = 20_000.0;
+
+/// Latency at a low rate, beside a server that writes each event at once.
+pub(super) fn calm(bench: &Bench) -> Result<(), String> {
+    let mut runs: Vec<Runs> =
+        [bench.servers[0].clone(), bench.naive()].into_iter().map(|who| (who, Vec::new())).collect();
+    let seconds = measure(bench, CALM_RATE, &mut runs)?;
+    let rows: Vec<Row> = runs.iter().map(|own| row(own, None)).collect();
+    let mut text = format!(
+        "{CALM_RATE} events/s offered for {seconds:.1} s, shape `maze`, 100 users, no `busyPoll`. Microseconds, of all runs \
+         together.\n\n| server | p50 | p99 |\n| --- | --- | --- |\n"
+    );
+    for (who, histograms) in &runs {
+        let all = together(histograms);
+        let _ = writeln!(text, "| {} | {:.1} | {:.1} |", who.name, micros(&all, 0.5), micros(&all, 0.99));
+    }
+    let Ratios { p50, p99 } = Ratios::of(&runs[0].1, &runs[1].1);
+    let _ = writeln!(
+        text,
+        "\nDivided by `maze naive`, median over neighbouring runs (least to most): p50 {} (target at most 1.0: {}), \
+         p99 {} (target below 1.0: {}).",
+        p50.told(),
+        bench.verdict(p50.median <= 1.0),
+        p99.told(),
+        bench.verdict(p99.median < 1.0)
+    );
+    bench.store("calm", &rows, &text)
 }
 
 fn together(histograms: &[Histogram<u64>]) -> Histogram<u64> {

@@ -47,6 +47,8 @@ pub enum Section {
     Batches,
     /// Latency at a fixed rate, with and without `busyPoll`, next to the limit
     Latency,
+    /// Latency at 20,000 events/s, beside `maze naive`, which writes each event at once
+    Calm,
     /// The journal: CPU time, throughput and latency beside a server without one, starts, and turns while snapshots are taken
     Journal,
     /// Users that come back: catching up beside delivering live, and what it takes from others
@@ -67,7 +69,7 @@ impl Section {
             Section::Memory => (1.0, 1),
             Section::Batches | Section::Resume | Section::Scale => (1.0, 3),
             Section::Journal | Section::Tls => (1.0, 5),
-            Section::Latency => (1.0, 11),
+            Section::Latency | Section::Calm => (1.0, 11),
             Section::Shapes | Section::All => (1.0, 7),
         }
     }
@@ -91,7 +93,7 @@ pub struct BenchOptions {
     /// Shrinks all numbers of events [default: 1, for users 0.3]
     #[arg(long)]
     pub scale: Option<f64>,
-    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, journal 5, resume 3, tls 5, scale 3]
+    /// How many times each comparison is made [default: shapes 7, users 5, memory 1, batches 3, latency 11, calm 11, journal 5, resume 3, tls 5, scale 3]
     #[arg(long)]
     pub pairs: Option<usize>,
     /// Events per second where latency is measured
@@ -218,6 +220,12 @@ impl Bench {
         let ports = "--event-source-server-port 0 --user-server-port 0";
         let command = format!("{} limit --forward {ports}", self.maze);
         Contender { name: "limit".into(), command, expect: Expect::Forward }
+    }
+
+    /// `maze naive`.
+    pub(crate) fn naive(&self) -> Contender {
+        let command = format!("{} naive --event-source-server-port 0 --user-server-port 0", self.maze);
+        Contender { name: "maze naive".into(), command, expect: Expect::Protocol }
     }
 
     /// A workload ready to be run many times.
@@ -386,12 +394,13 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     }
     let wanted = |section| options.sections.iter().any(|s| *s == section || *s == Section::All);
     type Run = fn(&Bench) -> Result<(), String>;
-    let all: [(Section, Run); 9] = [
+    let all: [(Section, Run); 10] = [
         (Section::Shapes, shapes::run),
         (Section::Users, sweeps::users),
         (Section::Memory, sweeps::memory),
         (Section::Batches, sweeps::batches),
         (Section::Latency, latency::run),
+        (Section::Calm, latency::calm),
         (Section::Journal, journal::run),
         (Section::Resume, resume::run),
         (Section::Tls, tls::run),

@@ -106,7 +106,10 @@ pub(super) fn users(bench: &Bench) -> Result<(), String> {
             let growth = many.ns.median / few.ns.median;
             let of_limit = many.limit_ns.median / few.limit_ns.median;
             let verdict = bench.verdict(growth <= 1.25);
-            let own = points.iter().filter(|point| point.series == series);
+            let of_series = || points.iter().filter(|point| point.series == series);
+            let farthest =
+                of_series().max_by(|a, b| a.cpu_ratio.median.total_cmp(&b.cpu_ratio.median)).unwrap_or(many);
+            let own = of_series();
             let dearest = own.max_by(|a, b| a.ns.median.total_cmp(&b.ns.median)).unwrap_or(many);
             let _ = writeln!(
                 text,
@@ -116,6 +119,13 @@ pub(super) fn users(bench: &Bench) -> Result<(), String> {
                 dearest.x,
                 dearest.ns.median / few.ns.median,
                 dearest.limit_ns.median / few.limit_ns.median
+            );
+            let _ = writeln!(
+                text,
+                "It is farthest from the limit at {} users: {:.2} times the limit's cost there (target at every point 1.2: {}).",
+                farthest.x,
+                farthest.cpu_ratio.median,
+                bench.verdict(farthest.cpu_ratio.median <= 1.2)
             );
         }
     }
