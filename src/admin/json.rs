@@ -20,6 +20,14 @@ impl Object {
         self.field(name, format_args!("\"{value}\""));
     }
 
+    /// A text, or `null`.
+    pub(super) fn text_or_null(&mut self, name: impl Display, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self.field(name, "null"),
+        }
+    }
+
     pub(super) fn end(self) -> String {
         self.0 + "}"
     }

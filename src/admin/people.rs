@@ -94,39 +94,27 @@ pub(super) fn page(page: &Page) -> String {
 fn source(source: &SourceRow) -> String {
     let mut json = Object::new();
     json.text("peer", source.peer);
-    match &source.name {
-        Some(name) => json.text("name", escaped(name)),
-        None => json.field("name", "null"),
-    }
+    json.text_or_null("name", source.name.as_deref().map(escaped));
     json.field("age_us", source.age);
     json.field("silent_for_us", or_null(source.silent_for));
     json.field("bytes", source.bytes);
     json.field("lines", source.lines);
     json.field("byte_rate", source.byte_rate);
     json.field("line_rate", source.line_rate);
-    match source.waits_with {
-        Some(number) => json.text("waits_with", number),
-        None => json.field("waits_with", "null"),
-    }
+    json.text_or_null("waits_with", source.waits_with);
     json.field("has_finished", source.has_finished);
     json.end()
 }
 
 fn user(user: &UserRow) -> String {
     let mut json = Object::new();
-    match user.id {
-        Some(id) => json.text("id", id),
-        None => json.field("id", "null"),
-    }
+    json.text_or_null("id", user.id);
     json.text("peer", user.peer);
     json.field("age_us", user.age);
     json.field("bytes", user.bytes);
     json.field("byte_rate", user.byte_rate);
     json.field("waiting_bytes", user.waiting_bytes);
-    match user.behind {
-        Some(behind) => json.text("behind", behind),
-        None => json.field("behind", "null"),
-    }
+    json.text_or_null("behind", user.behind);
     json.field("is_slow", user.is_slow);
     json.end()
 }
