@@ -101,6 +101,9 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	@# A program that embeds the library gets no parser of command lines, no handler of signals and no terminal.
 	@if $(CARGO) tree --package fortnight --no-default-features --edges normal --prefix none | grep -E '^(clap|signal-hook|ratatui)'; then \
 	  echo "the library needs these crates without its default features"; exit 1; fi
+	@# It could be published: whatever cargo warns of is a fault.
+	@said=$$($(CARGO) package --package fortnight --offline --no-verify --allow-dirty 2>&1) || { echo "$$said"; exit 1; }; \
+	case $$said in *warning*) echo "$$said"; exit 1;; esac
 	@if rustup target list --installed 2>/dev/null | grep -q '^aarch64-unknown-linux-gnu$$' && \
 	  command -v aarch64-linux-gnu-gcc >/dev/null; then \
 	  $(CARGO) check --quiet --lib --target aarch64-unknown-linux-gnu; \

@@ -1,4 +1,4 @@
-//! The stages of the engine one by one, so that `perf/benches/stages.rs` can measure each alone. Part of the library only
+//! The stages of the engine one by one, so that `benches/stages.rs` can measure each alone. Part of the library only
 //! with the feature `stages`, which nothing but that benchmark turns on.
 //!
 //! They are the engine's own parts, called in the order and in the portions in which [`Engine`](super::Engine) calls them.
