@@ -1,7 +1,10 @@
 //! A descriptor that is kept for the admin interface, so that it answers where there are none left (SPEC section 6).
 
-use rustix::io::Errno;
-use std::{fs::File, io, os::fd::OwnedFd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+};
+use std::{io, os::fd::OwnedFd};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -23,7 +26,8 @@ impl Reserve {
     /// If there is none: then nobody else may have the next one.
     pub(super) fn fill(&mut self) -> io::Result<()> {
         if self.is_wanted && self.kept.is_none() {
-            self.kept = Some(File::open("/dev/null")?.into());
+            // It needs no file: an empty root directory has not even /dev/null.
+            self.kept = Some(eventfd(0, EventfdFlags::CLOEXEC)?);
         }
         Ok(())
     }
