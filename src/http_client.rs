@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told() {
+    fn a_refused_connection_is_named() {
         // Taken, but not listening.
         let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         taken.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_no_reason_not_to_serve() {
+    fn a_missing_service_manager_does_not_stop_the_server() {
         for place in
             [None, Some(OsString::new()), Some("/nowhere/at/all".into()), Some("x".repeat(999).into())]
         {

@@ -638,7 +638,7 @@ mod tests {
     use crate::workload::{Shape, Workload};
 
     #[test]
-    fn nothing_is_said_to_be_released_that_nobody_has_received() {
+    fn an_event_counts_as_released_only_after_a_user_has_received_it() {
         let load = Workload { events: 300_000, ..Workload::of_shape(Shape::Maze, 1.0) };
         let mut book = Book::new(Builder::new(&load, Expect::Protocol, false));
         book.prepare(u64::MAX, |_| {});

@@ -151,7 +151,7 @@ fn source_closed() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_closed_user_port_is_named() {
     let server = Server::start(Misdeed::Nothing);
     let port = server.users.port().to_string();
     drop(server);

@@ -58,7 +58,7 @@ impl Drop for Scratch {
 }
 
 #[test]
-fn users_receive_over_the_wire_what_the_servers_own_replay_expects() {
+fn users_receive_the_bytes_that_the_replay_expects_over_real_sockets() {
     for name in TIMELESS {
         let output = replay(&format!("{TRACES}/{name}.trace"), &["--fast", "--expect", TRACES]);
         let told = String::from_utf8_lossy(&output.stderr);

@@ -528,7 +528,7 @@ fn health_asks_the_server_that_the_flag_or_the_variables_name() {
 }
 
 #[test]
-fn health_asks_over_tls_whom_it_is_told_to_trust() {
+fn health_speaks_tls_and_trusts_the_given_authority() {
     let url = |args: &[&str], variables: &[(&str, &str)]| match run(&[&["health"], args].concat(), variables)
     {
         Ok(Invocation::Health(admin)) => admin.to_string(),
@@ -549,7 +549,7 @@ fn health_asks_over_tls_whom_it_is_told_to_trust() {
 }
 
 #[test]
-fn health_refuses_what_it_cannot_ask() {
+fn health_refuses_a_missing_or_bad_address() {
     let missing =
         "--admin: a value is missing; expected http://HOST:PORT or https://HOST:PORT, or a port in adminPort";
     for port in ["off", "0", ""] {

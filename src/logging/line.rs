@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn one_record_is_one_line_whatever_it_contains() {
+    fn one_record_is_one_line_with_any_contents() {
         let all: String = ('\0'..'\u{3000}').collect();
         for chunk in all.chars().collect::<Vec<_>>().chunks(100) {
             let text: String = chunk.iter().collect();

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_lose_what_they_have_confirmed_are_known() {
+    fn versions_that_lose_confirmed_messages_are_recognised() {
         for (version, safe) in [
             ("2.9.10", false),
             ("2.10.22", false),

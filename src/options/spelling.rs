@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn other_variables_are_nobodys_slip() {
+    fn other_variables_get_no_warning() {
         for variable in
             ["eventTimeoutMs", "role", "PATH", "", "ROLES", "pole", "streams", "eventTimeout", "PORT"]
         {

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_what_came_since_the_last_look() {
+    fn a_rate_counts_the_bytes_since_the_last_look() {
         let mut tallies = Tallies::default();
         let at = |tallies: &mut Tallies, now: Micros, total| tallies.rate(3, now - SECOND, total, now);
         assert_eq!(at(&mut tallies, 3 * SECOND, 100), 50);

@@ -123,7 +123,7 @@ fn a_closed_listener_takes_nobody() {
 }
 
 #[test]
-fn time_moves_to_what_is_next_only_while_the_server_waits() {
+fn simulated_time_moves_only_while_the_server_waits() {
     let mut schedule = Schedule::default();
     schedule.at(50, World::signal);
     let mut net = SimNet::new(schedule);

@@ -86,7 +86,7 @@ fn a_name_of_64_characters_is_a_name() {
 }
 
 #[test]
-fn only_what_is_dealt_with_is_acknowledged() {
+fn only_numbers_that_are_dealt_with_are_acknowledged() {
     let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2);
     let (mut asker, mut other) = (server.source(), server.source());
     asker.send("?|ack\n");

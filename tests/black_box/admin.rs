@@ -110,7 +110,7 @@ fn on_a_loopback_address_no_web_page_reaches_it_by_a_name_of_its_own() {
 }
 
 #[test]
-fn on_any_other_address_it_is_asked_by_whatever_name() {
+fn on_other_addresses_every_host_name_is_accepted() {
     let server = server!(adminPort = 0, adminBindAddress = "0.0.0.0");
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.admin().port()));
     let mut client = AdminClient::connect(address);
@@ -449,7 +449,7 @@ fn health_is_answered_until_the_end_of_a_shutdown() {
 }
 
 #[test]
-fn nobody_who_asks_keeps_the_server_from_ending() {
+fn admin_connections_do_not_keep_the_server_from_ending() {
     let server = server!(adminPort = 0);
     let mut half = AdminClient::connect(server.admin());
     half.send("GET / HT");

@@ -218,7 +218,7 @@ fn log_in(server: &Server, ids: std::ops::Range<u64>) {
 
 /// A limit of the file's size stands for a disk that is full, and then has room again.
 #[test]
-fn a_log_whose_disk_is_full_has_whole_lines_and_says_what_was_left_out() {
+fn a_log_on_a_full_disk_has_whole_lines_and_counts_those_left_out() {
     let log = std::env::temp_dir().join(format!("fortnight-log-{}", std::process::id()));
     // Of 512 bytes each: the log cannot be longer than these blocks.
     let limit = format!("-S -f 8 && exec 2> '{}'", log.display());

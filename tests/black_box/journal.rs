@@ -74,7 +74,7 @@ fn a_server_with_a_stream_port_goes_on_from_a_long_journal() {
 }
 
 #[test]
-fn a_graceful_end_keeps_what_waits_in_the_ring_and_in_blocked_sources() {
+fn a_graceful_end_keeps_events_of_the_ring_and_of_blocked_sources() {
     let folder = Folder::new("waits");
     let mut first = server!(journalDirectory = folder.show(), reorderCapacity = 4, eventTimeoutMs = -1);
     let mut source = first.source();

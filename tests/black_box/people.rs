@@ -52,7 +52,7 @@ fn the_status_names_the_source_and_the_users_that_take_most() {
 }
 
 #[test]
-fn a_user_that_does_not_read_stands_out_by_what_waits() {
+fn a_user_that_does_not_read_is_listed_first_with_its_waiting_bytes() {
     let server =
         server!(adminPort = 0, eventTimeoutMs = -1, userBufferBytes = 65_536, slowUserTimeoutMs = 600_000);
     let (slow, source) = (server.narrow_user(77), server.source());

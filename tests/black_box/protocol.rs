@@ -15,7 +15,7 @@ fn a_follow_is_told_to_the_user_who_is_followed() {
 }
 
 #[test]
-fn an_unfollow_is_told_to_nobody() {
+fn an_unfollow_is_sent_to_no_user() {
     let server = server!(eventTimeoutMs = -1);
     let (mut from, mut to, mut other) = (server.user(12), server.user(9), server.user(7));
     server.source().send("1|U|12|9\n2|B\n");

@@ -102,7 +102,7 @@ fn answers_end_as_the_login_does_and_anything_else_is_a_bad_login() {
 }
 
 #[test]
-fn a_user_gets_what_it_missed_by_the_graph_of_then_and_goes_on_live() {
+fn a_user_gets_missed_events_by_the_follow_graph_of_their_place_and_becomes_live() {
     let folder = Folder::new("resume-missed");
     let server = server!(journalDirectory = folder.show(), adminPort = 0);
     let (mut first, epoch, _) = resumed(&server, "7|now");

@@ -253,7 +253,7 @@ fn without_a_terminal_it_says_what_to_use_instead() {
 }
 
 #[test]
-fn it_must_know_whom_to_ask() {
+fn it_needs_the_address_of_the_admin_interface() {
     let finished = launch!().flag("top").run();
     assert_eq!(finished.status, 2);
     assert_eq!(

@@ -187,7 +187,7 @@ fn feed_lines(engine: &mut Engine, next: &mut u64, lines: impl Iterator<Item = S
 }
 
 #[test]
-fn a_graph_gives_back_what_its_edges_took() {
+fn a_graph_gives_back_the_memory_of_removed_edges() {
     const FOLLOWERS: u64 = 100;
     const EACH: u64 = 3000;
     let config = EngineConfig {

@@ -40,7 +40,7 @@ fn the_server_takes_every_stream_as_the_grammar_does() {
 }
 
 #[test]
-fn nobody_passes_the_door_who_should_not() {
+fn proxy_headers_and_tokens_agree_with_a_second_reader() {
     check("door", targets::door::run);
 }
 

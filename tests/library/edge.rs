@@ -158,7 +158,7 @@ impl Script for Stream {
 }
 
 #[test]
-fn users_of_an_edge_get_what_they_would_get_from_the_server() {
+fn users_of_an_edge_get_the_same_bytes_as_users_of_the_server() {
     for seed in 0..20 {
         let stream = Stream::new(seed);
         let mut model = Model::new();

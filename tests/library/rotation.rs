@@ -190,7 +190,7 @@ fn everybody_comes_to_their_turn_before_anybody_comes_again() {
 }
 
 #[test]
-fn a_large_piece_is_written_at_once_after_what_was_put_off_before() {
+fn a_large_piece_is_written_at_once_behind_bytes_that_were_put_off() {
     let mut run = Run::new(100, Config { event_timeout_ms: -1, ..busy() });
     run.send("1|B\n");
     run.turn();
@@ -205,7 +205,7 @@ fn a_large_piece_is_written_at_once_after_what_was_put_off_before() {
 }
 
 #[test]
-fn a_user_who_goes_gets_what_was_put_off() {
+fn a_user_that_leaves_gets_the_bytes_that_were_put_off() {
     let mut run = Run::new(100, busy());
     run.send("1|B\n");
     run.turn();
@@ -231,7 +231,7 @@ fn a_user_who_goes_gets_what_was_put_off() {
 }
 
 #[test]
-fn at_the_end_what_was_put_off_is_written() {
+fn at_the_end_writes_that_were_put_off_are_done() {
     let mut run = Run::new(100, Config { shutdown_timeout_ms: 5000, ..busy() });
     run.send("1|B\n");
     run.turn();

@@ -176,7 +176,7 @@ fn a_slow_user_that_is_gone_does_not_hold_the_others_up_any_longer_whenever_that
 }
 
 #[test]
-fn at_the_end_what_has_arrived_is_released_also_behind_a_pause_but_no_hole_is_given_up() {
+fn at_the_end_arrived_events_are_released_even_during_a_pause_and_no_hole_is_given_up() {
     let config = Config {
         max_event_source_clients: 2,
         event_timeout_ms: 0,
