@@ -1,9 +1,9 @@
-//! When events came: those that wait in the ring, and those that have been released and not been handed out yet.
+//! When events came: events that wait in the ring, and released events that have not been handed out yet.
 //!
-//! Nothing is noted for a single event that is released while its chunk is worked on, and most are. The others are *settled*:
-//! their slot refers to the text in the chunk no more, and names in its place a [`Tick`], the time at which the chunk was
-//! read. So to know how long an event has waited costs a few instructions for each event that did wait, and no memory in
-//! the ring.
+//! Most events are released while their chunk is worked on. Nothing is noted for each of them. The other events are
+//! *settled*: their slot does not refer to the text in the chunk any more. In its place the slot names a [`Tick`], which is
+//! the time at which the chunk was read. So the waiting time of an event costs a few instructions for each event that
+//! waits, and no memory in the ring.
 
 #![forbid(unsafe_code)]
 

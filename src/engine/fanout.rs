@@ -1,7 +1,7 @@
 //! Fan-out: from a turn's released events to one write per user.
 //!
-//! The events that anyone gets are put on the *tape*, one after the other, their bytes once. Who gets an
-//! event is a *row* of bits, one per user slot: the audience of a status update, all ones for a broadcast, a single
+//! Events with at least one recipient are put on the *tape*, one after the other. Each event is there once. The recipients
+//! of an event are a *row* of bits, one per user slot: the audience of a status update, all ones for a broadcast, a single
 //! one for a private message. 64 rows make a block, which is transposed as soon as it is full: then each user has a
 //! word per block that says which of its events are for it. At the end of the turn each user's bytes are
 //! *gathered* from the tape into a scratch buffer that stays in cache, and handed over as one piece:
@@ -15,7 +15,7 @@
 //!   event 3  [ 1 1 1 0 ]             user 3    [ 0 0 1 0 ]  → gather → write
 //! ```
 //!
-//! So what an event costs before the gather hardly depends on how many users get it, and a delivery is one short copy.
+//! So before the gather, the cost of an event hardly depends on its number of recipients. A delivery is one short copy.
 //! A user that gets everything is handed the tape itself. Only where a row would be almost empty (one
 //! recipient among thousands of users) the event goes into the user's own chain ([`Mail`]) and is merged in by the gather.
 //!

@@ -7,9 +7,9 @@
 //!
 //! A tree gives back memory as it shrinks, never has to move all members at once, and knows its largest member.
 //!
-//! To change the form costs a step for each member. So the bounds for one way and for the way back are apart, and a tree becomes
-//! bits only when a quarter as many changes as it has members have been made to it. Whoever makes members come and go
-//! around a bound therefore pays for it by that many changes.
+//! A change of the form costs a step for each member. Two rules keep changes rare. The bound for growing is above the bound
+//! for shrinking. A tree becomes bits only after many changes: a quarter of the number of its members. So members that
+//! come and go around a bound cause at most one change of form in that many steps.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,7 @@
 //! A relation between rows and columns: for each row, a set of columns.
 //!
-//! As long as it is small, it is a matrix of bits: where a row and a column meet is arithmetic, with nothing to be looked up
-//! on the way. A large one is an [`IdSet`] per row, and stays so. There is nothing for the rows behind the last one that
-//! has ever had a column.
+//! A small relation is a matrix of bits. The place of a bit is computed, and nothing has to be looked up. A large relation has
+//! an [`IdSet`] for each row, and keeps this form. Rows behind the last one that ever had a column take no memory.
 
 #![forbid(unsafe_code)]
 

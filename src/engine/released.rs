@@ -1,10 +1,10 @@
 //! The released stream: everything that the sequencer releases, in its order.
 //!
-//! Each run of events, each unusual event and each new run of numbers passes one seam, `Engine::release`. The fan-out is
-//! one listener there. The [`Record`] is the other: it keeps the lines of *all* events, also of those that nobody gets,
-//! one behind the other, until somebody takes them. A journal, a stream port and a publisher read from it.
+//! Each run of events, each unusual event and each new run of numbers passes one seam, `Engine::release`. Two listeners are
+//! there. The fan-out is one. The [`Record`] is the other: it keeps the lines of *all* events, also of events that no user
+//! gets, until they are taken. A journal, a stream port and a publisher read from it.
 //!
-//! Without anybody who takes it the record is off. Then it costs one comparison per run.
+//! If nothing takes the lines, the record is off. Then it costs one comparison per run.
 
 #![forbid(unsafe_code)]
 

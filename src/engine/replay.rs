@@ -1,8 +1,8 @@
 //! Replaying: released lines are applied once more, without the ring.
 //!
 //! A journal or another server hands over lines that a sequencer has put in order before. They are read as fast as the
-//! source's, and go straight to the graph and the fan-out. They come from a disk or a network, so they may be damaged: whatever
-//! they are, they are applied or refused.
+//! lines of a source, and go straight to the graph and the fan-out. They come from a disk or a network and may be damaged.
+//! Any bytes are accepted here: they are applied, or refused with a reason.
 
 #![forbid(unsafe_code)]
 

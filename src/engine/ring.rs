@@ -1,13 +1,12 @@
-//! The memory of the ring: a slot for each number from the cursor on, as many as have been needed of late.
+//! The memory of the ring: a slot for each number from the cursor on, as many as were needed lately.
 //!
-//! How far ahead of the cursor an event may arrive is one thing, how far ahead it does arrive another. A ring of the full
-//! capacity that is gone round and round passes all of its memory through the caches, though only the few slots in front
-//! of the cursor are ever in use. So the ring begins small. It grows when an event does not fit, and is halved when nothing has
-//! come for its farther half in [`PATIENCE`] times round. (Where the second-level cache has a megabyte, a megabyte of slots costs
-//! the server 6 %.)
+//! An event may arrive far ahead of the cursor, but most streams stay near it. A ring of the full capacity would pass all of
+//! its memory through the caches, although only the few slots in front of the cursor are in use. So the ring begins small.
+//! It grows when an event does not fit. It is halved when no event has come for its farther half in [`PATIENCE`] rounds.
+//! (With a second-level cache of a megabyte, a megabyte of slots costs the server 6 %.)
 //!
-//! To know about the farther half costs nothing: `near` is how far ahead an event can be put without looking further, and
-//! is half of the slots until one has come for the other half.
+//! `near` is the distance up to which an event is put without further checks. It is half of the slots until an event has
+//! come for the other half. So watching the farther half costs nothing.
 
 #![forbid(unsafe_code)]
 

@@ -1,19 +1,19 @@
 //! Puts events back in order: a ring of slots indexed by sequence number modulo capacity (SPEC section 2).
 //!
-//! A slot is split in two. The 16 hot bytes say what the event is; 48 cold ones hold its text, so an
-//! ordinary waiting event takes exactly one cache line, and needs no allocation. Most events never use the cold part: while the
-//! chunk of input in which they arrived is being worked on, a slot only refers to the chunk (it is *fresh*), and events that
-//! are released before the chunk is given up are never copied here at all. [`Sequencer::settle`] moves
-//! the text of the others into the ring. Texts of more than 48 bytes are boxed. The memory of the ring is a matter of
-//! [`Ring`]: there are as many slots as are needed, up to the capacity.
+//! A slot has two parts. 16 hot bytes have the type and the ids of the event. 48 cold bytes have its text. So an ordinary
+//! waiting event takes exactly one cache line, and needs no allocation. Most events never use the cold part: while the chunk
+//! of input in which they arrived is worked on, a slot only refers to the chunk. Such a slot is *fresh*. Events that are
+//! released before the chunk is given up are never copied into the ring. [`Sequencer::settle`] copies the text of the
+//! other events. Texts of more than 48 bytes are boxed. [`Ring`] manages the memory: it has as many slots as are needed,
+//! up to the capacity.
 //!
 //! # Bounded delay
 //!
-//! Everything that one turn has left waiting shares a deadline: the turn's time plus the timeout. A deadline
-//! is a pair *(when, number)*: at that time every hole below that number is given up. Of a turn only the
-//! highest waiting number matters, and only if it is higher than that of every earlier deadline, because an earlier one
-//! with a higher number already covers it. So there is at most one deadline per turn, they are sorted
-//! by time and by number, and a thousand holes cost what one costs.
+//! All events that one turn leaves waiting share a deadline: the turn's time plus the timeout. A deadline is a pair
+//! *(time, number)*: at that time every hole below that number is given up. Only the highest waiting number of a turn
+//! matters. It matters only if it is higher than the numbers of all earlier deadlines: an earlier deadline with a higher
+//! number covers it already. So there is at most one deadline per turn, deadlines are sorted by time and by number, and a
+//! thousand holes cost as much as one.
 
 #![forbid(unsafe_code)]
 

@@ -2,12 +2,11 @@
 //!
 //! For each block of the tape a user has a word whose bits say which of its events are for it. Each is copied from the tape
 //! to the end of the last one. Each copy moves 32 or 64 bytes, whatever the length, and the next copy overwrites the excess.
-//! One word holds all facts about an event. Sizes are constants, and positions have 16 bits,
-//! as far as the room behind everything reaches, so that nothing is left to be checked.
+//! One word holds all facts about an event. Sizes are constants. Positions have 16 bits, and the buffers are long enough for
+//! all of them. So no bounds have to be checked.
 //!
 //! The number of a block's events for a user is unpredictable, and a misprediction at the end of the loop costs as much
-//! as several copies. So events are copied four at a time. The last of the four may be the event behind the block,
-//! which
+//! as several copies. So events are copied four at a time. The last of the four may be the event behind the block, which
 //! has no bytes.
 
 #![forbid(unsafe_code)]

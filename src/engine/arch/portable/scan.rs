@@ -2,13 +2,13 @@
 //!
 //! A line of up to 32 bytes is classified as a whole: three comparisons over the span give bit masks of
 //! where its line ends, its non-digits and its separators are. A valid line has very few shapes, so its
-//! structure is checked on the masks with arithmetic instead of branches: the type of an event is as good
-//! as random, and a branch on it costs more than all the rest. Numbers of up to eight digits are
-//! converted by three multiplications (Lemire, "Quickly parsing eight digits").
+//! structure is checked on the masks with arithmetic instead of branches. The type of an event is unpredictable, and a
+//! branch on it costs more than all the rest. Numbers of up to eight digits are converted by three multiplications
+//! (Lemire, "Quickly parsing eight digits").
 //!
-//! Whatever does not fit (a longer line, an id of more than eight digits, a bad line) is left to
-//! [`parse_line`](crate::engine::event::parse_line), which knows the grammar; [`scan_line`] only ever says *yes, and
-//! this is what it says* or *not by me*. A property test holds the two against each other.
+//! Other lines (a longer line, an id of more than eight digits, a bad line) are left to
+//! [`parse_line`](crate::engine::event::parse_line), which knows the whole grammar. [`scan_line`] returns the event, or
+//! that it does not read this line. A property test compares the two.
 
 #![forbid(unsafe_code)]
 

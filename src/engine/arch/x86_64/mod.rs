@@ -1,7 +1,7 @@
 //! Kernels for x86-64, and the choice among them.
 //!
-//! Three loops take most of the engine's time: reading lines, taking apart what leaves the ring, and putting each user's bytes
-//! together. Each exists in a [portable](super::portable) version, which defines the result. Here are others:
+//! Three loops take most of the engine's time: reading lines, partitioning runs of events, and putting each user's bytes
+//! together. Each exists in a [portable](super::portable) version, which defines the result. Faster versions are here:
 //!
 //! - With AVX2, code of its own for thirty-two lines ([`avx2::scan`]) and eight events ([`avx2::partition`]) at a time. Bytes are
 //!   put together by the portable code, compiled a second time.
@@ -10,9 +10,9 @@
 //!
 //! # Why this is sound
 //!
-//! Two things need `unsafe`, and only this module has it: [`vector`] reads and writes memory, and [`cpu`] calls code that the
-//! processor may not have. Each says why that is sound. The [`features`] of a set are one list, which is both asked for and
-//! compiled for. The kernels themselves forbid `unsafe`.
+//! Two modules need `unsafe`: [`vector`] reads and writes memory, and [`cpu`] calls code that the processor may not have. Each
+//! says why that is sound. The features of an instruction set are one list, [`features`]. The processor is asked for the
+//! features of this list, and the kernels are compiled for the same list. The kernels themselves forbid `unsafe`.
 
 mod abreast;
 mod avx2;

@@ -1,10 +1,12 @@
 //! Reading thirty-two lines at a time, column by column.
 //!
-//! What [`scan_line`](crate::engine::arch::scan::scan_line) knows of one line at a time is here an array with an entry for each of
-//! thirty-two: where its first separator is, what sticks out of the shape of an event, the eight bytes that a number ends
-//! with. Each step is a loop over such columns in which no line depends on another and nothing branches. Where that is all it
-//! takes, the compiler makes vector code of it, for eight lines at once; for the masks of a line and the numbers that
-//! digits are there are instructions that it does not find. The arithmetic is the same: see there for what it means.
+//! The arithmetic is that of [`scan_line`](crate::engine::arch::scan::scan_line), which reads one line. Each of its values
+//! is an array here, with an entry for each of the thirty-two lines: the place of the first separator, the bits that do not
+//! fit the shape of an event, the eight bytes at the end of a number. Each step is a loop over such arrays. In it no line
+//! depends on another, and nothing branches.
+//!
+//! The compiler turns most of these loops into vector code for eight lines at once. Two steps use instructions that the
+//! compiler does not find: the masks of a line, and the conversion of digits to numbers.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
 //! Gathering by compression.
 //!
-//! Every event on the tape ends with a line feed, so that one comparison of 64 bytes of it says where events end there. A
-//! user's bits, one per event, are *deposited* where events begin, and added to a number that has a zero where one ends and
-//! ones everywhere else: from each beginning a carry runs through the ones of its event, up to the zero at its end.
-//! The bits that this changes are the bytes of the user's events. (The carry of an event that goes on behind the 64 bytes is
-//! lost there, as it should be.) Then one instruction moves those bytes together. It costs the same however many events
-//! the user gets, and nothing in it branches. Four users are served in one pass: the tape, longer than the first-level cache,
+//! Every event on the tape ends with a line feed. So one comparison of 64 bytes of the tape finds the ends of the events
+//! there. A user's bits, one per event, are *deposited* at the beginnings of the events. They are added to a number with a
+//! zero at each end of an event and ones everywhere else. From each deposited bit a carry runs through the ones of its
+//! event, up to the zero at its end. The bits that the addition changes stand for the bytes of the user's events. (If an
+//! event continues behind the 64 bytes, its carry is lost, which is right.) Then one instruction moves these bytes
+//! together. The cost does not depend on the number of the user's events, and nothing branches. Four users are served in one pass: the tape, longer than the first-level cache,
 //! is read once for all of them.
 
 #![forbid(unsafe_code)]

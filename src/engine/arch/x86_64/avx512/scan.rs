@@ -1,10 +1,10 @@
 //! Reading eight lines at a time.
 //!
-//! First the line feeds of a batch are found, and for each line the three masks that [`scan_line`] takes of its
-//! first 32 bytes too. Then eight lines are read side by side, each in 64 bits of its own, by the same arithmetic
-//! on those masks: see there for what it means. The digits are picked out of those 32 bytes by one permutation for two
-//! lines, so that nothing is fetched from memory position by position. What is no ordinary line ends the batch, and so
-//! does a number of more than eight digits other than the sequence number.
+//! First the line feeds of a batch are found. For each line the three masks of its first 32 bytes are computed, as in
+//! [`scan_line`]. Then eight lines are read side by side, each in 64 bits of its own, by the arithmetic of [`scan_line`] on
+//! these masks. One permutation for two lines picks the digits out of the 32 bytes, so that nothing is fetched from memory
+//! position by position. Two kinds of lines end the batch: a line that is not ordinary, and a line with a user id of more
+//! than eight digits.
 //!
 //! [`scan_line`]: crate::engine::arch::scan::scan_line
 
