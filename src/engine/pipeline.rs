@@ -31,16 +31,16 @@ const SETTLE_STEPS: usize = if cfg!(test) { 5 } else { 4096 };
 /// Lines in, *(user, bytes)* out: no sockets, no clock, no logging. See the [module](super).
 ///
 /// ```
-/// use fortnight::{Engine, EngineConfig};
+/// use fortnight::{Engine, EngineConfig, UserId};
 ///
 /// let mut engine = Engine::new(&EngineConfig::default());
-/// let seven = engine.connect(7);
+/// let seven = engine.connect(UserId::new(7));
 /// let chunk = b"2|P|1|7\n1|F|7|1\n3|S|1\n";
 /// engine.feed(chunk, 0..chunk.len());
 /// let mut received = Vec::new();
 /// engine.deliver(|user, bytes| received.push((user, bytes.to_vec())));
 /// assert_eq!(received, [(seven, b"2|P|1|7\n3|S|1\n".to_vec())]);
-/// // What waits for missing numbers is saved before the chunk's buffer is used again.
+/// // Events that wait for missing numbers are saved before the chunk is used again.
 /// engine.settle(chunk, 0, 0);
 /// ```
 #[derive(Debug)]
