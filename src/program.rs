@@ -48,7 +48,13 @@ fn serve(config: Config) -> ExitCode {
     let mut service = match Service::start(config, Reactor::take_signals) {
         Ok(service) => service,
         Err(error) if error.is_refusal() => return Exit::refused(error).report(),
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => match error.is_end() {
+            Some(forced) => {
+                log::info!("shutting down: the journal had not been read to its end, and is what it was");
+                return if forced { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            }
+            None => return fail(&error.to_string()),
+        },
     };
     say_how_it_runs(&options);
     // The reader may have gone by now. The server serves nevertheless.

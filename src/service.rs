@@ -5,6 +5,7 @@ use crate::{
     disk::RealDisk,
     door::{Door, Rules},
     identity::Tokens,
+    journal::Ended,
     options,
     reactor::{Addresses, Reactor, raise_open_files_limit},
     server::{Phase, Server, net::Net},
@@ -58,6 +59,7 @@ pub struct Stopper(OwnedFd);
 pub struct StartError {
     sentence: String,
     is_refusal: bool,
+    ended: Option<Ended>,
 }
 
 /// A [`Server`] on any net.
@@ -211,11 +213,18 @@ impl Stopper {
 
 impl StartError {
     fn refused(sentence: impl fmt::Display) -> Self {
-        Self { sentence: sentence.to_string(), is_refusal: true }
+        Self { sentence: sentence.to_string(), is_refusal: true, ended: None }
     }
 
     fn failed(sentence: impl fmt::Display) -> Self {
-        Self { sentence: sentence.to_string(), is_refusal: false }
+        Self { sentence: sentence.to_string(), is_refusal: false, ended: None }
+    }
+
+    /// The server was told to end while it recovered its journal. Whether it was told so twice. Nothing is wrong: the journal is what
+    /// it was.
+    #[must_use]
+    pub fn is_end(&self) -> Option<bool> {
+        self.ended.map(|ended| ended.forced)
     }
 
     /// Whether the configuration is to blame, and not the system on which it was tried.
@@ -267,15 +276,15 @@ impl Start {
                 let now = clock();
                 Server::new(config, net, now)
             }
-            Some(folder) => RealDisk::lock(&folder)
-                .map_err(|error| error.to_string())
-                .and_then(|mut disk| {
-                    use_a_ring(&mut disk, disk_waker);
-                    Server::recover(config, net, Box::new(disk), clock).map_err(|error| error.to_string())
-                })
-                .map_err(|reason| {
+            Some(folder) => {
+                let failed = |reason: &dyn fmt::Display| {
                     StartError::failed(format_args!("journalDirectory: {}: {reason}", folder.display()))
-                })?,
+                };
+                let mut disk = RealDisk::lock(&folder).map_err(|error| failed(&error))?;
+                use_a_ring(&mut disk, disk_waker);
+                Server::recover(config, net, Box::new(disk), clock)
+                    .map_err(|error| StartError { ended: error.is_end(), ..failed(&error) })?
+            }
         };
         if let Some(tokens) = tokens {
             server.ask_for_tokens(tokens);

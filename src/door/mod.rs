@@ -383,6 +383,10 @@ impl<N: Net> Net for Door<N> {
         Ok(self.now)
     }
 
+    fn told_to_end(&mut self) -> usize {
+        self.net.told_to_end()
+    }
+
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         if let Some(index) = self.admitted.iter().position(|(at, ..)| *at == port)
             && let Some((_, socket, peer)) = self.admitted.remove(index)

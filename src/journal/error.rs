@@ -7,12 +7,20 @@ use std::{fmt, io};
 pub struct JournalError {
     sentence: String,
     damage: Option<(String, u64)>,
+    ended: Option<Ended>,
+}
+
+/// A start was told to end before the journal had been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// It was told so twice.
+    pub forced: bool,
 }
 
 impl JournalError {
     /// An error of this sentence.
     pub(crate) fn new(sentence: String) -> Self {
-        Self { sentence, damage: None }
+        Self { sentence, damage: None, ended: None }
     }
 
     /// The operating system refuses something.
@@ -25,7 +33,19 @@ impl JournalError {
         let sentence = format!(
             "{file}, offset {offset}: damaged: {what}; restore a backup, or cut the journal there with `fortnight journal repair`"
         );
-        Self { sentence, damage: Some((file.to_owned(), offset)) }
+        Self { damage: Some((file.to_owned(), offset)), ..Self::new(sentence) }
+    }
+
+    /// The start was told to end. It has changed nothing that a later one needs.
+    pub(crate) fn ended(ended: Ended) -> Self {
+        let sentence = "the server was told to end before the journal had been read".to_owned();
+        Self { ended: Some(ended), ..Self::new(sentence) }
+    }
+
+    /// The start was told to end: nothing is wrong with the journal.
+    #[must_use]
+    pub fn is_end(&self) -> Option<Ended> {
+        self.ended
     }
 
     /// The place of the damage: file and offset.

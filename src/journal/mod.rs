@@ -78,7 +78,7 @@ mod walk;
 
 pub(crate) use block::PAGE;
 pub use catalog::Start;
-pub use error::JournalError;
+pub use error::{Ended, JournalError};
 pub use log::Log;
 pub use reader::{Block, Read, Reader};
 pub use recover::{Recovered, Report, Step, open};

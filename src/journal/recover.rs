@@ -41,6 +41,20 @@ pub enum Step<'a> {
     Waiting(SequenceNumber, &'a [u8]),
 }
 
+impl Step<'_> {
+    /// Bytes that have been read for it, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            // They are read twice. The first time nothing is handed out.
+            Step::Edges([]) => 64 << 10,
+            Step::Edges(edges) => size_of_val(*edges),
+            Step::Cursor(_) => 0,
+            Step::Lines { lines, .. } | Step::Waiting(_, lines) => lines.len(),
+        }
+    }
+}
+
 /// An opened journal.
 #[derive(Debug)]
 pub struct Recovered {
@@ -165,7 +179,7 @@ pub(crate) fn recover(
     if catalog.segments.is_empty() {
         if let Some(info) = catalog.snapshots.last().filter(|info| meta.base == Some(info.to)) {
             // It was founded, and ended before its first segment was made.
-            verify(disk, meta, *info)?;
+            verify(disk, meta, *info, &mut |_| Ok(()))?;
             load(disk, meta, *info, apply)?;
             apply(Step::Cursor(info.to)).map_err(JournalError::new)?;
         } else if let Some(info) = catalog.snapshots.last() {
@@ -175,7 +189,7 @@ pub(crate) fn recover(
         return Ok(WalkEnd { chain: None, mark: 0, bad: None, bytes: 0 });
     }
     catalog.has_origin = is_origin(disk, meta, catalog)?;
-    let (start, mark) = choose_start(disk, meta, catalog, report)?;
+    let (start, mark) = choose_start(disk, meta, catalog, apply, report)?;
     // Retention must not take what an older snapshot needs.
     let is_damaged = |info: &&SnapshotInfo| report.damaged_snapshots.contains(&info.name());
     catalog.distrusted = catalog.snapshots.iter().filter(is_damaged).copied().collect();
@@ -286,12 +300,14 @@ fn choose_start(
     disk: &mut dyn Disk,
     meta: &Meta,
     catalog: &Catalog,
+    apply: &mut dyn FnMut(Step<'_>) -> Result<(), String>,
     report: &mut Report,
 ) -> Result<(Start, u64), JournalError> {
     let oldest = catalog.segments.front().map_or(Cursor::START, |segment| segment.first);
     let (mut damage, mut mark) = (None, 0);
     for &info in catalog.snapshots.iter().rev().filter(|info| info.from >= oldest) {
-        match verify(disk, meta, info) {
+        // Nothing is taken from it before it is known to be whole. But whoever is told may have it ended here.
+        match verify(disk, meta, info, &mut |_| apply(Step::Edges(&[]))) {
             Ok(trailer) => {
                 return Ok((Start { snapshot: Some(info), from: info.from }, trailer.position.max(mark)));
             }
@@ -314,9 +330,14 @@ fn choose_start(
 }
 
 /// Reads a whole snapshot.
-pub(crate) fn verify(disk: &mut dyn Disk, meta: &Meta, info: SnapshotInfo) -> Result<Trailer, JournalError> {
+pub(crate) fn verify(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    info: SnapshotInfo,
+    each: EachEdges<'_>,
+) -> Result<Trailer, JournalError> {
     let mut trailer = None;
-    read_snapshot(disk, meta, info, &mut |_| Ok(()), &mut trailer)?;
+    read_snapshot(disk, meta, info, each, &mut trailer)?;
     trailer.ok_or_else(|| JournalError::damage(&info.name(), 0, "it has no end"))
 }
 
@@ -330,7 +351,7 @@ fn load(
 }
 
 /// Is handed edges, and may refuse them with the reason.
-type EachEdges<'a> = &'a mut dyn FnMut(&[(UserId, UserId)]) -> Result<(), String>;
+pub(crate) type EachEdges<'a> = &'a mut dyn FnMut(&[(UserId, UserId)]) -> Result<(), String>;
 
 fn read_snapshot(
     disk: &mut dyn Disk,

@@ -56,6 +56,8 @@ pub(crate) struct Reactor {
     signals: Option<signals::Signals>,
     /// Counts how often the server was told to end.
     stop: OwnedFd,
+    /// What has been asked for outside of a poll: the next one tells it.
+    early: Vec<Ready>,
     process: ProcessWatch,
     reserve: Reserve,
     sources: Option<TcpListener>,
@@ -147,6 +149,7 @@ impl Reactor {
             #[cfg(feature = "signals")]
             signals: None,
             stop,
+            early: Vec::new(),
             process: ProcessWatch::default(),
             reserve: Reserve::new(config.admin_port.is_some()),
             sources,
@@ -271,7 +274,8 @@ impl Net for Reactor {
     type Socket = TcpStream;
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
-        let mut wait = wait;
+        let mut wait = if self.early.is_empty() { wait } else { Some(0) };
+        ready.append(&mut self.early);
         // A full batch may not be all: who is told of one event must be told of those that came before it.
         for _ in 0..BATCHES_MAX {
             match self.poll.poll(&mut self.events, wait.map(Duration::from_micros)) {
@@ -285,6 +289,13 @@ impl Net for Reactor {
             wait = Some(0);
         }
         Ok(self.now())
+    }
+
+    fn told_to_end(&mut self) -> usize {
+        #[cfg(feature = "signals")]
+        self.early.extend(self.signals.iter_mut().flat_map(signals::Signals::pending));
+        self.early.extend((0..times(&self.stop)).map(|_| Ready::Signal));
+        self.early.iter().filter(|&&ready| ready == Ready::Signal).count()
     }
 
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
@@ -387,5 +398,27 @@ impl Net for Reactor {
 
     fn close_listener(&mut self, port: Port) {
         *self.listener(port) = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_whether_it_is_told_to_end_takes_nothing_from_the_next_poll() {
+        let config = Config { event_source_server_port: 0, user_server_port: 0, ..Config::default() };
+        let mut reactor = Reactor::new(&config).unwrap();
+        assert_eq!(reactor.told_to_end(), 0);
+        let stopper = reactor.stopper().unwrap();
+        for times in 1..=2 {
+            rustix::io::write(&stopper, &1_u64.to_ne_bytes()).unwrap();
+            assert_eq!(reactor.told_to_end(), times);
+        }
+        // It does not wait either.
+        let mut ready = Vec::new();
+        reactor.poll(None, &mut ready).unwrap();
+        assert_eq!(ready.iter().filter(|&&ready| ready == Ready::Signal).count(), 2);
+        assert_eq!(reactor.told_to_end(), 0);
     }
 }

@@ -11,7 +11,9 @@ use crate::{
     disk::Disk,
     engine::{AFTER, BEFORE, Engine, EngineCounters, Released, Replay, Stop},
     epoch::Epoch,
-    journal::{JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open},
+    journal::{
+        Ended, JournalError, Log, Opening, PAGE, Report, Settings, Step, Waiting, block::BLOCK_HEADER, open,
+    },
     sequence::{Cursor, SequenceNumber},
     stream::reader::Place,
     time::{MILLISECOND, Micros},
@@ -23,6 +25,9 @@ use std::{collections::VecDeque, ops::Range};
 /// has one recipient, this decides how many of them share a write. So it is more than a turn usually releases without a journal, which
 /// is some nine million bytes of private messages.
 const BLOCK_BYTES: usize = 16 << 20;
+/// Bytes that a start goes through between two looks for whether it has been told to end: some milliseconds.
+const LOOK_BYTES: usize = 1 << 20;
+
 /// How often snapshots are made, and in how large steps. [`Default`] is what a server does; a simulation has small graphs.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -113,8 +118,8 @@ impl Journal {
         disk: Box<dyn Disk>,
         config: &Config,
         engine: &mut Engine,
-        now: Micros,
-        pace: Pace,
+        (now, pace): (Micros, Pace),
+        told_to_end: &mut dyn FnMut() -> usize,
     ) -> Result<Opened, JournalError> {
         let opening = Opening {
             settings: settings(config, pace),
@@ -128,7 +133,23 @@ impl Journal {
             now,
         };
         let mut kept = Kept::default();
-        let recovered = open(disk, &opening, &mut |step| restore(engine, &mut kept, step))?;
+        let (mut end, mut unlooked) = (None, LOOK_BYTES);
+        let recovered = open(disk, &opening, &mut |step| {
+            unlooked += step.bytes();
+            if unlooked >= LOOK_BYTES {
+                unlooked = 0;
+                let times = told_to_end();
+                end = (times > 0).then_some(Ended { forced: times > 1 });
+            }
+            match end {
+                Some(_) => Err("it was ended".to_owned()),
+                None => restore(engine, &mut kept, step),
+            }
+        });
+        let recovered = match (recovered, end) {
+            (Err(_), Some(end)) => return Err(JournalError::ended(end)),
+            (recovered, _) => recovered?,
+        };
         // Events that an earlier process released do not count in this one.
         engine.counters = EngineCounters::default();
         // Clients of the stream are handed whole blocks.

@@ -79,6 +79,10 @@ pub trait Net {
     /// Connections that were refused before the server heard of them.
     fn door(&self) -> DoorCounters;
 
+    /// How many times the server has been told to end since the last poll, which the next poll tells all the same. While a start
+    /// takes long, nobody polls.
+    fn told_to_end(&mut self) -> usize;
+
     /// The time now, as [`Net::poll`] would return it.
     fn clock(&self) -> Micros;
 

@@ -129,7 +129,8 @@ impl<N: Net> Server<N> {
     ///
     /// # Errors
     ///
-    /// If the journal is damaged, is a copy, or cannot be read or written: one sentence.
+    /// If the journal is damaged, is a copy, or cannot be read or written: one sentence. If the net tells the server to end
+    /// meanwhile, and the journal has been read only in part.
     pub fn recover(
         config: Config,
         net: N,
@@ -153,8 +154,9 @@ impl<N: Net> Server<N> {
     ) -> Result<Self, JournalError> {
         let began = clock();
         let mut server = Self::new(config, net, began);
-        let opened = Journal::open(disk, &server.config, &mut server.engine, began, pace)?;
-        let Opened { mut journal, report } = opened;
+        let Self { config, engine, net, .. } = &mut server;
+        let told_to_end = &mut || net.told_to_end();
+        let Opened { mut journal, report } = Journal::open(disk, config, engine, (began, pace), told_to_end)?;
         server.now = clock();
         journal.note_recovery(server.now - began);
         journal::report_recovery(&journal, &report, server.now - began);

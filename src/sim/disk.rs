@@ -37,6 +37,8 @@ pub struct DiskFaults {
     pub open_error: u16,
     /// A rename fails (`EIO`).
     pub rename_error: u16,
+    /// What a reader that does not wait asks for is not in memory yet: it is told to come back.
+    pub not_in_memory: u16,
     /// How long a submitted operation takes at most, in microseconds. 0: it is complete at once.
     pub delay_max: Micros,
     /// After this number of operations that change something, the process ends in the middle of the next one.
@@ -64,6 +66,8 @@ pub struct DiskCounts {
     pub rename_errors: u64,
     /// Processes that ended in the middle of an operation.
     pub ends: u64,
+    /// Readers that were told to come back.
+    pub not_in_memory: u64,
     /// Operations that were complete later.
     pub slow: u64,
     /// Writes that a machine lost, or kept in parts.
@@ -539,6 +543,11 @@ impl Disk for SimDisk {
     }
 
     fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let chance = self.folder.inner().faults.not_in_memory;
+        if !self.is_observer && self.folder.inner().happens(chance) {
+            self.folder.inner().counts.not_in_memory += 1;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.read_at(file, offset, bytes)
     }
 

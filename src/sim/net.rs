@@ -119,6 +119,10 @@ impl<S: Script> Net for SimNet<S> {
         }
     }
 
+    fn told_to_end(&mut self) -> usize {
+        self.shared.borrow().world.signals()
+    }
+
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         if !self.shared.borrow().world.can_accept(port) {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -267,6 +267,11 @@ impl World {
         self.edges.push_back(Edge::Signal);
     }
 
+    /// Signals that no poll has told of.
+    pub(super) fn signals(&self) -> usize {
+        self.edges.iter().filter(|edge| matches!(edge, Edge::Signal)).count()
+    }
+
     /// Has the next poll tell that a connection is ready, if it is: an edge without a cause, which is allowed.
     pub fn edge(&mut self, peer: Peer) {
         if let Some(connection) = self.connections.get_mut(peer.0)

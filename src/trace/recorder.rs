@@ -225,6 +225,10 @@ impl<N: Net> Net for Recording<N> {
         Ok(now)
     }
 
+    fn told_to_end(&mut self) -> usize {
+        self.net.told_to_end()
+    }
+
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         let (socket, peer) = self.net.accept(port)?;
         let id = self.recorder.borrow_mut().connects(port);

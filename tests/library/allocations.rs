@@ -9,8 +9,11 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    fs,
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -18,13 +21,16 @@ use allocation_counter::measure;
 use fortnight::UserId;
 use fortnight::internals::{
     config::Config,
+    disk::RealDisk,
     engine::{Engine, EngineConfig, InstructionSet, Stop},
+    journal::SyncMode,
     server::{
         Server,
         net::{Net, Port, Ready},
     },
     time::Micros,
 };
+use rustix::event::{EventfdFlags, eventfd};
 use support::stream::Random;
 
 const CONNECTED: u64 = 100;
@@ -143,7 +149,7 @@ fn check_engine(connected: u64, users: u64, mix: Mix, hole: u64, events: u64) {
     let (released, mut bytes) = (engine.counters.events_released_total(), 0);
     let steady = measure(|| bytes = feed(&mut engine, after, &mut now));
     let released = engine.counters.events_released_total() - released;
-    assert!(released > events / 3, "{released} of {events} events released");
+    assert!(released > events / 4, "{released} of {events} events released");
     assert!(bytes as u64 > released, "{bytes} bytes delivered");
     engine.take_given_up();
     assert_eq!(engine.counters.sequence_skipped > 0, hole > 0);
@@ -342,6 +348,10 @@ impl Net for Wire {
         Ok(world.now)
     }
 
+    fn told_to_end(&mut self) -> usize {
+        0
+    }
+
     fn accept(&mut self, port: Port) -> io::Result<(Socket, SocketAddr)> {
         let mut world = self.0.borrow_mut();
         let socket = match port {
@@ -442,7 +452,13 @@ fn run(server: &mut Server<Wire>, world: &Rc<RefCell<World>>, events: u64, share
 
 fn check_server(left: usize) {
     let events = 1_000_000;
-    let world = Rc::new(RefCell::new(World {
+    let world = world(events, left);
+    let server = Server::new(Config::default(), Wire(world.clone()), 0);
+    check_steady(server, &world, events, 0);
+}
+
+fn world(events: u64, left: usize) -> Rc<RefCell<World>> {
+    Rc::new(RefCell::new(World {
         stream: lines(events, 400, MAZE, 0).concat().into_bytes(),
         read: 0,
         sent: 0,
@@ -456,18 +472,23 @@ fn check_server(left: usize) {
         logging_in: Vec::new(),
         keys: HashMap::new(),
         now: 0,
-    }));
-    let mut server = Server::new(Config::default(), Wire(world.clone()), 0);
-    let warm_up = measure(|| run(&mut server, &world, events, 0.5));
+    }))
+}
+
+/// `most` small pieces of memory may be asked for, however many events there are.
+fn check_steady(mut server: Server<Wire>, world: &Rc<RefCell<World>>, events: u64, most: u64) {
+    let left = world.borrow().left;
+    let warm_up = measure(|| run(&mut server, world, events, 0.5));
     assert!(warm_up.count_total > 0, "the counter counts");
     let (released, received) = (server.counters().events_released_total(), world.borrow().received);
-    let steady = measure(|| run(&mut server, &world, events, 1.0));
+    let steady = measure(|| run(&mut server, world, events, 1.0));
     let released = server.counters().events_released_total() - released;
     let received = world.borrow().received - received;
-    assert!(released > events / 3, "{released} of {events} events released");
+    assert!(released > events / 4, "{released} of {events} events released");
     assert!(received > released, "{received} bytes received");
     assert_eq!(world.borrow().filled > CONNECTED, left > 0, "output buffers are used or not");
-    assert_eq!(steady.count_total, 0, "{released} events released, {received} bytes received: {steady:?}");
+    let told = format!("{released} events released, {received} bytes received: {steady:?}");
+    assert!(steady.count_total <= most && steady.bytes_total <= 64 * most, "{told}");
 }
 
 #[test]
@@ -478,4 +499,38 @@ fn the_server_reads_and_writes_without_allocating() {
 #[test]
 fn output_buffers_fill_and_drain_without_allocating() {
     check_server(5000);
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Within one segment: a new one costs a few names. The journal's first mark may come then, for which there is no buffer yet.
+#[test]
+fn the_server_appends_to_its_journal_without_allocating() {
+    for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Never] {
+        for has_ring in [false, true] {
+            let name = format!("fortnight-allocations-{}-{sync:?}-{has_ring}", std::process::id());
+            let folder = Folder(std::env::temp_dir().join(name));
+            let mut disk = RealDisk::lock(&folder.0).expect("a folder");
+            let waker = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+            if has_ring && disk.submit_to_a_ring(waker.as_fd()).is_err() {
+                support::skipped(
+                    "io_uring cannot be used here: the journal's allocations are counted without it",
+                );
+                continue;
+            }
+            let events = 400_000;
+            let world = world(events, 0);
+            let config = Config { journal_sync: sync, ..Config::default() };
+            let server =
+                Server::recover(config, Wire(world.clone()), Box::new(disk), || 0).expect("a journal");
+            check_steady(server, &world, events, 4);
+        }
+    }
 }

@@ -11,5 +11,6 @@ mod property;
 mod resume;
 mod rotation;
 mod runs;
+mod starts;
 mod tail;
 mod unlucky_turns;

@@ -69,6 +69,10 @@ impl<N: Net> Net for Watch<N> {
         Ok(now)
     }
 
+    fn told_to_end(&mut self) -> usize {
+        self.net.told_to_end()
+    }
+
     fn accept(&mut self, port: Port) -> io::Result<(Self::Socket, SocketAddr)> {
         match self.net.accept(port) {
             Ok((socket, address)) => {

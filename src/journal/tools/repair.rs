@@ -101,7 +101,7 @@ fn check_rest(
     let base = base_of(disk, meta, catalog)?;
     let left = base + before + cut.offset;
     for info in std::mem::take(&mut catalog.snapshots) {
-        match recover::verify(disk, meta, info) {
+        match recover::verify(disk, meta, info, &mut |_| Ok(())) {
             Ok(trailer) if trailer.position <= left && info.to <= cut.from => catalog.snapshots.push(info),
             Ok(_) => cut.snapshots.push(info),
             Err(error) if error.damage_place().is_some() => cut.snapshots.push(info),

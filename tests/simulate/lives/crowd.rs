@@ -128,6 +128,7 @@ impl Crowd {
             sync_error: temper.errors,
             open_error: temper.errors,
             rename_error: temper.errors.saturating_mul(50),
+            not_in_memory: temper.not_in_memory,
             delay_max: temper.delay_max,
             ..DiskFaults::default()
         }

@@ -36,7 +36,7 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 47] = [
+pub(crate) const REQUIRED: [&str; 48] = [
     "resume: a place of its own",
     "resume: at the edge of a segment",
     "resume: at the edge of a snapshot",
@@ -78,6 +78,7 @@ pub(crate) const REQUIRED: [&str; 47] = [
     "disk: EIO on opening",
     "disk: EIO on rename",
     "disk: slow",
+    "disk: read that has to wait",
     "disk: write lost",
     "disk: write torn",
     "disk: name lost",
@@ -589,6 +590,7 @@ fn count(counts: DiskCounts, coverage: &mut Coverage) {
     coverage.add("disk: EIO on opening", counts.open_errors);
     coverage.add("disk: EIO on rename", counts.rename_errors);
     coverage.add("disk: slow", counts.slow);
+    coverage.add("disk: read that has to wait", counts.not_in_memory);
     coverage.add("disk: write lost", counts.lost);
     coverage.add("disk: write torn", counts.torn);
     coverage.add("disk: name lost", counts.lost_names);

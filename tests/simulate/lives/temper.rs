@@ -55,6 +55,8 @@ pub(crate) struct Temper {
     pub(crate) errors: u16,
     /// Errors while the server starts.
     pub(crate) start_errors: u64,
+    /// What is to be read is not in memory yet.
+    pub(crate) not_in_memory: u16,
     /// The time that a turn takes.
     pub(crate) work: Micros,
     /// How often snapshots are made, and how much of one in a turn.
@@ -112,6 +114,7 @@ impl Temper {
             short_write: dice.pick(&[0, 0, 20_000]),
             errors: if asks { dice.pick(&[0, 0, 0, 300]) } else { 0 },
             start_errors: if asks { dice.pick(&[0, 150]) } else { 0 },
+            not_in_memory: dice.pick(&[0, 1000, 30_000]),
             work: dice.pick(&[0, 20, 500]),
             pace: Pace { bytes_least: dice.pick(&[500, 500, 64 << 10]), steps: dice.pick(&[1, 3, 20_000]) },
             visitors: 0,
