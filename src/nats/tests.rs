@@ -1,5 +1,7 @@
 //! Sequencers and an edge on a simulated JetStream, under virtual time, with everything that can go wrong drawn from a seed.
 
+mod replaced;
+
 use super::{
     block::{BLOCK_HEADER, Header, Kind},
     connection::Credentials,
@@ -11,9 +13,29 @@ use super::{
 use crate::sequence::{Cursor, SequenceNumber};
 use crate::time::{MILLISECOND, Micros, SECOND};
 use serde_json::{Value, json};
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 const TAKEOVER: Micros = 4 * SECOND;
+
+/// What must happen in the forty seeds: every kind of fault, and what comes of it.
+const REQUIRED: [&str; 16] = [
+    "connection: begins at a server that lags behind",
+    "connection: lost, and what was sent on it is stored later",
+    "connection: lost, and what was sent on it never arrives",
+    "connection: lost with bytes that were not read",
+    "connection: read in pieces",
+    "consumer: given to a dead server",
+    "log: message not taken, because there is no leader",
+    "log: message refused, because others are there",
+    "log: message stored",
+    "log: no leader",
+    "log: question not answered",
+    "log: stale answer",
+    "process: killed",
+    "process: stopped",
+    "sequencer: its term ends",
+    "sequencer: takes over",
+];
 
 /// SplitMix64.
 struct Dice(u64);
@@ -44,6 +66,14 @@ struct Stream {
     /// A server is dead or stopped, and so many of the next consumers are given to it.
     lost_consumers: u64,
     messages: Vec<(bool, Vec<u8>)>,
+    /// What has happened, and how often.
+    seen: BTreeMap<&'static str, u64>,
+}
+
+impl Stream {
+    fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
 }
 
 /// A connection to it, seen from the server.
@@ -90,6 +120,7 @@ impl Conn {
                 }
                 "PUB" if words.len() == 4 => self.request(words[1], words[2], &body, stream),
                 "HPUB" if stream.is_leaderless => {
+                    stream.saw("log: message not taken, because there is no leader");
                     let line = format!("HMSG {} 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n", words[2]);
                     self.out.extend_from_slice(line.as_bytes());
                 }
@@ -99,8 +130,10 @@ impl Conn {
                     let payload = body[headers.len()..].to_vec();
                     let answer = if expected == Ok(stream.messages.len()) {
                         stream.messages.push((words[1].ends_with("graphs"), payload));
+                        stream.saw("log: message stored");
                         json!({"stream": "N", "seq": stream.messages.len()})
                     } else {
+                        stream.saw("log: message refused, because others are there");
                         json!({"error": {"err_code": 10071, "description": "wrong last sequence"}})
                     };
                     self.answer(words[2], &answer);
@@ -113,11 +146,14 @@ impl Conn {
     fn request(&mut self, subject: &str, reply: &str, body: &[u8], stream: &mut Stream) {
         let known = stream.messages.len().saturating_sub(self.unknown) as u64;
         if subject.contains("STREAM.INFO") && stream.is_leaderless {
-            // Nobody answers.
+            stream.saw("log: question not answered");
         } else if subject.contains("STREAM.INFO") && !stream.exists {
             self.answer(reply, &json!({"error": {"err_code": 10059, "description": "stream not found"}}));
         } else if subject.contains("STREAM.") {
             stream.exists = true;
+            if self.unknown > 0 && !stream.messages.is_empty() {
+                stream.saw("log: stale answer");
+            }
             let config = json!({
                 "subjects": ["fortnight.N.*"], "storage": "file", "discard": "old", "retention": "limits", "num_replicas": 3,
             });
@@ -127,6 +163,7 @@ impl Conn {
             self.answer(reply, &answer);
         } else if subject.contains("CONSUMER.CREATE") && stream.lost_consumers > 0 {
             stream.lost_consumers -= 1;
+            stream.saw("consumer: given to a dead server");
         } else if subject.contains("CONSUMER.CREATE") {
             let config = &serde_json::from_slice::<Value>(body).unwrap()["config"];
             let deliver = config["deliver_subject"].as_str().unwrap();
@@ -255,6 +292,24 @@ impl Node {
         }
     }
 
+    /// A step, and what is seen of it from outside.
+    fn step_seen(&mut self, moment: Moment, dice: &mut Dice, left: &mut Vec<Conn>, stream: &mut Stream) {
+        let (led, deposed, was_connected) = (self.leads, self.deposed, self.conn.is_some());
+        self.step(moment, dice, left);
+        let Self { leads, conn, .. } = self;
+        let is_new = !was_connected && conn.is_some();
+        let happened = [
+            ("sequencer: takes over", *leads && !led),
+            ("sequencer: its term ends", self.deposed > deposed),
+            (
+                "connection: begins at a server that lags behind",
+                is_new && conn.as_ref().is_some_and(|conn| conn.unknown > 0),
+            ),
+            ("connection: read in pieces", conn.as_ref().is_some_and(|conn| !conn.out.is_empty())),
+        ];
+        happened.iter().filter(|(_, has)| *has).for_each(|(what, _)| stream.saw(what));
+    }
+
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Begin(_) => (self.cursor, self.lines) = (Cursor::new(1), Vec::new()),
@@ -329,15 +384,27 @@ impl World {
         self.now += 20 * MILLISECOND;
         let Self { stream, dice, left, .. } = self;
         if faults {
+            let was_leaderless = stream.is_leaderless;
             let stays = if stream.is_leaderless { !dice.one_in(200) } else { dice.one_in(1500) };
             stream.is_leaderless = stays;
+            if stays && !was_leaderless {
+                stream.saw("log: no leader");
+            }
             if dice.one_in(300) {
                 stream.lost_consumers = dice.below(4);
             }
         }
         left.retain_mut(|conn| {
+            let stored = stream.messages.len();
             conn.serve(stream, dice.below(2));
-            !conn.input.is_empty() && !dice.one_in(100)
+            if stream.messages.len() > stored {
+                stream.saw("connection: lost, and what was sent on it is stored later");
+            }
+            let is_lost = !conn.input.is_empty() && dice.one_in(100);
+            if is_lost {
+                stream.saw("connection: lost, and what was sent on it never arrives");
+            }
+            !conn.input.is_empty() && !is_lost
         });
         for index in 0..self.nodes.len() {
             let moment = self.moment();
@@ -345,10 +412,12 @@ impl World {
             let node = &mut nodes[index];
             if faults && dice.one_in(400) {
                 node.until = *now + dice.below(2 * TAKEOVER);
+                stream.saw("process: stopped");
             }
             if faults && dice.one_in(800) {
                 left.extend(node.conn.take());
                 *node = Node::new(node.part, *now);
+                stream.saw("process: killed");
             }
             if let Some(conn) = &mut node.conn {
                 // It reads whatever becomes of its client.
@@ -366,9 +435,12 @@ impl World {
             }
             if faults && dice.one_in(150) {
                 // Its messages are stored or not, and it is not told which.
+                if node.conn.as_ref().is_some_and(|conn| !conn.out.is_empty()) {
+                    stream.saw("connection: lost with bytes that were not read");
+                }
                 node.lose(*now, left);
             }
-            node.step(moment, dice, left);
+            node.step_seen(moment, dice, left, stream);
             if dice.one_in(2) {
                 node.work(moment, dice);
             }
@@ -405,7 +477,7 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> (u64, usize) {
+fn run(seed: u64) -> (u64, World) {
     let mut world = World::new(seed);
     for _ in 0..3000 {
         world.step(true);
@@ -436,18 +508,25 @@ fn run(seed: u64) -> (u64, usize) {
         "seed {seed}: an edge has other lines than the log"
     );
     let term = Header::open(&world.stream.messages.last().unwrap().1).unwrap().0.term;
-    (term, world.stream.messages.len())
+    (term, world)
 }
 
 #[test]
 fn whatever_goes_wrong_there_is_one_log_and_it_has_what_was_confirmed() {
     let (mut takeovers, mut messages) = (0, 0);
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
     for seed in 0..seeds {
-        let (term, stored) = run(seed);
+        let (term, world) = run(seed);
         takeovers += term - 1;
-        messages += stored;
+        messages += world.stream.messages.len();
+        world.stream.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_default() += times);
     }
+    for (what, times) in &seen {
+        println!("  {what:<60}{times:>12}");
+    }
+    let missing: Vec<_> = REQUIRED.iter().filter(|what| !seen.contains_key(*what)).collect();
+    assert!(missing.is_empty(), "never happened: {missing:?}");
     assert!(
         takeovers > seeds && messages > 375 * seeds as usize,
         "{takeovers} takeovers, {messages} messages"
@@ -503,98 +582,5 @@ fn writing_goes_on_at_once_when_the_stream_has_a_leader_again() {
         world.stream.is_leaderless = false;
         let paused = pause(&mut world) / MILLISECOND;
         assert!(paused < 2000, "seed {seed}: {paused} ms");
-    }
-}
-
-/// Everybody loses the connection, and the stream is what `change` makes of it.
-fn replaced(seed: u64, change: impl Fn(&mut World)) -> World {
-    let mut world = leading(seed);
-    let until = world.now + 2 * SECOND;
-    while world.now < until {
-        world.step(false);
-    }
-    change(&mut world);
-    let now = world.now;
-    world.nodes.iter_mut().for_each(|node| node.lose(now, &mut Vec::new()));
-    while world.now < until + 30 * SECOND {
-        world.step(false);
-    }
-    world
-}
-
-fn expect_broken(seed: u64, world: &World) {
-    // The edge keeps nothing, and begins anew with the other one.
-    let broken: Vec<bool> = world.nodes.iter().map(|node| node.broken.is_some()).collect();
-    assert_eq!(broken, [true, true, false], "seed {seed}");
-}
-
-#[test]
-fn a_log_that_went_back_is_noticed() {
-    for seed in 0..20 {
-        let world = replaced(seed, |world| {
-            let kept = world.stream.messages.len() - 20;
-            world.stream.messages.truncate(kept);
-        });
-        expect_broken(seed, &world);
-    }
-}
-
-#[test]
-fn a_log_that_went_back_while_nobody_led_is_noticed() {
-    for seed in 0..20 {
-        let mut world = leading(seed);
-        let leader = (0..2).find(|&index| world.nodes[index].leads).unwrap();
-        let stored = world.stream.messages.len();
-        // Nothing is confirmed for too long, and then the end is not there any more.
-        let until = world.now + 2 * TAKEOVER;
-        world.stream.is_leaderless = true;
-        while world.now < until {
-            world.step(false);
-        }
-        assert_eq!(world.nodes[leader].deposed, 1, "seed {seed}");
-        world.stream.messages.truncate(stored - 20);
-        world.stream.is_leaderless = false;
-        // The other one is not there, and does not notice it.
-        world.nodes[1 - leader].until = Micros::MAX;
-        let now = world.now;
-        world.nodes[leader].lose(now, &mut Vec::new());
-        while world.now < until + 30 * SECOND {
-            world.step(false);
-        }
-        assert!(world.nodes[leader].broken.is_some() && !world.nodes[leader].leads, "seed {seed}");
-    }
-}
-
-#[test]
-fn a_log_that_was_replaced_is_noticed() {
-    for seed in 0..20 {
-        let world = replaced(seed, |world| {
-            let mut other = leading(seed + 1000);
-            while other.stream.messages.len() <= world.stream.messages.len() {
-                other.step(false);
-            }
-            world.stream.messages = other.stream.messages;
-        });
-        expect_broken(seed, &world);
-    }
-}
-
-#[test]
-fn a_message_that_does_not_continue_the_chain_is_noticed() {
-    for seed in 0..20 {
-        let world = replaced(seed, |world| {
-            let (_, last) = world.stream.messages.last().unwrap();
-            let (mut header, _) = Header::open(last).unwrap();
-            header.previous ^= 1;
-            header.from = header.to;
-            let mut block = vec![0; BLOCK_HEADER];
-            header.seal(&mut block);
-            world.stream.messages.push((false, block));
-            let leader = world.nodes.iter_mut().find(|node| node.leads).unwrap();
-            // It would say that another one leads, and is not asked.
-            leader.until = Micros::MAX;
-        });
-        let broken = world.nodes.iter().filter(|node| node.broken.is_some()).count();
-        assert_eq!(broken, 1, "seed {seed}");
     }
 }
