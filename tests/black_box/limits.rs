@@ -1,6 +1,6 @@
 //! SPEC sections 1.2, 4 and 5: limits on connections and open files.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::{User, launch, server};
@@ -142,21 +142,36 @@ fn on_every_port_a_silent_peer_is_asked_for_a_sign_of_life() {
     let server = server!(eventTimeoutMs = -1, adminPort = 0, streamPort = 0);
     for port in [server.sources, server.users, server.admin(), server.stream()] {
         let client = TcpStream::connect(port).unwrap();
-        let ports = format!(":{:04X} 0100007F:{:04X} 01 ", port.port(), client.local_addr().unwrap().port());
-        let deadline = Instant::now() + support::DEADLINE;
-        loop {
-            let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
-            let line = connections.lines().find(|line| line.contains(&ports));
-            let timer = line.and_then(|line| line.split_whitespace().nth(5)).unwrap_or("none");
-            // 02: keepalive; then hundredths of a second.
-            if let Some(("02", left)) = timer.split_once(':') {
-                let left = u64::from_str_radix(left, 16).unwrap();
-                assert!(left <= 6000, "{port}: it is asked in {left} hundredths of a second");
-                break;
-            }
-            assert!(Instant::now() < deadline, "{port}: its timer is {timer}");
-            std::thread::yield_now();
+        expect_to_be_asked(port, client.local_addr().unwrap());
+    }
+}
+
+/// The same for the server at the other end of an edge's stream.
+#[test]
+fn a_silent_server_of_a_stream_is_asked_for_a_sign_of_life() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap();
+    let _edge = server!(role = "edge", stream = format!("tcp://{port}"));
+    let (_stream, edge) = listener.accept().unwrap();
+    expect_to_be_asked(edge, port);
+}
+
+/// Waits until the kernel says that it asks for a sign of life on the connection from `here` to `there` after a minute at most.
+fn expect_to_be_asked(here: SocketAddr, there: SocketAddr) {
+    let ports = format!(":{:04X} 0100007F:{:04X} 01 ", here.port(), there.port());
+    let deadline = Instant::now() + support::DEADLINE;
+    loop {
+        let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = connections.lines().find(|line| line.contains(&ports));
+        let timer = line.and_then(|line| line.split_whitespace().nth(5)).unwrap_or("none");
+        // 02: keepalive; then hundredths of a second.
+        if let Some(("02", left)) = timer.split_once(':') {
+            let left = u64::from_str_radix(left, 16).unwrap();
+            assert!(left <= 6000, "{here}: it is asked in {left} hundredths of a second");
+            break;
         }
+        assert!(Instant::now() < deadline, "{here}: its timer is {timer}");
+        std::thread::yield_now();
     }
 }
 
