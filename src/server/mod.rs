@@ -93,6 +93,7 @@ use journal::Journal;
 use net::{Net, Port};
 use sources::Admission;
 use std::io;
+use users::ENDS_PER_TURN;
 
 pub use journal::Pace;
 pub use lifecycle::Phase;
@@ -232,7 +233,7 @@ impl<N: Net> Server<N> {
         if due.is_some_and(|at| at <= self.now) {
             let began = self.now;
             self.look_again()?;
-            for key in self.congestion.overdue(began) {
+            for key in self.congestion.overdue(began).take(ENDS_PER_TURN) {
                 self.users.leaves(key, DisconnectReason::Slow);
             }
             let (users, mut context) = self.users();

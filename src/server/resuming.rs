@@ -21,6 +21,8 @@ use std::{
 
 /// A mark that would go behind bytes that wait is tried again after this, or later.
 const RETRY: Micros = 1000 * MILLISECOND;
+/// Users that are told their places in a turn: some milliseconds of work. The others are told in the next turns.
+const MARKS_PER_TURN: usize = 256;
 
 impl<S: Read + Write> Users<S> {
     /// Sends a user a line, behind everything that waits for it.
@@ -40,11 +42,13 @@ impl<S: Read + Write> Users<S> {
 
     /// Sends those their places who have been sent nothing for long. Everything below `durable` is durable.
     pub(super) fn send_marks<N: Net<Socket = S>>(&mut self, durable: Cursor, context: &mut Context<'_, N>) {
-        let now = context.now;
-        while self.marks.deadline().is_some_and(|at| at <= now)
+        let (now, mut tried) = (context.now, 0);
+        while tried < MARKS_PER_TURN
+            && self.marks.deadline().is_some_and(|at| at <= now)
             && let Some(Reverse((_, serial, key))) = self.marks.due.pop()
         {
             let every = self.marks.every;
+            tried += 1;
             let Some(user) = self.user_mut(key) else { continue };
             let place = user.place(context);
             let is_flushed = user.output.is_empty();

@@ -39,6 +39,9 @@ use std::{
 const READS_PER_USER: usize = 16;
 /// Users whose chatter is thrown away in a turn.
 const TALKERS_PER_TURN: usize = 4;
+/// Connections of one kind that are ended in a turn because their time is up: some two milliseconds of work. For more of them their
+/// time stays up, and they come in the next turns.
+pub(super) const ENDS_PER_TURN: usize = 128;
 /// Bytes of one such read.
 const SCRATCH_BYTES: usize = 4096;
 
@@ -330,12 +333,14 @@ impl<S> Users<S> {
 impl<S> Users<S> {
     /// Has those closed whose tokens have run out. Says whether there are any.
     pub(super) fn end_overdue_tokens(&mut self, now: Micros) -> bool {
-        let mut any = false;
-        while let Some(key) = self.tokens.take_overdue(now) {
+        let mut ended = 0;
+        while ended < ENDS_PER_TURN
+            && let Some(key) = self.tokens.take_overdue(now)
+        {
             self.leaves(key, DisconnectReason::TokenExpired);
-            any = true;
+            ended += 1;
         }
-        any
+        ended > 0
     }
 }
 
@@ -373,8 +378,9 @@ impl<S> Users<S> {
 
     /// Has those closed that have not logged in in time.
     pub(super) fn end_overdue_logins(&mut self, now: Micros) {
-        let mut unread = Vec::new();
-        while let Some(at) = self.login_deadline()
+        let (mut unread, mut ended) = (Vec::new(), 0);
+        while ended < ENDS_PER_TURN
+            && let Some(at) = self.login_deadline()
             && at <= now
             && let Some((at, key)) = self.logins.pop_front()
         {
@@ -383,6 +389,7 @@ impl<S> Users<S> {
                 unread.push((at, key));
             } else {
                 self.leaves(key, DisconnectReason::LoginTimeout);
+                ended += 1;
             }
         }
         unread.into_iter().rev().for_each(|login| self.logins.push_front(login));

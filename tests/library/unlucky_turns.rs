@@ -380,3 +380,27 @@ fn a_stream_that_is_cut_off_ends_with_a_line() {
     assert_eq!(run.received(run.peer(0)), "1|B\n2|B\n");
     assert_eq!(run.server.phase(), Phase::Done { forced: false });
 }
+
+#[test]
+fn those_whose_time_is_up_at_once_are_closed_in_several_turns() {
+    let mut script = Unlucky::default();
+    script.at(0, |world| {
+        for _ in 0..300 {
+            connect(world, Port::User, b"");
+        }
+    });
+    let mut run = Run::new(Config { login_timeout_ms: 1000, ..Config::default() }, script);
+    let closed = |run: &Run| {
+        let ends: Vec<_> = run.net.shared().world.peers().collect();
+        ends.into_iter().filter(|&peer| run.end_of(peer) != ServerEnd::Open).count()
+    };
+    let mut steps = vec![0];
+    while *steps.last().unwrap() < 300 {
+        run.server.turn().unwrap();
+        assert!(run.server.counters().loop_turns < 1000, "they are not closed");
+        if closed(&run) > *steps.last().unwrap() {
+            steps.push(closed(&run));
+        }
+    }
+    assert_eq!(steps, [0, 128, 256, 300]);
+}

@@ -15,7 +15,7 @@ use crate::{
         net::Net,
         pass::{Pass, Stepped},
         user::{Connection, Role, Stage},
-        users::Users,
+        users::{ENDS_PER_TURN, Users},
     },
     time::Micros,
 };
@@ -385,10 +385,12 @@ impl<S: Read + Write> Users<S> {
             let at = behind.took_at + catch_up.timeout;
             if user.output.is_empty() {
                 continue;
-            } else if at <= now {
+            } else if at > now {
+                next_check = next_check.min(at);
+            } else if overdue.len() < ENDS_PER_TURN {
                 overdue.push(key);
             } else {
-                next_check = next_check.min(at);
+                next_check = now;
             }
         }
         catch_up.check_at = Some(next_check);
