@@ -31,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) written: Vec<u8>,
     /// The last write was cut short.
     pub(crate) short: bool,
+    /// Bytes that it was offered last and did not take.
+    pub(crate) refused: usize,
     /// Being writable is told.
     pub(crate) wants_write: bool,
     /// Reasons for its end.
@@ -116,6 +118,7 @@ impl People {
                 owed: Vec::new(),
                 written: Vec::new(),
                 short: false,
+                refused: 0,
                 wants_write: false,
                 causes: BTreeSet::new(),
                 closed: false,

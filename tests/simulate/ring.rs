@@ -488,7 +488,7 @@ impl Ring {
     /// Whether it makes no difference to the future which of two this is.
     pub(crate) fn is_like(&self, other: &Ring) -> bool {
         self.cursor == other.cursor
-            && self.skip_before == other.skip_before
+            && self.skip_before.max(self.cursor) == other.skip_before.max(other.cursor)
             && self.current == other.current
             && self.held == other.held
             && self.waiting.len() == other.waiting.len()

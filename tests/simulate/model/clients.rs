@@ -80,13 +80,15 @@ impl Model {
         match outcome {
             Ok(bytes) => {
                 client.written.extend_from_slice(bytes);
-                client.short = bytes.len() < offered;
+                // Of one that does not take all, the server offers the rest of a line that is partly written.
+                client.short = bytes.len() < offered || (client.short && offered < client.refused);
+                client.refused = offered - bytes.len();
                 self.written += bytes.len() as u64;
                 if client.level() <= self.config.user_buffer_bytes {
                     client.behind_since = None;
                 }
             }
-            Err(ErrorKind::WouldBlock) => client.short = true,
+            Err(ErrorKind::WouldBlock) => (client.short, client.refused) = (true, offered),
             Err(ErrorKind::Interrupted) => {}
             Err(kind) => client.cause(end_of(*kind)),
         }
