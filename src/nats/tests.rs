@@ -380,20 +380,9 @@ impl World {
         Moment { now: self.now, time_ms: self.now / MILLISECOND, random: self.dice.next() }
     }
 
-    fn step(&mut self, faults: bool) {
-        self.now += 20 * MILLISECOND;
+    /// Of what was sent on connections that are lost, some is stored later, and some never arrives.
+    fn serve_lost_connections(&mut self) {
         let Self { stream, dice, left, .. } = self;
-        if faults {
-            let was_leaderless = stream.is_leaderless;
-            let stays = if stream.is_leaderless { !dice.one_in(200) } else { dice.one_in(1500) };
-            stream.is_leaderless = stays;
-            if stays && !was_leaderless {
-                stream.saw("log: no leader");
-            }
-            if dice.one_in(300) {
-                stream.lost_consumers = dice.below(4);
-            }
-        }
         left.retain_mut(|conn| {
             let stored = stream.messages.len();
             conn.serve(stream, dice.below(2));
@@ -406,6 +395,23 @@ impl World {
             }
             !conn.input.is_empty() && !is_lost
         });
+    }
+
+    fn step(&mut self, faults: bool) {
+        self.now += 20 * MILLISECOND;
+        let Self { stream, dice, .. } = self;
+        if faults {
+            let was_leaderless = stream.is_leaderless;
+            let stays = if stream.is_leaderless { !dice.one_in(200) } else { dice.one_in(1500) };
+            stream.is_leaderless = stays;
+            if stays && !was_leaderless {
+                stream.saw("log: no leader");
+            }
+            if dice.one_in(300) {
+                stream.lost_consumers = dice.below(4);
+            }
+        }
+        self.serve_lost_connections();
         for index in 0..self.nodes.len() {
             let moment = self.moment();
             let Self { stream, nodes, now, dice, confirmed, left } = self;

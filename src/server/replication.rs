@@ -25,7 +25,7 @@ use crate::{
 use std::io;
 
 /// Bytes of released lines after which the turn is full: what one block holds, give or take a run of 256 events.
-const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_BYTES: usize = 192 << 10;
 /// Steps of a snapshot's walk in one turn: one block of edges.
 const SNAPSHOT_STEPS: usize = 4096;
 
