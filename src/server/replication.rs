@@ -8,7 +8,6 @@ use super::{
     lifecycle::Phase,
     link::READS_PER_TURN,
     net::{Net, Port},
-    reading::READING_PER_TURN,
     releasing::Releasing,
     replicated::{Replicated, Taken},
     sizing::engine_config,
@@ -69,10 +68,9 @@ impl<N: Net> Server<N> {
     ///
     /// If it is not the log that this server has followed.
     pub(super) fn read_log(&mut self) -> io::Result<usize> {
-        let until = self.now + READING_PER_TURN;
         let mut reads = 0;
         while self.may_read_log() {
-            let most = if self.accepting.has_time() && self.now < until { READS_PER_TURN } else { 0 };
+            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
             if self.apply_log()? {
                 break;
             }

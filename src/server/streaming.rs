@@ -8,7 +8,6 @@ use super::{
     lifecycle::Phase,
     link::READS_PER_TURN,
     net::Net,
-    reading::READING_PER_TURN,
     state::Server,
     stream_clients::Now,
     upstream::{Applied, Upstream},
@@ -73,10 +72,9 @@ impl<N: Net> Server<N> {
     ///
     /// If it is not the stream that this edge has followed, and has kept in its journal.
     pub(super) fn read_stream(&mut self) -> io::Result<usize> {
-        let until = self.now + READING_PER_TURN;
         let mut reads = 0;
         while self.may_read_stream() {
-            let most = if self.accepting.has_time() && self.now < until { READS_PER_TURN } else { 0 };
+            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
             if self.apply_stream()? {
                 break;
             }
