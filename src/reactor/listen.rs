@@ -13,12 +13,8 @@ use std::{
 
 /// The option with the port of event sources.
 pub(super) const SOURCES: &str = "eventSourceServerPort";
-/// The option with the port of users.
-pub(super) const USERS: &str = "userServerPort";
 /// Connections that the kernel may hold until they are accepted; it takes less if `somaxconn` is lower.
 const BACKLOG: i32 = 4096;
-/// The same for users. Each of them delays events by some 40 µs, because it is served before events that come after it.
-const USERS_BACKLOG: i32 = 1024;
 /// Descriptors besides those of connections: standard streams, poll, signals, listeners, a trace, and some to spare.
 const OTHER_DESCRIPTORS: u64 = 32;
 
@@ -104,7 +100,7 @@ pub(super) fn begin(socket: Socket, option: &str) -> io::Result<TcpListener> {
     }
     // Connections inherit this: while they are open, or wait for their last packets, the address can be listened on again.
     socket.set_reuse_address(true)?;
-    socket.listen(if option == USERS { USERS_BACKLOG } else { BACKLOG })?;
+    socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
 

@@ -130,7 +130,7 @@ impl Reactor {
             .unzip();
         let user_port = (!is_sequencer).then_some(config.user_server_port);
         let (users, user) = user_port
-            .map(|port| open(listen::USERS, config.user_bind_address, port, USER_LISTENER))
+            .map(|port| open("userServerPort", config.user_bind_address, port, USER_LISTENER))
             .transpose()?
             .unzip();
         let admin = config
