@@ -470,9 +470,12 @@ impl Log {
         false
     }
 
-    /// Everything is durable, and no mark says so.
+    /// Everything is durable, no mark says so, and no block is on its way.
     fn can_mark(&self) -> bool {
-        self.durable == self.chain.position && self.syncing.is_none() && !self.is_marked
+        self.durable == self.chain.position
+            && self.syncing.is_none()
+            && self.pending.is_none()
+            && !self.is_marked
     }
 
     /// Submits the rest of the pending block.

@@ -474,3 +474,26 @@ fn retention_does_not_rely_on_a_damaged_snapshot() {
     assert_eq!(state_then.cursor, Cursor::new(111));
     assert!(state_then.lines.starts_with(&state.lines));
 }
+
+/// Otherwise a server whose disk is slow would turn without end, and wait for nothing.
+#[test]
+fn a_deadline_that_has_passed_is_met_or_is_none() {
+    for seed in 0..20 {
+        let folder = SimFolder::new(seed);
+        let (Recovered { mut log, .. }, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+        let faults = DiskFaults { delay_max: SECOND / 2, short_write: 20_000, ..DiskFaults::default() };
+        folder.set_faults(faults);
+        let mut number = 0;
+        for step in 0..2000 {
+            let now = step * SECOND / 100;
+            folder.set_now(now);
+            log.proceed(now).unwrap();
+            if log.is_open() && step % 70 < 3 {
+                number += 1;
+                append(&mut log, number, now).unwrap();
+            }
+            log.proceed(now).unwrap();
+            assert!(log.next_deadline().is_none_or(|at| at > now), "seed {seed}, step {step}");
+        }
+    }
+}
