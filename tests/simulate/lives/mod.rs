@@ -265,7 +265,7 @@ impl Run {
     }
 
     fn extend(&mut self) -> Result<(), String> {
-        self.truth.extend(&self.folder, &self.temper)
+        self.truth.extend(u128::MAX, &self.folder, &self.temper)
     }
 
     /// Serves until the life ends.
@@ -473,7 +473,8 @@ impl Run {
         }
         coverage.add("lives: what was not durable is lost", u64::from(left.cursor < before.cursor()));
         self.truth = before.before(left.cursor);
-        self.extend()?;
+        // Behind that there may be blocks of which the one before is lost: the next start cuts them off.
+        self.truth.extend(left.cursor, &self.folder, &self.temper)?;
         if left.edges != self.truth.edges() {
             return Err(format!(
                 "the graph has {} edges, but should have {}",

@@ -23,11 +23,13 @@ impl Truth {
         self.lines.last().map_or(0, |&(number, _)| u128::from(number) + 1)
     }
 
-    /// Adds what has been appended since.
-    pub(crate) fn extend(&mut self, folder: &SimFolder, temper: &Temper) -> Result<(), String> {
+    /// Adds what has been appended since, up to a cursor.
+    pub(crate) fn extend(&mut self, to: u128, folder: &SimFolder, temper: &Temper) -> Result<(), String> {
         let Ok(from) = u64::try_from(self.cursor()) else { return Ok(()) };
+        let Some(last) = to.checked_sub(1).filter(|&last| last >= u128::from(from)) else { return Ok(()) };
+        let last = SequenceNumber::new(u64::try_from(last).unwrap_or(u64::MAX));
         let mut bytes = Vec::new();
-        tools::dump(&mut folder.observer(), SequenceNumber::new(from), SequenceNumber::MAX, &mut bytes)
+        tools::dump(&mut folder.observer(), SequenceNumber::new(from), last, &mut bytes)
             .map_err(|error| format!("the journal cannot be read beside its server: {error}"))?;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.push(line, temper)?;

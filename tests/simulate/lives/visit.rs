@@ -234,9 +234,10 @@ impl Visits {
             // The socket may have taken nothing of a refusal, or a part.
             self.all[index].is_refused |= self.all[index].is_to_be_refused(&self.memory, now, temper);
             let visit = &self.all[index];
-            // Whoever came before it may have logged in after it, where its login line came in pieces.
+            // Whoever came before it may have logged in after it, where its login line came in pieces: it has been answered, or it had
+            // hung up before that.
             let takes_over = |(at, other): (usize, &Visit)| {
-                let is_later = at > index || (at < index && other.answer.is_some() && !other.is_over);
+                let is_later = at > index || (at < index && other.answer.is_some() != other.is_over);
                 is_later && other.id == visit.id && !other.is_refused
             };
             let is_replaced = self.all.iter().enumerate().any(takes_over);
