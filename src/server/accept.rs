@@ -1,6 +1,7 @@
 //! The listeners for sources and users: whether a connection waits there, and accepting without descriptors.
 
 use super::{
+    closing::Urgency,
     net::{Net, Port},
     report::Reports,
     socket::would_block,
@@ -158,6 +159,17 @@ impl<S> Accepting<S> {
                     return None;
                 }
             }
+        }
+    }
+
+    /// How urgent it is to close sockets, and so to free their descriptors.
+    pub(super) fn urgency_of_closing(&self) -> Urgency {
+        if [&self.source, &self.user, &self.stream].iter().any(|listener| listener.retry_at.is_some()) {
+            Urgency::DescriptorsLack
+        } else if self.first > 0 {
+            Urgency::EventsWait
+        } else {
+            Urgency::Ordinary
         }
     }
 

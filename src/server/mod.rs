@@ -43,6 +43,7 @@ mod audience;
 mod catch_up;
 mod census;
 mod chunk;
+mod closing;
 mod collect;
 mod congestion;
 mod context;
@@ -325,11 +326,12 @@ impl<N: Net> Server<N> {
         self.grace.end_if_over(self.sources.heard(), &mut self.engine, self.now);
     }
 
-    /// Closes the sockets of all connections that have come to their ends.
+    /// Closes the sockets of connections that have come to their ends.
     fn reap(&mut self) {
+        let urgency = self.accepting.urgency_of_closing();
         let (lingering, net, now) = (&mut self.lingering, &mut self.net, self.now);
         let freed = lingering.look(now)
-            | self.users.reap(lingering, net, now)
+            | self.users.reap(urgency, lingering, (net, now))
             | self.sources.reap(lingering, net, now)
             | self.admin.reap();
         if freed {

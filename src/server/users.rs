@@ -2,10 +2,11 @@
 //!
 //! Reading notes down who logs in and who leaves, in order. [`Users::come_and_go`] acts on it. It changes the audience,
 //! so it is called only when nothing waits to be delivered. A connection that has ended is out of the audience from
-//! then on. [`Users::reap`] closes its socket, once a turn.
+//! then on. Its key is free for another one after [`Users::reap`], at the end of the turn.
 
 use super::{
     catch_up::CatchUp,
+    closing::{Closing, Gone, Urgency},
     congestion::Pace,
     key::UserKey,
     linger::Lingering,
@@ -65,8 +66,10 @@ pub(super) struct Users<S> {
     pub(super) logins: VecDeque<(Micros, UserKey)>,
     /// Logins and departures, in order, that the server has not acted on yet.
     pub(super) changes: Vec<Change>,
-    /// Connections that have ended. Their sockets are still to be closed.
+    /// Connections that have ended in this turn.
     pub(super) ended: Vec<UserKey>,
+    /// The sockets of those that ended before and are still to be closed.
+    closing: Closing<S>,
     pub(super) pool: Pool,
     pub(super) rotation: Rotation,
     pub(super) marks: Marks,
@@ -116,6 +119,7 @@ impl<S> Users<S> {
             logins: VecDeque::new(),
             changes: Vec::new(),
             ended: Vec::new(),
+            closing: Closing::new(),
             pool: Pool::default(),
             rotation: Rotation::new(config),
             marks: Marks::new(config.user_mark_ms),
@@ -171,6 +175,7 @@ impl<S> Users<S> {
             // Nobody comes or goes before the journal has what was released.
             || (!is_barred && !self.changes.is_empty())
             || !self.rotation.is_empty()
+            || !self.closing.is_empty()
     }
 
     /// Whether a user comes or goes as soon as everything has been delivered.
@@ -476,31 +481,32 @@ impl<S: Read + Write> Users<S> {
 
     /// Whether all connections that have come to their ends are closed, on this side at least.
     pub(super) fn have_all_been_closed(&self) -> bool {
-        self.ended.is_empty()
+        self.ended.is_empty() && self.closing.is_empty()
     }
 
-    /// Closes the sockets of those that have come to their ends. Says whether there were any.
+    /// Frees the keys of those that have come to their ends, and closes sockets, as many as this turn has time for. Says whether it
+    /// closed any.
     pub(super) fn reap<N: Net<Socket = S>>(
         &mut self,
+        urgency: Urgency,
         lingering: &mut Lingering<S>,
-        net: &mut N,
-        now: Micros,
+        context: (&mut N, Micros),
     ) -> bool {
-        let any = !self.ended.is_empty();
-        for key in std::mem::take(&mut self.ended) {
-            let connection = self.entries.remove(key.index());
-            // Another connection may get the key. It must not be served in place of this one.
-            if connection.queued {
-                self.readable.retain(|&other| other != key);
-                self.chatter.retain(|&other| other != key);
-            }
-            if connection.writable {
-                self.writable.retain(|&other| other != key);
-            }
-            if connection.lingers {
-                lingering.close(connection.socket, connection.is_talking, net, now);
-            }
+        let gone: Vec<_> = std::mem::take(&mut self.ended).into_iter().map(|key| self.remove(key)).collect();
+        self.closing.close(gone.into_iter(), urgency, lingering, context)
+    }
+
+    fn remove(&mut self, key: UserKey) -> Gone<S> {
+        let connection = self.entries.remove(key.index());
+        // Another connection may get the key. It must not be served in place of this one.
+        if connection.queued {
+            self.readable.retain(|&other| other != key);
+            self.chatter.retain(|&other| other != key);
         }
-        any
+        if connection.writable {
+            self.writable.retain(|&other| other != key);
+        }
+        let Connection { socket, lingers, is_talking, .. } = connection;
+        Gone { socket, lingers, is_talking }
     }
 }

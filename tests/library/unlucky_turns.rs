@@ -402,5 +402,5 @@ fn those_whose_time_is_up_at_once_are_closed_in_several_turns() {
             steps.push(closed(&run));
         }
     }
-    assert_eq!(steps, [0, 128, 256, 300]);
+    assert_eq!(steps, [0, 64, 128, 192, 256, 300]);
 }

@@ -8,7 +8,7 @@
 
 mod clients;
 
-use std::{io::ErrorKind, ops::Range, rc::Rc};
+use std::{collections::BTreeMap, io::ErrorKind, ops::Range, rc::Rc};
 
 use fortnight::internals::{
     config::Config,
@@ -52,6 +52,9 @@ pub(crate) struct Report {
     pub(crate) lying: Vec<usize>,
 }
 
+/// Turns within which the socket of a connection that is over has to be closed. A crowd is closed little by little.
+const CLOSING_TURNS: u64 = 100;
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Model {
@@ -67,6 +70,8 @@ pub(crate) struct Model {
     fresh: Vec<(Port, usize)>,
     /// Registering failed.
     dropped: Vec<usize>,
+    /// Connections of users that are over and whose sockets are open: the turn since which that is so.
+    ending: BTreeMap<usize, u64>,
     /// Sources that the server has closed of its own accord.
     closing: Vec<usize>,
     rejected: [u64; 2],
@@ -103,6 +108,7 @@ impl Model {
             last: first,
             fresh: Vec::new(),
             dropped: Vec::new(),
+            ending: BTreeMap::new(),
             closing: Vec::new(),
             rejected: [0; 2],
             closed: [0; DisconnectReason::ALL.len()],
@@ -129,6 +135,9 @@ impl Model {
         coverage: &mut Coverage,
     ) -> Result<Vec<Model>, String> {
         self.turn += 1;
+        if let Some((peer, _)) = self.ending.iter().find(|&(_, since)| since + CLOSING_TURNS < self.turn) {
+            return Err(format!("connection {peer} is over, and its socket is still open"));
+        }
         self.has_read = false;
         self.people.told_bytes = 0;
         self.was_refused = self.refused_at[Port::User as usize].is_some();
@@ -152,7 +161,7 @@ impl Model {
     fn login_after_writes(&self, log: &[Seen]) -> Option<usize> {
         let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)))?;
         let is_login = |seen: &Seen| {
-            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty() && !self.ring.sources.contains_key(peer)
+            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty() && !self.ending.contains_key(peer) && !self.ring.sources.contains_key(peer)
                 && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
         };
         let at = wrote + log[wrote..].iter().position(is_login)?;
@@ -234,10 +243,22 @@ impl Model {
                 self.client_read(*peer, outcome, rest, report, arrivals, coverage)?;
             }
             Seen::Wrote(peer, offered, outcome) => self.wrote(*peer, *offered, outcome)?,
+            &Seen::Forgotten(peer) => {
+                if let Some(client) = self.people.clients.get_mut(&peer) {
+                    client.closed = true;
+                    self.ending.insert(peer, self.turn);
+                }
+            }
             &Seen::Finished(peer) => {
+                self.ending.remove(&peer);
                 if let Some(client) = self.people.clients.get_mut(&peer) {
                     client.closed = true;
                     coverage.count("users: linger");
+                }
+            }
+            Seen::Closed(peer) if self.ending.contains_key(peer) => {
+                if self.ending.remove(peer) < Some(self.turn) {
+                    coverage.count("users: closed in a later turn");
                 }
             }
             &Seen::Closed(peer) => self.closes(peer, report, coverage)?,

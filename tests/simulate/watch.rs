@@ -32,6 +32,8 @@ pub(crate) enum Seen {
     Wrote(usize, usize, Result<Vec<u8>, ErrorKind>),
     /// It will write nothing more to a connection.
     Finished(usize),
+    /// It wants to know nothing more of a connection.
+    Forgotten(usize),
     /// It closed a connection.
     Closed(usize),
 }
@@ -120,6 +122,7 @@ impl<N: Net> Net for Watch<N> {
     }
 
     fn forget(&mut self, socket: &mut Self::Socket) {
+        self.note(Seen::Forgotten(socket.peer));
         self.net.forget(&mut socket.socket);
     }
 

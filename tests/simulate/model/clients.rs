@@ -295,7 +295,7 @@ impl Model {
 /// Whether a read of a connection is one of those right before it is closed.
 fn is_read_off(peer: usize, rest: &[Seen]) -> bool {
     let next = rest.iter().find(|seen| !matches!(seen, Seen::Read(other, _) if *other == peer));
-    matches!(next, Some(Seen::Closed(other) | Seen::Finished(other)) if *other == peer)
+    matches!(next, Some(Seen::Forgotten(other) | Seen::Closed(other) | Seen::Finished(other)) if *other == peer)
 }
 
 /// Whether a connection has been read as often as is allowed at once.
