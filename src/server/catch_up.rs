@@ -27,7 +27,7 @@
 //!
 //! Work is estimated in nanoseconds, because no clock is read within a turn. While events flow, a pass takes a quarter of the
 //! time, or half of it where it would not advance twice as fast as the journal grows. Otherwise it works in slices. Between slices
-//! the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, for any
+//! the server polls the sockets. A slice is 150 µs, and up to 20 ms with thousands of users in the pass while nobody is live. The pieces of the journal that are applied at once are as small as a slice needs, for any
 //! number of users. Users join a pass, and become live, some at a time. A user is written to when enough bytes wait for it.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
@@ -55,12 +55,19 @@ use crate::{
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// How long logins are collected before a pass begins.
+/// How long logins are collected before a pass begins: as long as after each of them another one comes, but no longer than the maximum.
+/// So a crowd that comes back is served in one pass, and those who came first need not be served beside those who came later.
 const COLLECTING: Micros = 5 * MILLISECOND;
+const COLLECTING_MAX: Micros = 500 * MILLISECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
 /// Work in one turn, in estimated nanoseconds. Other connections may have to wait for it.
 const SLICE_NS: u64 = 150_000;
+/// Where nobody is live, nobody waits for the pass, and a slice grows with its users. A piece of the journal costs some cache misses
+/// for each user that it has something for, so it should have more than a line or two for each.
+const SLICE_NS_PER_USER: u64 = 2000;
+/// Signals, health checks and logins wait even then.
+const SLICE_NS_MAX: u64 = 20_000_000;
 /// Bytes of lines that are applied at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
 /// Bytes for a user that are worth a write.
@@ -101,6 +108,8 @@ pub(super) struct CatchUp {
     queue: VecDeque<UserKey>,
     /// Some user of the pass has less in its buffer than is worth a write, and is not in the queue.
     holds_back: bool,
+    /// Work in one turn, in estimated nanoseconds.
+    slice_ns: u64,
     /// Bytes of lines to be applied at once, for a slice.
     piece_bytes: u64,
     /// There is nothing that the pass can do before something else happens.
@@ -109,6 +118,8 @@ pub(super) struct CatchUp {
     begin_at: Micros,
     /// A user waits that has not been in a pass.
     has_newcomers: bool,
+    /// Since when that is so.
+    collecting_since: Micros,
     began: Micros,
     /// Estimated work of this pass in nanoseconds, and how long it has waited.
     worked_ns: u64,
@@ -160,10 +171,12 @@ impl CatchUp {
             stopped_since: None,
             queue: VecDeque::new(),
             holds_back: false,
+            slice_ns: SLICE_NS,
             piece_bytes: *PIECE_BYTES.start(),
             is_idle: true,
             begin_at: 0,
             has_newcomers: false,
+            collecting_since: 0,
             began: 0,
             worked_ns: 0,
             waited: 0,
@@ -240,8 +253,10 @@ impl CatchUp {
             self.begin_at = self.begin_at.max(now + COLLECTING);
         }
         if is_new {
-            self.has_newcomers = true;
-            self.begin_at = self.begin_at.min(now + COLLECTING);
+            if !std::mem::replace(&mut self.has_newcomers, true) {
+                self.collecting_since = now;
+            }
+            self.begin_at = (now + COLLECTING).min(self.collecting_since + COLLECTING_MAX);
         }
         behind.waits = true;
         self.parked.remove(&(behind.next, key));
@@ -278,13 +293,24 @@ impl CatchUp {
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
         let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
         let share = worked * if self.owed > 0 { 500 } else { 250 };
-        self.credit_ns = (self.credit_ns + share).min(share.max(SLICE_NS));
-        if is_live { self.credit_ns } else { self.credit_ns.max(SLICE_NS) }
+        self.credit_ns = (self.credit_ns + share).min(share.max(self.slice_ns));
+        if is_live { self.credit_ns } else { self.credit_ns.max(self.slice_ns) }
+    }
+
+    /// Decides how long a slice may be. `is_anybody_live`: somebody is sent events as they are released.
+    fn set_slice(&mut self, is_anybody_live: bool) {
+        let alone = (SLICE_NS + self.members as u64 * SLICE_NS_PER_USER).min(SLICE_NS_MAX);
+        let slice_ns = if is_anybody_live { SLICE_NS } else { alone };
+        if slice_ns < self.slice_ns {
+            // The next piece must not take as long as the last one.
+            self.piece_bytes = (self.piece_bytes * slice_ns / self.slice_ns).max(*PIECE_BYTES.start());
+        }
+        self.slice_ns = slice_ns;
     }
 
     /// A piece has been applied. The next one is to take a part of a slice.
     fn measure(&mut self, bytes: u64, cost: u64) {
-        let fits = bytes * (SLICE_NS / 2) / cost.max(1);
+        let fits = bytes * (self.slice_ns / 2) / cost.max(1);
         self.piece_bytes = fits.clamp(self.piece_bytes / 4, 2 * self.piece_bytes);
         self.piece_bytes = self.piece_bytes.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
     }
@@ -320,6 +346,11 @@ impl CatchUp {
 }
 
 impl Behind {
+    /// When it was sent something last.
+    pub(super) fn took_at(&self) -> Micros {
+        self.took_at
+    }
+
     /// The part of the bytes that is at its place or above.
     fn receive<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         if leading_number(bytes).is_none_or(|number| Cursor::before(number) >= self.next) {
@@ -369,5 +400,22 @@ mod tests {
             catch_up.measure(catch_up.piece_bytes, 1000 * catch_up.piece_bytes);
         }
         assert_eq!(catch_up.piece_bytes, *PIECE_BYTES.start());
+    }
+
+    #[test]
+    fn where_nobody_is_live_a_slice_grows_with_the_users_and_shrinks_at_once() {
+        let mut catch_up = CatchUp::new(&Config::default());
+        catch_up.members = 1000;
+        catch_up.set_slice(false);
+        assert_eq!(catch_up.budget(0, false, SECOND), SLICE_NS + 1000 * SLICE_NS_PER_USER);
+        let dear =
+            |catch_up: &mut CatchUp| catch_up.measure(catch_up.piece_bytes, 100 * catch_up.piece_bytes);
+        (0..20).for_each(|_| dear(&mut catch_up));
+        let alone = catch_up.piece_bytes;
+        catch_up.set_slice(true);
+        assert!(catch_up.piece_bytes <= alone / 10, "{alone} and {}", catch_up.piece_bytes);
+        catch_up.members = 1_000_000;
+        catch_up.set_slice(false);
+        assert_eq!(catch_up.slice_ns, SLICE_NS_MAX);
     }
 }

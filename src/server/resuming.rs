@@ -52,10 +52,11 @@ impl<S: Read + Write> Users<S> {
             let Some(user) = self.user_mut(key) else { continue };
             let place = user.place(context);
             let is_flushed = user.output.is_empty();
+            let took_at = if let Stage::Behind(behind) = &user.stage { behind.took_at() } else { 0 };
             let Some(resume) = user.resume.as_deref_mut().filter(|resume| resume.serial == serial) else {
                 continue;
             };
-            let mut at = resume.sent_at + every;
+            let mut at = resume.sent_at.max(took_at) + every;
             if at <= now && is_flushed {
                 resume.told = resume.told.max(place.min(durable));
                 resume.sent_at = now;

@@ -166,7 +166,9 @@ fn against_live(bench: &Bench, what: &str, load: &Workload, target: f64) -> Resu
         drop(prepared);
         let mut place = kept.place()?;
         let users = load.ids().into_iter().take(load.connected as usize).map(|id| (id, load.first_sequence));
-        ratios.push(kept.come_back(users, &mut place)? / live);
+        let late = kept.come_back(users, &mut place)?;
+        println!("{what}: {live:.1} ns live, {late:.1} ns for those who come back");
+        ratios.push(late / live);
     }
     Ok(row(what, ratios, target))
 }

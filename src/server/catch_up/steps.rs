@@ -39,10 +39,11 @@ fn distrust(snapshot: SnapshotInfo, error: &JournalError, log: &mut Log) {
 
 impl<S: Read + Write> Users<S> {
     /// Has users catch up for a part of the turn. To be called with everything delivered, if the journal has it. `is_live`: events
-    /// flow.
+    /// flow. `is_anybody_live`: somebody is sent them at once.
     pub(in crate::server) fn catch_up<N: Net<Socket = S>>(
         &mut self,
         is_live: bool,
+        is_anybody_live: bool,
         context: &mut Context<'_, N>,
     ) {
         let Some(log) = context.log.as_deref() else { return };
@@ -50,6 +51,7 @@ impl<S: Read + Write> Users<S> {
         if catch_up.by_id.is_empty() && catch_up.queue.is_empty() && catch_up.pass.is_none() {
             return;
         }
+        catch_up.set_slice(is_anybody_live);
         let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now) as i64;
         while budget > 0 {
             let cost = if let Some(key) = context.catch_up.queue.pop_front() {
@@ -291,9 +293,6 @@ impl<S: Read + Write> Users<S> {
             if rest.is_empty() {
                 return;
             }
-            if let Some(resume) = &mut user.resume {
-                resume.receive(&[], *now);
-            }
             let waiting = user.output.len();
             if waiting == 0 {
                 behind.took_at = *now;
@@ -352,6 +351,9 @@ impl<S: Read + Write> Users<S> {
         for &key in &joining {
             let Some(user) = self.user_mut(key) else { continue };
             let id = user.id;
+            if let (Stage::Behind(behind), Some(resume)) = (&user.stage, &mut user.resume) {
+                resume.sent_at = resume.sent_at.max(behind.took_at());
+            }
             if let Stage::Behind(behind) = &mut user.stage
                 && let Some(slot) = behind.slot.take()
                 && let Some(pass) = &mut context.catch_up.pass
