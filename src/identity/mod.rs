@@ -10,7 +10,9 @@ use crate::config::Config;
 use crate::engine::event::parse_user_id;
 use crate::user_id::UserId;
 use jsonwebtoken::{Validation, decode};
+use serde::de::IgnoredAny;
 use std::{
+    collections::HashMap,
     fs,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,6 +23,10 @@ struct Claims {
     sub: String,
     exp: f64,
     nbf: Option<f64>,
+    /// Claims that mean nothing here. They are read all the same: claims have to be JSON in UTF-8 (RFC 7519, section 7.2), and what is
+    /// not read is not checked.
+    #[serde(flatten)]
+    _others: HashMap<String, IgnoredAny>,
 }
 
 /// The keys and the audience that tokens of users are checked against.

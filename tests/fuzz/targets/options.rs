@@ -566,7 +566,7 @@ fn check_exit(exit: &Exit, line: &Line) {
     let Exit { status, text } = exit;
     if *status == 0 {
         let asks = |argument: &OsString| {
-            ["-h", "--help", "-V", "--version"]
+            ["-h", "--help", "-V", "--version", "help"]
                 .iter()
                 .any(|flag| argument.as_bytes().starts_with(flag.as_bytes()))
         };
