@@ -165,7 +165,7 @@ impl<S> Accepting<S> {
     /// How urgent it is to close sockets, and so to free their descriptors.
     pub(super) fn urgency_of_closing(&self) -> Urgency {
         if [&self.source, &self.user, &self.stream].iter().any(|listener| listener.retry_at.is_some()) {
-            Urgency::DescriptorsLack
+            Urgency::AtOnce
         } else if self.first > 0 {
             Urgency::EventsWait
         } else {

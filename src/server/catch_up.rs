@@ -27,8 +27,9 @@
 //!
 //! Work is estimated in nanoseconds, because no clock is read within a turn. While events flow, a pass takes a quarter of the
 //! time, or half of it where it would not advance twice as fast as the journal grows. Otherwise it works in slices. Between slices
-//! the server polls the sockets. A slice is 150 µs, and up to 20 ms with thousands of users in the pass while nobody is live. The pieces of the journal that are applied at once are as small as a slice needs, for any
-//! number of users. Users join a pass, and become live, some at a time. A user is written to when enough bytes wait for it.
+//! the server polls the sockets. A slice is 150 µs, and up to 20 ms with thousands of users in the pass while nobody is live. The
+//! pieces of the journal that are applied at once are as small as a slice needs, for any number of users. Users join a pass, and
+//! become live, some at a time. A user is written to when enough bytes wait for it.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
 //! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one pass. After a

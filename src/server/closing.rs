@@ -7,16 +7,17 @@ use super::{linger::Lingering, net::Net};
 use crate::time::Micros;
 use std::{collections::VecDeque, io::Read};
 
-/// Sockets that are closed in a turn, or an eighth of those that wait if that is more: so they cannot pile up.
-const CLOSES_PER_TURN: usize = 64;
+/// Sockets that are closed in a turn, or an eighth of those that wait if that is more: so they cannot pile up. The most are some 10 ms
+/// of work, and more than the users that a turn has time to let in.
+const CLOSES_PER_TURN: std::ops::RangeInclusive<usize> = 64..=400;
 /// While events wait for users that log in before them, so many sockets may wait, too.
 const PUT_OFF_MAX: usize = 4096;
 
 /// How urgent it is to close sockets.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Urgency {
-    /// Nobody can be accepted before descriptors are free.
-    DescriptorsLack,
+    /// Nobody can be accepted before descriptors are free, or this is the server's last turn.
+    AtOnce,
     /// Events have been read, and wait for users that log in before them.
     EventsWait,
     Ordinary,
@@ -50,9 +51,11 @@ impl<S> Closing<S> {
     fn budget(&self, more: usize, urgency: Urgency) -> usize {
         let all = self.waiting.len() + more;
         match urgency {
-            Urgency::DescriptorsLack => all,
+            Urgency::AtOnce => all,
             Urgency::EventsWait if all < PUT_OFF_MAX => 0,
-            Urgency::EventsWait | Urgency::Ordinary => CLOSES_PER_TURN.max(all / 8).min(all),
+            Urgency::EventsWait | Urgency::Ordinary => {
+                (all / 8).clamp(*CLOSES_PER_TURN.start(), *CLOSES_PER_TURN.end()).min(all)
+            }
         }
     }
 }
@@ -86,5 +89,19 @@ impl<S: Read> Closing<S> {
             }
         }
         budget > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_closed_in_slices_unless_that_is_urgent() {
+        let closing = Closing::<()>::new();
+        let budget = |gone, urgency| closing.budget(gone, urgency);
+        assert_eq!([10, 300, 1600, 10_000].map(|gone| budget(gone, Urgency::Ordinary)), [10, 64, 200, 400]);
+        assert_eq!([10, 4095, 4096].map(|gone| budget(gone, Urgency::EventsWait)), [0, 0, 400]);
+        assert_eq!(budget(10_000, Urgency::AtOnce), 10_000);
     }
 }

@@ -90,6 +90,7 @@ mod view;
 mod watch;
 
 use crate::{counters::DisconnectReason, time::Micros};
+use closing::Urgency;
 use journal::Journal;
 use net::{Net, Port};
 use sources::Admission;
@@ -328,7 +329,8 @@ impl<N: Net> Server<N> {
 
     /// Closes the sockets of connections that have come to their ends.
     fn reap(&mut self) {
-        let urgency = self.accepting.urgency_of_closing();
+        let is_over = matches!(self.phase(), Phase::Done { .. });
+        let urgency = if is_over { Urgency::AtOnce } else { self.accepting.urgency_of_closing() };
         let (lingering, net, now) = (&mut self.lingering, &mut self.net, self.now);
         let freed = lingering.look(now)
             | self.users.reap(urgency, lingering, (net, now))

@@ -52,9 +52,6 @@ pub(crate) struct Report {
     pub(crate) lying: Vec<usize>,
 }
 
-/// Turns within which the socket of a connection that is over has to be closed. A crowd is closed little by little.
-const CLOSING_TURNS: u64 = 100;
-
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Model {
@@ -135,9 +132,7 @@ impl Model {
         coverage: &mut Coverage,
     ) -> Result<Vec<Model>, String> {
         self.turn += 1;
-        if let Some((peer, _)) = self.ending.iter().find(|&(_, since)| since + CLOSING_TURNS < self.turn) {
-            return Err(format!("connection {peer} is over, and its socket is still open"));
-        }
+        self.check_ending()?;
         self.has_read = false;
         self.people.told_bytes = 0;
         self.was_refused = self.refused_at[Port::User as usize].is_some();
@@ -161,7 +156,9 @@ impl Model {
     fn login_after_writes(&self, log: &[Seen]) -> Option<usize> {
         let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)))?;
         let is_login = |seen: &Seen| {
-            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty() && !self.ending.contains_key(peer) && !self.ring.sources.contains_key(peer)
+            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
+                && !self.ending.contains_key(peer)
+                && !self.ring.sources.contains_key(peer)
                 && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
         };
         let at = wrote + log[wrote..].iter().position(is_login)?;
@@ -243,24 +240,9 @@ impl Model {
                 self.client_read(*peer, outcome, rest, report, arrivals, coverage)?;
             }
             Seen::Wrote(peer, offered, outcome) => self.wrote(*peer, *offered, outcome)?,
-            &Seen::Forgotten(peer) => {
-                if let Some(client) = self.people.clients.get_mut(&peer) {
-                    client.closed = true;
-                    self.ending.insert(peer, self.turn);
-                }
-            }
-            &Seen::Finished(peer) => {
-                self.ending.remove(&peer);
-                if let Some(client) = self.people.clients.get_mut(&peer) {
-                    client.closed = true;
-                    coverage.count("users: linger");
-                }
-            }
-            Seen::Closed(peer) if self.ending.contains_key(peer) => {
-                if self.ending.remove(peer) < Some(self.turn) {
-                    coverage.count("users: closed in a later turn");
-                }
-            }
+            Seen::Forgotten(peer) => self.client_ends(*peer),
+            Seen::Finished(peer) => self.client_lingers(*peer, coverage),
+            Seen::Closed(peer) if self.ending.contains_key(peer) => self.client_closes(*peer, coverage),
             &Seen::Closed(peer) => self.closes(peer, report, coverage)?,
         }
         Ok(())

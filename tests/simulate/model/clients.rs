@@ -16,6 +16,40 @@ use crate::{chaos::Arrivals, coverage::Coverage, people::Client, watch::Seen};
 /// Most that is put off for a user with `busyPoll`, although its socket might take it.
 const PUT_OFF_BYTES: usize = 16 << 10;
 
+/// Turns within which the socket of a connection that is over has to be closed. A crowd is closed little by little.
+const CLOSING_TURNS: u64 = 100;
+
+/// The end of a connection: the server does not want to hear of it any more, and closes its socket, soon or at once.
+impl Model {
+    pub(super) fn client_ends(&mut self, peer: usize) {
+        if let Some(client) = self.people.clients.get_mut(&peer) {
+            client.closed = true;
+            self.ending.insert(peer, self.turn);
+        }
+    }
+
+    pub(super) fn client_lingers(&mut self, peer: usize, coverage: &mut Coverage) {
+        self.ending.remove(&peer);
+        if let Some(client) = self.people.clients.get_mut(&peer) {
+            client.closed = true;
+            coverage.count("users: linger");
+        }
+    }
+
+    pub(super) fn client_closes(&mut self, peer: usize, coverage: &mut Coverage) {
+        if self.ending.remove(&peer) < Some(self.turn) {
+            coverage.count("users: closed in a later turn");
+        }
+    }
+
+    pub(super) fn check_ending(&self) -> Result<(), String> {
+        match self.ending.iter().find(|&(_, since)| since + CLOSING_TURNS < self.turn) {
+            Some((peer, _)) => Err(format!("connection {peer} is over, and its socket is still open")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Model {
     pub(super) fn client_read(
         &mut self,
