@@ -22,6 +22,25 @@ pub(crate) fn for_each_bit(words: &[u64], mut f: impl FnMut(usize)) {
     }
 }
 
+/// Takes the lowest bits off, at most this number.
+pub(crate) fn take_bits(words: &mut Vec<u64>, most: usize) -> Vec<u64> {
+    if most >= words.len() * 64 {
+        return std::mem::take(words);
+    }
+    let mut left = most;
+    words
+        .iter_mut()
+        .map(|word| {
+            let mut rest = *word;
+            for _ in 0..left.min(word.count_ones() as usize) {
+                rest &= rest - 1;
+                left -= 1;
+            }
+            std::mem::replace(word, rest) ^ rest
+        })
+        .collect()
+}
+
 /// Calls `f` with the index of every bit that is set, from `first` on, as long as there are steps left: one for each word and one
 /// for each bit. Returns where to go on, or nothing if those were all.
 pub(crate) fn for_each_bit_from(

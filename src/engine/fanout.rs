@@ -25,7 +25,7 @@
 
 use super::{
     arch::{Cpu, gather::Owed, partition::RUN},
-    bits::for_each_bit,
+    bits::{for_each_bit, take_bits},
     gatherer::Gatherer,
     graph::Audience,
     mail::{Mail, TEXT_MAX},
@@ -70,6 +70,8 @@ pub(crate) struct FanOut {
     owed_bytes_max: usize,
     /// The rows or the mail of all users have reached their limit of memory.
     full: bool,
+    /// Users are being handed their bytes of this turn: that is the number of its events.
+    handing_out: Option<usize>,
 }
 
 impl FanOut {
@@ -86,6 +88,7 @@ impl FanOut {
             longest_mail: 0,
             owed_bytes_max: 0,
             full: false,
+            handing_out: None,
         }
     }
 
@@ -247,14 +250,18 @@ impl FanOut {
         self.full |= self.rows.block_done(self.cpu, block, events);
     }
 
-    /// Hands every user the bytes of its events in one piece, and ends the turn.
-    pub(crate) fn deliver(&mut self, mut write: impl FnMut(u32, &[u8])) {
-        let events = self.tape.events();
-        if let Some((block, events)) = self.tape.pad() {
+    /// Hands users the bytes of their events in one piece each: at most this number of users at once. Says whether those were the last.
+    /// Then the turn has ended; before, nothing may be pushed.
+    pub(crate) fn deliver(&mut self, users: usize, mut write: impl FnMut(u32, &[u8])) -> bool {
+        let events = self.handing_out.unwrap_or(self.tape.events());
+        if self.handing_out.replace(events).is_none()
+            && let Some((block, events)) = self.tape.pad()
+        {
             self.block_done(block, events);
         }
         let user_bytes = 2 * (self.limits.user_bytes + self.limits.event_bytes + TEXT_MAX);
-        let slots = self.rows.take_owed();
+        let mut left = self.rows.take_owed();
+        let slots = take_bits(&mut left, users);
         let Self { tape, rows, mail, gatherer, .. } = self;
         let (matrix, slots_of_group) = rows.matrix();
         let owed = Owed {
@@ -278,7 +285,18 @@ impl FanOut {
         });
         gatherer.finish(&owed, &mut write);
         for_each_bit(&slots, |slot| mail.clear(slot));
-        self.reset(slots);
+        let is_done = left.iter().all(|&word| word == 0);
+        if is_done {
+            self.reset(slots);
+        } else {
+            self.rows.give_back(left);
+        }
+        is_done
+    }
+
+    /// Whether a slot will be handed something, once users have begun to be handed their bytes.
+    pub(crate) fn owes(&self, slot: u32) -> bool {
+        self.rows.owes(slot as usize)
     }
 
     fn reset(&mut self, owed: Vec<u64>) {
@@ -288,5 +306,6 @@ impl FanOut {
         self.owed_bytes = 0;
         self.longest_mail = 0;
         self.full = false;
+        self.handing_out = None;
     }
 }

@@ -262,8 +262,20 @@ impl Engine {
     /// Hands every user that is owed something its bytes, in one piece each, and ends the turn.
     pub fn deliver(&mut self, mut write: impl FnMut(UserSlot, &[u8])) {
         if !self.fanout.is_empty() {
-            self.fanout.deliver(|slot, bytes| write(UserSlot(slot), bytes));
+            self.fanout.deliver(usize::MAX, |slot, bytes| write(UserSlot(slot), bytes));
         }
+    }
+
+    /// As [`Engine::deliver`], but for at most this number of users. Says whether the turn has ended. Before, nothing else may be
+    /// released, and nobody may come or go.
+    pub fn deliver_some(&mut self, users: usize, mut write: impl FnMut(UserSlot, &[u8])) -> bool {
+        self.fanout.is_empty() || self.fanout.deliver(users, |slot, bytes| write(UserSlot(slot), bytes))
+    }
+
+    /// Whether a user will still be handed something by [`Engine::deliver_some`], of which there was a first call.
+    #[must_use]
+    pub fn owes(&self, slot: UserSlot) -> bool {
+        self.fanout.owes(slot.0)
     }
 
     /// Whether nothing waits to be delivered.

@@ -81,6 +81,16 @@ impl Rows {
         std::mem::take(&mut self.owed)
     }
 
+    /// Takes back those of the bits whose users have not been handed anything yet.
+    pub(crate) fn give_back(&mut self, owed: Vec<u64>) {
+        self.owed = owed;
+    }
+
+    /// Whether a slot gets something.
+    pub(crate) fn owes(&self, slot: usize) -> bool {
+        self.owed.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 != 0)
+    }
+
     /// Whether a slot gets all that is on the tape.
     #[inline(always)]
     pub(crate) fn gets_all(&self, slot: usize) -> bool {

@@ -181,6 +181,6 @@ impl Turn {
 
     /// Gather: hands the bytes of its events to every user, and ends the turn.
     pub fn gather(&mut self, write: impl FnMut(u32, &[u8])) {
-        self.fanout.deliver(write);
+        self.fanout.deliver(usize::MAX, write);
     }
 }

@@ -80,13 +80,26 @@ struct Subject {
     users: BTreeMap<u64, UserSlot>,
     received: Received,
     carry: Vec<u8>,
+    /// Users that are handed their bytes at once.
+    at_once: usize,
 }
 
 impl Subject {
     fn deliver(&mut self) {
         let ids: BTreeMap<UserSlot, u64> = self.users.iter().map(|(&id, &slot)| (slot, id)).collect();
-        self.engine
-            .deliver(|slot, bytes| self.received.entry(ids[&slot]).or_default().extend_from_slice(bytes));
+        loop {
+            let mut served = Vec::new();
+            let is_done = self.engine.deliver_some(self.at_once, |slot, bytes| {
+                self.received.entry(ids[&slot]).or_default().extend_from_slice(bytes);
+                served.push(slot);
+            });
+            assert!(served.len() <= self.at_once);
+            assert!(served.into_iter().all(|slot| !self.engine.owes(slot)), "nobody is served twice");
+            if is_done {
+                return;
+            }
+            self.at_once = self.at_once * 3 % 257 + 1;
+        }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -188,6 +201,7 @@ fn compare(
         users: BTreeMap::new(),
         received: Received::new(),
         carry: Vec::new(),
+        at_once: lines.len() % 130,
     };
     if is_large {
         subject.engine.graph.become_large(true, true);
