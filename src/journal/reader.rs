@@ -12,6 +12,8 @@ pub enum Read {
     Block,
     /// The next block is not in memory yet: come back next turn.
     Later,
+    /// A part of the next block has been read: ask again.
+    Part,
     /// That was all that has been appended.
     End,
 }
@@ -55,6 +57,11 @@ impl Reader {
         }
     }
 
+    /// Bytes that have been read since this was asked last.
+    pub fn take_bytes_read(&mut self) -> u64 {
+        self.scan.as_mut().map_or(0, |scan| std::mem::take(&mut scan.bytes_read))
+    }
+
     /// The next block that ends above the place where the reader begins. Only appended blocks are handed out.
     ///
     /// # Errors
@@ -83,6 +90,7 @@ impl Reader {
                 }
                 scan::Step::Block(_) => {}
                 scan::Step::Later => return Ok(Read::Later),
+                scan::Step::Part => return Ok(Read::Part),
                 scan::Step::End => {
                     if let Some(scan) = self.scan.take() {
                         scan.close(log.disk());

@@ -7,13 +7,13 @@ use super::{
     block::{self, ALIGNMENT, BLOCK_HEADER, Header},
     meta::JournalId,
     segment::{SEGMENT_HEADER, SegmentHeader},
-    snapshot::read,
+    snapshot::{fill, read},
 };
 use crate::disk::{Disk, FileId};
 use crate::sequence::Cursor;
 use std::{io, ops::Range};
 
-/// Bytes that are read at once. A block that is longer is read as a whole.
+/// Bytes that are read at once. A block that is longer is read in as many pieces as it takes.
 const WINDOW: usize = 256 << 10;
 
 /// How a step ended.
@@ -25,8 +25,20 @@ pub(crate) enum Step {
     End,
     /// The next block is not in memory yet.
     Later,
+    /// A part of the next block has been read.
+    Part,
     /// The bytes here are no block that continues the chain.
     Bad,
+}
+
+/// What is at an offset of the file.
+enum Found {
+    /// A block that its own hash proves.
+    Block(Header, u64),
+    NoBlock,
+    /// As in [`Step`].
+    Later,
+    Part,
 }
 
 /// The link of the chain that the next block must continue.
@@ -52,6 +64,8 @@ pub(crate) struct SegmentScan {
     window: Vec<u8>,
     window_at: u64,
     payload: Range<usize>,
+    /// Bytes that have been read.
+    pub(crate) bytes_read: u64,
 }
 
 impl SegmentScan {
@@ -109,7 +123,19 @@ impl SegmentScan {
         };
         let name = name.to_owned();
         let window = Vec::new();
-        Self { id, name, file, header, chain, offset, end: len, window, window_at: 0, payload: 0..0 }
+        Self {
+            id,
+            name,
+            file,
+            header,
+            chain,
+            offset,
+            end: len,
+            window,
+            window_at: 0,
+            payload: 0..0,
+            bytes_read: 0,
+        }
     }
 
     /// Closes the file.
@@ -127,13 +153,13 @@ impl SegmentScan {
         &self.window[self.payload.clone()]
     }
 
-    /// The next block, which must continue the chain.
+    /// The next block, which must continue the chain. `wait`: for the disk. Otherwise not much is read at once.
     pub(crate) fn next(&mut self, disk: &mut dyn Disk, wait: bool) -> Result<Step, JournalError> {
         if self.offset >= self.end {
             return Ok(Step::End);
         }
         match self.look(disk, self.offset, self.chain.position, wait) {
-            Ok(Some((header, hash)))
+            Ok(Found::Block(header, hash))
                 if header.previous == self.chain.previous && header.from == self.chain.cursor =>
             {
                 let len = header.block_len(self.offset);
@@ -143,55 +169,63 @@ impl SegmentScan {
                 self.chain.cursor = header.to;
                 Ok(Step::Block(header))
             }
-            Ok(_) => Ok(Step::Bad),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Later),
+            Ok(Found::Block(..) | Found::NoBlock) => Ok(Step::Bad),
+            Ok(Found::Later) => Ok(Step::Later),
+            Ok(Found::Part) => Ok(Step::Part),
             Err(error) => Err(JournalError::io("cannot read", &self.name, &error)),
         }
     }
 
-    /// The block at an offset, with its hash, if its own hash proves it.
-    fn look(
-        &mut self,
-        disk: &mut dyn Disk,
-        offset: u64,
-        position: u64,
-        wait: bool,
-    ) -> io::Result<Option<(Header, u64)>> {
-        let Some(bytes) = self.bytes(disk, offset, BLOCK_HEADER as u64, wait)? else { return Ok(None) };
-        let Some((header, hash)) = bytes.first_chunk().and_then(Header::decode) else { return Ok(None) };
-        let id = self.id;
-        let Some(bytes) = self.bytes(disk, offset, header.block_len(offset), wait)? else { return Ok(None) };
-        if block::hash(bytes, id, position) != hash {
-            return Ok(None);
+    /// What is at an offset.
+    fn look(&mut self, disk: &mut dyn Disk, offset: u64, position: u64, wait: bool) -> io::Result<Found> {
+        if let Some(found) = self.fetch(disk, offset, BLOCK_HEADER as u64, wait)? {
+            return Ok(found);
         }
-        let payload = (offset - self.window_at) as usize + BLOCK_HEADER;
-        self.payload = payload..payload + header.len as usize;
-        Ok(Some((header, hash)))
+        let bytes = &self.window[(offset - self.window_at) as usize..];
+        let Some((header, hash)) = bytes.first_chunk().and_then(Header::decode) else {
+            return Ok(Found::NoBlock);
+        };
+        let len = header.block_len(offset);
+        if let Some(found) = self.fetch(disk, offset, len, wait)? {
+            return Ok(found);
+        }
+        let at = (offset - self.window_at) as usize;
+        if block::hash(&self.window[at..at + len as usize], self.id, position) != hash {
+            return Ok(Found::NoBlock);
+        }
+        self.payload = at + BLOCK_HEADER..at + BLOCK_HEADER + header.len as usize;
+        Ok(Found::Block(header, hash))
     }
 
-    /// Bytes of the file. `None`: it ends before. Never more memory than the file has bytes.
-    fn bytes(&mut self, disk: &mut dyn Disk, offset: u64, len: u64, wait: bool) -> io::Result<Option<&[u8]>> {
+    /// Takes bytes of the file into the window. `None`: they are there. Never more memory than the file has bytes.
+    fn fetch(&mut self, disk: &mut dyn Disk, offset: u64, len: u64, wait: bool) -> io::Result<Option<Found>> {
         if len > self.end.saturating_sub(offset) {
-            return Ok(None);
+            return Ok(Some(Found::NoBlock));
         }
         let len = len as usize;
-        let inside = offset
-            .checked_sub(self.window_at)
-            .map(|at| at as usize)
-            .filter(|at| at.saturating_add(len) <= self.window.len());
-        if let Some(at) = inside {
-            return Ok(Some(&self.window[at..at + len]));
+        let at = offset.checked_sub(self.window_at).map(|at| at as usize);
+        match at.filter(|&at| at <= self.window.len()) {
+            Some(at) if at + len <= self.window.len() => return Ok(None),
+            // What has been read of it stays.
+            Some(at) => drop(self.window.drain(..at)),
+            None => self.window.clear(),
         }
-        let wanted = (self.end - offset).min(len.max(WINDOW) as u64) as usize;
-        let mut window = std::mem::take(&mut self.window);
-        window.resize(wanted, 0);
-        let filled = read(disk, self.file, offset, &mut window, wait);
-        if !matches!(filled, Ok(true)) {
-            return filled.map(|_| None);
-        }
-        self.window = window;
         self.window_at = offset;
-        Ok(Some(&self.window[..len]))
+        let wanted = (self.end - offset).min(len.max(WINDOW) as u64) as usize;
+        let have = self.window.len();
+        let most = if wait { wanted } else { wanted.min(have + WINDOW) };
+        self.window.reserve_exact(wanted - have);
+        self.window.resize(most, 0);
+        let (filled, result) = fill(disk, self.file, offset + have as u64, &mut self.window[have..], wait);
+        self.window.truncate(have + filled);
+        self.bytes_read += filled as u64;
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Found::Later)),
+            Err(error) => Err(error),
+            Ok(()) if self.window.len() >= len => Ok(None),
+            Ok(()) if self.window.len() < most => Ok(Some(Found::NoBlock)),
+            Ok(()) => Ok(Some(Found::Part)),
+        }
     }
 
     /// Looks from here on for blocks whose own hash proves them, and for the highest of their marks. A mark says that everything
@@ -205,11 +239,11 @@ impl SegmentScan {
                 .look(disk, offset, position, true)
                 .map_err(|error| JournalError::io("cannot read", &self.name, &error))?;
             offset += match found {
-                Some((header, _)) => {
+                Found::Block(header, _) => {
                     mark = mark.max(header.durable);
                     header.block_len(offset)
                 }
-                None => ALIGNMENT,
+                Found::NoBlock | Found::Later | Found::Part => ALIGNMENT,
             };
         }
         Ok(mark)

@@ -300,15 +300,31 @@ pub(crate) fn read(
     bytes: &mut [u8],
     wait: bool,
 ) -> io::Result<bool> {
+    let (filled, result) = fill(disk, file, offset, bytes, wait);
+    result.map(|()| filled == bytes.len())
+}
+
+/// Fills `bytes`, to the end of the file or until something fails. Returns how many it has filled.
+pub(crate) fn fill(
+    disk: &mut dyn Disk,
+    file: FileId,
+    offset: u64,
+    bytes: &mut [u8],
+    wait: bool,
+) -> (usize, io::Result<()>) {
     if wait {
-        return Ok(disk.read_at(file, offset, bytes)? == bytes.len());
+        return match disk.read_at(file, offset, bytes) {
+            Ok(filled) => (filled, Ok(())),
+            Err(error) => (0, Err(error)),
+        };
     }
-    let mut done = 0;
-    while done < bytes.len() {
-        match disk.read_now(file, offset + done as u64, &mut bytes[done..])? {
-            0 => return Ok(false),
-            read => done += read,
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match disk.read_now(file, offset + filled as u64, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) => return (filled, Err(error)),
         }
     }
-    Ok(true)
+    (filled, Ok(()))
 }

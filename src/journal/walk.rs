@@ -140,7 +140,7 @@ fn walk_segment(
                 visit(&header, scan.payload(), Place { file: &scan.name, offset })?;
             }
             Step::End => return Ok(true),
-            Step::Bad | Step::Later => return Ok(false),
+            Step::Bad | Step::Later | Step::Part => return Ok(false),
         }
     }
 }

@@ -25,16 +25,17 @@
 //!
 //! # What it may cost
 //!
-//! Work is estimated in nanoseconds, because no clock is read within a turn. While events flow, a pass takes a quarter of the
-//! time, or half of it where it would not advance twice as fast as the journal grows. Otherwise it works in slices. Between slices
-//! the server polls the sockets. A slice is 150 µs, and up to 20 ms with thousands of users in the pass while nobody is live. The
-//! pieces of the journal that are applied at once are as small as a slice needs, for any number of users. Users join a pass, and
-//! become live, some at a time. A user is written to when enough bytes wait for it.
+//! What it takes is measured, step by step. While events flow, a pass takes a sixth of the
+//! time. Where that does not bring it on twice as fast as the journal grows, it takes a third, but only for users that keep
+//! up with it: some user has been in the pass for two seconds. Otherwise it works in slices. Between slices the server polls
+//! the sockets. A slice is 150 µs. The pieces of the journal that are applied at once are as small as a slice needs, and so is the
+//! number of users that are handed their events at once. Users join a pass, and become live, some at a time. A user is written
+//! to when enough bytes wait for it.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
-//! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one pass. After a
-//! pass there is a rest of three times its length while events flow, unless a user that has just logged in waits. So hundreds of slow
-//! users cost a quarter of the time at most.
+//! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one
+//! pass. After a pass there is a rest of three times its length while events flow, unless a user that has just logged in
+//! waits. So one pass serves many slow users.
 //!
 //! Memory: the second follow graph, a block of the journal, and the output buffers, which hold `userBufferBytes` each and a line.
 //!
@@ -62,26 +63,36 @@ const COLLECTING: Micros = 5 * MILLISECOND;
 const COLLECTING_MAX: Micros = 500 * MILLISECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
-/// Work in one turn, in estimated nanoseconds. Other connections may have to wait for it.
+/// Work in one turn, in nanoseconds. Other connections may have to wait for it.
 const SLICE_NS: u64 = 150_000;
-/// Where nobody is live, nobody waits for the pass, and a slice grows with its users. A piece of the journal costs some cache misses
-/// for each user that it has something for, so it should have more than a line or two for each.
-const SLICE_NS_PER_USER: u64 = 2000;
-/// Signals, health checks and logins wait even then.
-const SLICE_NS_MAX: u64 = 20_000_000;
 /// Bytes of lines that are applied at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
+/// Users that are handed their events at once, at most.
+const USERS_AT_ONCE_MAX: u64 = 256;
 /// Bytes for a user that are worth a write.
 const WRITE_BYTES: usize = 32 << 10;
+/// Work takes as long as the clock says, which tells microseconds, but no less than its estimated cost by this.
+const ESTIMATES_TOO_HIGH: u64 = 4;
 /// Estimated costs of work, in nanoseconds.
 const NS_PER_WRITE: u64 = 2500;
-const NS_PER_TWO_WRITTEN_BYTES: u64 = 1;
-const NS_PER_SCANNED_BYTE: u64 = 2;
+/// What is read and written is copied, and the memory is seldom in a cache of the processor.
+const NS_PER_BLOCK: u64 = 200;
+const NS_PER_READ_BYTE: u64 = 1;
+const NS_PER_WRITTEN_BYTE: u64 = 1;
+const NS_PER_SCANNED_BYTE: u64 = 1;
+const NS_PER_DELIVERY: u64 = 2;
+/// To hand a user its events: so much, and for so many bytes a nanosecond.
+const NS_PER_USER: u64 = 300;
+const HANDED_BYTES_PER_NS: u64 = 4;
 const NS_PER_EDGE: u64 = 50;
 const NS_PER_CONNECT: u64 = 1000;
 const NS_PER_PIECE: u64 = 2000;
 /// Users that join a pass, or leave it for the live engine, at once.
 const CONNECTS_AT_ONCE: usize = 64;
+/// Whoever stays in a pass for so long keeps up with it.
+const KEEPS_UP_AFTER: Micros = 2 * SECOND;
+/// Events flow for so long after the last one.
+const FLOWS: Micros = MILLISECOND;
 /// A rest between two passes is no longer than this.
 const REST_MAX: Micros = SECOND;
 
@@ -101,6 +112,11 @@ pub(super) struct CatchUp {
     /// Users of the pass by its slots.
     keys: Vec<Option<UserKey>>,
     members: usize,
+    /// Those of them who were in the pass at the last mark already.
+    stayers: usize,
+    marked_at: Micros,
+    /// There were some at the mark before.
+    some_keep_up: bool,
     /// Those in the pass whose buffers are filled by more than half, and some that have left it.
     full: Vec<UserKey>,
     /// Since when the pass waits for them.
@@ -109,10 +125,10 @@ pub(super) struct CatchUp {
     queue: VecDeque<UserKey>,
     /// Some user of the pass has less in its buffer than is worth a write, and is not in the queue.
     holds_back: bool,
-    /// Work in one turn, in estimated nanoseconds.
-    slice_ns: u64,
     /// Bytes of lines to be applied at once, for a slice.
     piece_bytes: u64,
+    /// Users to be handed their events at once, for a slice.
+    users_at_once: u64,
     /// There is nothing that the pass can do before something else happens.
     is_idle: bool,
     /// When the next pass may begin.
@@ -122,14 +138,20 @@ pub(super) struct CatchUp {
     /// Since when that is so.
     collecting_since: Micros,
     began: Micros,
-    /// Estimated work of this pass in nanoseconds, and how long it has waited.
+    /// Work of this pass in nanoseconds, and how long it has waited.
     worked_ns: u64,
     waited: Micros,
     /// Bytes that the journal had grown by when it was looked at last, and bytes that the pass has to advance for that.
     grown_to: u64,
     owed: u64,
-    /// The work that catching up may do while events flow.
-    credit_ns: u64,
+    /// The work that catching up may do while events flow. Below 0: it has done so much more.
+    credit_ns: i64,
+    /// Deliveries of the events that have been applied, and not been handed to everybody.
+    uncounted: u64,
+    /// When events flowed last.
+    flowed_at: Micros,
+    /// It has done its share, and goes on then.
+    rests_until: Micros,
     looked_at: Micros,
     /// When a user's socket may have taken nothing for too long.
     check_at: Option<Micros>,
@@ -142,6 +164,8 @@ pub(super) struct Behind {
     next: Cursor,
     /// Its slot in the pass.
     slot: Option<UserSlot>,
+    /// When it came into the pass.
+    joined_at: Micros,
     /// It waits for a pass.
     waits: bool,
     /// It is in the pass, and its buffer is filled by more than half.
@@ -152,7 +176,7 @@ pub(super) struct Behind {
 
 impl Behind {
     pub(super) fn new(next: Cursor, now: Micros) -> Self {
-        Self { next, slot: None, waits: false, is_full: false, took_at: now }
+        Self { next, slot: None, joined_at: 0, waits: false, is_full: false, took_at: now }
     }
 }
 
@@ -168,12 +192,15 @@ impl CatchUp {
             pass: None,
             keys: Vec::new(),
             members: 0,
+            stayers: 0,
+            marked_at: 0,
+            some_keep_up: false,
             full: Vec::new(),
             stopped_since: None,
             queue: VecDeque::new(),
             holds_back: false,
-            slice_ns: SLICE_NS,
             piece_bytes: *PIECE_BYTES.start(),
+            users_at_once: USERS_AT_ONCE_MAX,
             is_idle: true,
             begin_at: 0,
             has_newcomers: false,
@@ -184,6 +211,9 @@ impl CatchUp {
             grown_to: 0,
             owed: 0,
             credit_ns: 0,
+            uncounted: 0,
+            flowed_at: 0,
+            rests_until: 0,
             looked_at: 0,
             check_at: None,
         }
@@ -197,7 +227,7 @@ impl CatchUp {
     /// How many numbers the farthest of them is behind the cursor.
     pub(super) fn farthest_behind(&self, cursor: Cursor) -> u128 {
         let places = self.waiting.first().into_iter().chain(self.parked.first()).map(|&(next, _)| next);
-        let pass = self.pass.as_ref().filter(|_| self.members > 0).map(Pass::cursor);
+        let pass = self.pass.as_ref().filter(|_| self.members > 0).map(Pass::handed_out);
         places.chain(pass).min().map_or(0, |lowest| cursor.since(lowest))
     }
 
@@ -206,12 +236,19 @@ impl CatchUp {
     }
 
     pub(super) fn has_work(&self, now: Micros) -> bool {
+        self.rests_until <= now && self.would_work(now)
+    }
+
+    fn would_work(&self, now: Micros) -> bool {
         !self.queue.is_empty()
             || (!self.is_idle && self.pass.is_some())
             || (self.pass.is_none() && !self.waiting.is_empty() && self.begin_at <= now)
     }
 
-    pub(super) fn deadline(&self) -> Option<Micros> {
+    pub(super) fn deadline(&self, now: Micros) -> Option<Micros> {
+        if self.rests_until > now && self.would_work(now) {
+            return Some(self.rests_until);
+        }
         let begin = (self.pass.is_none() && !self.waiting.is_empty()).then_some(self.begin_at);
         let stopped = self.stopped_since.filter(|_| !self.waits_for_all()).map(|since| since + PATIENCE);
         [begin, stopped].into_iter().flatten().min()
@@ -225,7 +262,7 @@ impl CatchUp {
     /// Everything below this number has been handed to a user.
     pub(super) fn place_of(&self, behind: &Behind) -> Cursor {
         match (&self.pass, behind.slot) {
-            (Some(pass), Some(_)) => pass.cursor().max(behind.next),
+            (Some(pass), Some(slot)) => pass.place_of(slot).max(behind.next),
             _ => behind.next,
         }
     }
@@ -269,55 +306,88 @@ impl CatchUp {
         self.by_id.remove(&id);
         self.waiting.remove(&(behind.next, key));
         self.parked.remove(&(behind.next, key));
-        self.leave_pass(id, behind.slot);
+        if let Some(slot) = behind.slot {
+            self.leave_pass(id, slot, behind.joined_at);
+        }
         if self.by_id.is_empty() {
             self.check_at = None;
         }
     }
 
-    fn leave_pass(&mut self, id: UserId, slot: Option<UserSlot>) {
-        if let (Some(pass), Some(slot)) = (&mut self.pass, slot) {
+    fn leave_pass(&mut self, id: UserId, slot: UserSlot, joined_at: Micros) {
+        if let Some(pass) = &mut self.pass {
             pass.disconnect(id, slot);
             if self.keys[slot.index()].take().is_some() {
                 self.members -= 1;
+                self.stayers -= usize::from(joined_at < self.marked_at);
             }
         }
     }
 
-    /// Work of this turn, in estimated nanoseconds: a share or a slice.
-    fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> u64 {
+    /// Notes down who is in the pass, and whether some of them were at the last mark.
+    fn mark_stayers(&mut self, now: Micros) {
+        if now - self.marked_at >= KEEPS_UP_AFTER {
+            self.some_keep_up = self.stayers > 0;
+            (self.stayers, self.marked_at) = (self.members, now);
+        }
+    }
+
+    /// Work of this turn, in nanoseconds: a share or a slice.
+    fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> i64 {
         let grown = grown_to.saturating_sub(std::mem::replace(&mut self.grown_to, grown_to));
-        if self.stopped_since.is_none() && self.pass.as_ref().is_some_and(|pass| !pass.is_beginning()) {
+        self.mark_stayers(now);
+        if self.some_keep_up && self.stopped_since.is_none() {
             self.owed += 2 * grown;
         }
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
         let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
-        let share = worked * if self.owed > 0 { 500 } else { 250 };
-        self.credit_ns = (self.credit_ns + share).min(share.max(self.slice_ns));
-        if is_live { self.credit_ns } else { self.credit_ns.max(self.slice_ns) }
-    }
-
-    /// Decides how long a slice may be. `is_anybody_live`: somebody is sent events as they are released.
-    fn set_slice(&mut self, is_anybody_live: bool) {
-        let alone = (SLICE_NS + self.members as u64 * SLICE_NS_PER_USER).min(SLICE_NS_MAX);
-        let slice_ns = if is_anybody_live { SLICE_NS } else { alone };
-        if slice_ns < self.slice_ns {
-            // The next piece must not take as long as the last one.
-            self.piece_bytes = (self.piece_bytes * slice_ns / self.slice_ns).max(*PIECE_BYTES.start());
+        let (share, slice) = ((worked * self.share_per_us()) as i64, SLICE_NS as i64);
+        self.credit_ns = (self.credit_ns + share).min(share.max(slice));
+        if is_live {
+            self.flowed_at = now;
         }
-        self.slice_ns = slice_ns;
+        if !self.is_shared(now) {
+            self.credit_ns = self.credit_ns.max(slice);
+        }
+        self.credit_ns
     }
 
-    /// A piece has been applied. The next one is to take a part of a slice.
-    fn measure(&mut self, bytes: u64, cost: u64) {
-        let fits = bytes * (self.slice_ns / 2) / cost.max(1);
-        self.piece_bytes = fits.clamp(self.piece_bytes / 4, 2 * self.piece_bytes);
-        self.piece_bytes = self.piece_bytes.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+    /// Events flow: it takes no more than its share.
+    fn is_shared(&self, now: Micros) -> bool {
+        now - self.flowed_at < FLOWS
+    }
+
+    /// Nanoseconds of work per microsecond, while events flow.
+    fn share_per_us(&self) -> u64 {
+        if self.owed > 0 { 320 } else { 160 }
+    }
+
+    /// The turn's work is done. If the share is used up, catching up rests until there is some again.
+    fn rest(&mut self, now: Micros) {
+        let debt = if self.is_shared(now) { (1 - self.credit_ns).max(0).unsigned_abs() } else { 0 };
+        self.rests_until = now + debt.div_ceil(self.share_per_us());
+    }
+
+    /// So much work has been done in one step. As much of it fits a part of a slice as this says, if it does not change too fast.
+    fn fitting(done: u64, cost: u64, before: u64) -> u64 {
+        let fits = done * (SLICE_NS / 2) / cost.max(1);
+        fits.clamp(before / 4, 2 * before)
+    }
+
+    /// A piece of that many bytes has been applied.
+    fn measure_piece(&mut self, bytes: u64, cost: u64) {
+        let fits = Self::fitting(bytes, cost, self.piece_bytes);
+        self.piece_bytes = fits.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+    }
+
+    /// Events have been handed to that many users.
+    fn measure_users(&mut self, users: u64, cost: u64) {
+        self.users_at_once = Self::fitting(users, cost, self.users_at_once).clamp(1, USERS_AT_ONCE_MAX);
     }
 
     fn spend(&mut self, ns: u64) {
-        self.credit_ns = self.credit_ns.saturating_sub(ns);
+        self.credit_ns -= ns as i64;
         self.worked_ns += ns;
     }
 
@@ -370,53 +440,75 @@ mod tests {
         let mut catch_up = CatchUp::new(&Config::default());
         // It has waited for long: that was no work.
         assert_eq!(catch_up.budget(0, true, SECOND), 0);
-        assert_eq!(catch_up.budget(0, false, SECOND), SLICE_NS);
+        let mut now = SECOND + FLOWS;
+        assert_eq!(catch_up.budget(0, false, now), SLICE_NS as i64);
         catch_up.is_idle = false;
-        let (millisecond, mut now) = (MILLISECOND * 1000, SECOND);
+        let millisecond = 1_000_000;
         for _ in 0..10 {
             now += MILLISECOND;
             let budget = catch_up.budget(0, true, now);
-            assert_eq!(budget, millisecond / 4);
-            catch_up.spend(budget);
+            assert_eq!(budget, millisecond * 160 / 1000);
+            catch_up.spend(budget as u64);
         }
-        // However much the journal has grown, it is half of the time.
-        catch_up.owed = u64::MAX / 2;
-        for _ in 0..10 {
-            now += MILLISECOND;
-            let budget = catch_up.budget(1 << 30, true, now);
-            assert_eq!(budget, millisecond / 2);
-            catch_up.spend(budget);
-        }
+        // However much the journal has grown.
+        now += MILLISECOND;
+        assert_eq!(catch_up.budget(1 << 30, true, now), millisecond * 160 / 1000);
     }
 
     #[test]
-    fn pieces_are_as_small_as_a_slice_asks_for() {
+    fn half_of_the_time_is_for_users_that_keep_up() {
+        let mut catch_up = CatchUp::new(&Config::default());
+        let (mut now, mut grown) = (0, 0);
+        let mut share_after = |catch_up: &mut CatchUp, seconds| {
+            (now, grown) = (now + seconds * SECOND, grown + (1 << 30));
+            catch_up.budget(grown, true, now);
+            let share = catch_up.share_per_us();
+            catch_up.owed = 0;
+            share
+        };
+        assert_eq!(share_after(&mut catch_up, 2), 160);
+        catch_up.members = 1;
+        assert_eq!(share_after(&mut catch_up, 2), 160);
+        assert_eq!(share_after(&mut catch_up, 1), 160);
+        assert_eq!(share_after(&mut catch_up, 1), 320);
+        // It leaves, and another one comes.
+        catch_up.stayers = 0;
+        assert_eq!(share_after(&mut catch_up, 2), 160);
+        assert_eq!(share_after(&mut catch_up, 2), 320);
+    }
+
+    #[test]
+    fn who_has_worked_too_much_rests() {
+        let mut catch_up = CatchUp::new(&Config::default());
+        catch_up.queue.push_back(UserKey::new(0));
+        catch_up.budget(0, true, SECOND);
+        catch_up.spend(799_999);
+        catch_up.rest(SECOND);
+        let until = SECOND + 5 * MILLISECOND;
+        assert_eq!((catch_up.has_work(SECOND), catch_up.deadline(SECOND)), (false, Some(until)));
+        assert!(catch_up.has_work(until));
+        // Where no events flow, nothing is owed.
+        assert_eq!(catch_up.budget(0, false, until), SLICE_NS as i64);
+        catch_up.spend(SLICE_NS + 1_000_000);
+        catch_up.rest(until);
+        assert!(catch_up.has_work(until));
+    }
+
+    #[test]
+    fn steps_are_as_small_as_a_slice_asks_for() {
         let mut catch_up = CatchUp::new(&Config::default());
         for _ in 0..20 {
-            catch_up.measure(catch_up.piece_bytes, 2 * catch_up.piece_bytes);
+            catch_up.measure_piece(catch_up.piece_bytes, 2 * catch_up.piece_bytes);
+            catch_up.measure_users(catch_up.users_at_once, 1500 * catch_up.users_at_once);
         }
         assert_eq!(catch_up.piece_bytes, SLICE_NS / 4);
-        // Many users come.
+        assert_eq!(catch_up.users_at_once, 50);
+        // Many users come, and get much.
         for _ in 0..20 {
-            catch_up.measure(catch_up.piece_bytes, 1000 * catch_up.piece_bytes);
+            catch_up.measure_piece(catch_up.piece_bytes, 1000 * catch_up.piece_bytes);
+            catch_up.measure_users(catch_up.users_at_once, SLICE_NS * catch_up.users_at_once);
         }
         assert_eq!(catch_up.piece_bytes, *PIECE_BYTES.start());
-    }
-
-    #[test]
-    fn where_nobody_is_live_a_slice_grows_with_the_users_and_shrinks_at_once() {
-        let mut catch_up = CatchUp::new(&Config::default());
-        catch_up.members = 1000;
-        catch_up.set_slice(false);
-        assert_eq!(catch_up.budget(0, false, SECOND), SLICE_NS + 1000 * SLICE_NS_PER_USER);
-        let dear =
-            |catch_up: &mut CatchUp| catch_up.measure(catch_up.piece_bytes, 100 * catch_up.piece_bytes);
-        (0..20).for_each(|_| dear(&mut catch_up));
-        let alone = catch_up.piece_bytes;
-        catch_up.set_slice(true);
-        assert!(catch_up.piece_bytes <= alone / 10, "{alone} and {}", catch_up.piece_bytes);
-        catch_up.members = 1_000_000;
-        catch_up.set_slice(false);
-        assert_eq!(catch_up.slice_ns, SLICE_NS_MAX);
+        assert_eq!(catch_up.users_at_once, 1);
     }
 }

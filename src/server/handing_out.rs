@@ -139,13 +139,13 @@ impl<N: Net> Server<N> {
         users.begin_run(epoch, &mut context);
     }
 
-    /// Has users that are served from the journal catch up. `is_live`: events flow.
+    /// Has users that are served from the journal catch up. `is_live`: events flow. They also do while the disk or the log holds them up.
     pub(super) fn catch_up(&mut self, is_live: bool) {
+        let is_live = is_live || self.is_barred() || self.is_log_closed();
         let is_running = self.phase() == Phase::Running;
-        let is_anybody_live = self.engine.users() > 0 || !self.stream_clients.is_empty();
         let (users, mut context) = self.users();
         if is_running {
-            users.catch_up(is_live, is_anybody_live, &mut context);
+            users.catch_up(is_live, &mut context);
         } else {
             users.stop_catching_up(&mut context);
         }

@@ -188,7 +188,7 @@ impl<N: Net> Server<N> {
             // No user is told a place while the journal lacks released events. The journal wakes the server when it is ready.
             self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
-            self.catch_up.deadline().filter(|_| self.phase() == Phase::Running),
+            self.catch_up.deadline(self.now).filter(|_| self.phase() == Phase::Running),
             self.catch_up.check_deadline(),
             self.reports.next_due(),
             self.full_ring_deadline(),

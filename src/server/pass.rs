@@ -2,6 +2,9 @@
 //!
 //! The pass begins with the newest snapshot of the follow graph that is old enough, and applies block after block on top. So
 //! whoever is connected is handed what concerns it by the graph at each event's place. It knows nothing of sockets.
+//!
+//! Events are applied piece by piece, and handed to users when enough of them have come together, some users at a time. So
+//! neither takes long at once, and a user costs few cache misses for many events.
 
 use crate::{
     config::Config,
@@ -16,10 +19,23 @@ const TURN_BYTES_ALL: usize = 64 << 20;
 /// Bytes per user that are worth a write, and fewer that are still worth it.
 const TURN_BYTES_MEAN: std::ops::RangeInclusive<usize> = 2 << 10..=56 << 10;
 
+/// Bytes of lines that are applied before users are handed their events.
+const HANDING_OUT_BYTES: u64 = 128 << 10;
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Pass {
     engine: Engine,
+    /// Everything below has been handed out.
+    handed_out: Cursor,
+    /// Bytes of lines that have been applied since then.
+    pending_bytes: u64,
+    /// No more can be applied before users are handed their events.
+    is_full: bool,
+    /// Some users have been handed their events, and others have not.
+    is_handing_out: bool,
+    /// Users that have gone since the last events were handed out.
+    gone: Vec<(UserId, UserSlot)>,
     /// The snapshot that is being read.
     snapshot: Option<SnapshotReader>,
     edges: Vec<(UserId, UserId)>,
@@ -33,8 +49,8 @@ pub(super) struct Pass {
 pub(super) enum Stepped {
     /// The number of edges of the snapshot that it has added.
     Edges(u64),
-    /// It has read a block. Those whose places are in it can be connected now.
-    Block,
+    /// It has read so many bytes: a part of a block, or a block. Those whose places are in it can be connected now.
+    Bytes(u64),
     /// The next block is not in memory yet.
     Later,
     /// It has come to the end of the journal.
@@ -69,22 +85,50 @@ impl Pass {
         engine.set_cursor(start.from);
         let snapshot = start.snapshot.map(|info| log.snapshot_reader(info)).transpose()?;
         let reader = Reader::new(start.from);
-        Ok(Self { engine, snapshot, edges: Vec::new(), reader, block: Block::default(), at: None })
+        Ok(Self {
+            engine,
+            handed_out: start.from,
+            pending_bytes: 0,
+            is_full: false,
+            is_handing_out: false,
+            gone: Vec::new(),
+            snapshot,
+            edges: Vec::new(),
+            reader,
+            block: Block::default(),
+            at: None,
+        })
     }
 
-    /// Everything below has been applied and handed out.
+    /// Everything below has been applied.
     pub(super) fn cursor(&self) -> Cursor {
         self.engine.cursor()
+    }
+
+    /// Everything below has been handed to everybody.
+    pub(super) fn handed_out(&self) -> Cursor {
+        self.handed_out
+    }
+
+    /// Everything below has been handed to a user.
+    pub(super) fn place_of(&self, slot: UserSlot) -> Cursor {
+        let has_got_it = self.is_handing_out && !self.engine.owes(slot);
+        if has_got_it { self.engine.cursor() } else { self.handed_out }
+    }
+
+    /// Everything that has been applied has been handed out. Otherwise users neither come nor go.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.engine.is_delivered()
+    }
+
+    /// Enough has been applied for users to be handed their events.
+    pub(super) fn wants_to_hand_out(&self) -> bool {
+        self.is_full || self.is_handing_out || self.pending_bytes >= HANDING_OUT_BYTES
     }
 
     /// The place behind the block that is being applied.
     pub(super) fn block_end(&self) -> Cursor {
         self.block.to.max(self.engine.cursor())
-    }
-
-    /// The snapshot has not been read to its end.
-    pub(super) fn is_beginning(&self) -> bool {
-        self.snapshot.is_some()
     }
 
     /// The snapshot that is being read, and has not been read to its end.
@@ -126,49 +170,65 @@ impl Pass {
         match self.reader.next(log, &mut self.block)? {
             Read::Block => {
                 self.at = Some(0);
-                Ok(Stepped::Block)
+                Ok(Stepped::Bytes(self.reader.take_bytes_read()))
             }
+            Read::Part => Ok(Stepped::Bytes(self.reader.take_bytes_read())),
             Read::Later => Ok(Stepped::Later),
             Read::End => Ok(Stepped::End),
         }
     }
 
-    /// Connects a user. To be called between pieces.
+    /// Connects a user. To be called when everything is handed out.
     pub(super) fn connect(&mut self, id: UserId) -> UserSlot {
         self.engine.connect(id)
     }
 
+    /// Disconnects a user, now or when everything is handed out. Until then its slot is not used again.
     pub(super) fn disconnect(&mut self, id: UserId, slot: UserSlot) {
-        self.engine.disconnect(id, slot);
+        self.gone.push((id, slot));
+        self.note_handed_out();
     }
 
-    /// Applies the next piece of the block, of about this number of bytes. Returns how many bytes that was. [`Pass::deliver`] must follow.
+    fn note_handed_out(&mut self) {
+        if self.engine.is_delivered() {
+            for (id, slot) in self.gone.drain(..) {
+                self.engine.disconnect(id, slot);
+            }
+            (self.handed_out, self.pending_bytes) = (self.engine.cursor(), 0);
+            (self.is_full, self.is_handing_out) = (false, false);
+        }
+    }
+
+    /// Applies the next piece of the block, of about this number of bytes. Not to be called while it wants to hand out. Returns how many
+    /// bytes and deliveries that was.
     ///
     /// # Errors
     ///
     /// If the block has something that is no event.
-    pub(super) fn apply(&mut self, piece_bytes: usize) -> Result<u64, JournalError> {
+    pub(super) fn apply(&mut self, piece_bytes: usize) -> Result<(u64, u64), JournalError> {
         let lines = self.block.lines();
         let start = self.at.unwrap_or(lines.len());
         let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor must not pass lines that still come.
         let to = leading_number(&lines[end..]).map_or(self.block.to, Cursor::before);
-        let before = self.engine.cursor();
         let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
-            // Nothing of the piece is delivered, so nobody's place is behind a part of it.
-            self.engine.set_cursor(before);
             JournalError::new(format!("a block of the journal cannot be applied: {damage}"))
         })?;
         let at = if replay == Replay::Done { end } else { at };
         self.at = Some(at).filter(|_| replay == Replay::TurnFull || at < lines.len());
-        Ok((at - start) as u64)
+        self.is_full = replay == Replay::TurnFull;
+        let bytes = (at - start) as u64;
+        self.pending_bytes += bytes;
+        self.note_handed_out();
+        Ok((bytes, std::mem::take(&mut self.engine.counters.deliveries)))
     }
 
-    /// Hands the bytes of its events to each user. Returns the number of events.
-    pub(super) fn deliver(&mut self, write: impl FnMut(UserSlot, &[u8])) -> u64 {
-        self.engine.deliver(write);
-        std::mem::take(&mut self.engine.counters.deliveries)
+    /// Hands the bytes of its events to each user: to at most this number of users.
+    pub(super) fn hand_out(&mut self, users: usize, write: impl FnMut(UserSlot, &[u8])) {
+        self.is_handing_out = true;
+        self.engine.deliver_some(users, write);
+        self.note_handed_out();
     }
 
     /// Closes its files.

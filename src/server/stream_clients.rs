@@ -370,6 +370,7 @@ impl<S: Read + Write> StreamClients<S> {
                 let reader = client.reader.get_or_insert_with(|| Reader::new(client.next));
                 match reader.next(log, &mut self.block) {
                     Ok(Step::Later) => break,
+                    Ok(Step::Part) => {}
                     Ok(Step::Block) => {
                         let lines = self.block.lines();
                         let from = first_line_from(lines, client.next);

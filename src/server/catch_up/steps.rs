@@ -1,8 +1,9 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
 use super::{
-    CONNECTS_AT_ONCE, CatchUp, NS_PER_CONNECT, NS_PER_EDGE, NS_PER_PIECE, NS_PER_SCANNED_BYTE,
-    NS_PER_TWO_WRITTEN_BYTES, NS_PER_WRITE, REST_MAX, WRITE_BYTES,
+    CONNECTS_AT_ONCE, CatchUp, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, NS_PER_BLOCK, NS_PER_CONNECT,
+    NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE, NS_PER_SCANNED_BYTE, NS_PER_USER,
+    NS_PER_WRITE, NS_PER_WRITTEN_BYTE, REST_MAX, WRITE_BYTES,
 };
 use crate::{
     counters::DisconnectReason,
@@ -26,9 +27,19 @@ use std::{
 
 /// The result of a step of the pass.
 enum Step {
-    Worked(u64),
+    /// With its cost in estimated nanoseconds.
+    Worked(u64, Work),
     /// Nothing more can be done in this turn. True: and nothing can be done in the next one unless something happens.
     Stop(bool),
+}
+
+/// The work of a step, of which there may be more or less at once.
+enum Work {
+    /// A piece of the journal was applied: so many bytes.
+    Piece(u64),
+    /// So many users were handed their events.
+    Users(u64),
+    Other,
 }
 
 /// Nothing begins with this snapshot any more.
@@ -39,11 +50,10 @@ fn distrust(snapshot: SnapshotInfo, error: &JournalError, log: &mut Log) {
 
 impl<S: Read + Write> Users<S> {
     /// Has users catch up for a part of the turn. To be called with everything delivered, if the journal has it. `is_live`: events
-    /// flow. `is_anybody_live`: somebody is sent them at once.
+    /// flow.
     pub(in crate::server) fn catch_up<N: Net<Socket = S>>(
         &mut self,
         is_live: bool,
-        is_anybody_live: bool,
         context: &mut Context<'_, N>,
     ) {
         let Some(log) = context.log.as_deref() else { return };
@@ -51,24 +61,33 @@ impl<S: Read + Write> Users<S> {
         if catch_up.by_id.is_empty() && catch_up.queue.is_empty() && catch_up.pass.is_none() {
             return;
         }
-        catch_up.set_slice(is_anybody_live);
-        let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now) as i64;
+        let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now);
+        let mut time = context.net.clock();
         while budget > 0 {
-            let cost = if let Some(key) = context.catch_up.queue.pop_front() {
-                self.flush_one(key, context)
+            let (estimate, work) = if let Some(key) = context.catch_up.queue.pop_front() {
+                (self.flush_one(key, context), Work::Other)
             } else {
                 match self.step(is_live, context) {
-                    Step::Worked(cost) => cost,
+                    Step::Worked(cost, work) => (cost, work),
                     Step::Stop(is_idle) => {
                         context.catch_up.is_idle = is_idle;
                         return;
                     }
                 }
             };
+            let now = context.net.clock();
+            let took = now.saturating_sub(std::mem::replace(&mut time, now));
+            let cost = (took * 1000).max(estimate / ESTIMATES_TOO_HIGH).max(1);
+            match work {
+                Work::Piece(bytes) => context.catch_up.measure_piece(bytes, cost),
+                Work::Users(users) => context.catch_up.measure_users(users, cost),
+                Work::Other => {}
+            }
             context.catch_up.spend(cost);
             budget -= cost as i64;
         }
         context.catch_up.is_idle = false;
+        context.catch_up.rest(context.now);
     }
 
     /// At the end of the server no pass goes on. The output buffers of users are written.
@@ -85,7 +104,7 @@ impl<S: Read + Write> Users<S> {
                 let waiting = user.output.len();
                 self.flush(key, context);
                 let left = self.user_mut(key).map_or(0, |user| user.output.len());
-                NS_PER_WRITE + (waiting - left) as u64 / 2 * NS_PER_TWO_WRITTEN_BYTES
+                NS_PER_WRITE + (waiting - left) as u64 * NS_PER_WRITTEN_BYTE
             }
             _ => 1,
         }
@@ -104,31 +123,35 @@ impl<S: Read + Write> Users<S> {
         let (Some(log), Some(pass)) = (log.as_deref_mut(), &mut catch_up.pass) else {
             return Step::Stop(true);
         };
+        if pass.wants_to_hand_out() {
+            return self.hand_out(context);
+        }
         if pass.is_in_a_block() {
             return self.pick_up(context).unwrap_or_else(|| self.apply_piece(context));
         }
         let ahead = catch_up.waiting.range((pass.cursor(), UserKey::new(0))..).next();
         if catch_up.members == 0 && ahead.is_none() {
             self.end_pass(is_live, context);
-            return Step::Worked(1);
+            return Step::Worked(1, Work::Other);
         }
         let limit = log.servable_cursor();
         match pass.read(log, limit) {
-            Ok(Stepped::Edges(edges)) => Step::Worked(NS_PER_PIECE + edges * NS_PER_EDGE),
+            Ok(Stepped::Edges(edges)) => Step::Worked(NS_PER_PIECE + edges * NS_PER_EDGE, Work::Other),
+            Ok(Stepped::Later | Stepped::End) if !pass.is_handed_out() => self.hand_out(context),
             Ok(Stepped::Later) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(false)),
-            Ok(Stepped::Block) => Step::Worked(1),
+            Ok(Stepped::Bytes(bytes)) => Step::Worked(NS_PER_BLOCK + bytes * NS_PER_READ_BYTE, Work::Other),
             Ok(Stepped::End) if context.is_at_the_cursor() => {
                 self.hold_nothing_back(context);
                 let joined = self.join(context);
                 if joined < CONNECTS_AT_ONCE {
                     self.end_pass(is_live, context);
                 }
-                Step::Worked(1 + joined as u64 * NS_PER_CONNECT)
+                Step::Worked(1 + joined as u64 * NS_PER_CONNECT, Work::Other)
             }
             Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
             Err(error) => {
                 self.fail_pass(&error, context);
-                Step::Worked(NS_PER_PIECE)
+                Step::Worked(NS_PER_PIECE, Work::Other)
             }
         }
     }
@@ -136,7 +159,7 @@ impl<S: Read + Write> Users<S> {
     /// The pass cannot go on now. The output buffers of its users are written, even small ones. `None`: they are empty.
     fn rest_of_the_turn<N>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         self.hold_nothing_back(context);
-        (!context.catch_up.queue.is_empty()).then_some(Step::Worked(1))
+        (!context.catch_up.queue.is_empty()).then_some(Step::Worked(1, Work::Other))
     }
 
     /// Everybody in the pass is written to.
@@ -163,7 +186,7 @@ impl<S: Read + Write> Users<S> {
                     catch_up.pass = Some(pass);
                     catch_up.has_newcomers = false;
                     (catch_up.began, catch_up.worked_ns, catch_up.waited, catch_up.owed) = (*now, 0, 0, 0);
-                    return Step::Worked(NS_PER_WRITE);
+                    return Step::Worked(NS_PER_WRITE, Work::Other);
                 }
                 Some(Err(error)) => {
                     if let Some(snapshot) = start.and_then(|start| start.snapshot) {
@@ -187,7 +210,8 @@ impl<S: Read + Write> Users<S> {
         catch_up.keys.clear();
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
-        catch_up.holds_back = false;
+        (catch_up.stayers, catch_up.some_keep_up) = (0, false);
+        (catch_up.holds_back, catch_up.uncounted) = (false, 0);
         let rest = if is_live && !catch_up.has_newcomers { 3 * (*now - catch_up.began) } else { 0 };
         catch_up.begin_at = *now + rest.min(REST_MAX);
     }
@@ -206,6 +230,7 @@ impl<S: Read + Write> Users<S> {
     /// The next part of the journal is lost: for those in the pass, and for those whose passes would come through it.
     fn cut_off_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let Context { catch_up, log, .. } = &mut *context;
+        let handed_out = catch_up.pass.as_ref().map_or(Cursor::START, Pass::handed_out);
         let cursor = catch_up.pass.as_ref().map_or(Cursor::START, Pass::cursor);
         let members = catch_up.keys.iter().flatten().copied();
         let comes_through = |&&(next, _): &&(Cursor, UserKey)| {
@@ -217,7 +242,7 @@ impl<S: Read + Write> Users<S> {
         for &key in &lost {
             if let Some(Stage::Behind(behind)) = self.user_mut(key).map(|user| &mut user.stage) {
                 if behind.slot.take().is_some() {
-                    behind.next = behind.next.max(cursor);
+                    behind.next = behind.next.max(handed_out);
                 }
                 behind.waits = false;
             }
@@ -240,10 +265,13 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Takes those along whose places the rest of the block covers: some of them. `None`: there is nobody.
-    fn pick_up<N>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
+    fn pick_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         let catch_up = &mut *context.catch_up;
         let pass = catch_up.pass.as_mut()?;
         let range = (pass.cursor(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
+        if !pass.is_handed_out() && catch_up.waiting.range(range.clone()).next().is_some() {
+            return Some(self.hand_out(context));
+        }
         let picked: Vec<_> = catch_up.waiting.range(range).take(CONNECTS_AT_ONCE).copied().collect();
         for &place in &picked {
             catch_up.waiting.remove(&place);
@@ -251,43 +279,55 @@ impl<S: Read + Write> Users<S> {
             let Some(user) = self.user_mut(key) else { continue };
             let Stage::Behind(behind) = &mut user.stage else { continue };
             let slot = pass.connect(user.id);
-            (behind.slot, behind.waits) = (Some(slot), false);
+            (behind.slot, behind.joined_at, behind.waits) = (Some(slot), context.now, false);
             if catch_up.keys.len() <= slot.index() {
                 catch_up.keys.resize(slot.index() + 1, None);
             }
             catch_up.keys[slot.index()] = Some(key);
             catch_up.members += 1;
         }
-        (!picked.is_empty()).then(|| Step::Worked(picked.len() as u64 * NS_PER_CONNECT))
+        (!picked.is_empty()).then(|| Step::Worked(picked.len() as u64 * NS_PER_CONNECT, Work::Other))
     }
 
-    /// Applies a piece of the block, and puts its events into the output buffers.
+    /// Applies a piece of the block.
     fn apply_piece<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
+        let catch_up = &mut *context.catch_up;
+        let Some(pass) = &mut catch_up.pass else { return Step::Stop(true) };
+        match pass.apply(catch_up.piece_bytes as usize) {
+            Ok((bytes, deliveries)) => {
+                let cost = NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE + deliveries * NS_PER_DELIVERY;
+                catch_up.owed = catch_up.owed.saturating_sub(bytes);
+                catch_up.uncounted += deliveries;
+                Step::Worked(cost, Work::Piece(bytes))
+            }
+            Err(error) => {
+                self.fail_pass(&error, context);
+                Step::Worked(NS_PER_PIECE, Work::Other)
+            }
+        }
+    }
+
+    /// Puts the events that have been applied into the output buffers of some users.
+    fn hand_out<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let Context { catch_up, now, .. } = &mut *context;
-        let CatchUp { pass: Some(pass), keys, full, queue, limit, owed, holds_back, piece_bytes, .. } =
+        let CatchUp { pass: Some(pass), keys, full, queue, limit, holds_back, users_at_once, .. } =
             &mut **catch_up
         else {
             return Step::Stop(true);
         };
-        let (mut cost, applied) = match pass.apply(*piece_bytes as usize) {
-            Ok(bytes) => {
-                *owed = owed.saturating_sub(bytes);
-                (NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE, bytes)
-            }
-            Err(error) => {
-                self.fail_pass(&error, context);
-                return Step::Worked(NS_PER_PIECE);
-            }
-        };
         let Self { entries, pool, backlog, .. } = self;
         let (mut overflowed, mut dropped) = (Vec::new(), 0);
-        let delivered = pass.deliver(|slot, bytes| {
-            let Some(key) = keys[slot.index()] else { return };
-            let Some(Connection { role: Role::User(user), .. }) = entries.get_mut(key.index()) else {
+        let (mut users, mut cost) = (0, NS_PER_PIECE);
+        pass.hand_out(*users_at_once as usize, |slot, bytes| {
+            users += 1;
+            cost += NS_PER_USER + bytes.len() as u64 / HANDED_BYTES_PER_NS;
+            let user = keys[slot.index()].and_then(|key| Some((key, entries.get_mut(key.index())?)));
+            let Some((key, Connection { role: Role::User(user), .. })) = user else {
+                // It has gone since the events were applied.
+                dropped += lines_of(bytes);
                 return;
             };
             let Stage::Behind(behind) = &mut user.stage else { return };
-            cost += NS_PER_WRITE / 8 + bytes.len() as u64 / 4;
             let rest = behind.receive(bytes);
             dropped += lines_of(&bytes[..bytes.len() - rest.len()]);
             if rest.is_empty() {
@@ -312,12 +352,15 @@ impl<S: Read + Write> Users<S> {
                 *holds_back = true;
             }
         });
-        self.counters.caught_up += delivered - dropped;
-        catch_up.measure(applied, cost);
+        let is_done = pass.is_handed_out();
+        catch_up.uncounted -= dropped;
+        if is_done {
+            self.counters.caught_up += std::mem::take(&mut catch_up.uncounted);
+        }
         for (key, next) in overflowed {
             self.park(key, next, context);
         }
-        Step::Worked(cost)
+        Step::Worked(cost, Work::Users(users))
     }
 
     /// A user takes no more: it leaves the pass. `None`: it has been handed everything that the pass has applied.
@@ -330,24 +373,24 @@ impl<S: Read + Write> Users<S> {
         behind.next = next.unwrap_or(cursor);
         behind.is_full = false;
         catch_up.parked.insert((behind.next, key));
-        catch_up.leave_pass(user.id, slot);
+        if let Some(slot) = slot {
+            catch_up.leave_pass(user.id, slot, behind.joined_at);
+        }
         catch_up.queue.push_back(key);
     }
 
     /// The pass is at the cursor, and everything has been delivered: who is in it, or waits there, is live. Returns how many have
     /// become so: fewer than [`CONNECTS_AT_ONCE`] if they were the last. The others go on in the pass.
     fn join<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> usize {
-        let CatchUp { keys, waiting, members, .. } = &mut *context.catch_up;
+        let CatchUp { keys, waiting, .. } = &mut *context.catch_up;
         let there = (context.engine.cursor(), UserKey::new(0))..;
         let ahead: Vec<_> = waiting.range(there).take(CONNECTS_AT_ONCE).copied().collect();
         ahead.iter().for_each(|place| _ = waiting.remove(place));
         let mut joining: Vec<UserKey> = ahead.into_iter().map(|(_, key)| key).collect();
-        while joining.len() < CONNECTS_AT_ONCE
-            && let Some(last) = keys.pop()
-        {
-            joining.extend(last);
-            *members -= usize::from(last.is_some());
-        }
+        // Those who have become live already.
+        keys.truncate(keys.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
+        let room = CONNECTS_AT_ONCE - joining.len();
+        joining.extend(keys.iter().rev().flatten().take(room));
         for &key in &joining {
             let Some(user) = self.user_mut(key) else { continue };
             let id = user.id;
@@ -356,9 +399,8 @@ impl<S: Read + Write> Users<S> {
             }
             if let Stage::Behind(behind) = &mut user.stage
                 && let Some(slot) = behind.slot.take()
-                && let Some(pass) = &mut context.catch_up.pass
             {
-                pass.disconnect(id, slot);
+                context.catch_up.leave_pass(id, slot, behind.joined_at);
             }
             context.catch_up.by_id.remove(&id);
             let slot = self.connect(key, id, context.engine);
