@@ -47,7 +47,7 @@
 
 mod steps;
 
-use super::{key::UserKey, pass::Pass};
+use super::{Pace, key::UserKey, pass::Pass};
 use crate::{
     config::Config,
     engine::{UserSlot, event::leading_number},
@@ -63,12 +63,8 @@ const COLLECTING: Micros = 5 * MILLISECOND;
 const COLLECTING_MAX: Micros = 500 * MILLISECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
-/// Work in one turn, in nanoseconds. Other connections may have to wait for it.
-const SLICE_NS: u64 = 150_000;
 /// Bytes of lines that are applied at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
-/// Users that are handed their events at once, at most.
-const USERS_AT_ONCE_MAX: u64 = 256;
 /// Bytes for a user that are worth a write.
 const WRITE_BYTES: usize = 32 << 10;
 /// Work takes as long as the clock says, which tells microseconds, but no less than its estimated cost by this.
@@ -125,6 +121,7 @@ pub(super) struct CatchUp {
     queue: VecDeque<UserKey>,
     /// Some user of the pass has less in its buffer than is worth a write, and is not in the queue.
     holds_back: bool,
+    pace: Pace,
     /// Bytes of lines to be applied at once, for a slice.
     piece_bytes: u64,
     /// Users to be handed their events at once, for a slice.
@@ -181,8 +178,9 @@ impl Behind {
 }
 
 impl CatchUp {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, pace: Pace) -> Self {
         Self {
+            pace,
             limit: config.user_buffer_bytes,
             timeout: config.slow_user_timeout_ms * MILLISECOND,
             config: config.clone(),
@@ -200,7 +198,7 @@ impl CatchUp {
             queue: VecDeque::new(),
             holds_back: false,
             piece_bytes: *PIECE_BYTES.start(),
-            users_at_once: USERS_AT_ONCE_MAX,
+            users_at_once: pace.users,
             is_idle: true,
             begin_at: 0,
             has_newcomers: false,
@@ -342,7 +340,7 @@ impl CatchUp {
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
         let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
-        let (share, slice) = ((worked * self.share_per_us()) as i64, SLICE_NS as i64);
+        let (share, slice) = ((worked * self.share_per_us()) as i64, self.pace.slice_ns as i64);
         self.credit_ns = (self.credit_ns + share).min(share.max(slice));
         if is_live {
             self.flowed_at = now;
@@ -370,20 +368,20 @@ impl CatchUp {
     }
 
     /// So much work has been done in one step. As much of it fits a part of a slice as this says, if it does not change too fast.
-    fn fitting(done: u64, cost: u64, before: u64) -> u64 {
-        let fits = done * (SLICE_NS / 2) / cost.max(1);
+    fn fitting(&self, done: u64, cost: u64, before: u64) -> u64 {
+        let fits = done * (self.pace.slice_ns / 2) / cost.max(1);
         fits.clamp(before / 4, 2 * before)
     }
 
     /// A piece of that many bytes has been applied.
     fn measure_piece(&mut self, bytes: u64, cost: u64) {
-        let fits = Self::fitting(bytes, cost, self.piece_bytes);
+        let fits = self.fitting(bytes, cost, self.piece_bytes);
         self.piece_bytes = fits.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
     }
 
     /// Events have been handed to that many users.
     fn measure_users(&mut self, users: u64, cost: u64) {
-        self.users_at_once = Self::fitting(users, cost, self.users_at_once).clamp(1, USERS_AT_ONCE_MAX);
+        self.users_at_once = self.fitting(users, cost, self.users_at_once).clamp(1, self.pace.users);
     }
 
     fn spend(&mut self, ns: u64) {
@@ -435,9 +433,11 @@ impl Behind {
 mod tests {
     use super::*;
 
+    const SLICE_NS: u64 = 150_000;
+
     #[test]
     fn a_turn_is_lent_a_share_of_the_last_one_or_a_slice() {
-        let mut catch_up = CatchUp::new(&Config::default());
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         // It has waited for long: that was no work.
         assert_eq!(catch_up.budget(0, true, SECOND), 0);
         let mut now = SECOND + FLOWS;
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn half_of_the_time_is_for_users_that_keep_up() {
-        let mut catch_up = CatchUp::new(&Config::default());
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         let (mut now, mut grown) = (0, 0);
         let mut share_after = |catch_up: &mut CatchUp, seconds| {
             (now, grown) = (now + seconds * SECOND, grown + (1 << 30));
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn who_has_worked_too_much_rests() {
-        let mut catch_up = CatchUp::new(&Config::default());
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         catch_up.queue.push_back(UserKey::new(0));
         catch_up.budget(0, true, SECOND);
         catch_up.spend(799_999);
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn steps_are_as_small_as_a_slice_asks_for() {
-        let mut catch_up = CatchUp::new(&Config::default());
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         for _ in 0..20 {
             catch_up.measure_piece(catch_up.piece_bytes, 2 * catch_up.piece_bytes);
             catch_up.measure_users(catch_up.users_at_once, 1500 * catch_up.users_at_once);

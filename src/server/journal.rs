@@ -28,19 +28,24 @@ const BLOCK_BYTES: usize = 16 << 20;
 /// Bytes that a start goes through between two looks for whether it has been told to end: some milliseconds.
 const LOOK_BYTES: usize = 1 << 20;
 
-/// How often snapshots are made, and in how large steps. [`Default`] is what a server does; a simulation has small graphs.
+/// In how large steps snapshots are made and users catch up. [`Default`] is what a server does; a simulation has small graphs and few users.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// [`Settings::snapshot_bytes_least`].
     pub bytes_least: u64,
     /// Steps of a snapshot's walk in one turn.
     pub steps: usize,
+    /// Users that are handed their events at once, at most, while they catch up.
+    pub users: u64,
+    /// Nanoseconds of catching up in one turn.
+    pub slice_ns: u64,
 }
 
 impl Default for Pace {
-    /// So many steps take well below a millisecond.
+    /// So many steps take well below a millisecond. Other connections may have to wait for a slice.
     fn default() -> Self {
-        Self { bytes_least: Settings::SNAPSHOT_BYTES_LEAST, steps: 20_000 }
+        let bytes_least = Settings::SNAPSHOT_BYTES_LEAST;
+        Self { bytes_least, steps: 20_000, users: 256, slice_ns: 150_000 }
     }
 }
 

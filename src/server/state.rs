@@ -109,7 +109,7 @@ impl<N: Net> Server<N> {
             released: Released::default(),
             releasing: Releasing::default(),
             congestion: Congestion::new(&config),
-            catch_up: CatchUp::new(&config),
+            catch_up: CatchUp::new(&config, Pace::default()),
             journal: None,
             lifecycle: Lifecycle::new(&config),
             admin: Admin::new(&config, now),
@@ -140,7 +140,7 @@ impl<N: Net> Server<N> {
         Self::recover_at(Pace::default(), config, net, disk, clock)
     }
 
-    /// The same, with another pace of snapshots.
+    /// The same, at another pace.
     ///
     /// # Errors
     ///
@@ -157,6 +157,7 @@ impl<N: Net> Server<N> {
         let Self { config, engine, net, .. } = &mut server;
         let told_to_end = &mut || net.told_to_end();
         let Opened { mut journal, report } = Journal::open(disk, config, engine, (began, pace), told_to_end)?;
+        server.catch_up = CatchUp::new(&server.config, pace);
         server.now = clock();
         journal.note_recovery(server.now - began);
         journal::report_recovery(&journal, &report, server.now - began);

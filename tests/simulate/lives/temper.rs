@@ -116,7 +116,12 @@ impl Temper {
             start_errors: if asks { dice.pick(&[0, 150]) } else { 0 },
             not_in_memory: dice.pick(&[0, 1000, 30_000]),
             work: dice.pick(&[0, 20, 500]),
-            pace: Pace { bytes_least: dice.pick(&[500, 500, 64 << 10]), steps: dice.pick(&[1, 3, 20_000]) },
+            pace: Pace {
+                bytes_least: dice.pick(&[500, 500, 64 << 10]),
+                steps: dice.pick(&[1, 3, 20_000]),
+                users: dice.pick(&[1, 2, 256]),
+                slice_ns: dice.pick(&[1000, 5000, 150_000]),
+            },
             visitors: 0,
         };
         if dice.in_1000(600) {

@@ -45,6 +45,8 @@ pub(crate) struct Visit {
     pub(crate) received: Vec<u8>,
     parsed: usize,
     was_limited: bool,
+    /// Another connection has its id.
+    is_replaced: bool,
     pub(crate) is_over: bool,
     /// The highest place that it was told beyond its own: that is durable.
     pub(crate) marked: u128,
@@ -128,6 +130,7 @@ impl Visits {
             received: Vec::new(),
             parsed: 0,
             was_limited,
+            is_replaced: false,
             is_over: false,
             marked: 0,
             highest: None,
@@ -228,21 +231,20 @@ impl Visits {
             }
         }
         for index in (0..self.all.len()).rev() {
-            if self.all[index].is_over || world.server_end(self.all[index].peer) == ServerEnd::Open {
+            if self.all[index].is_over {
                 continue;
             }
+            // A connection may be closed some time after that, and whoever has taken over may have gone by then.
+            self.all[index].is_replaced |= self.takes_over(index, world, Visit::is_answered);
+            if world.server_end(self.all[index].peer) == ServerEnd::Open {
+                continue;
+            }
+            self.all[index].is_replaced |= self.takes_over(index, world, |_| true);
             // The socket may have taken nothing of a refusal, or a part.
             self.all[index].is_refused |= self.all[index].is_to_be_refused(&self.memory, now, temper);
             let visit = &self.all[index];
-            // Whoever came before it may have logged in after it, where its login line came in pieces: it has been answered, or it had
-            // hung up before that.
-            let takes_over = |(at, other): (usize, &Visit)| {
-                let is_later = at > index || (at < index && other.answer.is_some() != other.is_over);
-                is_later && other.id == visit.id && !other.is_refused
-            };
-            let is_replaced = self.all.iter().enumerate().any(takes_over);
             let may_be_cut_off = visit.was_limited || now.first > visit.sent.first || temper.errors > 0;
-            if is_served && !visit.is_refused && !is_replaced && !may_be_cut_off {
+            if is_served && !visit.is_refused && !visit.is_replaced && !may_be_cut_off {
                 return Err(format!(
                     "the connection of user {}, which asked for {:?} and was sent {:?}, is closed for nothing, between {:?} and {now:?}",
                     visit.id,
@@ -251,15 +253,34 @@ impl Visits {
                     visit.sent
                 ));
             }
-            coverage.add("resume: taken over", u64::from(is_replaced));
-            coverage.add("resume: cut off", u64::from(is_served && !visit.is_refused && !is_replaced));
+            coverage.add("resume: taken over", u64::from(visit.is_replaced));
+            coverage.add("resume: cut off", u64::from(is_served && !visit.is_refused && !visit.is_replaced));
             self.all[index].is_over = true;
         }
         Ok(())
     }
+
+    /// Whether another connection of this kind has, or may have, taken over the id of this one.
+    fn takes_over(&self, index: usize, world: &World, is_one: impl Fn(&Visit) -> bool) -> bool {
+        let visit = &self.all[index];
+        // Whoever came before it may have logged in after it, where its login line came in pieces: it has been answered, or its
+        // socket took no answer, or it had hung up before that.
+        let may_be_later = |other: &Visit| match (other.answer, other.is_over) {
+            (Some(_), is_over) => !is_over,
+            (None, is_over) => is_over || world.unread(other.peer) == 0,
+        };
+        self.all.iter().enumerate().any(|(at, other)| {
+            let is_later = at > index || (at < index && may_be_later(other));
+            is_later && other.id == visit.id && !other.is_refused && is_one(other)
+        })
+    }
 }
 
 impl Visit {
+    fn is_answered(&self) -> bool {
+        self.answer.is_some()
+    }
+
     fn take(
         &mut self,
         memory: &mut Memory,
