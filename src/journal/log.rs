@@ -81,8 +81,10 @@ pub struct Log {
     /// The segment that is written to, and where. `None`: it must be made.
     active: Option<FileId>,
     offset: u64,
-    /// The length of the file. Behind `offset` are the remains of the segment that it was before.
+    /// The length of the file. Behind `offset` are zeros, or the remains of the segment that it was before.
     file_len: u64,
+    /// The header of the segment says so.
+    may_have_room: bool,
     /// The end of the completed writes.
     chain: Chain,
     pending: Option<Pending>,
@@ -137,9 +139,14 @@ impl Log {
         chain: Option<Chain>,
         opening: &Opening,
     ) -> Result<Self, JournalError> {
+        let mut may_have_room = false;
         let active = match catalog.segments.back() {
             Some(segment) => {
                 let name = segment.name();
+                if let Some(scan) = SegmentScan::open(&mut *disk, meta.id, &name, segment.len)? {
+                    may_have_room = scan.header.has_room;
+                    scan.close(&mut *disk);
+                }
                 Some(disk.open(&name).map_err(|error| JournalError::io("cannot open", &name, &error))?)
             }
             None => None,
@@ -159,6 +166,7 @@ impl Log {
             active,
             offset,
             file_len: offset,
+            may_have_room,
             chain,
             pending: None,
             queue: VecDeque::new(),

@@ -113,6 +113,7 @@ pub fn open(
     for leftover in std::mem::take(&mut catalog.leftovers) {
         disk.remove(&leftover).map_err(|error| JournalError::io("cannot remove", &leftover, &error))?;
     }
+    let files: Vec<u64> = catalog.segments.iter().map(|segment| segment.len).collect();
     end_where_the_next_begins(&mut *disk, &meta, &mut catalog)?;
     let end = recover(&mut *disk, &meta, &mut catalog, apply, &mut report)?;
     if end.is_damaged() {
@@ -120,6 +121,7 @@ pub fn open(
     }
     remove_foreign(&mut *disk, &mut catalog, &end, &mut report)?;
     cut(&mut *disk, &mut catalog, &end, &mut report)?;
+    cut_remains(&mut *disk, &catalog, &files)?;
     report.is_empty = catalog.segments.is_empty();
     report.bytes = end.bytes;
     make_durable(&mut *disk, &catalog, &end)?;
@@ -417,13 +419,26 @@ pub(crate) fn cut(
         disk.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
     }
     if keeps_part && let Some(segment) = catalog.segments.back_mut() {
-        if !bad.is_recycled {
+        if !bad.has_room {
             report.cut_bytes += segment.len - bad.offset;
         }
         segment.len = bad.offset;
         truncate(disk, &segment.name(), bad.offset)?;
     }
     disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))
+}
+
+/// Cuts off what stands behind the ends of segments that others follow. Or it would be damage, if the header of the next one could not be
+/// read any more: only that one says where the segment ends.
+/// `files`: how long the files of the segments were.
+fn cut_remains(disk: &mut dyn Disk, catalog: &Catalog, files: &[u64]) -> Result<(), JournalError> {
+    let followed = catalog.segments.len().saturating_sub(1);
+    for (segment, &len) in catalog.segments.iter().zip(files).take(followed) {
+        if len > segment.len {
+            truncate(disk, &segment.name(), segment.len)?;
+        }
+    }
+    Ok(())
 }
 
 /// Cuts a file off at an offset, durably.

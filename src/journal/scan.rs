@@ -109,7 +109,7 @@ impl SegmentScan {
             durable: 0,
             time_ms: 0,
             is_origin: false,
-            is_recycled: false,
+            has_room: false,
         };
         Ok(Self::new(id, name, len, file, header))
     }

@@ -41,8 +41,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) time_ms: u64,
     /// The follow graph is empty at `first`: the journal begins here.
     pub(crate) is_origin: bool,
-    /// The file belonged to an older segment before. The bytes behind the last block are the rest of that segment.
-    pub(crate) is_recycled: bool,
+    /// The file may be longer than its blocks: behind the last one are zeros, or what is left of an older segment.
+    pub(crate) has_room: bool,
 }
 
 impl SegmentHeader {
@@ -56,7 +56,7 @@ impl SegmentHeader {
             &self.previous.to_le_bytes(),
             &self.durable.to_le_bytes(),
             &self.time_ms.to_le_bytes(),
-            &(u64::from(self.is_origin) | u64::from(self.is_recycled) << 1).to_le_bytes(),
+            &(u64::from(self.is_origin) | u64::from(self.has_room) << 1).to_le_bytes(),
         ];
         let mut at = 0;
         for field in fields {
@@ -82,10 +82,10 @@ impl SegmentHeader {
             durable: u64::from_le_bytes(fields.take()),
             time_ms: u64::from_le_bytes(fields.take()),
             is_origin: false,
-            is_recycled: false,
+            has_room: false,
         };
         let flags = u64::from_le_bytes(fields.take());
-        (header.is_origin, header.is_recycled) = (flags & 1 == 1, flags & 2 == 2);
+        (header.is_origin, header.has_room) = (flags & 1 == 1, flags & 2 == 2);
         (header.encode() == *bytes && header.first <= Cursor::END).then_some(header)
     }
 }

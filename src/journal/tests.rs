@@ -5,6 +5,7 @@ use super::{
     block::BLOCK_HEADER, open, tools,
 };
 use crate::{
+    disk::Disk,
     epoch::Epoch,
     sequence::{Cursor, SequenceNumber},
     sim::{DiskFaults, SimFolder},
@@ -78,6 +79,46 @@ fn append(log: &mut Log, number: u64, now: u64) -> Result<Vec<u8>, JournalError>
         now,
     )?;
     Ok(line)
+}
+
+fn proceed_until(log: &mut Log, done: impl Fn(&Log) -> bool) {
+    for _ in 0..100 {
+        log.proceed(0).unwrap();
+        if done(log) {
+            return;
+        }
+    }
+    panic!("the journal does not come to rest: {log:?}");
+}
+
+#[test]
+fn where_users_wait_for_syncs_a_file_has_room_which_is_nothing_torn() {
+    let folder = SimFolder::new(1);
+    let settings = Settings { segment_bytes: 1 << 22, ..settings(SyncMode::Always) };
+    let len = |folder: &SimFolder| {
+        let names = folder.names();
+        names.into_iter().find(|(name, _)| name.ends_with(".fnj")).map_or(0, |(_, len)| len)
+    };
+    let mut all = Vec::new();
+    for life in 0..3 {
+        let (recovered, state) = reopen(&folder, settings).unwrap();
+        assert_eq!((recovered.report.cut_bytes, &state.lines), (0, &all), "life {life}");
+        let mut log = recovered.log;
+        for number in life * 100 + 1..=life * 100 + 100 {
+            all.extend(append(&mut log, number, 0).unwrap());
+            proceed_until(&mut log, Log::is_open);
+        }
+        let room = len(&folder) - log.bytes();
+        assert!(room > 1 << 19, "there is room for more blocks: {room}");
+        if life == 2 {
+            log.end(Waiting::default());
+            proceed_until(&mut log, Log::has_ended);
+            assert_eq!(len(&folder), log.bytes(), "at the end the room is cut off");
+        }
+        drop(log);
+        folder.end_process();
+    }
+    assert_eq!(reopen(&folder, settings).unwrap().1.lines, all);
 }
 
 #[test]
@@ -164,6 +205,31 @@ fn a_flipped_bit_below_a_mark_is_damage_and_is_named() {
         }
     }
     reopen(&folder, settings(SyncMode::Always)).unwrap();
+}
+
+#[test]
+fn a_start_cuts_off_what_stands_behind_a_segment_that_is_followed() {
+    let folder = SimFolder::new(1);
+    let mut log = reopen(&folder, settings(SyncMode::Never)).unwrap().0.log;
+    for number in 1..60 {
+        append(&mut log, number, 0).unwrap();
+    }
+    log.end(Waiting::default());
+    proceed_until(&mut log, Log::has_ended);
+    drop(log);
+    let names: Vec<_> = folder.names().into_iter().filter(|(name, _)| name.ends_with(".fnj")).collect();
+    let [.., (before, len), (last, _)] = &names[..] else { panic!("one segment only: {names:?}") };
+    // It was cut off, but the machine ended before that was durable.
+    let mut disk = folder.disk();
+    let file = disk.open(before).unwrap();
+    disk.write_at(file, *len, &[0; 4096]).unwrap();
+    disk.close(file);
+    reopen(&folder, settings(SyncMode::Never)).unwrap();
+    assert_eq!(folder.names().iter().find(|(name, _)| name == before).map(|(_, len)| len), Some(len));
+    // The header of the last segment says where the one before it ends.
+    folder.flip(last, 240);
+    let error = reopen(&folder, settings(SyncMode::Never)).map(|_| ()).unwrap_err();
+    assert_eq!(error.damage_place(), Some((last.as_str(), 0)), "{error}");
 }
 
 #[test]

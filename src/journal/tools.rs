@@ -123,7 +123,7 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
     if let Some(bad) = &end.bad {
         let name = catalog.segments[bad.segment].name();
         let bytes: u64 = catalog.segments.iter().skip(bad.segment).map(|segment| segment.len).sum();
-        let what = if bad.is_recycled { "torn tail, or room of a recycled file," } else { "torn tail" };
+        let what = if bad.has_room { "torn tail, or room for more blocks," } else { "torn tail" };
         let _ = writeln!(text, "{what} of {} bytes: {name}, offset {}", bytes - bad.offset, bad.offset);
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Bad {
     /// The position of the first bad byte.
     pub(crate) position: u64,
     /// The bytes there may be left of the segment that the file was before.
-    pub(crate) is_recycled: bool,
+    pub(crate) has_room: bool,
 }
 
 /// How a walk ended.
@@ -76,14 +76,14 @@ pub(crate) fn walk(
         let scan = SegmentScan::open(disk, id, &name, segment.len)?;
         let Some(mut scan) = scan.filter(|scan| continues(scan, segment.first, end.chain)) else {
             let position = end.chain.map_or(0, |chain| chain.position);
-            end.bad = Some(Bad { segment: index, offset: 0, position, is_recycled: false });
+            end.bad = Some(Bad { segment: index, offset: 0, position, has_room: false });
             break;
         };
         end.mark = end.mark.max(scan.header.durable);
         let walked = walk_segment(disk, segment, &mut scan, &mut end, visit);
         if let Ok(false) = walked {
             let (offset, position) = (scan.offset, scan.chain.position);
-            end.bad = Some(Bad { segment: index, offset, position, is_recycled: scan.header.is_recycled });
+            end.bad = Some(Bad { segment: index, offset, position, has_room: scan.header.has_room });
         }
         end.bytes += scan.offset;
         scan.close(disk);
