@@ -6,6 +6,7 @@ use std::{
     process,
 };
 
+use rustix::process::{Pid, kill_process};
 use support::{Signal, launch, server, stream::each};
 
 /// A folder that goes with the test.
@@ -71,6 +72,52 @@ fn a_server_with_a_stream_port_goes_on_from_a_long_journal() {
     second.pass();
     second.source().send("150001|B\n150002|B\n");
     user.expect("150002|B\n");
+}
+
+/// Bytes that a process has read from files.
+fn bytes_read(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn who_is_told_to_end_while_it_recovers_ends_at_once() {
+    let folder = Folder::new("recovery");
+    let first = server!(journalDirectory = folder.show(), journalSync = "never");
+    let mut source = first.source();
+    for million in 0..6 {
+        let lines = (1..=1_000_000).map(|number| format!("{}|P|1|2\n", million * 1_000_000 + number));
+        source.send(lines.collect::<String>());
+    }
+    let mut user = first.user(9);
+    source.send("6000001|B\n");
+    user.expect("6000001|B\n");
+    drop(first);
+    let files = fs::read_dir(&folder.0).unwrap();
+    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    for signal in [Signal::TERM, Signal::INT] {
+        // Where the recovery was over first, or nearly so, nothing is shown.
+        let shown = (0..20).any(|_| {
+            let mut told_at = None;
+            let finished =
+                launch!(journalDirectory = folder.show(), journalSync = "never").run_beside(|pid| {
+                    let read = bytes_read(pid);
+                    if told_at.is_none() && read > 1 << 20 {
+                        told_at = Some(read);
+                        kill_process(Pid::from_raw(pid as i32).expect("a pid"), signal).expect("kill");
+                    }
+                });
+            assert_eq!(finished.status, 0, "{finished:?}");
+            told_at.is_some_and(|read| read < bytes / 2) && !finished.stdout.contains("listening")
+        });
+        assert!(shown, "no recovery was ended by {signal:?}");
+    }
+    // Nothing is lost.
+    let next = server!(journalDirectory = folder.show(), journalSync = "never");
+    let mut user = next.user(9);
+    next.source().send("6000002|B\n");
+    user.expect("6000002|B\n");
 }
 
 #[test]

@@ -160,9 +160,16 @@ impl Launch {
     /// Runs the program to its end.
     #[track_caller]
     pub fn run(self) -> Finished {
+        self.run_beside(|_| ())
+    }
+
+    /// The same, and calls `look` with the process id, again and again.
+    #[track_caller]
+    pub fn run_beside(self, mut look: impl FnMut(u32)) -> Finished {
         let mut child = self.spawn();
         let deadline = Instant::now() + DEADLINE;
         while child.try_wait().expect("the child's status").is_none() {
+            look(child.id());
             if Instant::now() > deadline {
                 child.kill().expect("kill");
                 let output = child.wait_with_output().expect("the child's output");
