@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -26,6 +26,12 @@ use crate::workload::{Mix, Shape, Workload};
 const RATE: f64 = 20_000.0;
 /// What follows on other events: it does not depend on the follow graph that they leave.
 const LATER: Mix = Mix { weights: [0, 0, 1, 30, 0] };
+
+/// The users that are live have lower ids.
+const LIVE_IDS: u64 = 500;
+
+/// What others do, and how to end it.
+type Meanwhile = (Arc<AtomicBool>, JoinHandle<Result<(), String>>);
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -134,7 +140,8 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         against_live(bench, "catching up, `maze`, 100 users: CPU per delivery × live", &maze, 2.0)?,
         against_live(bench, "10,000 users over 6 M events: CPU × live", &many, 3.0)?,
     ];
-    rows.push(others(bench)?);
+    rows.push(again_and_again(bench)?);
+    rows.push(crowd_comes_back(bench)?);
     rows.push(far_behind(bench)?);
     rows.push(slow_readers(bench)?);
     let points = curves(bench)?;
@@ -174,9 +181,7 @@ fn against_live(bench: &Bench, what: &str, load: &Workload, target: f64) -> Resu
 }
 
 /// What others do meanwhile, in a thread that gives way to the one that measures.
-fn meanwhile(
-    work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static,
-) -> (Arc<AtomicBool>, JoinHandle<Result<(), String>>) {
+fn meanwhile(work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static) -> Meanwhile {
     let stop = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&stop);
     let thread = std::thread::spawn(move || {
@@ -196,53 +201,106 @@ fn end(stop: &AtomicBool, thread: JoinHandle<Result<(), String>>) -> Result<(), 
     thread.join().map_err(|_| "resume: the thread of the others has panicked".to_owned())?
 }
 
-/// p99 of live users at a fixed rate, without and with users that come back all the time.
-fn others(bench: &Bench) -> Result<Row, String> {
+/// p99 of 100 live users at a fixed rate: beside 500 other live users, and beside the same users who come back all the time.
+fn again_and_again(bench: &Bench) -> Result<Row, String> {
     let mut ratios = Vec::new();
     for _ in 0..bench.pairs {
         let kept = Kept::with_past(bench)?;
-        let mut p99 = [0.0; 2];
-        for (index, p99) in p99.iter_mut().enumerate() {
+        let users = kept.users();
+        let p99 = [false, true].map(|come_back| {
             let place = kept.place()?;
-            let events = (RATE * (10.0 * bench.scale).max(1.0)) as u64;
-            let first_sequence = place.next;
-            let load =
-                Workload { events, first_sequence, mix: LATER, ..Workload::of_shape(Shape::Maze, 1.0) };
-            let mut prepared = bench.prepare(&load, Expect::Protocol, Some(RATE))?;
-            prepared.settings.spin = false;
-            let users = kept.users();
-            let (until, target) = (Shape::Maze.dimensions().users, place.clone());
-            let returning = (index == 1).then(|| {
-                meanwhile(move |go_on| {
-                    while go_on() {
-                        // Until the last number of before: what comes now is for those who are live.
-                        let mut crowd = Crowd::new("")?;
-                        let mut rng = Rng::new(666, 77);
-                        for id in 500..until {
-                            let next = target.next - rng.below(target.next - 1) - 1;
-                            crowd.add(users, &target.login(id, next), Some(4e6))?;
-                        }
-                        let began = Instant::now();
-                        crowd.read_slowly(&|| go_on() && began.elapsed().as_millis() < 2000)?;
+            let target = place.clone();
+            let others = move |go_on: &dyn Fn() -> bool| {
+                let mut rng = Rng::new(666, 77);
+                while go_on() {
+                    // Until the last number of before: what comes now is for those who are live.
+                    let mut crowd = Crowd::new("")?;
+                    for id in LIVE_IDS..Shape::Maze.dimensions().users {
+                        let back = if come_back { rng.below(target.next - 1) + 1 } else { 0 };
+                        crowd.add(users, &target.login(id, target.next - back), Some(4e6))?;
                     }
-                    Ok(())
-                })
-            });
-            let figures = kept.run(&mut prepared)?;
-            if let Some((stop, thread)) = returning {
-                end(&stop, thread)?;
-            }
-            let times = figures.latency.ok_or("resume: latency was not measured")?;
-            *p99 = times.value_at_quantile(0.99) as f64;
-        }
-        println!("p99 of live users: {:.0} µs, {:.0} µs while others come back", p99[0] / 1e3, p99[1] / 1e3);
-        ratios.push(p99[1] / p99[0]);
+                    let began = Instant::now();
+                    crowd.read_slowly(&|| go_on() && !(come_back && began.elapsed().as_millis() >= 2000))?;
+                }
+                Ok(())
+            };
+            p99_of_live(bench, &kept, &place, Some(others), || ())
+        });
+        let [without, with] = p99;
+        ratios.push(compare(without?, with?, "come back again and again"));
     }
-    Ok(row(
-        "p99 of live users at 20,000 events/s while 500 users come back again and again × without",
-        ratios,
-        2.0,
-    ))
+    let what = "p99 of 100 live users at 20,000 events/s while 500 others come back again and again × while those are live";
+    Ok(row(what, ratios, 2.0))
+}
+
+/// p99 of 100 live users at a fixed rate: alone, and while 10,000 users come back at once.
+fn crowd_comes_back(bench: &Bench) -> Result<Row, String> {
+    const COMING: std::ops::RangeInclusive<u64> = 1001..=11_000;
+    let mut ratios = Vec::new();
+    for _ in 0..bench.pairs {
+        let past = Workload {
+            events: (6e6 * bench.scale) as u64,
+            users: *COMING.end(),
+            connected: 1,
+            mix: Mix::DEFAULT,
+            ..Workload::of_shape(Shape::Dense, 1.0)
+        };
+        let kept = Kept::start(bench)?;
+        kept.run(&mut bench.prepare(&past, Expect::Protocol, None)?)?;
+        let (users, place) = (kept.users(), kept.place()?);
+        let nobody = None::<fn(&dyn Fn() -> bool) -> Result<(), String>>;
+        let without = p99_of_live(bench, &kept, &place, nobody, || ())?;
+        let place = kept.place()?;
+        let target = place.clone();
+        let (has_come, is_there) = mpsc::channel();
+        let others = move |go_on: &dyn Fn() -> bool| {
+            let (mut crowd, mut rng) = (Crowd::new("")?, Rng::new(666, 79));
+            for id in COMING {
+                let next = 1 + rng.below(target.next - 1);
+                crowd.add(users, &target.login(id, next), Some(f64::MAX))?;
+            }
+            let _ = has_come.send(());
+            crowd.read_slowly(go_on)
+        };
+        // Logins come before later events, so events have to wait for thousands of them.
+        let begin = move || _ = is_there.recv_timeout(Duration::from_secs(60));
+        let with = p99_of_live(bench, &kept, &place, Some(others), begin)?;
+        ratios.push(compare(without, with, "come back at once"));
+    }
+    let what =
+        "p99 of 100 live users at 20,000 events/s while 10,000 others come back to 6 M events × without";
+    Ok(row(what, ratios, 2.0))
+}
+
+fn compare(without: f64, with: f64, how: &str) -> f64 {
+    println!("p99 of live users: {:.0} µs, {:.0} µs while others {how}", without / 1e3, with / 1e3);
+    with / without
+}
+
+/// p99 in nanoseconds at a fixed rate, while others do something. `begin` says when events may begin.
+fn p99_of_live(
+    bench: &Bench,
+    kept: &Kept,
+    place: &Place,
+    others: Option<impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static>,
+    begin: impl FnOnce(),
+) -> Result<f64, String> {
+    let load = Workload {
+        events: (RATE * (10.0 * bench.scale).max(1.0)) as u64,
+        first_sequence: place.next,
+        mix: LATER,
+        ..Workload::of_shape(Shape::Maze, 1.0)
+    };
+    let mut prepared = bench.prepare(&load, Expect::Protocol, Some(RATE))?;
+    prepared.settings.spin = false;
+    let others = others.map(meanwhile);
+    begin();
+    let figures = kept.run(&mut prepared)?;
+    if let Some((stop, thread)) = others {
+        end(&stop, thread)?;
+    }
+    let times = figures.latency.ok_or("resume: latency was not measured")?;
+    Ok(times.value_at_quantile(0.99) as f64)
 }
 
 /// Seconds until a user is live that is 10 M private events behind, none of which are for it.
@@ -273,33 +331,39 @@ fn slow_readers(bench: &Bench) -> Result<Row, String> {
     let mut shares = Vec::new();
     for _ in 0..bench.pairs {
         let kept = Kept::with_past(bench)?;
-        let mut costs = [0.0; 2];
-        for (index, cost) in costs.iter_mut().enumerate() {
-            let first_sequence = kept.place()?.next;
-            let load =
-                Workload { first_sequence, mix: LATER, ..Workload::of_shape(Shape::Maze, 3.0 * bench.scale) };
+        let mut cpu = [0.0; 2];
+        let mut seconds = 0.0;
+        for (index, cpu) in cpu.iter_mut().enumerate() {
+            let place = kept.place()?;
+            let load = Workload {
+                first_sequence: place.next,
+                mix: LATER,
+                ..Workload::of_shape(Shape::Maze, 6.0 * bench.scale)
+            };
             let mut prepared = bench.prepare(&load, Expect::Protocol, None)?;
-            let slow = if index == 1 {
-                let (users, place, mut rng) = (kept.users(), kept.place()?, Rng::new(666, 78));
-                Some(meanwhile(move |go_on| {
-                    let mut crowd = Crowd::new("")?;
+            let users = kept.users();
+            let slow = (index == 1).then(|| {
+                meanwhile(move |go_on| {
+                    // Before, there is no live work, and whoever comes may have the whole loop.
+                    std::thread::sleep(Duration::from_millis(100));
+                    let (mut crowd, mut rng) = (Crowd::new("")?, Rng::new(666, 78));
                     for id in 0..1000 {
                         let next = 1 + rng.below(place.next - 1);
                         let rate = 2000.0 + rng.below(20_000) as f64;
                         crowd.add(users, &place.login(1_000_000 + id, next), Some(rate))?;
                     }
                     crowd.read_slowly(go_on)
-                }))
-            } else {
-                None
-            };
+                })
+            });
             let figures = kept.run(&mut prepared)?;
             if let Some((stop, thread)) = slow {
                 end(&stop, thread)?;
             }
-            *cost = figures.cpu_ns_per_delivery().ok_or("resume: the server's CPU time cannot be read")?;
+            let spent = figures.server_cpu_ns.ok_or("resume: the server's CPU time cannot be read")?;
+            (*cpu, seconds) = (spent as f64 / 1e9, figures.seconds);
         }
-        shares.push((costs[1] - costs[0]) / costs[1]);
+        println!("the server's CPU: {:.2} s, {:.2} s with slow readers, of {seconds:.2} s", cpu[0], cpu[1]);
+        shares.push((cpu[1] - cpu[0]) / seconds);
     }
     Ok(row("a thousand slow readers at a thousand places: their part of the loop", shares, 0.25))
 }
