@@ -25,17 +25,16 @@
 //!
 //! # What it may cost
 //!
-//! What it takes is measured, step by step. While events flow, a pass takes a sixth of the
-//! time. Where that does not bring it on twice as fast as the journal grows, it takes a third, but only for users that keep
-//! up with it: some user has been in the pass for two seconds. Otherwise it works in slices. Between slices the server polls
-//! the sockets. A slice is 150 µs. The pieces of the journal that are applied at once are as small as a slice needs, and so is the
-//! number of users that are handed their events at once. Users join a pass, and become live, some at a time. A user is written
-//! to when enough bytes wait for it.
+//! What it takes is measured, step by step. While events flow, a pass takes a sixth of the time. If it has not advanced twice as
+//! fast as the journal has grown, it takes more and more after a second: sources are read less. Where no events flow, it works
+//! in slices of 150 µs. Between slices the server polls the sockets. The pieces of the journal that are applied at once are as small
+//! as a slice needs, and so is the number of users that are handed their events at once. Users join a pass, and become live, some
+//! at a time. A user is written to when enough bytes wait for it, or after half a second.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
 //! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one
 //! pass. After a pass there is a rest of three times its length while events flow, unless a user that has just logged in
-//! waits. So one pass serves many slow users.
+//! waits. So slow users take a quarter of the time at most, however many they are.
 //!
 //! Memory: the second follow graph, a block of the journal, and the output buffers, which hold `userBufferBytes` each and a line.
 //!
@@ -85,12 +84,16 @@ const NS_PER_CONNECT: u64 = 1000;
 const NS_PER_PIECE: u64 = 2000;
 /// Users that join a pass, or leave it for the live engine, at once.
 const CONNECTS_AT_ONCE: usize = 64;
-/// Whoever stays in a pass for so long keeps up with it.
-const KEEPS_UP_AFTER: Micros = 2 * SECOND;
-/// Events flow for so long after the last one.
-const FLOWS: Micros = MILLISECOND;
+/// The share of a pass while events flow, in nanoseconds per microsecond.
+const SHARE: u64 = 160;
+/// The share, from an age of the pass on, while it has not advanced twice as fast as the journal has grown.
+const SHARES_BEHIND: [(Micros, u64); 3] = [(SECOND, 320), (2 * SECOND, 640), (4 * SECOND, 900)];
+/// What has been done above the share is made up for by a rest that is no longer than this much work.
+const DEBT_NS_MAX: i64 = 16_000_000;
 /// A rest between two passes is no longer than this.
-const REST_MAX: Micros = SECOND;
+const REST_MAX: Micros = 10 * SECOND;
+/// A user that has less in its buffer than is worth a write is written to after this time.
+const HOLDING_MAX: Micros = SECOND / 2;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -108,19 +111,14 @@ pub(super) struct CatchUp {
     /// Users of the pass by its slots.
     keys: Vec<Option<UserKey>>,
     members: usize,
-    /// Those of them who were in the pass at the last mark already.
-    stayers: usize,
-    marked_at: Micros,
-    /// There were some at the mark before.
-    some_keep_up: bool,
     /// Those in the pass whose buffers are filled by more than half, and some that have left it.
     full: Vec<UserKey>,
     /// Since when the pass waits for them.
     stopped_since: Option<Micros>,
     /// Users to be written to.
     queue: VecDeque<UserKey>,
-    /// Some user of the pass has less in its buffer than is worth a write, and is not in the queue.
-    holds_back: bool,
+    /// Since when some user of the pass has less in its buffer than is worth a write, and is not in the queue.
+    holds_back: Option<Micros>,
     pace: Pace,
     /// Bytes of lines to be applied at once, for a slice.
     piece_bytes: u64,
@@ -145,8 +143,6 @@ pub(super) struct CatchUp {
     credit_ns: i64,
     /// Deliveries of the events that have been applied, and not been handed to everybody.
     uncounted: u64,
-    /// When events flowed last.
-    flowed_at: Micros,
     /// It has done its share, and goes on then.
     rests_until: Micros,
     looked_at: Micros,
@@ -161,8 +157,6 @@ pub(super) struct Behind {
     next: Cursor,
     /// Its slot in the pass.
     slot: Option<UserSlot>,
-    /// When it came into the pass.
-    joined_at: Micros,
     /// It waits for a pass.
     waits: bool,
     /// It is in the pass, and its buffer is filled by more than half.
@@ -173,7 +167,7 @@ pub(super) struct Behind {
 
 impl Behind {
     pub(super) fn new(next: Cursor, now: Micros) -> Self {
-        Self { next, slot: None, joined_at: 0, waits: false, is_full: false, took_at: now }
+        Self { next, slot: None, waits: false, is_full: false, took_at: now }
     }
 }
 
@@ -190,13 +184,10 @@ impl CatchUp {
             pass: None,
             keys: Vec::new(),
             members: 0,
-            stayers: 0,
-            marked_at: 0,
-            some_keep_up: false,
             full: Vec::new(),
             stopped_since: None,
             queue: VecDeque::new(),
-            holds_back: false,
+            holds_back: None,
             piece_bytes: *PIECE_BYTES.start(),
             users_at_once: pace.users,
             is_idle: true,
@@ -210,7 +201,6 @@ impl CatchUp {
             owed: 0,
             credit_ns: 0,
             uncounted: 0,
-            flowed_at: 0,
             rests_until: 0,
             looked_at: 0,
             check_at: None,
@@ -305,66 +295,50 @@ impl CatchUp {
         self.waiting.remove(&(behind.next, key));
         self.parked.remove(&(behind.next, key));
         if let Some(slot) = behind.slot {
-            self.leave_pass(id, slot, behind.joined_at);
+            self.leave_pass(id, slot);
         }
         if self.by_id.is_empty() {
             self.check_at = None;
         }
     }
 
-    fn leave_pass(&mut self, id: UserId, slot: UserSlot, joined_at: Micros) {
+    fn leave_pass(&mut self, id: UserId, slot: UserSlot) {
         if let Some(pass) = &mut self.pass {
             pass.disconnect(id, slot);
             if self.keys[slot.index()].take().is_some() {
                 self.members -= 1;
-                self.stayers -= usize::from(joined_at < self.marked_at);
             }
-        }
-    }
-
-    /// Notes down who is in the pass, and whether some of them were at the last mark.
-    fn mark_stayers(&mut self, now: Micros) {
-        if now - self.marked_at >= KEEPS_UP_AFTER {
-            self.some_keep_up = self.stayers > 0;
-            (self.stayers, self.marked_at) = (self.members, now);
         }
     }
 
     /// Work of this turn, in nanoseconds: a share or a slice.
     fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> i64 {
         let grown = grown_to.saturating_sub(std::mem::replace(&mut self.grown_to, grown_to));
-        self.mark_stayers(now);
-        if self.some_keep_up && self.stopped_since.is_none() {
+        if self.pass.is_some() && self.stopped_since.is_none() {
             self.owed += 2 * grown;
         }
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
         let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
-        let (share, slice) = ((worked * self.share_per_us()) as i64, self.pace.slice_ns as i64);
+        let (share, slice) = ((worked * self.share(now)) as i64, self.pace.slice_ns as i64);
         self.credit_ns = (self.credit_ns + share).min(share.max(slice));
-        if is_live {
-            self.flowed_at = now;
-        }
-        if !self.is_shared(now) {
+        if !is_live {
             self.credit_ns = self.credit_ns.max(slice);
         }
         self.credit_ns
     }
 
-    /// Events flow: it takes no more than its share.
-    fn is_shared(&self, now: Micros) -> bool {
-        now - self.flowed_at < FLOWS
-    }
-
     /// Nanoseconds of work per microsecond, while events flow.
-    fn share_per_us(&self) -> u64 {
-        if self.owed > 0 { 320 } else { 160 }
+    fn share(&self, now: Micros) -> u64 {
+        let age = now.saturating_sub(self.began);
+        let behind = SHARES_BEHIND.iter().rev().find(|&&(from, _)| self.owed > 0 && age >= from);
+        behind.map_or(SHARE, |&(_, share)| share)
     }
 
     /// The turn's work is done. If the share is used up, catching up rests until there is some again.
-    fn rest(&mut self, now: Micros) {
-        let debt = if self.is_shared(now) { (1 - self.credit_ns).max(0).unsigned_abs() } else { 0 };
-        self.rests_until = now + debt.div_ceil(self.share_per_us());
+    fn rest(&mut self, is_live: bool, now: Micros) {
+        let debt = if is_live { (1 - self.credit_ns).max(0).unsigned_abs() } else { 0 };
+        self.rests_until = now + debt.div_ceil(self.share(now));
     }
 
     /// So much work has been done in one step. As much of it fits a part of a slice as this says, if it does not change too fast.
@@ -385,7 +359,7 @@ impl CatchUp {
     }
 
     fn spend(&mut self, ns: u64) {
-        self.credit_ns -= ns as i64;
+        self.credit_ns = self.credit_ns.saturating_sub_unsigned(ns).max(-DEBT_NS_MAX);
         self.worked_ns += ns;
     }
 
@@ -440,58 +414,45 @@ mod tests {
         let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         // It has waited for long: that was no work.
         assert_eq!(catch_up.budget(0, true, SECOND), 0);
-        let mut now = SECOND + FLOWS;
+        let mut now = SECOND;
         assert_eq!(catch_up.budget(0, false, now), SLICE_NS as i64);
         catch_up.is_idle = false;
-        let millisecond = 1_000_000;
         for _ in 0..10 {
             now += MILLISECOND;
             let budget = catch_up.budget(0, true, now);
-            assert_eq!(budget, millisecond * 160 / 1000);
+            assert_eq!(budget, (MILLISECOND * SHARE) as i64);
             catch_up.spend(budget as u64);
         }
-        // However much the journal has grown.
-        now += MILLISECOND;
-        assert_eq!(catch_up.budget(1 << 30, true, now), millisecond * 160 / 1000);
     }
 
     #[test]
-    fn half_of_the_time_is_for_users_that_keep_up() {
+    fn a_pass_that_does_not_come_nearer_gets_more_and_more() {
         let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
-        let (mut now, mut grown) = (0, 0);
-        let mut share_after = |catch_up: &mut CatchUp, seconds| {
-            (now, grown) = (now + seconds * SECOND, grown + (1 << 30));
-            catch_up.budget(grown, true, now);
-            let share = catch_up.share_per_us();
-            catch_up.owed = 0;
-            share
-        };
-        assert_eq!(share_after(&mut catch_up, 2), 160);
-        catch_up.members = 1;
-        assert_eq!(share_after(&mut catch_up, 2), 160);
-        assert_eq!(share_after(&mut catch_up, 1), 160);
-        assert_eq!(share_after(&mut catch_up, 1), 320);
-        // It leaves, and another one comes.
-        catch_up.stayers = 0;
-        assert_eq!(share_after(&mut catch_up, 2), 160);
-        assert_eq!(share_after(&mut catch_up, 2), 320);
+        let shares = |catch_up: &CatchUp| [0, 1, 2, 3, 4, 60].map(|age| catch_up.share(age * SECOND));
+        assert_eq!(shares(&catch_up), [SHARE; 6]);
+        catch_up.owed = 1;
+        assert_eq!(shares(&catch_up), [SHARE, 320, 640, 640, 900, 900]);
     }
 
     #[test]
     fn who_has_worked_too_much_rests() {
         let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
         catch_up.queue.push_back(UserKey::new(0));
-        catch_up.budget(0, true, SECOND);
-        catch_up.spend(799_999);
-        catch_up.rest(SECOND);
-        let until = SECOND + 5 * MILLISECOND;
-        assert_eq!((catch_up.has_work(SECOND), catch_up.deadline(SECOND)), (false, Some(until)));
-        assert!(catch_up.has_work(until));
+        let rest_after = |catch_up: &mut CatchUp, work| {
+            catch_up.credit_ns = 0;
+            catch_up.spend(work);
+            catch_up.rest(true, SECOND);
+            catch_up.deadline(SECOND).map(|until| until - SECOND)
+        };
+        assert_eq!(rest_after(&mut catch_up, 800_000 - 1), Some(5 * MILLISECOND));
+        assert!(!catch_up.has_work(SECOND) && catch_up.has_work(SECOND + 5 * MILLISECOND));
+        // The process was stopped for an hour: that is not made up for.
+        let longest = rest_after(&mut catch_up, 3600 * 1_000_000_000);
+        assert!(longest <= Some(101 * MILLISECOND), "{longest:?}");
         // Where no events flow, nothing is owed.
-        assert_eq!(catch_up.budget(0, false, until), SLICE_NS as i64);
-        catch_up.spend(SLICE_NS + 1_000_000);
-        catch_up.rest(until);
-        assert!(catch_up.has_work(until));
+        catch_up.rest(false, SECOND);
+        assert!(catch_up.has_work(SECOND));
+        assert_eq!(catch_up.budget(0, false, SECOND), SLICE_NS as i64);
     }
 
     #[test]

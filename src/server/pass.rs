@@ -34,6 +34,8 @@ pub(super) struct Pass {
     is_full: bool,
     /// Some users have been handed their events, and others have not.
     is_handing_out: bool,
+    /// What comes next cannot be read or applied.
+    failure: Option<JournalError>,
     /// Users that have gone since the last events were handed out.
     gone: Vec<(UserId, UserSlot)>,
     /// The snapshot that is being read.
@@ -91,6 +93,7 @@ impl Pass {
             pending_bytes: 0,
             is_full: false,
             is_handing_out: false,
+            failure: None,
             gone: Vec::new(),
             snapshot,
             edges: Vec::new(),
@@ -121,9 +124,20 @@ impl Pass {
         self.engine.is_delivered()
     }
 
+    /// It goes on no more: once everything that has been applied is handed out, it fails.
+    pub(super) fn fail(&mut self, error: JournalError) {
+        self.failure = Some(error);
+    }
+
+    /// The reason why it goes on no more. Everything that has been applied has been handed out.
+    pub(super) fn take_failure(&mut self) -> Option<JournalError> {
+        self.failure.take_if(|_| self.engine.is_delivered())
+    }
+
     /// Enough has been applied for users to be handed their events.
     pub(super) fn wants_to_hand_out(&self) -> bool {
-        self.is_full || self.is_handing_out || self.pending_bytes >= HANDING_OUT_BYTES
+        let is_last = self.failure.is_some() && !self.engine.is_delivered();
+        is_last || self.is_full || self.is_handing_out || self.pending_bytes >= HANDING_OUT_BYTES
     }
 
     /// The place behind the block that is being applied.

@@ -1,9 +1,9 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
 use super::{
-    CONNECTS_AT_ONCE, CatchUp, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, NS_PER_BLOCK, NS_PER_CONNECT,
-    NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE, NS_PER_SCANNED_BYTE, NS_PER_USER,
-    NS_PER_WRITE, NS_PER_WRITTEN_BYTE, REST_MAX, WRITE_BYTES,
+    CONNECTS_AT_ONCE, CatchUp, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, HOLDING_MAX, NS_PER_BLOCK,
+    NS_PER_CONNECT, NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE, NS_PER_SCANNED_BYTE,
+    NS_PER_USER, NS_PER_WRITE, NS_PER_WRITTEN_BYTE, REST_MAX, WRITE_BYTES,
 };
 use crate::{
     counters::DisconnectReason,
@@ -62,6 +62,9 @@ impl<S: Read + Write> Users<S> {
             return;
         }
         let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now);
+        if catch_up.holds_back.is_some_and(|since| context.now - since >= HOLDING_MAX) {
+            self.hold_nothing_back(context);
+        }
         let mut time = context.net.clock();
         while budget > 0 {
             let (estimate, work) = if let Some(key) = context.catch_up.queue.pop_front() {
@@ -87,7 +90,7 @@ impl<S: Read + Write> Users<S> {
             budget -= cost as i64;
         }
         context.catch_up.is_idle = false;
-        context.catch_up.rest(context.now);
+        context.catch_up.rest(is_live, context.now);
     }
 
     /// At the end of the server no pass goes on. The output buffers of users are written.
@@ -115,6 +118,9 @@ impl<S: Read + Write> Users<S> {
         if context.catch_up.pass.is_none() {
             return self.begin_pass(context);
         }
+        if context.catch_up.pass.as_ref().is_some_and(Pass::wants_to_hand_out) {
+            return self.hand_out(context);
+        }
         self.note_room(context);
         if context.catch_up.is_stopped(context.now) {
             return self.rest_of_the_turn(context).unwrap_or(Step::Stop(true));
@@ -123,8 +129,9 @@ impl<S: Read + Write> Users<S> {
         let (Some(log), Some(pass)) = (log.as_deref_mut(), &mut catch_up.pass) else {
             return Step::Stop(true);
         };
-        if pass.wants_to_hand_out() {
-            return self.hand_out(context);
+        if let Some(error) = pass.take_failure() {
+            self.fail_pass(&error, context);
+            return Step::Worked(NS_PER_PIECE, Work::Other);
         }
         if pass.is_in_a_block() {
             return self.pick_up(context).unwrap_or_else(|| self.apply_piece(context));
@@ -150,7 +157,9 @@ impl<S: Read + Write> Users<S> {
             }
             Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
             Err(error) => {
-                self.fail_pass(&error, context);
+                if let Some(pass) = &mut context.catch_up.pass {
+                    pass.fail(error);
+                }
                 Step::Worked(NS_PER_PIECE, Work::Other)
             }
         }
@@ -165,7 +174,7 @@ impl<S: Read + Write> Users<S> {
     /// Everybody in the pass is written to.
     fn hold_nothing_back<N>(&mut self, context: &mut Context<'_, N>) {
         let catch_up = &mut *context.catch_up;
-        if std::mem::take(&mut catch_up.holds_back) {
+        if catch_up.holds_back.take().is_some() {
             catch_up.queue.extend(catch_up.keys.iter().flatten());
         }
     }
@@ -210,8 +219,7 @@ impl<S: Read + Write> Users<S> {
         catch_up.keys.clear();
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
-        (catch_up.stayers, catch_up.some_keep_up) = (0, false);
-        (catch_up.holds_back, catch_up.uncounted) = (false, 0);
+        (catch_up.holds_back, catch_up.uncounted) = (None, 0);
         let rest = if is_live && !catch_up.has_newcomers { 3 * (*now - catch_up.began) } else { 0 };
         catch_up.begin_at = *now + rest.min(REST_MAX);
     }
@@ -279,7 +287,7 @@ impl<S: Read + Write> Users<S> {
             let Some(user) = self.user_mut(key) else { continue };
             let Stage::Behind(behind) = &mut user.stage else { continue };
             let slot = pass.connect(user.id);
-            (behind.slot, behind.joined_at, behind.waits) = (Some(slot), context.now, false);
+            (behind.slot, behind.waits) = (Some(slot), false);
             if catch_up.keys.len() <= slot.index() {
                 catch_up.keys.resize(slot.index() + 1, None);
             }
@@ -301,7 +309,7 @@ impl<S: Read + Write> Users<S> {
                 Step::Worked(cost, Work::Piece(bytes))
             }
             Err(error) => {
-                self.fail_pass(&error, context);
+                pass.fail(error);
                 Step::Worked(NS_PER_PIECE, Work::Other)
             }
         }
@@ -349,7 +357,7 @@ impl<S: Read + Write> Users<S> {
             if user.output.len() >= WRITE_BYTES.min(*limit / 2) {
                 queue.push_back(key);
             } else {
-                *holds_back = true;
+                holds_back.get_or_insert(*now);
             }
         });
         let is_done = pass.is_handed_out();
@@ -374,7 +382,7 @@ impl<S: Read + Write> Users<S> {
         behind.is_full = false;
         catch_up.parked.insert((behind.next, key));
         if let Some(slot) = slot {
-            catch_up.leave_pass(user.id, slot, behind.joined_at);
+            catch_up.leave_pass(user.id, slot);
         }
         catch_up.queue.push_back(key);
     }
@@ -400,7 +408,7 @@ impl<S: Read + Write> Users<S> {
             if let Stage::Behind(behind) = &mut user.stage
                 && let Some(slot) = behind.slot.take()
             {
-                context.catch_up.leave_pass(id, slot, behind.joined_at);
+                context.catch_up.leave_pass(id, slot);
             }
             context.catch_up.by_id.remove(&id);
             let slot = self.connect(key, id, context.engine);
@@ -427,7 +435,7 @@ impl<S: Read + Write> Users<S> {
             let Some(Role::User(user)) = role else { continue };
             let Stage::Behind(behind) = &user.stage else { continue };
             let at = behind.took_at + catch_up.timeout;
-            if user.output.is_empty() {
+            if user.output.is_empty() || !user.blocked {
                 continue;
             } else if at > now {
                 next_check = next_check.min(at);
