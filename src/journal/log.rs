@@ -8,7 +8,7 @@ use super::{
     catalog::{Catalog, Segment},
     meta::{JournalId, Meta},
     scan::{Chain, SegmentScan},
-    segment::segment_name,
+    segment::{Room, segment_name},
     settings::{Opening, Settings, SyncMode},
     snapshot::{SnapshotInfo, SnapshotReader},
 };
@@ -41,6 +41,8 @@ struct Pending {
     /// What is still to be written stands from `start` on.
     bytes: Vec<u8>,
     start: usize,
+    /// The buffer that it came in, and where it stood there, where it stands in that of the room now.
+    came_in: Option<(Vec<u8>, usize)>,
     /// Where, and the block's hash: known once it has its place.
     sealed: Option<Sealed>,
     ticket: Option<Ticket>,
@@ -113,9 +115,10 @@ pub struct Log {
     begun_ms: u64,
     stall: Option<Stall>,
     is_ending: bool,
-    /// The buffers of the last block of events and of the last mark.
+    /// The buffers of the last block of events, of the last mark, and of the last block with room behind it.
     spare: Vec<u8>,
     spare_mark: Vec<u8>,
+    spare_room: Vec<u8>,
     appended_bytes: u64,
     syncs: u64,
     now: Micros,
@@ -144,7 +147,7 @@ impl Log {
             Some(segment) => {
                 let name = segment.name();
                 if let Some(scan) = SegmentScan::open(&mut *disk, meta.id, &name, segment.len)? {
-                    may_have_room = scan.header.has_room;
+                    may_have_room = scan.header.room != Room::Absent;
                     scan.close(&mut *disk);
                 }
                 Some(disk.open(&name).map_err(|error| JournalError::io("cannot open", &name, &error))?)
@@ -186,6 +189,7 @@ impl Log {
             is_ending: false,
             spare: Vec::new(),
             spare_mark: Vec::new(),
+            spare_room: Self::room_buffer(opening.settings.sync),
             appended_bytes: 0,
             syncs: 0,
             now: opening.now,
@@ -455,7 +459,7 @@ impl Log {
             previous: 0,
         };
         self.mark_due = None;
-        self.pending = Some(Pending { header, bytes, start, sealed: None, ticket: None });
+        self.pending = Some(Pending { header, bytes, start, came_in: None, sealed: None, ticket: None });
     }
 
     /// Begins a block of the journal's own: of the end, or a mark.
@@ -558,10 +562,18 @@ impl Log {
             (Ok(_), sealed) => {
                 let hash = sealed.map_or(0, |sealed| sealed.hash);
                 self.finish_block(&pending.header, hash);
+                if let Some((buffer, _)) = pending.came_in.take() {
+                    self.spare_room = std::mem::replace(&mut pending.bytes, buffer);
+                }
                 match pending.header.kind {
                     Kind::Mark => self.spare_mark = pending.bytes,
                     Kind::Events | Kind::WaitingFirst | Kind::Waiting => self.spare = pending.bytes,
                 }
+                Ok(())
+            }
+            (Err(error), Some(sealed)) if is_full(&error) && pending.came_in.is_some() => {
+                let written = (sealed.offset - self.offset) as usize;
+                self.do_without_room(pending, written);
                 Ok(())
             }
             (Err(error), _) => {

@@ -51,7 +51,8 @@
 //! # Limits
 //!
 //! Memory: one block in flight, and one that is being filled (the events of a turn: 16 MiB at most). For each reader a window of 256 KiB,
-//! or a block. One piece of a snapshot. Reading a file never takes more memory than the file has bytes, even if the file is damaged.
+//! or a block. With `always` 1.25 MiB for a block with room behind it. One piece of a snapshot. Reading a file never takes more memory
+//! than the file has bytes, even if the file is damaged.
 //!
 //! Disk: `journalRetentionBytes`, one segment more, one segment to be recycled, and one snapshot that is being written. With `always`
 //! the last segment has up to 1 MiB of room for more blocks. The files that the next start needs are kept in any case.

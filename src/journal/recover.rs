@@ -7,7 +7,7 @@ use super::{
     block::{Header, Kind},
     catalog::{Catalog, Segment, Start},
     meta::Meta,
-    segment::{SEGMENT_HEADER, SegmentHeader},
+    segment::{Room, SEGMENT_HEADER, SegmentHeader},
     settings::Opening,
     snapshot::{SnapshotInfo, SnapshotRead, SnapshotReader, Trailer, read_mark},
     waiting::WaitingLines,
@@ -419,13 +419,35 @@ pub(crate) fn cut(
         disk.remove(&name).map_err(|error| JournalError::io("cannot remove", &name, &error))?;
     }
     if keeps_part && let Some(segment) = catalog.segments.back_mut() {
-        if !bad.has_room {
-            report.cut_bytes += segment.len - bad.offset;
-        }
+        report.cut_bytes += match bad.room {
+            Room::Absent => segment.len - bad.offset,
+            Room::Recycled => 0,
+            Room::Zeros => bytes_before_zeros(disk, &segment.name(), bad.offset)?,
+        };
         segment.len = bad.offset;
         truncate(disk, &segment.name(), bad.offset)?;
     }
     disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))
+}
+
+/// How many bytes of a file there are from an offset on, without zeros at its end.
+fn bytes_before_zeros(disk: &mut dyn Disk, name: &str, offset: u64) -> Result<u64, JournalError> {
+    let failed = |error: io::Error| JournalError::io("cannot read", name, &error);
+    let file = disk.open(name).map_err(failed)?;
+    let (mut bytes, mut at, mut last) = (vec![0; 64 << 10], offset, offset);
+    let result = loop {
+        match disk.read_at(file, at, &mut bytes) {
+            Ok(0) => break Ok(last - offset),
+            Ok(read) => {
+                let end = bytes[..read].iter().rposition(|&byte| byte != 0);
+                last = end.map_or(last, |end| at + end as u64 + 1);
+                at += read as u64;
+            }
+            Err(error) => break Err(failed(error)),
+        }
+    };
+    disk.close(file);
+    result
 }
 
 /// Cuts off what stands behind the ends of segments that others follow. Or it would be damage, if the header of the next one could not be

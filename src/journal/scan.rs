@@ -6,7 +6,7 @@ use super::{
     JournalError,
     block::{self, ALIGNMENT, BLOCK_HEADER, Header},
     meta::JournalId,
-    segment::{SEGMENT_HEADER, SegmentHeader},
+    segment::{Room, SEGMENT_HEADER, SegmentHeader},
     snapshot::{fill, read},
 };
 use crate::disk::{Disk, FileId};
@@ -109,7 +109,7 @@ impl SegmentScan {
             durable: 0,
             time_ms: 0,
             is_origin: false,
-            has_room: false,
+            room: Room::Absent,
         };
         Ok(Self::new(id, name, len, file, header))
     }

@@ -41,8 +41,18 @@ pub(crate) struct SegmentHeader {
     pub(crate) time_ms: u64,
     /// The follow graph is empty at `first`: the journal begins here.
     pub(crate) is_origin: bool,
-    /// The file may be longer than its blocks: behind the last one are zeros, or what is left of an older segment.
-    pub(crate) has_room: bool,
+    pub(crate) room: Room,
+}
+
+/// What stands in the file behind the last block of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nothing.
+    Absent,
+    /// The file belonged to an older segment before: there may be the rest of that one.
+    Recycled,
+    /// There may be zeros.
+    Zeros,
 }
 
 impl SegmentHeader {
@@ -56,7 +66,7 @@ impl SegmentHeader {
             &self.previous.to_le_bytes(),
             &self.durable.to_le_bytes(),
             &self.time_ms.to_le_bytes(),
-            &(u64::from(self.is_origin) | u64::from(self.has_room) << 1).to_le_bytes(),
+            &(u64::from(self.is_origin) | (self.room as u64) << 1).to_le_bytes(),
         ];
         let mut at = 0;
         for field in fields {
@@ -82,10 +92,15 @@ impl SegmentHeader {
             durable: u64::from_le_bytes(fields.take()),
             time_ms: u64::from_le_bytes(fields.take()),
             is_origin: false,
-            has_room: false,
+            room: Room::Absent,
         };
         let flags = u64::from_le_bytes(fields.take());
-        (header.is_origin, header.has_room) = (flags & 1 == 1, flags & 2 == 2);
+        header.is_origin = flags & 1 == 1;
+        header.room = match flags >> 1 {
+            0 => Room::Absent,
+            1 => Room::Recycled,
+            _ => Room::Zeros,
+        };
         (header.encode() == *bytes && header.first <= Cursor::END).then_some(header)
     }
 }

@@ -118,7 +118,17 @@ fn where_users_wait_for_syncs_a_file_has_room_which_is_nothing_torn() {
         drop(log);
         folder.end_process();
     }
-    assert_eq!(reopen(&folder, settings).unwrap().1.lines, all);
+    let mut log = reopen(&folder, settings).unwrap().0.log;
+    append(&mut log, 301, 0).unwrap();
+    proceed_until(&mut log, Log::is_open);
+    // What is torn stands in the room, and is told: these bytes, without the zeros behind them.
+    let (name, _) = folder.names().into_iter().find(|(name, _)| name.ends_with(".fnj")).unwrap();
+    let mut disk = folder.disk();
+    let file = disk.open(&name).unwrap();
+    disk.write_at(file, log.bytes(), &[7; 500]).unwrap();
+    drop(log);
+    folder.end_process();
+    assert_eq!(reopen(&folder, settings).unwrap().0.report.cut_bytes, 500);
 }
 
 #[test]

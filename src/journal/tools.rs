@@ -14,6 +14,7 @@ use super::{
     meta::Meta,
     open,
     recover::{self, Report},
+    segment::Room,
     snapshot::SnapshotInfo,
     walk::{WalkEnd, walk},
 };
@@ -123,7 +124,7 @@ fn describe(text: &mut String, catalog: &Catalog, end: &WalkEnd, ranges: &Ranges
     if let Some(bad) = &end.bad {
         let name = catalog.segments[bad.segment].name();
         let bytes: u64 = catalog.segments.iter().skip(bad.segment).map(|segment| segment.len).sum();
-        let what = if bad.has_room { "torn tail, or room for more blocks," } else { "torn tail" };
+        let what = if bad.room != Room::Absent { "torn tail, or room for more blocks," } else { "torn tail" };
         let _ = writeln!(text, "{what} of {} bytes: {name}, offset {}", bytes - bad.offset, bad.offset);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     catalog::Segment,
     meta::JournalId,
     scan::{Chain, SegmentScan, Step},
+    segment::Room,
 };
 use crate::disk::Disk;
 use crate::sequence::Cursor;
@@ -29,8 +30,8 @@ pub(crate) struct Bad {
     pub(crate) offset: u64,
     /// The position of the first bad byte.
     pub(crate) position: u64,
-    /// The bytes there may be left of the segment that the file was before.
-    pub(crate) has_room: bool,
+    /// What there may be in place of a block.
+    pub(crate) room: Room,
 }
 
 /// How a walk ended.
@@ -76,14 +77,14 @@ pub(crate) fn walk(
         let scan = SegmentScan::open(disk, id, &name, segment.len)?;
         let Some(mut scan) = scan.filter(|scan| continues(scan, segment.first, end.chain)) else {
             let position = end.chain.map_or(0, |chain| chain.position);
-            end.bad = Some(Bad { segment: index, offset: 0, position, has_room: false });
+            end.bad = Some(Bad { segment: index, offset: 0, position, room: Room::Absent });
             break;
         };
         end.mark = end.mark.max(scan.header.durable);
         let walked = walk_segment(disk, segment, &mut scan, &mut end, visit);
         if let Ok(false) = walked {
             let (offset, position) = (scan.offset, scan.chain.position);
-            end.bad = Some(Bad { segment: index, offset, position, has_room: scan.header.has_room });
+            end.bad = Some(Bad { segment: index, offset, position, room: scan.header.room });
         }
         end.bytes += scan.offset;
         scan.close(disk);
@@ -98,8 +99,28 @@ pub(crate) fn walk(
             let base = if index == bad.segment { Some(base) } else { None };
             end.mark = end.mark.max(highest_mark(disk, id, segment, base)?);
         }
+        if end.is_damaged() && goes_on_meanwhile(disk, id, &segments[bad.segment], bad, end.chain)? {
+            end.mark = bad.position;
+        }
     }
     Ok(end)
+}
+
+/// Whether there is a block now where there was none: a server is writing to the room of this segment. Blocks behind that one may have
+/// been seen, whose marks say that it was durable.
+fn goes_on_meanwhile(
+    disk: &mut dyn Disk,
+    id: JournalId,
+    segment: &Segment,
+    bad: &Bad,
+    chain: Option<Chain>,
+) -> Result<bool, JournalError> {
+    let Some(chain) = chain.filter(|_| bad.room != Room::Absent) else { return Ok(false) };
+    let Some(mut scan) = SegmentScan::open(disk, id, &segment.name(), segment.len)? else { return Ok(false) };
+    (scan.offset, scan.chain) = (bad.offset, chain);
+    let step = scan.next(disk, true);
+    scan.close(disk);
+    Ok(matches!(step?, Step::Block(_)))
 }
 
 fn has_header(disk: &mut dyn Disk, id: JournalId, segment: &Segment) -> Result<bool, JournalError> {

@@ -199,6 +199,31 @@ fn a_journal_can_be_checked_dumped_copied_and_forked_beside_its_server() {
 }
 
 #[test]
+fn a_journal_can_be_checked_and_copied_while_its_server_writes_to_it() {
+    let folder = Folder::new("busy");
+    let server = server!(journalDirectory = folder.show(), journalSync = "always");
+    let mut user = server.user(9);
+    let mut source = server.source();
+    let writer = std::thread::spawn(move || {
+        for number in 1..=3000 {
+            source.send(format!("{number}|P|1|9\n"));
+            user.expect(format!("{number}|P|1|9\n"));
+        }
+        source
+    });
+    let mut looks = 0;
+    while !writer.is_finished() || looks == 0 {
+        let (status, told, error) = tool(&folder, "check", &[]);
+        assert_eq!(status, 0, "{told}{error}");
+        let copy = Folder::new("busy-copy");
+        let (status, told, error) = tool(&folder, "copy", &[&copy.show()]);
+        assert_eq!(status, 0, "{told}{error}");
+        looks += 1;
+    }
+    writer.join().unwrap();
+}
+
+#[test]
 fn a_copied_folder_can_be_forked_and_numbers_can_be_skipped() {
     let folder = Folder::new("skip");
     let mut first = server!(journalDirectory = folder.show(), eventTimeoutMs = -1);

@@ -6,7 +6,7 @@ use crate::{
     journal::{
         block::{BLOCK_HEADER, Header, Kind, PAGE},
         catalog::Segment,
-        segment::{SEGMENT_HEADER, SPARE, SegmentHeader, segment_name},
+        segment::{Room, SEGMENT_HEADER, SPARE, SegmentHeader, segment_name},
         settings::SyncMode,
     },
 };
@@ -14,6 +14,8 @@ use std::io;
 
 /// Bytes of room that are made at once.
 const ROOM: u64 = 1 << 20;
+/// A block behind which room is made is shorter than this.
+const SMALL: u64 = ROOM / 4;
 
 impl Log {
     /// Writes more than the block, where that saves time later. In what is left of an older segment, a page that the block only begins
@@ -23,15 +25,41 @@ impl Log {
         let len = (pending.bytes.len() - pending.start) as u64;
         let end = self.offset + len;
         let page_end = end.next_multiple_of(PAGE);
-        let wanted = if end > self.file_len && self.makes_room() && len < ROOM / 4 {
-            (end + ROOM).min(self.settings.segment_bytes).max(end).next_multiple_of(PAGE)
+        if end > self.file_len && self.makes_room() && len < SMALL {
+            let room_end = (end + ROOM).min(self.settings.segment_bytes).max(end).next_multiple_of(PAGE);
+            let mut bytes = std::mem::take(&mut self.spare_room);
+            bytes.clear();
+            bytes.extend_from_slice(&pending.bytes[pending.start..]);
+            bytes.resize((room_end - self.offset) as usize, 0);
+            pending.came_in = Some((std::mem::replace(&mut pending.bytes, bytes), pending.start));
+            (pending.start, self.file_len) = (0, room_end);
         } else if end < self.file_len && page_end - self.offset >= PAGE {
-            page_end
-        } else {
+            pending.bytes.resize(pending.start + (page_end - self.offset) as usize, 0);
+            self.file_len = self.file_len.max(page_end);
+        }
+    }
+
+    /// The disk is full, perhaps only for the room behind a block, of which this number of bytes have been written. The rest of the block
+    /// is written alone, and no more room is made in this segment.
+    pub(super) fn do_without_room(&mut self, mut pending: Pending, written: usize) {
+        let Some((buffer, start)) = pending.came_in.take() else { return };
+        self.spare_room = std::mem::replace(&mut pending.bytes, buffer);
+        self.may_have_room = false;
+        self.file_len = self.offset + written as u64;
+        pending.start = (start + written).min(pending.bytes.len());
+        if pending.start < pending.bytes.len() {
+            self.pending = Some(pending);
             return;
-        };
-        pending.bytes.resize(pending.start + (wanted - self.offset) as usize, 0);
-        self.file_len = self.file_len.max(wanted);
+        }
+        let hash = pending.sealed.map_or(0, |sealed| sealed.hash);
+        self.spare = std::mem::take(&mut pending.bytes);
+        self.finish_block(&pending.header, hash);
+    }
+
+    /// The buffer of a block with room behind it.
+    pub(super) fn room_buffer(sync: SyncMode) -> Vec<u8> {
+        let capacity = if sync == SyncMode::Always { SMALL + ROOM + PAGE } else { 0 };
+        Vec::with_capacity(capacity as usize)
     }
 
     fn makes_room(&self) -> bool {
@@ -77,6 +105,11 @@ impl Log {
         let name = segment_name(self.chain.cursor);
         let time_ms = self.clock_ms;
         let is_recycled = self.catalog.spare.is_some_and(|spare| spare.is_durable);
+        let room = match self.settings.sync {
+            _ if is_recycled => Room::Recycled,
+            SyncMode::Always => Room::Zeros,
+            SyncMode::Interval | SyncMode::Never => Room::Absent,
+        };
         let header = SegmentHeader {
             id: self.id(),
             first: self.chain.cursor,
@@ -85,7 +118,7 @@ impl Log {
             durable: self.durable,
             time_ms,
             is_origin: self.catalog.segments.is_empty() && self.meta.base.is_none(),
-            has_room: is_recycled || self.settings.sync == SyncMode::Always,
+            room,
         };
         let (file, file_len) = match self.catalog.spare.take_if(|_| is_recycled) {
             Some(spare) => {
@@ -108,7 +141,7 @@ impl Log {
         let len = bytes.len() as u64;
         self.chain.previous = previous;
         self.catalog.segments.push_back(Segment { first: header.first, len, time_ms });
-        (self.active, self.may_have_room) = (Some(file), header.has_room);
+        (self.active, self.may_have_room) = (Some(file), room != Room::Absent);
         self.offset = len;
         self.file_len = file_len.max(len);
         self.chain.position += len;

@@ -11,6 +11,7 @@ use crate::{
         catalog::{Catalog, Segment},
         meta::Meta,
         open, recover,
+        segment::Room,
         snapshot::SnapshotInfo,
         walk::walk,
     },
@@ -59,7 +60,7 @@ pub fn find_cut(disk: &mut dyn Disk, at: Option<Cursor>) -> Result<Option<Cut>, 
         Ok(())
     })?;
     let cursor = end.chain.map_or(Cursor::START, |chain| chain.cursor);
-    let room = end.bad.as_ref().filter(|bad| bad.has_room && !end.is_damaged());
+    let room = end.bad.as_ref().filter(|bad| bad.room != Room::Absent && !end.is_damaged());
     if let Some(bad) = room {
         // What is left there of an older segment is nothing that is lost.
         catalog.segments.truncate(bad.segment + 1);
