@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SignatureAlgorithm};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -200,16 +200,16 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|e| format!("{}: {e}; accepted is a private key in PEM", file.display()))
 }
 
-/// Makes an authority, a certificate of it for a server on loopback, and a pair of keys for tokens: `ca.pem`, `server.pem` and
-/// `server.key`, `token.pem` and `token.key`.
+/// Makes an authority, a certificate of it for a server on loopback, with keys of this algorithm, and a pair of keys for tokens:
+/// `ca.pem`, `server.pem` and `server.key`, `token.pem` and `token.key`.
 ///
 /// # Errors
 /// Those of writing files.
-pub fn make_certificates(folder: &Path) -> io::Result<()> {
+pub fn make_certificates(folder: &Path, algorithm: &'static SignatureAlgorithm) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pair = || KeyPair::generate().map_err(io::Error::other);
+    let pair = || KeyPair::generate_for(algorithm).map_err(io::Error::other);
     let authority = CertifiedIssuer::self_signed(params, pair()?).map_err(io::Error::other)?;
     let (key, names) = (pair()?, vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
     let params = CertificateParams::new(names).map_err(io::Error::other)?;

@@ -52,7 +52,7 @@ fn fortnight_passes_every_shape() {
 #[test]
 fn fortnight_and_the_limit_pass_over_tls() {
     let folder = std::env::temp_dir().join(format!("maze-servers-tls-{}", std::process::id()));
-    maze::access::make_certificates(&folder).unwrap();
+    maze::access::make_certificates(&folder, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let file = |name: &str| folder.join(name).display().to_string();
     let certificate = format!("--tls-certificate {} --tls-key {}", file("server.pem"), file("server.key"));
     let tokens = format!("--user-token-key {}", file("token.pem"));

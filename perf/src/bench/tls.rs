@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rcgen::SignatureAlgorithm;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -59,8 +60,14 @@ struct Flood {
 }
 
 pub(super) fn run(bench: &Bench) -> Result<(), String> {
-    let files = Files::new()?;
-    let rows = [over_tls(bench, &files)?, in_clear(bench, &files)?, handshakes(bench, &files)?];
+    let files = Files::new("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let rsa = Files::new("rsa", &rcgen::PKCS_RSA_SHA256)?;
+    let rows = [
+        over_tls(bench, &files)?,
+        in_clear(bench, &files)?,
+        handshakes(bench, &files, "ECDSA P-256")?,
+        handshakes(bench, &rsa, "RSA-2048")?,
+    ];
     let floods = floods(bench, &files)?;
     let mut text = String::from(
         "| | fortnight | beside | unit | quotient | target |\n| --- | --- | --- | --- | --- | --- |\n",
@@ -96,8 +103,8 @@ impl Drop for Files {
 }
 
 impl Files {
-    fn new() -> Result<Files, String> {
-        let folder = std::env::temp_dir().join(format!("maze-bench-tls-{}", std::process::id()));
+    fn new(name: &str, algorithm: &'static SignatureAlgorithm) -> Result<Files, String> {
+        let folder = std::env::temp_dir().join(format!("maze-bench-tls-{name}-{}", std::process::id()));
         let file = |name: &str| folder.join(name);
         let files = Files {
             chain: file("server.pem"),
@@ -105,7 +112,7 @@ impl Files {
             authority: file("ca.pem"),
             folder: folder.clone(),
         };
-        make_certificates(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        make_certificates(&folder, algorithm).map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok(files)
     }
 
@@ -191,7 +198,7 @@ fn in_clear(bench: &Bench, files: &Files) -> Result<Row, String> {
 }
 
 /// Full handshakes, each on a connection of its own, beside the library's side of them in memory.
-fn handshakes(bench: &Bench, files: &Files) -> Result<Row, String> {
+fn handshakes(bench: &Bench, files: &Files, keys: &str) -> Result<Row, String> {
     let count = ((3_000.0 * bench.scale) as usize).max(20);
     let access = files.access()?;
     let server = start(bench, &files.with(&bench.servers[0], "--tls-ports users"))?;
@@ -207,7 +214,7 @@ fn handshakes(bench: &Bench, files: &Files) -> Result<Row, String> {
         let own = (cpu_ns(server.pid()).unwrap_or(0) - before) as f64 / count as f64;
         let library = library(files, count)? / count as f64;
         println!(
-            "tls handshakes {}/{}: {:.1} µs, the library alone {:.1} µs",
+            "tls handshakes, {keys}, {}/{}: {:.1} µs, the library alone {:.1} µs",
             pair + 1,
             bench.pairs,
             own / 1e3,
@@ -218,7 +225,7 @@ fn handshakes(bench: &Bench, files: &Files) -> Result<Row, String> {
     }
     let ratio = Spread::of(owns.iter().zip(&others).map(|(own, other)| own / other));
     Ok(Row {
-        what: "full handshakes per second of one core, beside the library alone".to_owned(),
+        what: format!("full handshakes per second of one core, {keys}, beside the library alone"),
         own: Spread::of(owns),
         other: Spread::of(others),
         unit: "handshakes/s",
