@@ -204,8 +204,10 @@ fn a_journal_can_be_checked_and_copied_while_its_server_writes_to_it() {
     let server = server!(journalDirectory = folder.show(), journalSync = "always");
     let mut user = server.user(9);
     let mut source = server.source();
+    // It takes some milliseconds to read them.
+    source.send((1..=600_000).map(|number| format!("{number}|P|1|2\n")).collect::<String>());
     let writer = std::thread::spawn(move || {
-        for number in 1..=3000 {
+        for number in 600_001..=601_500 {
             source.send(format!("{number}|P|1|9\n"));
             user.expect(format!("{number}|P|1|9\n"));
         }
