@@ -530,7 +530,7 @@ impl Log {
         let block = (&mut pending.bytes, pending.start);
         let hash = pending.header.seal(block, self.meta.id, self.offset, self.chain.position);
         pending.sealed = Some(Sealed { offset: self.offset, hash });
-        self.fill_page(pending);
+        self.write_ahead(pending);
         Ok(file)
     }
 

@@ -214,28 +214,30 @@ impl Pass {
     }
 
     /// Applies the next piece of the block, of about this number of bytes. Not to be called while it wants to hand out. Returns how many
-    /// bytes and deliveries that was.
-    ///
-    /// # Errors
-    ///
-    /// If the block has something that is no event.
-    pub(super) fn apply(&mut self, piece_bytes: usize) -> Result<(u64, u64), JournalError> {
+    /// bytes and deliveries that was. If the block has something that is no event, the pass fails behind what comes before it.
+    pub(super) fn apply(&mut self, piece_bytes: usize) -> (u64, u64) {
         let lines = self.block.lines();
         let start = self.at.unwrap_or(lines.len());
         let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor must not pass lines that still come.
         let to = leading_number(&lines[end..]).map_or(self.block.to, Cursor::before);
-        let (at, replay) = self.engine.replay(lines, start..end, to).map_err(|damage| {
-            JournalError::new(format!("a block of the journal cannot be applied: {damage}"))
-        })?;
-        let at = if replay == Replay::Done { end } else { at };
-        self.at = Some(at).filter(|_| replay == Replay::TurnFull || at < lines.len());
-        self.is_full = replay == Replay::TurnFull;
-        let bytes = (at - start) as u64;
+        let bytes = match self.engine.replay(lines, start..end, to) {
+            Ok((at, replay)) => {
+                let at = if replay == Replay::Done { end } else { at };
+                self.at = Some(at).filter(|_| replay == Replay::TurnFull || at < lines.len());
+                self.is_full = replay == Replay::TurnFull;
+                (at - start) as u64
+            }
+            Err(damage) => {
+                let what = format!("a block of the journal cannot be applied: {damage}");
+                self.fail(JournalError::new(what));
+                0
+            }
+        };
         self.pending_bytes += bytes;
         self.note_handed_out();
-        Ok((bytes, std::mem::take(&mut self.engine.counters.deliveries)))
+        (bytes, std::mem::take(&mut self.engine.counters.deliveries))
     }
 
     /// Hands the bytes of its events to each user: to at most this number of users.

@@ -21,7 +21,7 @@ impl Log {
     /// Writes more than the block, where that saves time later. In what is left of an older segment, a page that the block only begins
     /// is written whole: or it would have to be read first. Where users wait for every sync, room for more blocks is made behind a
     /// small one: a sync of a file that grows takes about twice as long.
-    pub(super) fn fill_page(&mut self, pending: &mut Pending) {
+    pub(super) fn write_ahead(&mut self, pending: &mut Pending) {
         let len = (pending.bytes.len() - pending.start) as u64;
         let end = self.offset + len;
         let page_end = end.next_multiple_of(PAGE);

@@ -301,18 +301,11 @@ impl<S: Read + Write> Users<S> {
     fn apply_piece<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let catch_up = &mut *context.catch_up;
         let Some(pass) = &mut catch_up.pass else { return Step::Stop(true) };
-        match pass.apply(catch_up.piece_bytes as usize) {
-            Ok((bytes, deliveries)) => {
-                let cost = NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE + deliveries * NS_PER_DELIVERY;
-                catch_up.owed = catch_up.owed.saturating_sub(bytes);
-                catch_up.uncounted += deliveries;
-                Step::Worked(cost, Work::Piece(bytes))
-            }
-            Err(error) => {
-                pass.fail(error);
-                Step::Worked(NS_PER_PIECE, Work::Other)
-            }
-        }
+        let (bytes, deliveries) = pass.apply(catch_up.piece_bytes as usize);
+        catch_up.owed = catch_up.owed.saturating_sub(bytes);
+        catch_up.uncounted += deliveries;
+        let cost = NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE + deliveries * NS_PER_DELIVERY;
+        Step::Worked(cost, Work::Piece(bytes))
     }
 
     /// Puts the events that have been applied into the output buffers of some users.
