@@ -55,6 +55,8 @@ pub(crate) struct User {
     /// The cursor when it sent its login, and when it had surely been let in.
     pub(crate) from: u128,
     pub(crate) latest: Option<u128>,
+    /// An older login of its id has not been read yet. Where that is read later, it takes over.
+    may_be_replaced: bool,
     pub(crate) received: Vec<u8>,
     pub(crate) is_over: bool,
 }
@@ -185,9 +187,11 @@ impl Crowd {
         let is_connected = self.users.iter().any(|user| user.id == id && !user.is_over);
         let is_connected = is_connected || self.visits.is_connected(id);
         let Some(peer) = (!is_connected).then(|| world.connect(Port::User)).flatten() else { return };
+        let is_unread = |user: &User| user.id == id && world.unread(user.peer) > 0;
+        let may_be_replaced = self.users.iter().any(is_unread) || self.visits.has_unread(id, world);
         world.send(peer, format!("{id}\n").as_bytes());
         let (from, latest, received) = (self.cursor, None, Vec::new());
-        self.users.push(User { peer, id, from, latest, received, is_over: false });
+        self.users.push(User { peer, id, from, latest, may_be_replaced, received, is_over: false });
     }
 
     /// A user that resumes comes, and takes over from itself if it is there.
@@ -286,10 +290,12 @@ impl Crowd {
         for index in 0..self.users.len() {
             if !self.users[index].is_over {
                 self.read_user(index, world);
+                let user = &mut self.users[index];
                 // With so small a buffer it may be taken for slow.
-                self.users[index].is_over = is_served
-                    && self.temper.config.user_buffer_bytes < 1 << 20
-                    && world.server_end(self.users[index].peer) != ServerEnd::Open;
+                let may_be_cut_off =
+                    user.may_be_replaced || self.temper.config.user_buffer_bytes < 1 << 20;
+                user.is_over =
+                    is_served && may_be_cut_off && world.server_end(user.peer) != ServerEnd::Open;
             }
         }
         if self.users.iter().filter(|user| !user.is_over).count() + self.visits.open() == users {

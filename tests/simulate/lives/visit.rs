@@ -88,6 +88,11 @@ impl Visits {
         self.all.iter().any(|visit| visit.id == id && !visit.is_over)
     }
 
+    /// Whether there is a login of this id that the server has not read yet.
+    pub(crate) fn has_unread(&self, id: u64, world: &World) -> bool {
+        self.all.iter().any(|visit| visit.id == id && world.unread(visit.peer) > 0)
+    }
+
     /// Connections that the server has not closed.
     pub(crate) fn open(&self) -> usize {
         self.all.iter().filter(|visit| !visit.is_over).count()
