@@ -37,6 +37,8 @@ impl Lane {
 struct Source {
     peer: Peer,
     lane: usize,
+    /// An older connection of its lane had not been read yet. If its name is read later, it takes over.
+    may_be_replaced: bool,
     received: Vec<u8>,
     /// What is still to be sent. `None`: it waits for its first acknowledgement.
     left: Option<VecDeque<u64>>,
@@ -141,6 +143,8 @@ impl Crowd {
     }
 
     fn connect_source(&mut self, lane: usize, world: &mut World) {
+        let is_unread = |source: &Source| source.lane == lane && world.unread(source.peer) > 0;
+        let may_be_replaced = self.temper.names && self.sources.iter().any(is_unread);
         let Some(peer) = world.connect(Port::Source) else { return };
         let mut left = None;
         if self.temper.asks {
@@ -154,7 +158,17 @@ impl Crowd {
         }
         let (highest, last, finished_at) = (None, None, None);
         let received = Vec::new();
-        self.sources.push(Source { peer, lane, received, left, highest, last, finished_at, is_over: false });
+        self.sources.push(Source {
+            peer,
+            lane,
+            may_be_replaced,
+            received,
+            left,
+            highest,
+            last,
+            finished_at,
+            is_over: false,
+        });
     }
 
     /// What a source has to say from a number on, a little shuffled. Who does not ask says everything in its order, or would have to
@@ -292,10 +306,8 @@ impl Crowd {
                 self.read_user(index, world);
                 let user = &mut self.users[index];
                 // With so small a buffer it may be taken for slow.
-                let may_be_cut_off =
-                    user.may_be_replaced || self.temper.config.user_buffer_bytes < 1 << 20;
-                user.is_over =
-                    is_served && may_be_cut_off && world.server_end(user.peer) != ServerEnd::Open;
+                let may_be_cut_off = user.may_be_replaced || self.temper.config.user_buffer_bytes < 1 << 20;
+                user.is_over = is_served && may_be_cut_off && world.server_end(user.peer) != ServerEnd::Open;
             }
         }
         if self.users.iter().filter(|user| !user.is_over).count() + self.visits.open() == users {
@@ -359,7 +371,8 @@ impl Crowd {
         let source = &self.sources[index];
         let (Some(finished), Some(highest)) = (source.finished_at, source.highest) else { return Ok(()) };
         let in_time = now < finished + self.temper.config.shutdown_timeout_ms * MILLISECOND;
-        let is_taken_over = self.sources[index + 1..].iter().any(|other| other.lane == source.lane);
+        let is_taken_over =
+            source.may_be_replaced || self.sources[index + 1..].iter().any(|other| other.lane == source.lane);
         // Never answered, and there may have been no place: it was turned away.
         let places = self.temper.config.max_event_source_clients as usize;
         let others = self.sources[..index].iter().filter(|other| !other.is_over).count();
