@@ -200,7 +200,7 @@ pub(crate) fn recover(
     }
     report.snapshot = start.snapshot;
     apply(Step::Cursor(start.from)).map_err(JournalError::new)?;
-    let first = catalog.segment_of(start.from).unwrap_or(0);
+    let first = first_to_read(disk, meta, catalog, start.from, mark)?;
     let mut waiting: Vec<Vec<u8>> = Vec::new();
     let segments = catalog.segments.make_contiguous();
     let end = walk(disk, meta.id, segments, first, mark, &mut |header, payload, place| {
@@ -218,6 +218,26 @@ pub(crate) fn recover(
         apply(Step::Waiting(number, line)).map_err(JournalError::new)?;
     }
     Ok(end)
+}
+
+/// The segment that holds `from`, or an earlier one: whatever may not have been durable is read, from the segment on that holds the mark.
+/// Or something could be missing before `from`, and whoever reads from further back would come to an end there.
+fn first_to_read(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    catalog: &Catalog,
+    from: Cursor,
+    mark: u64,
+) -> Result<usize, JournalError> {
+    let mut first = catalog.segment_of(from).unwrap_or(0);
+    while first > 0 {
+        let header = read_header(disk, meta, &catalog.segments[first])?;
+        if header.is_some_and(|header| header.base <= mark) {
+            break;
+        }
+        first -= 1;
+    }
+    Ok(first)
 }
 
 fn apply_block(

@@ -243,6 +243,47 @@ fn a_start_cuts_off_what_stands_behind_a_segment_that_is_followed() {
 }
 
 #[test]
+fn a_start_reads_all_that_may_not_have_been_durable() {
+    let folder = SimFolder::new(1);
+    let mut log = reopen(&folder, settings(SyncMode::Interval)).unwrap().0.log;
+    for number in 1..=13 {
+        append(&mut log, number, 0).unwrap();
+    }
+    assert!(log.begin_snapshot().unwrap());
+    log.write_snapshot(true).unwrap();
+    log.proceed(SECOND).unwrap();
+    // A mark, which nothing waits for. Then the next segment begins, and the machine ends: it has kept that, and not the mark.
+    let before = log.bytes();
+    folder.set_faults(DiskFaults { delay_max: 1000, ..DiskFaults::default() });
+    for now in [10 * SECOND, 10 * SECOND + 1000] {
+        folder.set_now(now);
+        log.proceed(now).unwrap();
+    }
+    let mark = log.bytes() - before;
+    append(&mut log, 14, 10 * SECOND + 1000).unwrap();
+    folder.set_now(11 * SECOND);
+    log.proceed(11 * SECOND).unwrap();
+    assert_eq!(log.appended_cursor(), Cursor::new(15));
+    drop(log);
+    folder.set_faults(DiskFaults::default());
+    folder.end_process();
+    let mut disk = folder.disk();
+    let (name, len) = &folder.names()[0];
+    let file = disk.open(name).unwrap();
+    disk.write_at(file, len - mark, &vec![0; mark as usize]).unwrap();
+    disk.close(file);
+    let (_, state) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
+    assert_eq!((state.cursor, dump(&folder)), (Cursor::new(14), (1..=13).flat_map(line_of).collect()));
+}
+
+/// Everything, as whoever reads it from the beginning gets it.
+fn dump(folder: &SimFolder) -> Vec<u8> {
+    let mut all = Vec::new();
+    tools::dump(&mut folder.disk(), SequenceNumber::default(), SequenceNumber::MAX, &mut all).unwrap();
+    all
+}
+
+#[test]
 fn a_full_disk_stalls_and_goes_on() {
     let folder = SimFolder::new(4);
     let (recovered, _) = reopen(&folder, settings(SyncMode::Interval)).unwrap();
@@ -391,6 +432,8 @@ proptest! {
         let whole = lines.concat();
         prop_assert!(whole.starts_with(&state.lines) || recovered.report.snapshot.is_some());
         prop_assert!(state.cursor.get() as usize <= lines.len() + 1);
+        // Whoever reads it from the beginning gets as far as the server: nothing is missing in the middle.
+        prop_assert_eq!(dump(&folder), lines[..state.cursor.get() as usize - 1].concat());
         // It goes on from there, and that survives a second end.
         drop(recovered);
         folder.end_machine();
