@@ -75,8 +75,14 @@ impl<S: Read> Lingering<S> {
             return false;
         }
         self.look_at = now + LOOK_INTERVAL;
-        let (before, scratch) = (self.sockets.len(), &mut self.scratch);
-        self.sockets.retain_mut(|(until, socket)| !(is_over(socket, scratch) || *until <= now));
+        let before = self.sockets.len();
+        // Each is closed right after it has been read: what comes between the two resets it.
+        for _ in 0..before {
+            let Some((until, mut socket)) = self.sockets.pop_front() else { break };
+            if !is_over(&mut socket, &mut self.scratch) && until > now {
+                self.sockets.push_back((until, socket));
+            }
+        }
         self.sockets.len() < before
     }
 }
