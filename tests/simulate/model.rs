@@ -7,6 +7,7 @@
 //! Before the server sleeps, everything must have been done: time only goes on while it sleeps.
 
 mod clients;
+mod order;
 
 use std::{collections::BTreeMap, io::ErrorKind, ops::Range, rc::Rc};
 
@@ -17,6 +18,8 @@ use fortnight::internals::{
     server::{Phase, net::Port},
     time::{MILLISECOND, Micros, SECOND},
 };
+
+use order::{Order, any};
 
 use crate::{
     chaos::Arrivals,
@@ -142,36 +145,15 @@ impl Model {
             }
             self.turn_began = *now;
         }
-        match self.login_after_writes(log) {
-            // What was written may have been released before this login was read.
-            Some(at) => either([
-                self.clone().passes(log, log.len(), report, arrivals, coverage),
-                self.passes(log, at, report, arrivals, coverage),
-            ]),
-            None => self.passes(log, log.len(), report, arrivals, coverage),
-        }
+        let orders = self.orders(log);
+        any(orders.into_iter().map(|order| self.clone().passes(log, order, report, arrivals, coverage)))
     }
 
-    /// The first read in a turn of one that has not logged in, after users were written to, and with no source read after it.
-    fn login_after_writes(&self, log: &[Seen]) -> Option<usize> {
-        let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)))?;
-        let is_login = |seen: &Seen| {
-            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
-                && !self.ending.contains_key(peer)
-                && !self.ring.sources.contains_key(peer)
-                && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
-        };
-        let at = wrote + log[wrote..].iter().position(is_login)?;
-        let is_source =
-            |seen: &Seen| matches!(seen, Seen::Read(peer, _) if self.ring.sources.contains_key(peer));
-        (!log[at..].iter().any(is_source)).then_some(at)
-    }
-
-    /// A turn in which what is released is released after so many things were seen.
+    /// A turn in which things happen in this order.
     fn passes(
         mut self,
         log: &[Seen],
-        released_at: usize,
+        Order { taken_at, released_at }: Order,
         report: &Report,
         arrivals: &Arrivals,
         coverage: &mut Coverage,
@@ -181,7 +163,11 @@ impl Model {
                 .into_iter()
                 .try_for_each(|index| model.see(&log[index], &log[index..], report, arrivals, coverage))
         };
-        see(&mut self, 0..released_at, coverage)?;
+        if let Some(at) = taken_at {
+            see(&mut self, 0..at, coverage)?;
+            self.ring.take(None, self.now, &mut self.people)?;
+        }
+        see(&mut self, taken_at.unwrap_or(0)..released_at, coverage)?;
         let rest = |model: &mut Model, coverage: &mut Coverage| see(model, released_at..log.len(), coverage);
         self.ring.take(Some(report.counters.events_received), self.now, &mut self.people)?;
         self.ring.note_held_back(self.now);
@@ -192,7 +178,7 @@ impl Model {
         let is_full = |model: &Model| model.people.told_bytes >= FULL_TURN_BYTES;
         if matters && models.as_ref().map_or(true, |models| models.iter().any(is_full)) {
             // The turn may have been full before the server looked at the next line.
-            return either([models, self.decide(report, coverage, rest)]);
+            return any([models, self.decide(report, coverage, rest)].into_iter());
         }
         models
     }
@@ -676,13 +662,5 @@ impl Model {
     /// Whether the ring holds a source back.
     pub(crate) fn holds(&self, peer: usize) -> bool {
         self.ring.holds(peer)
-    }
-}
-
-/// What is possible of two possibilities.
-fn either(models: [Result<Vec<Model>, String>; 2]) -> Result<Vec<Model>, String> {
-    match models {
-        [Err(problem), Err(_)] => Err(problem),
-        models => Ok(models.into_iter().flatten().flatten().collect()),
     }
 }

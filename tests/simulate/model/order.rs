@@ -1,0 +1,63 @@
+//! When things happen in a turn that the log of what the server does to its network does not show.
+
+use std::collections::BTreeSet;
+
+use fortnight::internals::server::net::Port;
+
+use super::Model;
+use crate::watch::Seen;
+
+/// When they happen: after so many things that the log shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// What has been read is taken, and released as far as nothing is missing. Else with the next read of a source, or at the end.
+    pub(super) taken_at: Option<usize>,
+    /// What is released is released.
+    pub(super) released_at: usize,
+}
+
+impl Model {
+    /// What is possible.
+    pub(super) fn orders(&self, log: &[Seen]) -> Vec<Order> {
+        let is_new_source = |seen: &Seen| match seen {
+            Seen::Accepted(Port::Source, peer) => Some(*peer),
+            _ => None,
+        };
+        let new_sources: BTreeSet<usize> = log.iter().filter_map(is_new_source).collect();
+        let is_source = |peer: &usize| self.ring.sources.contains_key(peer) || new_sources.contains(peer);
+        let reads_source = |seen: &Seen| matches!(seen, Seen::Read(peer, _) if is_source(peer));
+        let is_login = |seen: &Seen| {
+            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
+                && !self.ending.contains_key(peer)
+                && !is_source(peer)
+                && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
+        };
+        let first_login_from = |from: usize| log[from..].iter().position(is_login).map(|at| from + at);
+        let last = Order { taken_at: None, released_at: log.len() };
+        let mut orders = vec![last];
+        // What a source sent may have been released before a login was read that came later.
+        let read = log.iter().rposition(reads_source);
+        let login = read.and_then(first_login_from);
+        orders.extend(login.map(|at| Order { taken_at: Some(at), ..last }));
+        // What was written may have been.
+        let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)));
+        let login = wrote.and_then(first_login_from).filter(|&at| !log[at..].iter().any(reads_source));
+        orders.extend(login.map(|at| Order { released_at: at, ..last }));
+        orders
+    }
+}
+
+/// What is possible of several possibilities; else what is wrong with the first.
+pub(super) fn any(models: impl Iterator<Item = Result<Vec<Model>, String>>) -> Result<Vec<Model>, String> {
+    let (mut possible, mut wrong) = (Vec::new(), None);
+    for models in models {
+        match models {
+            Ok(models) => possible.extend(models),
+            Err(problem) => _ = wrong.get_or_insert(problem),
+        }
+    }
+    match wrong {
+        Some(problem) if possible.is_empty() => Err(problem),
+        _ => Ok(possible),
+    }
+}
