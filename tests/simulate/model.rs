@@ -137,7 +137,7 @@ impl Model {
         self.turn += 1;
         self.check_ending()?;
         self.has_read = false;
-        self.people.told_bytes = 0;
+        self.people.begin_turn();
         self.was_refused = self.refused_at[Port::User as usize].is_some();
         if let Some(Seen::Poll { wait, now }) = log.first() {
             if *wait != Some(0) {
@@ -147,13 +147,17 @@ impl Model {
         }
         let orders = self.orders(log);
         any(orders.into_iter().map(|order| self.clone().passes(log, order, report, arrivals, coverage)))
+            .or_else(|problem| {
+                let in_between = self.in_between(log).ok_or(problem.clone())?;
+                self.passes(log, in_between, report, arrivals, coverage).map_err(|_| problem)
+            })
     }
 
     /// A turn in which things happen in this order.
     fn passes(
         mut self,
         log: &[Seen],
-        Order { taken_at, released_at }: Order,
+        Order { taken_at, released_at, is_in_between }: Order,
         report: &Report,
         arrivals: &Arrivals,
         coverage: &mut Coverage,
@@ -163,6 +167,7 @@ impl Model {
                 .into_iter()
                 .try_for_each(|index| model.see(&log[index], &log[index..], report, arrivals, coverage))
         };
+        self.people.splits_turns = is_in_between;
         if let Some(at) = taken_at {
             see(&mut self, 0..at, coverage)?;
             self.ring.take(None, self.now, &mut self.people)?;

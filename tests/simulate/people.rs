@@ -106,9 +106,20 @@ pub(crate) struct People {
     pub(crate) told_bytes: usize,
     /// The latest arrival among the events released.
     pub(crate) latest: u64,
+    /// Some of what is released in this turn was released before the logins that were read after a write.
+    pub(crate) splits_turns: bool,
+    /// Something has been written in this turn.
+    pub(crate) has_written: bool,
+    /// Those logins, and whom each has taken over from.
+    late: Vec<(usize, Option<usize>)>,
 }
 
 impl People {
+    pub(crate) fn begin_turn(&mut self) {
+        (self.told_bytes, self.has_written) = (0, false);
+        self.late.clear();
+    }
+
     pub(crate) fn connect(&mut self, peer: usize, deadline: Micros) {
         self.clients.insert(
             peer,
@@ -135,10 +146,33 @@ impl People {
             return false;
         };
         client.stage = Stage::User(id);
-        if let Some(replaced) = self.connected.insert(id, peer).and_then(|old| self.clients.get_mut(&old)) {
+        let old = self.connected.insert(id, peer);
+        if self.has_written {
+            self.late.push((peer, old));
+        }
+        if let Some(replaced) = old.and_then(|old| self.clients.get_mut(&old)) {
             replaced.cause(DisconnectReason::Replaced);
         }
         true
+    }
+
+    /// At the end of a turn that is split: whoever logged in late was told only what came after that. What came before was told to the
+    /// connection that it has taken over from.
+    pub(crate) fn split_turn(&mut self) {
+        if !self.splits_turns {
+            return;
+        }
+        for (peer, old) in std::mem::take(&mut self.late).into_iter().rev() {
+            let Some(client) = self.clients.get_mut(&peer) else { continue };
+            let mut before = Vec::new();
+            while !client.owed.starts_with(&client.written) || (client.level() > 0 && !client.short) {
+                let Some(end) = client.owed.iter().position(|&byte| byte == b'\n') else { break };
+                before.extend(client.owed.drain(..=end));
+            }
+            if let Some(old) = old.and_then(|old| self.clients.get_mut(&old)) {
+                old.owed.extend(before);
+            }
+        }
     }
 
     /// Forgets a connection that is closed.

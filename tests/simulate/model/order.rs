@@ -14,6 +14,8 @@ pub(super) struct Order {
     pub(super) taken_at: Option<usize>,
     /// What is released is released.
     pub(super) released_at: usize,
+    /// Some was released before a login that was read after a write, and some after it.
+    pub(super) is_in_between: bool,
 }
 
 impl Model {
@@ -33,17 +35,27 @@ impl Model {
                 && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
         };
         let first_login_from = |from: usize| log[from..].iter().position(is_login).map(|at| from + at);
-        let last = Order { taken_at: None, released_at: log.len() };
+        let last = Order { taken_at: None, released_at: log.len(), is_in_between: false };
         let mut orders = vec![last];
         // What a source sent may have been released before a login was read that came later.
         let read = log.iter().rposition(reads_source);
         let login = read.and_then(first_login_from);
         orders.extend(login.map(|at| Order { taken_at: Some(at), ..last }));
-        // What was written may have been.
-        let wrote = log.iter().position(|seen| matches!(seen, Seen::Wrote(..)));
-        let login = wrote.and_then(first_login_from).filter(|&at| !log[at..].iter().any(reads_source));
-        orders.extend(login.map(|at| Order { released_at: at, ..last }));
+        // What was written may have been: before any login that was read after a write.
+        let mut has_written = false;
+        for (at, seen) in log.iter().enumerate() {
+            has_written |= matches!(seen, Seen::Wrote(..));
+            if Some(at) > read && is_login(seen) && std::mem::take(&mut has_written) {
+                orders.push(Order { released_at: at, ..last });
+            }
+        }
         orders
+    }
+
+    /// The order for a turn that none of those explains. Then what was written says what was released before a login.
+    pub(super) fn in_between(&self, log: &[Seen]) -> Option<Order> {
+        let wrote = log.iter().any(|seen| matches!(seen, Seen::Wrote(..)));
+        wrote.then_some(Order { taken_at: None, released_at: log.len(), is_in_between: true })
     }
 }
 
