@@ -80,10 +80,8 @@ pub(crate) struct Model {
     reset_due: bool,
     /// When accepting failed for lack of descriptors.
     refused_at: [Option<Micros>; 2],
-    /// When that last happened on the user port.
-    last_refused_at: Option<Micros>,
-    /// Connections may have waited for that at the beginning of the turn.
-    was_refused: bool,
+    /// Whatever arrived on the user port up to then, by [`Arrivals::clock`], may have waited for that.
+    accepting_since: u64,
     shutdown_at: Option<Micros>,
     /// What must not be left undone when the server sleeps.
     undone: Option<String>,
@@ -115,8 +113,7 @@ impl Model {
             written: 0,
             reset_due: false,
             refused_at: [None; 2],
-            last_refused_at: None,
-            was_refused: false,
+            accepting_since: 0,
             shutdown_at: None,
             undone: None,
             has_read: false,
@@ -138,7 +135,6 @@ impl Model {
         self.check_ending()?;
         self.has_read = false;
         self.people.begin_turn();
-        self.was_refused = self.refused_at[Port::User as usize].is_some();
         if let Some(Seen::Poll { wait, now }) = log.first() {
             if *wait != Some(0) {
                 self.check_sleep()?;
@@ -204,15 +200,14 @@ impl Model {
             }
             &Seen::Accepted(port, peer) => {
                 self.fresh.push((port, peer));
-                self.accepting_again(port, coverage);
+                self.accepting_again(port, arrivals, coverage);
             }
             &Seen::NotAccepted(port, number) => {
-                self.accepting_again(port, coverage);
+                self.accepting_again(port, arrivals, coverage);
                 let errno = rustix::io::Errno::from_raw_os_error(number);
                 use rustix::io::Errno;
                 if [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno) {
                     self.refused_at[port as usize] = Some(self.now.now);
-                    self.last_refused_at = self.refused_at[Port::User as usize].or(self.last_refused_at);
                 }
             }
             &Seen::Registered(peer, done) => self.registered(peer, done),
@@ -244,9 +239,11 @@ impl Model {
         self.ring.close(peer, self.now)
     }
 
-    fn accepting_again(&mut self, port: Port, coverage: &mut Coverage) {
-        if self.refused_at[port as usize].take().is_some_and(|at| self.now.now >= at + SECOND) {
-            coverage.count("deadline: accepting again");
+    fn accepting_again(&mut self, port: Port, arrivals: &Arrivals, coverage: &mut Coverage) {
+        let Some(at) = self.refused_at[port as usize].take() else { return };
+        coverage.add("deadline: accepting again", u64::from(self.now.now >= at + SECOND));
+        if port == Port::User {
+            self.accepting_since = arrivals.clock;
         }
     }
 

@@ -37,7 +37,7 @@ const TIME_AFTER_END: Micros = 60 * SECOND;
 /// Turns that the server may take without going to sleep.
 const TURNS_AWAKE: u64 = 20_000;
 /// Possibilities that are kept in mind.
-const MODELS: usize = 1024;
+const MODELS: usize = 4096;
 
 /// Runs a seed. On a failure the run is repeated and recorded in `traces`.
 pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(), String> {

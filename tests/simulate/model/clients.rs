@@ -4,10 +4,7 @@
 use std::io::ErrorKind;
 
 use fortnight::internals::{
-    config::SlowUserPolicy,
-    counters::DisconnectReason,
-    server::Phase,
-    time::{MILLISECOND, SECOND},
+    config::SlowUserPolicy, counters::DisconnectReason, server::Phase, time::MILLISECOND,
 };
 
 use super::{Model, Report};
@@ -92,9 +89,8 @@ impl Model {
                 coverage.count("users: takes over an id");
             }
             let arrived = arrivals.logins.get(&peer).copied().unwrap_or(u64::MAX);
-            let refused =
-                self.was_refused || self.last_refused_at.is_some_and(|at| self.now.now <= at + SECOND);
-            if arrived < self.people.latest && arrivals.trouble < arrived && !refused {
+            let known = arrivals.trouble.max(self.accepting_since);
+            if arrived < self.people.latest && known < arrived {
                 return Err(format!(
                     "an event that arrived after the login of connection {peer} was served before it"
                 ));
