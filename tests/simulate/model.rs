@@ -272,6 +272,7 @@ impl Model {
             self.check_resumed()?;
         }
         self.has_read = true;
+        self.people.is_late = true;
         if self.reset_due {
             return Err(format!("source {peer} was read before the last run was over"));
         }

@@ -55,6 +55,18 @@ impl Client {
         !self.closed && self.level() > 0 && !self.wants_write
     }
 
+    /// Whether what was written to it agrees with what it is owed.
+    fn may_be_owed_that(&self, may_put_off: bool) -> bool {
+        let is_ended = self.causes.iter().any(|&cause| cause != DisconnectReason::Replaced as usize);
+        let may_wait = self.short || is_ended || (may_put_off && self.is_put_off());
+        self.owed.starts_with(&self.written) && (self.level() == 0 || may_wait)
+    }
+
+    /// Bytes that were written to it and of which one does not know yet that it is owed them.
+    fn written_beyond_owed(&self) -> usize {
+        self.written.len().saturating_sub(self.owed.len())
+    }
+
     pub(crate) fn is_user(&self) -> bool {
         matches!(self.stage, Stage::User(_))
     }
@@ -106,17 +118,17 @@ pub(crate) struct People {
     pub(crate) told_bytes: usize,
     /// The latest arrival among the events released.
     pub(crate) latest: u64,
-    /// Some of what is released in this turn was released before the logins that were read after a write.
+    /// Some of what is released in this turn was released before logins that were read late.
     pub(crate) splits_turns: bool,
-    /// Something has been written in this turn.
-    pub(crate) has_written: bool,
+    /// A source has been read in this turn, or a user was written to: a login that is read now is late.
+    pub(crate) is_late: bool,
     /// Those logins, and whom each has taken over from.
     late: Vec<(usize, Option<usize>)>,
 }
 
 impl People {
     pub(crate) fn begin_turn(&mut self) {
-        (self.told_bytes, self.has_written) = (0, false);
+        (self.told_bytes, self.is_late) = (0, false);
         self.late.clear();
     }
 
@@ -147,7 +159,7 @@ impl People {
         };
         client.stage = Stage::User(id);
         let old = self.connected.insert(id, peer);
-        if self.has_written {
+        if self.is_late {
             self.late.push((peer, old));
         }
         if let Some(replaced) = old.and_then(|old| self.clients.get_mut(&old)) {
@@ -157,15 +169,23 @@ impl People {
     }
 
     /// At the end of a turn that is split: whoever logged in late was told only what came after that. What came before was told to the
-    /// connection that it has taken over from.
-    pub(crate) fn split_turn(&mut self) {
+    /// connection that it has taken over from. What was written says how much that is.
+    pub(crate) fn split_turn(&mut self, may_put_off: bool) {
         if !self.splits_turns {
             return;
         }
-        for (peer, old) in std::mem::take(&mut self.late).into_iter().rev() {
+        let late = std::mem::take(&mut self.late);
+        // What was written to those before it in its id.
+        let mut written: BTreeMap<usize, usize> = BTreeMap::new();
+        for &(peer, old) in &late {
+            let old_written = old.and_then(|old| self.clients.get(&old)).map(Client::written_beyond_owed);
+            let earlier = old.and_then(|old| written.get(&old)).copied();
+            written.insert(peer, old_written.unwrap_or(0) + earlier.unwrap_or(0));
+        }
+        for (peer, old) in late.into_iter().rev() {
             let Some(client) = self.clients.get_mut(&peer) else { continue };
             let mut before = Vec::new();
-            while !client.owed.starts_with(&client.written) || (client.level() > 0 && !client.short) {
+            while !client.may_be_owed_that(may_put_off) || before.len() < written[&peer] {
                 let Some(end) = client.owed.iter().position(|&byte| byte == b'\n') else { break };
                 before.extend(client.owed.drain(..=end));
             }

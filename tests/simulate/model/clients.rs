@@ -105,7 +105,7 @@ impl Model {
         offered: usize,
         outcome: &Result<Vec<u8>, ErrorKind>,
     ) -> Result<(), String> {
-        self.people.has_written = true;
+        self.people.is_late = true;
         let client = self.people.clients.get_mut(&peer).filter(|client| client.is_user());
         let client = client.ok_or(format!("connection {peer} was written to, and has not logged in"))?;
         match outcome {
@@ -131,7 +131,7 @@ impl Model {
         let after: u64 = report.counters.users_disconnected.iter().sum();
         let mut causes = Vec::new();
         let mut buffered = 0;
-        self.people.split_turn();
+        self.people.split_turn(self.config.busy_poll);
         let peers: Vec<usize> = self.people.clients.keys().copied().collect();
         for peer in peers {
             self.check_stream(peer)?;

@@ -14,7 +14,7 @@ pub(super) struct Order {
     pub(super) taken_at: Option<usize>,
     /// What is released is released.
     pub(super) released_at: usize,
-    /// Some was released before a login that was read after a write, and some after it.
+    /// Some was released before a login that was read late, and some after it.
     pub(super) is_in_between: bool,
 }
 
