@@ -657,9 +657,9 @@ impl Model {
         (self.ring.open(), self.people.clients.len())
     }
 
-    /// Whether some source is held back by a ring whose holes are never given up.
-    pub(crate) fn waits_for_ever(&self) -> bool {
-        self.config.event_timeout_ms < 0 && self.ring.open().any(|peer| self.ring.holds(peer))
+    /// Whether the ring holds some source back: for ever, or until more holes have been given up than there was time for.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.ring.open().any(|peer| self.ring.holds(peer))
     }
 
     /// Whether the ring holds a source back.

@@ -321,8 +321,8 @@ fn check_ends(net: &SimNet<Chaos>, model: &Model, open: &[(usize, usize)]) -> Re
             .map(|peer| shared.world.server_end(peer));
         let is_finished = shared.world.peers().any(|at| at.index() == peer && shared.world.has_finished(at));
         match found {
-            // Where a ring is full for ever, sources that have hung up keep their places.
-            None if port == Port::Source && model.waits_for_ever() => {}
+            // Where a ring is full, sources that have hung up keep their places.
+            None if port == Port::Source && model.holds_any() => {}
             None if end == Some(ServerEnd::Open) && !is_finished => {
                 return Err(format!("connection {peer} was never accepted"));
             }

@@ -29,7 +29,7 @@ use truth::Truth;
 use visit::{Bounds, Memory};
 
 /// Turns that a life may take.
-const TURNS: u64 = 20_000;
+const TURNS: u64 = 200_000;
 /// Turns after which a process ends between two turns, if what was to end it has not come.
 const LAST_TURNS: u64 = 20;
 /// Time in which everything must have arrived, once nothing goes wrong any more.
@@ -261,7 +261,8 @@ impl Run {
         let snapshot = server.snapshot();
         let snapshots = self.folder.names().iter().filter(|(name, _)| name.ends_with(".fns")).count();
         let first = snapshot.journal.as_ref().map_or(0, |journal| journal.first_sequence.get());
-        Bounds { cursor: snapshot.cursor.get(), first, snapshots }
+        let held_up = snapshot.counters.paused_slow_user;
+        Bounds { cursor: snapshot.cursor.get(), first, snapshots, held_up }
     }
 
     fn extend(&mut self) -> Result<(), String> {

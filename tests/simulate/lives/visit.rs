@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use fortnight::internals::{
+    config::SlowUserPolicy,
     server::net::Port,
     sim::{Peer, ServerEnd, SimFolder, World},
+    time::{MILLISECOND, Micros},
 };
 use support::model::number_of;
 
@@ -21,6 +23,8 @@ pub(crate) struct Bounds {
     pub(crate) first: u128,
     /// Snapshots that there are or have been.
     pub(crate) snapshots: usize,
+    /// For how long slow users have held up the sources in all.
+    pub(crate) held_up: Micros,
 }
 
 /// What a login asks for.
@@ -248,7 +252,12 @@ impl Visits {
             // The socket may have taken nothing of a refusal, or a part.
             self.all[index].is_refused |= self.all[index].is_to_be_refused(&self.memory, now, temper);
             let visit = &self.all[index];
-            let may_be_cut_off = visit.was_limited || now.first > visit.sent.first || temper.errors > 0;
+            // When slow users together have used up their share of the time, whoever gets behind is cut off at once.
+            let timeout = temper.config.slow_user_timeout_ms * MILLISECOND;
+            let is_share_used_up =
+                temper.config.slow_user_policy == SlowUserPolicy::Wait && now.held_up > timeout;
+            let may_be_cut_off =
+                visit.was_limited || is_share_used_up || now.first > visit.sent.first || temper.errors > 0;
             if is_served && !visit.is_refused && !visit.is_replaced && !may_be_cut_off {
                 return Err(format!(
                     "the connection of user {}, which asked for {:?} and was sent {:?}, is closed for nothing, between {:?} and {now:?}",
