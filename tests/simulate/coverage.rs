@@ -75,6 +75,10 @@ impl Coverage {
         }
     }
 
+    pub(crate) fn times(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
     pub(crate) fn merge(&mut self, other: &Coverage) {
         for (what, &times) in &other.0 {
             self.add(what, times);

@@ -37,6 +37,8 @@ use coverage::Coverage;
 
 /// Seeds that `cargo test` runs.
 const SEEDS: u64 = 2000;
+/// Of so many seeds one may be given up.
+const GIVEN_UP_OF: u64 = 10_000;
 /// Failures that are told before giving up.
 const FAILURES: usize = 3;
 
@@ -56,6 +58,8 @@ fn nothing_is_lost_whatever_goes_wrong() {
     let per_second = seeds as f64 / began.elapsed().as_secs_f64();
     println!("{coverage}\n{seeds} seeds from {first} on, {per_second:.0} a second");
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    let given_up = coverage.times(run::GIVEN_UP);
+    assert!(given_up <= seeds.div_ceil(GIVEN_UP_OF), "{given_up} of {seeds} runs were given up");
     let missing = coverage.missing();
     assert!(seeds < SEEDS || missing.is_empty(), "never happened: {missing:?}");
 }

@@ -19,6 +19,7 @@ use fortnight::internals::{
     time::{MILLISECOND, Micros, SECOND},
 };
 
+pub(crate) use order::CANNOT_TELL;
 use order::{Order, any};
 
 use crate::{
@@ -145,7 +146,9 @@ impl Model {
         any(orders.into_iter().map(|order| self.clone().passes(log, order, report, arrivals, coverage)))
             .or_else(|problem| {
                 let in_between = self.in_between(log).ok_or(problem.clone())?;
-                self.passes(log, in_between, report, arrivals, coverage).map_err(|_| problem)
+                let puts_off = self.config.busy_poll;
+                let models = self.passes(log, in_between, report, arrivals, coverage);
+                models.map_err(|_| if puts_off { format!("{CANNOT_TELL}: {problem}") } else { problem })
             })
     }
 

@@ -27,7 +27,7 @@ use crate::{
     chaos::Chaos,
     coverage::Coverage,
     dice::Dice,
-    model::{Model, Report},
+    model::{CANNOT_TELL, Model, Report},
     options,
     watch::{Log, Seen, Watch},
 };
@@ -36,13 +36,19 @@ use crate::{
 const TIME_AFTER_END: Micros = 60 * SECOND;
 /// Turns that the server may take without going to sleep.
 const TURNS_AWAKE: u64 = 20_000;
+/// Runs in which the model could not tell what the server did.
+pub(crate) const GIVEN_UP: &str = "runs: given up";
 /// Possibilities that are kept in mind.
 const MODELS: usize = 4096;
 
 /// Runs a seed. On a failure the run is repeated and recorded in `traces`.
 pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(), String> {
-    let outcome = catch(|| play(seed, coverage, |net| net));
-    outcome.map(|_| ()).map_err(|problem| {
+    let outcome = catch(|| play(seed, coverage, |net| net)).map(|_| ());
+    if outcome.as_ref().is_err_and(|problem| problem.contains(CANNOT_TELL)) {
+        coverage.count(GIVEN_UP);
+        return Ok(());
+    }
+    outcome.map_err(|problem| {
         let place = match record(seed, traces) {
             Ok(path) => format!("the run is in {}: fortnight replay, fortnight trace show", path.display()),
             Err(error) => format!("the run could not be recorded: {error}"),

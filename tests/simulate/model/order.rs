@@ -7,6 +7,10 @@ use fortnight::internals::server::net::Port;
 use super::Model;
 use crate::watch::Seen;
 
+/// Is in the sentence of what may be wrong, or not. With `busyPoll` a user that logs in while a turn releases events may be owed nothing, or
+/// something that was put off: not every turn shows which. Such a run is given up. There must be few of them.
+pub(crate) const CANNOT_TELL: &str = "the log does not tell";
+
 /// When they happen: after so many things that the log shows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
