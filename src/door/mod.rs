@@ -9,7 +9,7 @@
 //!
 //! Until step 3 the connection is *pending*. The server does not know it. It takes no place there, and the time to log in
 //! has not begun. The door closes a pending connection that sends something else, or that is not done within
-//! `loginTimeoutMs`.
+//! `loginTimeoutMs`. Where all places of pending connections are taken, those that have been silent for a second make room.
 //!
 //! Many handshakes at once do not hold up the events: while the server has other work, the door takes two steps of
 //! handshakes in a millisecond. The server does not know whether a connection speaks TLS.
@@ -45,8 +45,12 @@ use std::{
     sync::Arc,
 };
 
-/// Pending connections at once. More of them wait in the backlog.
+/// Pending connections at once. More of them wait in the backlog, until one is done or makes room.
 const PENDING_MAX: usize = 4096;
+/// Where there is no place, a connection makes room from which nothing has come for this time.
+const SILENCE_MAX: Micros = SECOND;
+/// Connections that make room at once.
+const MAKE_ROOM_AT_ONCE: usize = 64;
 /// Connections that are accepted from the backlog before something else gets a turn.
 const LET_IN_AT_ONCE: usize = 64;
 /// The lowest key of a pending connection. Keys of the server are below it.
@@ -84,6 +88,8 @@ pub(crate) struct Door<N: Net> {
     warnings: RateLimit,
     /// Sockets that are ready, and the server has not been told.
     wakes: Wakes,
+    /// Where there is no place: when the next connection makes room, at the earliest.
+    room_at: Micros,
     /// The time of the next handshake steps, while the server has other work.
     paced_until: Micros,
     /// When the door checks next whether a certificate expires.
@@ -98,7 +104,10 @@ struct PendingConnection<S: Read + Write> {
     port: Port,
     peer: SocketAddr,
     serial: u64,
+    /// Something has come that the door has not looked at.
     queued: bool,
+    /// When something came last, or when it was accepted.
+    heard_at: Micros,
     stage: Stage,
 }
 
@@ -139,6 +148,7 @@ impl<N: Net> Door<N> {
             counters: DoorCounters::default(),
             warnings: RateLimit::new(3, WARNING_INTERVAL),
             wakes: Wakes::default(),
+            room_at: now,
             paced_until: now,
             expiry_due: Some(now),
             now,
@@ -165,7 +175,8 @@ impl<N: Net> Door<N> {
         let serial = self.serial;
         let has_header = self.rules.has_header(port, peer.ip());
         let stage = if has_header { Stage::Header(Vec::new()) } else { Stage::Over };
-        entry.insert(PendingConnection { socket, port, peer, serial, queued: false, stage });
+        let heard_at = self.now;
+        entry.insert(PendingConnection { socket, port, peer, serial, queued: false, heard_at, stage });
         self.deadlines.push_back((self.now.saturating_add(self.rules.patience), index, serial));
         self.advance(index)
     }
@@ -174,6 +185,7 @@ impl<N: Net> Door<N> {
     fn advance(&mut self, index: usize) -> Option<(MaybeTlsSocket<N::Socket>, SocketAddr)> {
         let connection = self.pending.get_mut(index)?;
         connection.queued = false;
+        connection.heard_at = self.now;
         let mut step = connection.step();
         if matches!((&step, &connection.stage), (Step::Passes, Stage::Over))
             && let Some(tls) = self.rules.tls(connection.port)
@@ -286,6 +298,36 @@ impl<N: Net> Door<N> {
         }
     }
 
+    /// Somebody waits at a listener, and there is no place.
+    fn is_full(&self) -> bool {
+        !self.crowded.is_empty() && self.pending.len() >= PENDING_MAX
+    }
+
+    /// Where there is no place, connections that have been silent for long make room for newcomers. So a crowd of those that begin a
+    /// handshake and do not go on keeps nobody out for longer than that.
+    fn make_room(&mut self) {
+        if !self.is_full() || self.room_at > self.now {
+            return;
+        }
+        let until = |connection: &PendingConnection<N::Socket>| connection.heard_at + SILENCE_MAX;
+        let waiting = self.pending.iter().filter(|(_, connection)| !connection.queued);
+        let silent = waiting.clone().filter(|(_, connection)| until(connection) <= self.now);
+        let silent: Vec<usize> = silent.map(|(index, _)| index).take(MAKE_ROOM_AT_ONCE).collect();
+        if silent.is_empty() {
+            let next = waiting.map(|(_, connection)| until(connection)).min();
+            self.room_at = next.unwrap_or(self.now + SILENCE_MAX);
+        }
+        for index in silent {
+            if let Some(connection) = self.leave(index) {
+                self.refuse(
+                    connection.peer,
+                    Refusal::Timeout,
+                    "it has been silent for long, and others need its place",
+                );
+            }
+        }
+    }
+
     /// Removes pending connections from the sockets that the server is told about, and notes that they can be read.
     fn take_note(&mut self, ready: &mut Vec<Ready>) {
         let (pending, queue) = (&mut self.pending, &mut self.queue);
@@ -352,7 +394,8 @@ impl<N: Net> Net for Door<N> {
 
     fn poll(&mut self, wait: Option<Micros>, ready: &mut Vec<Ready>) -> io::Result<Micros> {
         let is_idle = wait != Some(0);
-        let due = self.deadline().into_iter().chain(self.expiry_due).min();
+        let room_at = self.is_full().then_some(self.room_at);
+        let due = self.deadline().into_iter().chain(self.expiry_due).chain(room_at).min();
         let due = due.map(|at| at.saturating_sub(self.now));
         let woken = self.wakes.take();
         let may_let_in = !self.crowded.is_empty() && self.pending.len() < PENDING_MAX;
@@ -371,6 +414,7 @@ impl<N: Net> Net for Door<N> {
         let handshakes = self.handshakes(is_idle);
         self.advance_all(handshakes);
         self.turn_out_overdue();
+        self.make_room();
         if ready.contains(&Ready::Reload) {
             self.rules.reload();
             self.expiry_due = Some(self.now);

@@ -21,7 +21,7 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Socket, Type};
 use support::stream::each;
-use support::{Certificates, Line, Server, launch, raise_own_limit, server};
+use support::{Certificates, Line, Server, launch, raise_own_limit, server, skipped};
 
 /// Events that are sent one at a time, each after the one before has arrived.
 const EVENTS: u64 = 300;
@@ -207,6 +207,29 @@ fn handshakes_that_do_not_end_keep_nobody_waiting() {
             println!("{} connections", open.len());
         });
     });
+}
+
+/// Whoever comes while more than 4,096 have begun a handshake gets in, long before their time to log in is over.
+#[test]
+fn handshakes_that_do_not_end_make_room_for_newcomers() {
+    const BEGUN: usize = 4_200;
+    if flood_size() < BEGUN {
+        return skipped("a flood of 4,200 handshakes needs a limit of 6,200 open files");
+    }
+    let server = launch!(eventTimeoutMs = -1, adminPort = 0, loginTimeoutMs = 600_000).over_tls().start();
+    let hello = half_a_hello();
+    let begin = |_| {
+        let mut socket = TcpStream::connect(server.users).unwrap();
+        socket.write_all(&hello).unwrap();
+        socket
+    };
+    let begun: Vec<TcpStream> = (0..BEGUN).map(begin).collect();
+    let (mut user, mut source) = (server.user(7), server.source());
+    source.send("1|P|1|7\n");
+    user.expect("1|P|1|7\n");
+    let made_room = server.metric("fortnight_connections_refused_total{reason=\"timeout\"}");
+    assert!(made_room >= 1.0 && made_room < BEGUN as f64, "{made_room} made room");
+    drop(begun);
 }
 
 /// The same while others shake hands to the end, and say nothing more.

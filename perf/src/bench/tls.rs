@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{Bench, Contender, Prepared, Spread};
 use crate::access::{Access, make_certificates, server_config};
 use crate::block::Expect;
-use crate::drive::{self, Failure};
+use crate::drive::{self, Failure, Progress};
 use crate::process::{Addresses, Server, cpu_ns};
 use crate::report::Figures;
 use crate::workload::{Shape, Workload};
@@ -314,9 +314,18 @@ fn floods(bench: &Bench, files: &Files) -> Result<Vec<Flood>, String> {
         (settings.addresses, settings.pid) = (server.addresses, Some(server.pid()));
         (settings.access, settings.spin) = (files.access()?, false);
         let (users, done) = (server.addresses.users, AtomicBool::new(false));
+        // Events flow: the users are connected.
+        let flows = AtomicBool::new(false);
         let (connections, outcome) = std::thread::scope(|scope| {
-            let attacker = scope.spawn(|| attack(users, files, &done));
-            let outcome = drive::run(settings, &mut prepared.book, &mut |_| {});
+            let attacker = scope.spawn(|| {
+                while !flows.load(Ordering::Relaxed) && !done.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                attack(users, files, &done)
+            });
+            let outcome = drive::run(settings, &mut prepared.book, &mut |progress| {
+                flows.fetch_or(matches!(progress, Progress::Running { .. }), Ordering::Relaxed);
+            });
             done.store(true, Ordering::Relaxed);
             (attacker.join().unwrap_or(0), outcome)
         });
