@@ -36,7 +36,7 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 48] = [
+pub(crate) const REQUIRED: [&str; 49] = [
     "resume: a place of its own",
     "resume: at the edge of a segment",
     "resume: at the edge of a snapshot",
@@ -71,6 +71,7 @@ pub(crate) const REQUIRED: [&str; 48] = [
     "lives: segments have gone",
     "lives: a segment waits to be recycled",
     "lives: everything has arrived",
+    "lives: the journal is copied beside its server",
     "disk: short write",
     "disk: full",
     "disk: EIO on write",
@@ -373,6 +374,9 @@ impl Run {
             self.extend()?;
         }
         let has = self.bounds(server);
+        if self.temper.tools > 0 && self.dice.in_1000(self.temper.tools) {
+            self.use_tools(has.cursor, coverage)?;
+        }
         let shared = &mut *net.shared();
         // What happens meanwhile happens before the next turn, even if the server waits for nothing.
         let now = shared.world.now();
@@ -507,6 +511,24 @@ impl Run {
         coverage.count("resume: the journal is forked");
         self.memory.fork(epoch.to_string(), cursor.get());
         self.lanes.iter_mut().for_each(Lane::forget_epoch);
+        Ok(())
+    }
+
+    /// The tools work beside the server: they find no damage, and a copy is a journal of its own, which has a prefix.
+    fn use_tools(&self, released: u128, coverage: &mut Coverage) -> Result<(), String> {
+        tools::check(&mut self.folder.observer())
+            .map_err(|error| format!("beside its server the journal is not whole: {error}"))?;
+        let copy = SimFolder::new(0);
+        let (_, cursor) = tools::copy(&mut self.folder.observer(), &mut copy.disk())
+            .map_err(|error| format!("beside its server the journal cannot be copied: {error}"))?;
+        let found = self.recover_a_copy(&copy)?;
+        let wanted = Left { cursor: cursor.get(), edges: self.truth.before(cursor.get()).edges() };
+        if cursor.get() > released || found != wanted {
+            return Err(format!(
+                "a copy was made at {cursor}, and a start on it finds {found:?}, not {wanted:?}"
+            ));
+        }
+        coverage.count("lives: the journal is copied beside its server");
         Ok(())
     }
 

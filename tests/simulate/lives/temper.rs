@@ -63,6 +63,8 @@ pub(crate) struct Temper {
     pub(crate) pace: Pace,
     /// Users that resume.
     pub(crate) visitors: u64,
+    /// Turns after which the tools are used.
+    pub(crate) tools: u64,
 }
 
 impl Temper {
@@ -123,6 +125,7 @@ impl Temper {
                 slice_ns: dice.pick(&[1000, 5000, 150_000]),
             },
             visitors: 0,
+            tools: 0,
         };
         if dice.in_1000(600) {
             temper.visitors = dice.pick(&[100, 500]);
@@ -135,6 +138,7 @@ impl Temper {
             let often = if temper.gap <= MILLISECOND { 1 } else { 100 };
             config.user_mark_ms = dice.pick(&[0, often, 3000]);
         }
+        temper.tools = dice.pick(&[0, 0, 0, 10]);
         temper
     }
 
