@@ -91,7 +91,7 @@ const SHARES_BEHIND: [(Micros, u64); 3] = [(SECOND, 320), (2 * SECOND, 640), (4 
 /// What has been done above the share is made up for by a rest that is no longer than this much work.
 const DEBT_NS_MAX: i64 = 16_000_000;
 /// A rest between two passes is no longer than this.
-const REST_MAX: Micros = 10 * SECOND;
+const REST_MAX: Micros = 60 * SECOND;
 /// A user that has less in its buffer than is worth a write is written to after this time.
 const HOLDING_MAX: Micros = SECOND / 2;
 
