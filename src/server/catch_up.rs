@@ -88,8 +88,11 @@ const CONNECTS_AT_ONCE: usize = 64;
 const SHARE: u64 = 160;
 /// The share, from an age of the pass on, while it has not advanced twice as fast as the journal has grown.
 const SHARES_BEHIND: [(Micros, u64); 3] = [(SECOND, 320), (2 * SECOND, 640), (4 * SECOND, 900)];
-/// What has been done above the share is made up for by a rest that is no longer than this much work.
+/// What has been done above the share is made up for by a rest that is no longer than this much work, and what is left of it for later is
+/// no more.
 const DEBT_NS_MAX: i64 = 16_000_000;
+/// Sources and live users that need so long in a turn have far more to do than to wait for catching up.
+const LONG_TURN_NS: u64 = 1_000_000;
 /// A rest between two passes is no longer than this.
 const REST_MAX: Micros = 60 * SECOND;
 /// A user that has less in its buffer than is worth a write is written to after this time.
@@ -141,6 +144,8 @@ pub(super) struct CatchUp {
     owed: u64,
     /// The work that catching up may do while events flow. Below 0: it has done so much more.
     credit_ns: i64,
+    /// Work since the last turn's.
+    spent_ns: u64,
     /// Deliveries of the events that have been applied, and not been handed to everybody.
     uncounted: u64,
     /// It has done its share, and goes on then.
@@ -200,6 +205,7 @@ impl CatchUp {
             grown_to: 0,
             owed: 0,
             credit_ns: 0,
+            spent_ns: 0,
             uncounted: 0,
             rests_until: 0,
             looked_at: 0,
@@ -311,7 +317,8 @@ impl CatchUp {
         }
     }
 
-    /// Work of this turn, in nanoseconds: a share or a slice.
+    /// Work of this turn, in nanoseconds: what the share allows by now, but no more than a slice at once, or a few where a pass falls
+    /// behind. So an event waits for a slice, whatever the share. Only where turns are long without catching up, it gets its share of each.
     fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> i64 {
         let grown = grown_to.saturating_sub(std::mem::replace(&mut self.grown_to, grown_to));
         if self.pass.is_some() && self.stopped_since.is_none() {
@@ -320,12 +327,18 @@ impl CatchUp {
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
         let worked = if self.is_idle { 0 } else { elapsed.min(SECOND) };
-        let (share, slice) = ((worked * self.share(now)) as i64, self.pace.slice_ns as i64);
-        self.credit_ns = (self.credit_ns + share).min(share.max(slice));
-        if !is_live {
-            self.credit_ns = self.credit_ns.max(slice);
+        let (share, slice) = (self.share(now), self.pace.slice_ns);
+        let earned = (worked * share) as i64;
+        let most = if self.is_idle { slice as i64 } else { DEBT_NS_MAX.max(earned) };
+        self.credit_ns = (self.credit_ns + earned).min(most);
+        let others = (worked * 1000).saturating_sub(std::mem::take(&mut self.spent_ns));
+        let part = if others >= LONG_TURN_NS { others / (1000 - share) * share } else { 0 };
+        let at_once = part.max(slice * (share / SHARE)) as i64;
+        if is_live {
+            return self.credit_ns.min(at_once);
         }
-        self.credit_ns
+        self.credit_ns = self.credit_ns.max(slice as i64);
+        self.credit_ns.min(at_once)
     }
 
     /// Nanoseconds of work per microsecond, while events flow.
@@ -359,6 +372,7 @@ impl CatchUp {
     }
 
     fn spend(&mut self, ns: u64) {
+        self.spent_ns += ns;
         self.credit_ns = self.credit_ns.saturating_sub_unsigned(ns).max(-DEBT_NS_MAX);
         self.worked_ns += ns;
     }
@@ -417,12 +431,19 @@ mod tests {
         let mut now = SECOND;
         assert_eq!(catch_up.budget(0, false, now), SLICE_NS as i64);
         catch_up.is_idle = false;
-        for _ in 0..10 {
-            now += MILLISECOND;
+        catch_up.spend(SLICE_NS);
+        let mut turn = |elapsed, spent| {
+            now += elapsed;
             let budget = catch_up.budget(0, true, now);
-            assert_eq!(budget, (MILLISECOND * SHARE) as i64);
-            catch_up.spend(budget as u64);
-        }
+            catch_up.spend(spent);
+            budget
+        };
+        // Of each turn a share is lent. A slice of it is used at once, and the rest later.
+        assert_eq!(turn(MILLISECOND, SLICE_NS), SLICE_NS as i64);
+        assert_eq!(turn(0, 0), (MILLISECOND * SHARE - SLICE_NS) as i64);
+        // The turn was long, though nobody was caught up with: it gets all at once.
+        let left = MILLISECOND * SHARE - SLICE_NS;
+        assert_eq!(turn(21 * MILLISECOND, 0), (21 * MILLISECOND * SHARE + left) as i64);
     }
 
     #[test]
