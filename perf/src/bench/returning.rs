@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream as Stream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Socket, Type};
 
 const READ_MAX: usize = 256 << 10;
@@ -159,6 +161,32 @@ impl Crowd {
         Ok(())
     }
 
+    /// Takes everything for a time, and does not look at it: what is received is not even copied. So this end leaves its core to others.
+    pub(super) fn discard(&mut self, go_on: &dyn Fn() -> bool) -> Result<(), String> {
+        let mut events = Events::with_capacity(256);
+        while go_on() {
+            let polled = self.poll.poll(&mut events, Some(Duration::from_millis(5)));
+            polled.or_else(interrupted).map_err(|error| format!("epoll: {error}"))?;
+            for event in &events {
+                let Token(index) = event.token();
+                while self.discard_one(index)? == READ_MAX {}
+            }
+        }
+        Ok(())
+    }
+
+    fn discard_one(&mut self, index: usize) -> Result<usize, String> {
+        match recv(&self.users[index].stream, &mut self.buffer[..], RecvFlags::TRUNC) {
+            Ok((_, 0)) => Err("a user that came back was disconnected".into()),
+            Ok((_, length)) => {
+                self.bytes += length as u64;
+                Ok(length)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(format!("a user that came back: {error}")),
+        }
+    }
+
     fn read_one(&mut self, index: usize, most: usize) -> Result<usize, String> {
         let user = &mut self.users[index];
         match user.stream.read(&mut self.buffer[..most]) {
@@ -185,4 +213,8 @@ impl Crowd {
             Err(error) => Err(format!("a user that came back: {error}")),
         }
     }
+}
+
+fn interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
