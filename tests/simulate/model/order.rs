@@ -22,22 +22,44 @@ pub(super) struct Order {
     pub(super) is_in_between: bool,
 }
 
+/// What there is in the log of a turn.
+struct Kinds<'a> {
+    model: &'a Model,
+    new_sources: BTreeSet<usize>,
+}
+
+impl Kinds<'_> {
+    fn is_source(&self, peer: &usize) -> bool {
+        self.model.ring.sources.contains_key(peer) || self.new_sources.contains(peer)
+    }
+
+    fn reads_source(&self, seen: &Seen) -> bool {
+        matches!(seen, Seen::Read(peer, _) if self.is_source(peer))
+    }
+
+    fn is_login(&self, seen: &Seen) -> bool {
+        let is_user = |peer| self.model.people.clients.get(peer).is_some_and(|client| client.is_user());
+        matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
+            && !self.model.ending.contains_key(peer)
+            && !self.is_source(peer)
+            && !is_user(peer))
+    }
+}
+
 impl Model {
-    /// What is possible.
-    pub(super) fn orders(&self, log: &[Seen]) -> Vec<Order> {
+    fn kinds(&self, log: &[Seen]) -> Kinds<'_> {
         let is_new_source = |seen: &Seen| match seen {
             Seen::Accepted(Port::Source, peer) => Some(*peer),
             _ => None,
         };
-        let new_sources: BTreeSet<usize> = log.iter().filter_map(is_new_source).collect();
-        let is_source = |peer: &usize| self.ring.sources.contains_key(peer) || new_sources.contains(peer);
-        let reads_source = |seen: &Seen| matches!(seen, Seen::Read(peer, _) if is_source(peer));
-        let is_login = |seen: &Seen| {
-            matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
-                && !self.ending.contains_key(peer)
-                && !is_source(peer)
-                && self.people.clients.get(peer).is_none_or(|client| !client.is_user()))
-        };
+        Kinds { model: self, new_sources: log.iter().filter_map(is_new_source).collect() }
+    }
+
+    /// What is possible.
+    pub(super) fn orders(&self, log: &[Seen]) -> Vec<Order> {
+        let kinds = self.kinds(log);
+        let is_login = |seen: &Seen| kinds.is_login(seen);
+        let reads_source = |seen: &Seen| kinds.reads_source(seen);
         let first_login_from = |from: usize| log[from..].iter().position(is_login).map(|at| from + at);
         let last = Order { taken_at: None, released_at: log.len(), is_in_between: false };
         let mut orders = vec![last];
@@ -56,10 +78,13 @@ impl Model {
         orders
     }
 
-    /// The order for a turn that none of those explains. Then what was written says what was released before a login.
+    /// The order for a turn with a late login that none of those explains. Then what was written says what was released before it.
     pub(super) fn in_between(&self, log: &[Seen]) -> Option<Order> {
-        let wrote = log.iter().any(|seen| matches!(seen, Seen::Wrote(..)));
-        wrote.then_some(Order { taken_at: None, released_at: log.len(), is_in_between: true })
+        let kinds = self.kinds(log);
+        let first =
+            log.iter().position(|seen| matches!(seen, Seen::Wrote(..)) || kinds.reads_source(seen))?;
+        let is_late = log[first..].iter().any(|seen| kinds.is_login(seen));
+        is_late.then_some(Order { taken_at: None, released_at: log.len(), is_in_between: true })
     }
 }
 
