@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fortnight::internals::server::net::Port;
 
 use super::Model;
-use crate::watch::Seen;
+use crate::{people::Client, watch::Seen};
 
 /// Is in the sentence of what may be wrong, or not. With `busyPoll` a user that logs in while a turn releases events may be owed nothing, or
 /// something that was put off: not every turn shows which. Such a run is given up. There must be few of them.
@@ -38,7 +38,7 @@ impl Kinds<'_> {
     }
 
     fn is_login(&self, seen: &Seen) -> bool {
-        let is_user = |peer| self.model.people.clients.get(peer).is_some_and(|client| client.is_user());
+        let is_user = |peer| self.model.people.clients.get(peer).is_some_and(Client::is_user);
         matches!(seen, Seen::Read(peer, Ok(bytes)) if !bytes.is_empty()
             && !self.model.ending.contains_key(peer)
             && !self.is_source(peer)
