@@ -142,8 +142,14 @@ impl Model {
             }
             self.turn_began = *now;
         }
-        let orders = self.orders(log);
-        any(orders.into_iter().map(|order| self.clone().passes(log, order, report, arrivals, coverage)))
+        let (usual, others) = self.orders(log);
+        let mut pass = |order| self.clone().passes(log, order, report, arrivals, coverage);
+        // The others only where the usual ones explain nothing: or there would be too many possibilities.
+        any(usual.into_iter().map(&mut pass))
+            .or_else(|problem| match any(others.into_iter().map(&mut pass)) {
+                Ok(models) if !models.is_empty() => Ok(models),
+                _ => Err(problem),
+            })
             .or_else(|problem| {
                 let in_between = self.in_between(log).ok_or(problem.clone())?;
                 let puts_off = self.config.busy_poll;

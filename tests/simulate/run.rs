@@ -39,7 +39,7 @@ const TURNS_AWAKE: u64 = 20_000;
 /// Runs in which the model could not tell what the server did.
 pub(crate) const GIVEN_UP: &str = "runs: given up";
 /// Possibilities that are kept in mind.
-const MODELS: usize = 4096;
+const MODELS: usize = 2048;
 
 /// Runs a seed. On a failure the run is repeated and recorded in `traces`.
 pub(crate) fn run(seed: u64, traces: &Path, coverage: &mut Coverage) -> Result<(), String> {

@@ -55,27 +55,28 @@ impl Model {
         Kinds { model: self, new_sources: log.iter().filter_map(is_new_source).collect() }
     }
 
-    /// What is possible.
-    pub(super) fn orders(&self, log: &[Seen]) -> Vec<Order> {
+    /// What is possible: what is usual, and what else there may be.
+    pub(super) fn orders(&self, log: &[Seen]) -> (Vec<Order>, Vec<Order>) {
         let kinds = self.kinds(log);
         let is_login = |seen: &Seen| kinds.is_login(seen);
         let reads_source = |seen: &Seen| kinds.reads_source(seen);
         let first_login_from = |from: usize| log[from..].iter().position(is_login).map(|at| from + at);
         let last = Order { taken_at: None, released_at: log.len(), is_in_between: false };
-        let mut orders = vec![last];
+        let (mut usual, mut others) = (vec![last], Vec::new());
         // What a source sent may have been released before a login was read that came later.
         let read = log.iter().rposition(reads_source);
         let login = read.and_then(first_login_from);
-        orders.extend(login.map(|at| Order { taken_at: Some(at), ..last }));
+        others.extend(login.map(|at| Order { taken_at: Some(at), ..last }));
         // What was written may have been: before any login that was read after a write.
         let mut has_written = false;
         for (at, seen) in log.iter().enumerate() {
             has_written |= matches!(seen, Seen::Wrote(..));
             if Some(at) > read && is_login(seen) && std::mem::take(&mut has_written) {
+                let orders = if usual.len() == 1 { &mut usual } else { &mut others };
                 orders.push(Order { released_at: at, ..last });
             }
         }
-        orders
+        (usual, others)
     }
 
     /// The order for a turn with a late login that none of those explains. Then what was written says what was released before it.
