@@ -438,7 +438,8 @@ impl<N: Net> Net for Door<N> {
             return Ok((socket, peer));
         }
         for _ in 0..LET_IN_AT_ONCE {
-            if self.pending.len() >= PENDING_MAX {
+            // A crowd at one port keeps nobody from another at which nothing has to be shown.
+            if self.pending.len() >= PENDING_MAX && self.rules.asks_something(port) {
                 break;
             }
             let (socket, peer) = self.net.accept(port)?;

@@ -43,6 +43,12 @@ impl Rules {
         is_for_proxies && self.config.proxy_protocol_from.iter().any(|proxy| proxy.contains(peer))
     }
 
+    /// Whether anybody has to show something on a port.
+    pub(super) fn asks_something(&self, port: Port) -> bool {
+        let may_be_proxies = matches!(port, Port::User | Port::Source);
+        self.tls(port).is_some() || (may_be_proxies && !self.config.proxy_protocol_from.is_empty())
+    }
+
     /// The TLS configuration of a port that speaks TLS.
     pub(super) fn tls(&self, port: Port) -> Option<&Arc<ServerConfig>> {
         self.certificates.as_ref()?.of(port)

@@ -28,8 +28,9 @@
 //! What it takes is measured, step by step. While events flow, a pass takes a sixth of the time. If it has not advanced twice as
 //! fast as the journal has grown, it takes more and more after a second: sources are read less. It works in slices of 150 µs, or
 //! 300 µs where it is behind; only where the sources alone fill turns of a millisecond, it has its share of each turn. Between
-//! slices the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, and so is the number of users that are handed their events at once. Users join a pass, and become live, some
-//! at a time. A user is written to when enough bytes wait for it, or after half a second.
+//! slices the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, and so is
+//! the number of users that are handed their events at once. Users join a pass, and become live, some at a time. A user is written
+//! to when enough bytes wait for it, or after half a second.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
 //! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::stream::long_broadcasts;
-use support::{Certificates, DEADLINE, Launch, Server, Signal, launch};
+use support::{Certificates, DEADLINE, Launch, Server, Signal, launch, raise_own_limit, skipped};
 
 /// A server with TLS on the given ports.
 fn launch(certificates: &Certificates, ports: &str) -> Launch {
@@ -238,6 +238,23 @@ fn what_is_no_handshake_is_refused_and_takes_no_place() {
     let mut user = user(&certificates, &server, 7);
     server.source().send("1|B\n");
     user.expect("1|B\n");
+    drop(silent);
+}
+
+/// A port in clear is open while all places for handshakes are taken at another one: nobody has to make room for its sources.
+#[test]
+fn handshakes_at_one_port_keep_nobody_from_another() {
+    const PLACES: usize = 4096;
+    if raise_own_limit() < PLACES as u64 + 1000 {
+        return skipped("4,096 handshakes need a limit of 5,096 open files");
+    }
+    let certificates = Certificates::new("places");
+    let server = launch(&certificates, "users").set("loginTimeoutMs", "600000").start();
+    let silent: Vec<TcpStream> = (0..PLACES).map(|_| TcpStream::connect(server.users).unwrap()).collect();
+    let mut source = server.source();
+    source.send("?|ack\n1|B\n");
+    server.wait_for_metric("fortnight_cursor", |cursor| cursor == 2.0);
+    assert_eq!(refused(&server, "timeout"), 0.0);
     drop(silent);
 }
 
