@@ -117,6 +117,12 @@ impl Naive {
             for event in events.iter().filter(|event| event.token().0 >= FIRST) {
                 self.ready(event.token().0, event.is_read_closed());
             }
+            // So do their sources: the next run begins before its users come.
+            if self.run.users.is_empty() && self.run.delivered > 0 {
+                for token in std::mem::take(&mut self.readable) {
+                    while self.advance(token) {}
+                }
+            }
             for event in events.iter().filter(|event| event.token().0 < FIRST) {
                 self.accept(event.token() == SOURCES)?;
             }

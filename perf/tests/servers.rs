@@ -3,9 +3,13 @@
 #[path = "support/binary.rs"]
 mod binary;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use maze::process::{Addresses, Server};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SHAPES: [&str; 7] = ["maze", "broadcast", "dense", "private", "crowd", "celebrity", "celebrity-few"];
@@ -172,6 +176,34 @@ fn naive_begins_anew_when_everybody_has_gone() {
             .unwrap();
         assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stdout));
     }
+}
+
+/// Of what a busy machine leaves to be seen at once, the end of the last run is first.
+#[test]
+fn naive_begins_anew_when_the_next_run_comes_at_once() {
+    let nowhere = Addresses::resolve("127.0.0.1", 1, 1).unwrap();
+    let server = Server::start(&naive(), &[], None, nowhere).unwrap();
+    let pid = Pid::from_raw(server.pid().try_into().unwrap()).unwrap();
+    let run = || {
+        let mut user = TcpStream::connect(server.addresses.users).unwrap();
+        user.write_all(b"1\n").unwrap();
+        let mut source = TcpStream::connect(server.addresses.source).unwrap();
+        source.write_all(b"1|B\n").unwrap();
+        (user, source)
+    };
+    let received = |(mut user, source): (TcpStream, TcpStream)| {
+        user.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut line = [0; 4];
+        user.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"1|B\n");
+        (user, source)
+    };
+    let first = received(run());
+    kill_process(pid, Signal::STOP).unwrap();
+    drop(first);
+    let next = run();
+    kill_process(pid, Signal::CONT).unwrap();
+    received(next);
 }
 
 #[test]
