@@ -45,7 +45,7 @@ pub(crate) struct Catalog {
     pub(crate) distrusted: Vec<SnapshotInfo>,
     /// The graph is empty before the first segment.
     pub(crate) has_origin: bool,
-    /// Files that a process left behind in the middle of making them.
+    /// Files that an earlier process has left behind, and nobody needs.
     pub(crate) leftovers: Vec<String>,
     /// A segment that has gone, and is written over by the next one.
     pub(crate) spare: Option<Spare>,
@@ -70,10 +70,7 @@ impl Catalog {
                 catalog.segments.push_back(Segment { first, len, time_ms: 0 });
             } else if let Some(info) = SnapshotInfo::parse(&name, len) {
                 catalog.snapshots.push(info);
-            } else if name == segment::SPARE {
-                // A start makes the names durable.
-                catalog.spare = Some(Spare { len, is_durable: true });
-            } else if name == snapshot::TEMPORARY {
+            } else if name == segment::SPARE || name == snapshot::TEMPORARY {
                 catalog.leftovers.push(name);
             }
         }

@@ -7,10 +7,11 @@
 //! A segment that is not kept any more becomes the *spare* one, and the next segment is written over it: its pages are in memory
 //! and its blocks on the disk, so writing copies less and a sync has no metadata to write. Before that, its new name is durable. What is left in it of the
 //! old segment cannot be taken for new: hashes are seeded with positions, and blocks are chained. It is cut off when the segment is closed, and at a
-//! graceful end.
+//! graceful end. A start removes a spare segment: a machine that ended may have lost the new name of the file, and what was to
+//! become durable. Then the next segment begins at the same position, and old blocks would continue the chain.
 //!
 //! A segment is named by the cursor before its first block. `base` is the *position* of the file's first byte: positions count all bytes of all
-//! segments since the journal was made, so a position is never used twice.
+//! segments since the journal was made, so a process never uses a position twice.
 
 #![forbid(unsafe_code)]
 

@@ -276,6 +276,34 @@ fn a_start_reads_all_that_may_not_have_been_durable() {
     assert_eq!((state.cursor, dump(&folder)), (Cursor::new(14), (1..=13).flat_map(line_of).collect()));
 }
 
+/// A machine that loses the name of a segment may leave its blocks in the file that was to be written over. The next start goes on at the
+/// same position, where these blocks would continue the chain.
+#[test]
+fn a_segment_whose_name_was_lost_does_not_come_back() {
+    for seed in 0..10 {
+        let folder = SimFolder::new(seed);
+        let mut log = reopen(&folder, settings(SyncMode::Never)).unwrap().0.log;
+        for number in 1..60 {
+            append(&mut log, number, 0).unwrap();
+        }
+        drop(log);
+        let (name, _) = folder.names().into_iter().rfind(|(name, _)| name.ends_with(".fnj")).unwrap();
+        folder.disk().rename(&name, "spare.fnj").unwrap();
+        let (recovered, State { cursor, .. }) = reopen(&folder, settings(SyncMode::Never)).unwrap();
+        let number = SequenceNumber::new(cursor.get() as u64);
+        let behind = Cursor::behind(number);
+        assert!(behind < Cursor::new(60), "one event only was in {name}");
+        // The process ends while its block is on its way to the disk.
+        folder.set_faults(DiskFaults { delay_max: SECOND, ..DiskFaults::default() });
+        let mut log = recovered.log;
+        append(&mut log, number.get(), 0).unwrap();
+        drop(log);
+        folder.end_process();
+        let found = reopen(&folder, settings(SyncMode::Never)).unwrap().1.cursor;
+        assert!([cursor, behind].contains(&found), "seed {seed}: {found:?}, not {cursor:?}");
+    }
+}
+
 /// Everything, as whoever reads it from the beginning gets it.
 fn dump(folder: &SimFolder) -> Vec<u8> {
     let mut all = Vec::new();

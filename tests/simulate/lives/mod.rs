@@ -246,7 +246,6 @@ impl Run {
             "lives: a snapshot is begun with that was made while the graph changed",
             u64::from(made_meanwhile),
         );
-        coverage.add("lives: a segment waits to be recycled", u64::from(has("spare.fnj")));
         let first = format!("{:020}.fnj", self.temper.config.first_sequence);
         coverage.add("lives: segments have gone", u64::from(!has(&first)));
         self.recovered = cursor;
@@ -464,6 +463,8 @@ impl Run {
             End::Machine => "lives: the machine ends",
             End::Process | End::Asked => "lives: the process ends",
         });
+        let has_spare = self.folder.names().iter().any(|(name, _)| name == "spare.fnj");
+        coverage.add("lives: a segment waits to be recycled", u64::from(has_spare));
         if end == End::Machine {
             self.folder.end_machine();
         } else {
