@@ -72,7 +72,7 @@ pub struct SoakOptions {
     /// Milliseconds between looks at the server
     #[arg(long, default_value_t = 1000)]
     pub sample_every: u64,
-    /// The server keeps a journal, in a folder that is removed afterwards: users who come and go resume, users who read
+    /// The server keeps a journal, in a folder that is removed afterwards, unless there was a fault: users who come and go resume, users who read
     /// slowly are served from it, and everybody must end with one uninterrupted stream
     #[arg(long)]
     pub journal: bool,
@@ -481,8 +481,10 @@ pub fn soak(options: &SoakOptions) -> ExitCode {
     let about = machine::describe();
     let outcome = run(options, &command).and_then(|soaked| store(options, &about, &soaked).map(|()| soaked));
     if let Some(folder) = journal(options) {
-        // What is left over tells nothing: the server has ended.
-        let _ = std::fs::remove_dir_all(folder);
+        match &outcome {
+            Ok(Soaked { trouble: Some(_), .. }) => println!("the journal stays in {}", folder.display()),
+            Ok(_) | Err(_) => _ = std::fs::remove_dir_all(folder),
+        }
     }
     match outcome {
         Ok(soaked) => tell(options, &soaked),
