@@ -23,6 +23,9 @@
 //! The pass works when every released event has been appended and delivered. If it reaches the cursor at that moment,
 //! its users are connected to the live engine before another event is released. So no event comes twice, and none is missed.
 //!
+//! A snapshot is made while events go on. So the graph of a pass is exact only from the snapshot's end on. Below that, a pass takes nobody
+//! along: who comes meanwhile with such a place waits for a pass that begins with an older snapshot.
+//!
 //! # What it may cost
 //!
 //! What it takes is measured, step by step. While events flow, a pass takes a sixth of the time. If it has not advanced twice as

@@ -26,6 +26,9 @@ const HANDING_OUT_BYTES: u64 = 128 << 10;
 #[derive(Debug)]
 pub(super) struct Pass {
     engine: Engine,
+    /// From here on the follow graph is what it was at each event's place. Below, it may have edges of later events: the snapshot was made
+    /// while events went on.
+    exact_from: Cursor,
     /// Everything below has been handed out.
     handed_out: Cursor,
     /// Bytes of lines that have been applied since then.
@@ -89,6 +92,7 @@ impl Pass {
         let reader = Reader::new(start.from);
         Ok(Self {
             engine,
+            exact_from: start.snapshot.map_or(start.from, |info| info.to),
             handed_out: start.from,
             pending_bytes: 0,
             is_full: false,
@@ -106,6 +110,11 @@ impl Pass {
     /// Everything below has been applied.
     pub(super) fn cursor(&self) -> Cursor {
         self.engine.cursor()
+    }
+
+    /// The lowest place that it can still take a user along from.
+    pub(super) fn takes_from(&self) -> Cursor {
+        self.engine.cursor().max(self.exact_from)
     }
 
     /// Everything below has been handed to everybody.

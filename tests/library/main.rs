@@ -7,6 +7,7 @@ mod edge;
 mod embedding;
 mod habits;
 mod last_words;
+mod meanwhile;
 mod property;
 mod resume;
 mod rotation;

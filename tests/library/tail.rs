@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use fortnight::internals::{
     config::Config,
     journal::SyncMode,
-    server::{Server, net::Port},
+    server::{Pace, Server, net::Port},
     sim::{Peer, Schedule, SimFolder, SimNet, World},
 };
 use proptest::{prelude::*, sample::Index};
@@ -56,6 +56,9 @@ struct Case {
     sync: SyncMode,
     buffer: usize,
     segment: u64,
+    /// A quarter of it is what a snapshot is made after.
+    retention: u64,
+    pace: Pace,
 }
 
 /// An event. Most of them change the graph, or depend on it.
@@ -99,11 +102,20 @@ fn case() -> impl Strategy<Value = Case> {
         prop::sample::select(vec![1024, 4096, 1 << 20]),
         0..6u32,
     );
-    (contents, prop::collection::vec(any::<Index>(), 250), lives, options).prop_map(
-        |(contents, swaps, lives, (sync, buffer, segment, log_capacity))| {
+    // Snapshots that are made while the graph changes, and passes that take a while.
+    let slow = (
+        prop::sample::select(vec![4 << 10, 16 << 10, 1 << 30]),
+        prop::sample::select(vec![1, 3, 20_000]),
+        prop::sample::select(vec![1000, 150_000]),
+    );
+    let slow = slow.prop_map(|(retention, steps, slice_ns)| {
+        (retention, Pace { bytes_least: 500, steps, users: 1, slice_ns })
+    });
+    (contents, prop::collection::vec(any::<Index>(), 250), lives, (options, slow)).prop_map(
+        |(contents, swaps, lives, ((sync, buffer, segment, log_capacity), (retention, pace)))| {
             let numbered = contents.iter().enumerate();
             let lines = numbered.map(|(index, content)| format!("{}|{content}", index + 1)).collect();
-            Case { lines, capacity: 1 << log_capacity, swaps, lives, sync, buffer, segment }
+            Case { lines, capacity: 1 << log_capacity, swaps, lives, sync, buffer, segment, retention, pace }
         },
     )
 }
@@ -133,7 +145,8 @@ fn uninterrupted(case: &Case) -> BTreeMap<u64, Vec<u8>> {
 struct Resumed {
     id: u64,
     peer: Peer,
-    next: u64,
+    /// `None`: the oldest one. The answer says which.
+    next: Option<u64>,
 }
 
 /// One life of the server.
@@ -158,13 +171,15 @@ impl<'a> Life<'a> {
             journal_directory: Some("journal".into()),
             journal_sync: case.sync,
             journal_segment_bytes: case.segment,
+            journal_retention_bytes: case.retention,
             user_buffer_bytes: case.buffer,
             user_mark_ms: 0,
             slow_user_timeout_ms: 1_000_000_000,
             ..Config::default()
         };
         let net = SimNet::with_disk(Schedule::default(), folder.clone());
-        let mut server = Server::recover(config, net.clone(), Box::new(folder.disk()), || 0).unwrap();
+        let disk = Box::new(folder.disk());
+        let mut server = Server::recover_at(case.pace, config, net.clone(), disk, || 0).unwrap();
         let source = net.shared().world.connect(Port::Source).unwrap();
         let sent = server.snapshot().cursor.get() as usize - 1;
         let (folder, epoch) = (folder.clone(), String::new());
@@ -259,6 +274,7 @@ impl<'a> Life<'a> {
             world.send(peer, login.as_bytes());
             peer
         });
+        let next = (!matches!(place, Place::Oldest)).then_some(next);
         self.users.push(Resumed { id, peer, next });
     }
 
@@ -274,14 +290,22 @@ impl<'a> Life<'a> {
         let (cursor, buffered) = (snapshot.cursor, snapshot.buffered_bytes);
         for (index, user) in self.users.iter().enumerate() {
             let is_replaced = self.users[index + 1..].iter().any(|other| other.id == user.id);
-            let mut wanted = format!("+|{}|{}\n", self.epoch, user.next).into_bytes();
+            let mut got = self.world(|world| world.received(user.peer).to_vec());
+            let answered = || String::from_utf8_lossy(&got).split(['|', '\n']).nth(2)?.parse().ok();
+            let next = user.next.or_else(answered).unwrap_or(1);
+            let mut wanted = format!("+|{}|{next}\n", self.epoch).into_bytes();
             for line in lines(&whole[&user.id]) {
                 let number = number_of(line).unwrap();
-                if number >= user.next && u128::from(number) < cursor.get() {
+                if number >= next && u128::from(number) < cursor.get() {
                     wanted.extend_from_slice(line);
                 }
             }
-            let mut got = self.world(|world| world.received(user.peer).to_vec());
+            // Its place was not kept any more when it came, or when it went on: its last words say so, as far as its socket took them.
+            let is_gone = lines(&got).last().is_some_and(|line| line[0] == b'-');
+            if is_gone && self.case.retention < 1 << 30 {
+                got = lines(&got).filter(|line| line[0] != b'-').collect::<Vec<_>>().concat();
+                wanted.truncate(got.len());
+            }
             if is_replaced {
                 // What came before the takeover, and perhaps last words.
                 let last_words = lines(&got).position(|line| line[0] == b'-');
@@ -295,7 +319,7 @@ impl<'a> Life<'a> {
                 wanted.escape_ascii().to_string(),
                 "user {} from {}, replaced: {}, {:?}, at {}, {} wait",
                 user.id,
-                user.next,
+                next,
                 is_replaced,
                 self.world(|world| world.server_end(user.peer)),
                 self.world(|world| world.now()),

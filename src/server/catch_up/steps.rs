@@ -136,7 +136,7 @@ impl<S: Read + Write> Users<S> {
         if pass.is_in_a_block() {
             return self.pick_up(context).unwrap_or_else(|| self.apply_piece(context));
         }
-        let ahead = catch_up.waiting.range((pass.cursor(), UserKey::new(0))..).next();
+        let ahead = catch_up.waiting.range((pass.takes_from(), UserKey::new(0))..).next();
         if catch_up.members == 0 && ahead.is_none() {
             self.end_pass(is_live, context);
             return Step::Worked(1, Work::Other);
@@ -276,7 +276,10 @@ impl<S: Read + Write> Users<S> {
     fn pick_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         let catch_up = &mut *context.catch_up;
         let pass = catch_up.pass.as_mut()?;
-        let range = (pass.cursor(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
+        let range = (pass.takes_from(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
+        if range.is_empty() {
+            return None;
+        }
         if !pass.is_handed_out() && catch_up.waiting.range(range.clone()).next().is_some() {
             return Some(self.hand_out(context));
         }
