@@ -338,7 +338,8 @@ fn slow_readers(bench: &Bench) -> Result<Row, String> {
             let load = Workload {
                 first_sequence: place.next,
                 mix: LATER,
-                ..Workload::of_shape(Shape::Maze, 6.0 * bench.scale)
+                // So long that it is not all about their buffers, which are filled first.
+                ..Workload::of_shape(Shape::Maze, 24.0 * bench.scale)
             };
             let mut prepared = bench.prepare(&load, Expect::Protocol, None)?;
             let users = kept.users();
