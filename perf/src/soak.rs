@@ -72,8 +72,8 @@ pub struct SoakOptions {
     /// Milliseconds between looks at the server
     #[arg(long, default_value_t = 1000)]
     pub sample_every: u64,
-    /// The server keeps a journal, in a folder that is removed afterwards, unless there was a fault: users who come and go resume, users who read
-    /// slowly are served from it, and everybody must end with one uninterrupted stream
+    /// The server keeps a journal, in a folder that is removed afterwards, unless there was a fault: users who come and go
+    /// resume, users who read slowly are served from it, and everybody must end with one uninterrupted stream
     #[arg(long)]
     pub journal: bool,
     /// Seed of the first round

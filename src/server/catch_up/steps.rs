@@ -277,6 +277,7 @@ impl<S: Read + Write> Users<S> {
         let catch_up = &mut *context.catch_up;
         let pass = catch_up.pass.as_mut()?;
         let range = (pass.takes_from(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
+        // The block ends before anybody can be taken along. A tree refuses a range that ends before it begins.
         if range.is_empty() {
             return None;
         }
