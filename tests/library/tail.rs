@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use fortnight::internals::{
-    config::Config,
-    journal::SyncMode,
-    server::{Pace, Server, net::Port},
-    sim::{Peer, Schedule, SimFolder, SimNet, World},
+use fortnight::{
+    Cursor,
+    internals::{
+        config::Config,
+        journal::SyncMode,
+        server::{Pace, Server, net::Port},
+        sim::{Peer, Schedule, SimFolder, SimNet, World},
+    },
 };
 use proptest::{prelude::*, sample::Index};
 use support::model::number_of;
@@ -288,6 +291,7 @@ impl<'a> Life<'a> {
         self.rest();
         let snapshot = self.server.snapshot();
         let (cursor, buffered) = (snapshot.cursor, snapshot.buffered_bytes);
+        let first = snapshot.journal.as_ref().map_or(Cursor::START, |journal| journal.first_sequence);
         for (index, user) in self.users.iter().enumerate() {
             let is_replaced = self.users[index + 1..].iter().any(|other| other.id == user.id);
             let mut got = self.world(|world| world.received(user.peer).to_vec());
@@ -305,6 +309,13 @@ impl<'a> Life<'a> {
             if is_gone && self.case.retention < 1 << 30 {
                 got = lines(&got).filter(|line| line[0] != b'-').collect::<Vec<_>>().concat();
                 wanted.truncate(got.len());
+                // What it wants next. The journal keeps less and less, so this was gone if it is gone now.
+                let place = lines(&got).filter_map(number_of).last().map_or(next, |last| last + 1);
+                prop_assert!(
+                    is_replaced || u128::from(place) < first.get(),
+                    "user {} was refused at {place}, and the journal begins at {first}",
+                    user.id
+                );
             }
             if is_replaced {
                 // What came before the takeover, and perhaps last words.
