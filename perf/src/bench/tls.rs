@@ -35,6 +35,8 @@ const HANDSHAKE_TARGET: f64 = 0.7;
 const READ_MAX: usize = 256 << 10;
 /// Connections of a flood.
 const FLOOD: usize = 5_000;
+/// Handshakes side by side. One after another would make each of them pay for two sleeps of the server.
+const CROWD: usize = 32;
 /// Events per second during a flood.
 const RATE: f64 = 10_000.0;
 
@@ -62,12 +64,9 @@ struct Flood {
 pub(super) fn run(bench: &Bench) -> Result<(), String> {
     let files = Files::new("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256)?;
     let rsa = Files::new("rsa", &rcgen::PKCS_RSA_SHA256)?;
-    let rows = [
-        over_tls(bench, &files)?,
-        in_clear(bench, &files)?,
-        handshakes(bench, &files, "ECDSA P-256")?,
-        handshakes(bench, &rsa, "RSA-2048")?,
-    ];
+    let mut rows = vec![over_tls(bench, &files)?, in_clear(bench, &files)?];
+    rows.extend(handshakes(bench, &files, "ECDSA P-256")?);
+    rows.extend(handshakes(bench, &rsa, "RSA-2048")?);
     let floods = floods(bench, &files)?;
     let mut text = String::from(
         "| | fortnight | beside | unit | quotient | target |\n| --- | --- | --- | --- | --- | --- |\n",
@@ -197,54 +196,97 @@ fn in_clear(bench: &Bench, files: &Files) -> Result<Row, String> {
     ))
 }
 
-/// Full handshakes, each on a connection of its own, beside the library's side of them in memory.
-fn handshakes(bench: &Bench, files: &Files, keys: &str) -> Result<Row, String> {
-    let count = ((3_000.0 * bench.scale) as usize).max(20);
-    let access = files.access()?;
+/// Full handshakes of a crowd, beside `maze limit`, which makes them on sockets as well, and beside the library's side of them in
+/// memory.
+fn handshakes(bench: &Bench, files: &Files, keys: &str) -> Result<[Row; 2], String> {
+    let crowds = ((3_000.0 * bench.scale) as usize / CROWD).max(1);
+    let client = client_config(files)?;
     let server = start(bench, &files.with(&bench.servers[0], "--tls-ports users"))?;
-    let broken = |error: io::Error| format!("a handshake: {error}");
-    let (mut owns, mut others) = (Vec::new(), Vec::new());
+    let limit = start(bench, &files.with(&bench.limit, ""))?;
+    let (mut owns, mut limits, mut libraries) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..bench.pairs {
-        let before = cpu_ns(server.pid()).unwrap_or(0);
-        for _ in 0..count {
-            access.user(server.addresses.users, None).map_err(broken)?;
-        }
-        // The last connections' ends are its work, too.
-        std::thread::sleep(Duration::from_millis(50));
-        let own = (cpu_ns(server.pid()).unwrap_or(0) - before) as f64 / count as f64;
-        let library = library(files, count)? / count as f64;
+        let own = on_sockets(&server, &client, crowds)?;
+        let limit = on_sockets(&limit, &client, crowds)?;
+        let library = library(files, &client, crowds * CROWD)?;
         println!(
-            "tls handshakes, {keys}, {}/{}: {:.1} µs, the library alone {:.1} µs",
+            "tls handshakes, {keys}, {}/{}: {:.1} µs, the limit {:.1} µs, the library alone {:.1} µs",
             pair + 1,
             bench.pairs,
             own / 1e3,
+            limit / 1e3,
             library / 1e3
         );
         owns.push(1e9 / own);
-        others.push(1e9 / library);
+        limits.push(1e9 / limit);
+        libraries.push(1e9 / library);
     }
-    let ratio = Spread::of(owns.iter().zip(&others).map(|(own, other)| own / other));
-    Ok(Row {
-        what: format!("full handshakes per second of one core, {keys}, beside the library alone"),
-        own: Spread::of(owns),
-        other: Spread::of(others),
-        unit: "handshakes/s",
-        target: format!("at least {HANDSHAKE_TARGET}"),
-        is_met: ratio.median >= HANDSHAKE_TARGET,
-        ratio,
-    })
+    let row = |beside: &str, others: Vec<f64>| {
+        let ratio = Spread::of(owns.iter().zip(&others).map(|(own, other)| own / other));
+        Row {
+            what: format!("full handshakes per second of one core, {keys}, {CROWD} at once, beside {beside}"),
+            own: Spread::of(owns.iter().copied()),
+            other: Spread::of(others),
+            unit: "handshakes/s",
+            target: format!("at least {HANDSHAKE_TARGET}"),
+            is_met: ratio.median >= HANDSHAKE_TARGET,
+            ratio,
+        }
+    };
+    Ok([row("the limit, which has the same sockets", limits), row("the library alone, in memory", libraries)])
 }
 
-/// Nanoseconds that the server's side of so many handshakes in memory takes.
-fn library(files: &Files, count: usize) -> Result<f64, String> {
+/// Nanoseconds of CPU time that a server takes for one of so many crowds of full handshakes. The connections stay until all are
+/// made: closing them is no part of a handshake.
+fn on_sockets(server: &Server, client: &Arc<ClientConfig>, crowds: usize) -> Result<f64, String> {
+    let now = || cpu_ns(server.pid()).ok_or("the CPU time of a server cannot be read");
+    let before = now()?;
+    let mut open = Vec::with_capacity(crowds);
+    for _ in 0..crowds {
+        open.push(crowd(server.addresses.users, client).map_err(|error| format!("a handshake: {error}"))?);
+    }
+    let spent = now()? - before;
+    drop(open);
+    // The ends of the connections are not the work of the next measurement.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(spent as f64 / (crowds * CROWD) as f64)
+}
+
+/// Makes so many full handshakes side by side. A session ticket says that the server has come to the end of each.
+fn crowd(at: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Vec<(TcpStream, ClientConnection)>> {
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let mut guests = Vec::with_capacity(CROWD);
+    for _ in 0..CROWD {
+        let mut socket = TcpStream::connect(at)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut tls = ClientConnection::new(Arc::clone(config), name.clone()).map_err(io::Error::other)?;
+        tls.write_tls(&mut socket)?;
+        guests.push((socket, tls));
+    }
+    for (socket, tls) in &mut guests {
+        while tls.is_handshaking() {
+            tls.complete_io(socket)?;
+        }
+    }
+    for (socket, tls) in &mut guests {
+        while tls.tls13_tickets_received() == 0 {
+            if tls.read_tls(socket)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            tls.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+    Ok(guests)
+}
+
+/// Nanoseconds that the server's side of one of so many handshakes in memory takes.
+fn library(files: &Files, client: &Arc<ClientConfig>, count: usize) -> Result<f64, String> {
     let server = server_config(&files.chain, &files.key)?;
-    let client = client_config(files)?;
     let mut spent = Duration::ZERO;
     for _ in 0..count {
-        spent +=
-            one_handshake(&server, &client).map_err(|error| format!("a handshake in memory: {error}"))?;
+        spent += one_handshake(&server, client).map_err(|error| format!("a handshake in memory: {error}"))?;
     }
-    Ok(spent.as_nanos() as f64)
+    Ok(spent.as_nanos() as f64 / count as f64)
 }
 
 fn client_config(files: &Files) -> Result<Arc<ClientConfig>, String> {
