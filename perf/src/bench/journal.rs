@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -14,13 +14,17 @@ use serde::Serialize;
 
 use super::{Bench, Contender, Spread};
 use crate::block::Expect;
-use crate::process::{Addresses, Server};
+use crate::process::{Addresses, Server, pin};
 use crate::report::Figures;
 use crate::workload::{Shape, Workload};
 
 const MIB: f64 = (1 << 20) as f64;
-/// Bytes that one sync of the disk is measured with: what is released in a turn at the rate of the latency.
-const SYNC_BYTES: usize = 64 << 10;
+/// Programs that only write and sync: their file, for how long they run, and the bytes of an event.
+const FILE_BYTES: usize = 16 << 20;
+const YARDSTICK_SECONDS: f64 = 2.0;
+const EVENT_BYTES: usize = 20;
+/// Events per second that come one at a time: further apart than a sync takes.
+const SELDOM: f64 = 1_000.0;
 /// Edges of the follow graph where starts and snapshots are measured.
 const EDGES: u64 = 1_000_000;
 /// With so little kept, snapshots are made often: as soon as the journal has grown by the size of one.
@@ -79,21 +83,68 @@ impl Folder {
         Ok(Contender { command, ..own.clone() })
     }
 
-    /// Microseconds that a write and a sync take on this disk.
-    fn sync_micros(&self) -> Result<f64, String> {
-        let path = self.0.join("sync");
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        let file = File::create(&path).map_err(failed)?;
-        let bytes = vec![b'x'; SYNC_BYTES];
+    /// A file that has been written before, as most segments of a journal have.
+    fn file(&self) -> io::Result<File> {
+        let path = self.0.join("yardstick");
+        let file = File::create(&path)?;
+        // It goes with the last handle.
+        std::fs::remove_file(&path)?;
+        file.write_all_at(&vec![0; FILE_BYTES], 0)?;
+        file.sync_all()?;
+        Ok(file)
+    }
+
+    /// Microseconds that a write and a sync of it take on this disk, so many times a second.
+    fn sync_micros(&self, rate: f64) -> io::Result<f64> {
+        let (file, page) = (self.file()?, [b'x'; 4096]);
         let mut times = Vec::new();
-        for index in 0..100 {
+        for index in 0..(rate * YARDSTICK_SECONDS) as usize {
+            std::thread::sleep(Duration::from_secs_f64(1.0 / rate));
             let began = Instant::now();
-            file.write_all_at(&bytes, (index * SYNC_BYTES) as u64).map_err(failed)?;
-            file.sync_data().map_err(failed)?;
+            file.write_all_at(&page, (index * page.len() % FILE_BYTES) as u64)?;
+            file.sync_data()?;
             times.push(began.elapsed().as_secs_f64() * 1e6);
         }
-        std::fs::remove_file(&path).map_err(failed)?;
         Ok(Spread::of(times).median)
+    }
+
+    /// Microseconds from an event to the end of the sync that covers it, the median, in a program that only appends: it
+    /// writes what has come meanwhile, syncs it, and begins anew.
+    fn append_micros(&self, rate: f64) -> io::Result<f64> {
+        let file = self.file()?;
+        let (mut times, mut position, mut durable) = (Vec::new(), 0, 0_u64);
+        let began = Instant::now();
+        let due = |event: u64| event as f64 / rate;
+        while due(durable) < YARDSTICK_SECONDS {
+            let come = (began.elapsed().as_secs_f64() * rate) as u64;
+            if come == durable {
+                continue;
+            }
+            let bytes = vec![b'x'; (come - durable) as usize * EVENT_BYTES];
+            position = if position + bytes.len() > FILE_BYTES { 0 } else { position };
+            file.write_all_at(&bytes, position as u64)?;
+            file.sync_data()?;
+            position += bytes.len();
+            let now = began.elapsed().as_secs_f64();
+            times.extend((durable..come).map(|event| (now - due(event)) * 1e6));
+            durable = come;
+        }
+        Ok(Spread::of(times).median)
+    }
+
+    /// Measures the disk on the server's core. Where interrupts of the disk go to another core, a sync takes longer there.
+    fn on_core(
+        &self,
+        bench: &Bench,
+        measure: impl Fn(&Folder) -> io::Result<f64> + Send,
+    ) -> Result<f64, String> {
+        std::thread::scope(|scope| {
+            let measuring = scope.spawn(move || {
+                bench.server_core.map_or(Ok(()), pin)?;
+                measure(self).map_err(|error| format!("{}: {error}", self.0.display()))
+            });
+            measuring.join().unwrap_or_else(|_| Err("the disk could not be measured".to_owned()))
+        })
     }
 }
 
@@ -108,6 +159,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     let mut rows = Vec::new();
     costs(bench, &folder, &mut rows)?;
     latency(bench, &folder, &mut rows)?;
+    latency_alone(bench, &folder, &mut rows)?;
     recovery(bench, &folder, &mut rows)?;
     start(bench, &folder, &mut rows)?;
     turns(bench, &folder, &mut rows)?;
@@ -182,23 +234,48 @@ fn costs(bench: &Bench, folder: &Folder, rows: &mut Vec<Row>) -> Result<(), Stri
     Ok(())
 }
 
+/// A latency of a run, in microseconds.
+fn micros(figures: &Figures, share: f64) -> f64 {
+    figures.latency.as_ref().map_or(f64::NAN, |times| times.value_at_quantile(share) as f64 / 1e3)
+}
+
+fn at_rate(bench: &Bench, shape: Shape, rate: f64) -> Workload {
+    let events = (rate * (10.0 * bench.scale).max(0.5)).ceil() as u64;
+    Workload { events, ..Workload::of_shape(shape, 1.0) }
+}
+
+/// At the rate of the bench many events share a sync, and an event comes while another sync is under way.
 fn latency(bench: &Bench, folder: &Folder, rows: &mut Vec<Row>) -> Result<(), String> {
-    let events = (bench.rate * (10.0 * bench.scale).max(0.5)).ceil() as u64;
-    let load = Workload { events, ..Workload::of_shape(Shape::Maze, 1.0) };
-    let sync = folder.sync_micros()?;
-    let pairs = in_turns(bench, folder, &load, Some(bench.rate))?;
-    let at = |figures: &Figures, share| {
-        figures.latency.as_ref().map_or(f64::NAN, |times| times.value_at_quantile(share) as f64 / 1e3)
-    };
+    let rate = bench.rate;
+    let append = folder.on_core(bench, |folder| folder.append_micros(rate))?;
+    let pairs = in_turns(bench, folder, &at_rate(bench, Shape::Maze, rate), Some(rate))?;
     rows.push(Row::at_most(
-        &format!("p99 at {} events/s with `interval` × without", bench.rate),
-        pairs.iter().map(|[off, interval, _]| at(interval, 0.99) / at(off, 0.99)),
+        &format!("p99 at {rate} events/s with `interval` × without"),
+        pairs.iter().map(|[off, interval, _]| micros(interval, 0.99) / micros(off, 0.99)),
         1.25,
     ));
-    let off = Spread::of(pairs.iter().map(|[off, ..]| at(off, 0.5))).median;
+    let off = Spread::of(pairs.iter().map(|[off, ..]| micros(off, 0.5))).median;
     rows.push(Row::at_most(
-        &format!("p50 with `always`, µs; without it is {off:.0}, and one sync of this disk {sync:.0}"),
-        pairs.iter().map(|[_, _, always]| at(always, 0.5)),
+        &format!(
+            "p50 at {rate} events/s with `always`, µs; without it is {off:.0}, and a program that only appends and syncs takes {append:.0}"
+        ),
+        pairs.iter().map(|[_, _, always]| micros(always, 0.5)),
+        off + append,
+    ));
+    Ok(())
+}
+
+/// One event at a time, for one user: each has a sync of its own.
+fn latency_alone(bench: &Bench, folder: &Folder, rows: &mut Vec<Row>) -> Result<(), String> {
+    let sync = folder.on_core(bench, |folder| folder.sync_micros(SELDOM))?;
+    let load = Workload { connected: 1, users: 1, batch_max: 1, ..at_rate(bench, Shape::Broadcast, SELDOM) };
+    let pairs = in_turns(bench, folder, &load, Some(SELDOM))?;
+    let off = Spread::of(pairs.iter().map(|[off, ..]| micros(off, 0.5))).median;
+    rows.push(Row::at_most(
+        &format!(
+            "p50 of one event at a time with `always`, {SELDOM} a second, µs; without it is {off:.0}, and one sync of this disk {sync:.0}"
+        ),
+        pairs.iter().map(|[_, _, always]| micros(always, 0.5)),
         off + sync,
     ));
     Ok(())
