@@ -42,10 +42,10 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// So many steps take well below a millisecond. Other connections may have to wait for a slice.
+    /// So many steps take a tenth of a millisecond. Other connections may have to wait for a slice.
     fn default() -> Self {
         let bytes_least = Settings::SNAPSHOT_BYTES_LEAST;
-        Self { bytes_least, steps: 20_000, users: 256, slice_ns: 150_000 }
+        Self { bytes_least, steps: 5_000, users: 256, slice_ns: 150_000 }
     }
 }
 

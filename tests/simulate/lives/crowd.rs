@@ -110,7 +110,7 @@ impl Crowd {
             lanes,
             sources: Vec::new(),
             users: Vec::new(),
-            visits: Visits { memory, all: Vec::new() },
+            visits: Visits::new(memory),
             disk: DiskFaults::default(),
             next_at: now,
             left,

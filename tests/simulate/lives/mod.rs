@@ -36,10 +36,12 @@ const LAST_TURNS: u64 = 20;
 const TIME_AFTER_END: Micros = 60 * SECOND;
 
 /// What the coverage must have of it.
-pub(crate) const REQUIRED: [&str; 49] = [
+pub(crate) const REQUIRED: [&str; 51] = [
     "resume: a place of its own",
     "resume: at the edge of a segment",
     "resume: at the edge of a snapshot",
+    "resume: at the end of a snapshot",
+    "resume: within a snapshot with which a pass may have begun",
     "resume: ahead of the cursor",
     "resume: at the oldest, or one off",
     "resume: at the cursor, or one off",

@@ -73,6 +73,8 @@ pub(crate) struct Memory {
 pub(crate) struct Visits {
     pub(crate) memory: Memory,
     pub(crate) all: Vec<Visit>,
+    /// The cursors between which a snapshot was made. Somebody has just come at a place from which a pass may begin with it.
+    companion: Option<[u128; 2]>,
 }
 
 impl Memory {
@@ -87,7 +89,17 @@ impl Memory {
     }
 }
 
+/// The cursors between which a snapshot of this name was made.
+fn cursors_of(name: &str) -> Option<[u128; 2]> {
+    let (from, to) = name.strip_suffix(".fns")?.split_once('-')?;
+    Some([from.parse().ok()?, to.parse().ok()?])
+}
+
 impl Visits {
+    pub(crate) fn new(memory: Memory) -> Visits {
+        Visits { memory, all: Vec::new(), companion: None }
+    }
+
     pub(crate) fn is_connected(&self, id: u64) -> bool {
         self.all.iter().any(|visit| visit.id == id && !visit.is_over)
     }
@@ -147,16 +159,21 @@ impl Visits {
     }
 
     fn draw(
-        &self,
+        &mut self,
         (id, is_own): (u64, bool),
         (dice, temper, folder): (&mut Dice, &Temper, &SimFolder),
         sent: Bounds,
         coverage: &mut Coverage,
     ) -> Asked {
         let own = self.memory.places.get(&id);
-        let Some(epoch) = &self.memory.epoch else {
+        let Some(epoch) = self.memory.epoch.clone() else {
             return if is_own || dice.in_1000(500) { Asked::Oldest } else { Asked::Now };
         };
+        if let Some([from, to]) = self.companion.take().filter(|_| !is_own) {
+            coverage.count("resume: within a snapshot with which a pass may have begun");
+            let within = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+            return Asked::At(from + u128::from(dice.below(within.max(1))), epoch);
+        }
         if let Some((epoch, next)) = own.filter(|_| is_own || dice.in_1000(300)) {
             coverage.count("resume: a place of its own");
             return Asked::At(*next, epoch.clone());
@@ -171,7 +188,7 @@ impl Visits {
                 .collect();
             if numbers.is_empty() { sent.first } else { around(dice.pick(&numbers), dice) }
         };
-        let (what, next) = match dice.below(9) {
+        let (what, next) = match dice.below(10) {
             0 if is_own => return Asked::Oldest,
             0 => return Asked::Now,
             1 => return Asked::Oldest,
@@ -181,6 +198,7 @@ impl Visits {
             5 => ("resume: at the oldest, or one off", around(sent.first, dice)),
             6 => ("resume: at the cursor, or one off", around(sent.cursor, dice)),
             7 => ("resume: far off", dice.pick(&[0, 1, 1 << 64])),
+            8 => ("resume: at the end of a snapshot", self.at_the_end_of_a_snapshot(dice, folder, sent)),
             _ => {
                 let past = u64::try_from(sent.cursor.saturating_sub(temper.config.first_sequence.into()));
                 (
@@ -193,9 +211,18 @@ impl Visits {
         let epoch = match self.memory.ancestors.last() {
             _ if dice.in_1000(80) => "00000000000000aa".to_owned(),
             Some((ancestor, _)) if dice.in_1000(300) => ancestor.clone(),
-            _ => epoch.clone(),
+            _ => epoch,
         };
         Asked::At(next.min(1 << 64), epoch)
+    }
+
+    /// Whoever comes next comes within this snapshot.
+    fn at_the_end_of_a_snapshot(&mut self, dice: &mut Dice, folder: &SimFolder, sent: Bounds) -> u128 {
+        let names = folder.names();
+        let snapshots = names.iter().filter_map(|(name, _)| cursors_of(name));
+        let snapshots: Vec<[u128; 2]> = snapshots.filter(|[from, to]| from < to).collect();
+        self.companion = (!snapshots.is_empty()).then(|| dice.pick(&snapshots));
+        self.companion.map_or(sent.first, |[_, to]| to)
     }
 
     /// A user leaves, or its socket takes more.
