@@ -234,6 +234,18 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     #[test]
+    fn aes_128_comes_first_and_nothing_is_left_out() {
+        let all = aws_lc_rs::default_provider().cipher_suites;
+        let ours = with_aes_128_first().cipher_suites;
+        assert_eq!(ours.len(), all.len());
+        assert!(all.iter().all(|suite| ours.contains(suite)));
+        for is_tls13 in [true, false] {
+            let first = ours.iter().find(|suite| suite.tls13().is_some() == is_tls13).unwrap();
+            assert!(format!("{:?}", first.suite()).contains("AES_128"), "{:?}", first.suite());
+        }
+    }
+
+    #[test]
     fn the_end_of_a_certificate_is_read_from_it() {
         for (year, seconds) in
             [(2030, 1_893_456_000), (2049, 2_493_072_000), (2050, 2_524_608_000), (2100, 4_102_444_800)]
