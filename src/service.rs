@@ -12,10 +12,7 @@ use crate::{
     time::Micros,
     trace::{Recorder, Recording},
 };
-use std::{
-    error, fmt, io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{error, fmt, io, os::fd::OwnedFd};
 
 /// A server that listens, with everything that its [`Config`] asks for: tokens, TLS, the journal, a trace, the stream.
 ///
@@ -296,7 +293,7 @@ impl Start {
 /// Has the kernel do what is submitted to the disk while the loop goes on, if it can.
 fn use_a_ring(disk: &mut RealDisk, waker: Option<io::Result<OwnedFd>>) {
     let Some(waker) = waker else { return };
-    if let Err(error) = waker.and_then(|waker| disk.submit_to_a_ring(waker.as_fd())) {
+    if let Err(error) = waker.and_then(|waker| disk.submit_to_a_ring(waker)) {
         log::info!(reason:% = error; "io_uring cannot be used here; the journal is written and synced between turns instead");
     }
 }

@@ -22,7 +22,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, IoSliceMut},
     os::{
-        fd::BorrowedFd,
+        fd::OwnedFd,
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -151,7 +151,7 @@ impl RealDisk {
     /// # Errors
     ///
     /// If this system has no io_uring, or forbids it. Then operations are done at once.
-    pub fn submit_to_a_ring(&mut self, waker: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn submit_to_a_ring(&mut self, waker: OwnedFd) -> io::Result<()> {
         self.ring = Some(Ring::new(waker)?);
         Ok(())
     }

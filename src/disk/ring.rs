@@ -16,7 +16,7 @@ use std::{
     fmt,
     fs::File,
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, OwnedFd},
     rc::Rc,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Ring {
     under_way: Slab<UnderWay>,
     /// Completions of operations that the kernel did not take.
     failed: Vec<Completion>,
+    /// Open for as long as completions come. The kernel keeps the count of an eventfd, but a poll forgets a file that is closed.
+    _waker: OwnedFd,
 }
 
 /// The operations that the kernel works on.
@@ -51,7 +53,7 @@ impl Ring {
     /// # Errors
     ///
     /// If this system has no io_uring, or forbids it.
-    pub(super) fn new(waker: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn new(waker: OwnedFd) -> io::Result<Self> {
         let ring = IoUring::new(ENTRIES)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -60,8 +62,7 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         ring.submitter().register_eventfd(waker.as_raw_fd())?;
-        // The kernel keeps what it signals open.
-        Ok(Self { ring, under_way: Slab::new(), failed: Vec::new() })
+        Ok(Self { ring, under_way: Slab::new(), failed: Vec::new(), _waker: waker })
     }
 
     /// Submits a write of what stands in `bytes` from `start` on.

@@ -12,7 +12,6 @@ use std::{
     fs,
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr},
-    os::fd::AsFd,
     path::PathBuf,
     rc::Rc,
 };
@@ -519,7 +518,7 @@ fn the_server_appends_to_its_journal_without_allocating() {
             let folder = Folder(std::env::temp_dir().join(name));
             let mut disk = RealDisk::lock(&folder.0).expect("a folder");
             let waker = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
-            if has_ring && disk.submit_to_a_ring(waker.as_fd()).is_err() {
+            if has_ring && disk.submit_to_a_ring(waker).is_err() {
                 support::skipped(
                     "io_uring cannot be used here: the journal's allocations are counted without it",
                 );

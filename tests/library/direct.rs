@@ -1,13 +1,9 @@
 //! Large writes of the journal that go to the disk without being copied, where the system can do that.
 
-use std::{
-    fs,
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-};
+use std::{fs, os::fd::OwnedFd, path::PathBuf};
 
 use fortnight::internals::disk::{Completion, Disk, FileId, RealDisk};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 const PAGE: usize = 4096;
 const LEN: usize = 1 << 20;
@@ -53,7 +49,7 @@ fn what_is_written_without_being_copied_is_there_beside_what_is_copied() {
     let folder = Folder(std::env::temp_dir().join(format!("fortnight-direct-{}", std::process::id())));
     let mut disk = RealDisk::lock(&folder.0).expect("a folder");
     let waker = eventfd(0, EventfdFlags::empty()).expect("an eventfd");
-    if disk.submit_to_a_ring(waker.as_fd()).is_err() {
+    if disk.submit_to_a_ring(waker.try_clone().expect("a descriptor")).is_err() {
         support::skipped("io_uring cannot be used here: no write goes to the disk without being copied");
         return;
     }
@@ -77,4 +73,35 @@ fn what_is_written_without_being_copied_is_there_beside_what_is_copied() {
     }
     disk.sync_at_once(file).expect("a sync");
     assert!(fs::read(folder.0.join("segment")).expect("the file") == wanted);
+}
+
+/// The kernel interrupts a poll when an operation is complete. One that is complete before the poll begins must be told by the eventfd.
+#[test]
+fn what_is_complete_before_a_poll_begins_is_told_by_the_poll() {
+    let folder = Folder(std::env::temp_dir().join(format!("fortnight-told-{}", std::process::id())));
+    let mut disk = RealDisk::lock(&folder.0).expect("a folder");
+    let waker = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+    let poll = epoll::create(epoll::CreateFlags::empty()).expect("a poll");
+    let data = epoll::EventData::new_u64(5);
+    epoll::add(&poll, &waker, data, epoll::EventFlags::IN | epoll::EventFlags::ET).expect("watched");
+    if disk.submit_to_a_ring(waker).is_err() {
+        support::skipped("io_uring cannot be used here: no completion is told by an eventfd");
+        return;
+    }
+    let file = disk.create("segment").expect("a file");
+    for round in 0..20 {
+        let (bytes, start) = bytes(round);
+        disk.write(file, 0, bytes, start);
+        while disk.completion().is_none() {
+            std::thread::yield_now();
+        }
+        disk.sync(file);
+        while disk.completion().is_none() {
+            std::thread::yield_now();
+        }
+        let mut events = Vec::with_capacity(2);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&at_once)).expect("a poll");
+        assert_eq!(events.len(), 1, "round {round}: two operations are complete, and the poll tells of it");
+    }
 }
