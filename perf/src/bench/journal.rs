@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::metrics::{Metrics, free_port};
 use super::{Bench, Contender, Spread};
 use crate::block::Expect;
 use crate::process::{Addresses, Server, pin};
@@ -195,10 +196,14 @@ fn in_turns(
         folder.server(bench, "--journal-sync always")?,
     ];
     let mut pairs = Vec::new();
-    for _ in 0..bench.pairs {
+    // Single runs differ by half where CPU time is compared, with a journal and without: it takes more of them.
+    let count = if rate.is_some() { bench.pairs } else { 3 * bench.pairs };
+    for _ in 0..count {
         let run = |who: &Contender| {
             folder.empty()?;
             let mut prepared = bench.prepare(load, who.expect, rate)?;
+            // A load that sleeps has to be woken up by the server. That is the more often, the longer the server itself waits.
+            prepared.settings.spin = true;
             bench.measure(who, &mut prepared)
         };
         pairs.push([run(&who[0])?, run(&who[1])?, run(&who[2])?]);
@@ -342,26 +347,15 @@ fn start(bench: &Bench, folder: &Folder, rows: &mut Vec<Row>) -> Result<(), Stri
 
 /// How many of a server's turns were longer than [`TURN_MAX`], and all of them.
 fn long_turns(port: u16) -> Result<(u64, u64), String> {
-    let failed = |error: std::io::Error| format!("the admin port: {error}");
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(failed)?;
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).map_err(failed)?;
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|value| value.trim().parse::<f64>().ok());
-        number.ok_or_else(|| format!("the admin port: {name} is not among the metrics"))
-    };
-    let short = value(&format!("fortnight_loop_turn_seconds_bucket{{le=\"{TURN_MAX}\"}}"))?;
-    let all = value("fortnight_loop_turn_seconds_count")?;
+    let metrics = Metrics::of(port)?;
+    let short = metrics.value(&format!("fortnight_loop_turn_seconds_bucket{{le=\"{TURN_MAX}\"}}"))?;
+    let all = metrics.value("fortnight_loop_turn_seconds_count")?;
     Ok(((all - short) as u64, all as u64))
 }
 
 /// Turns longer than 2 ms at a fixed rate over a graph of a million edges, of which snapshots are taken all the time.
 fn turns(bench: &Bench, folder: &Folder, rows: &mut Vec<Row>) -> Result<(), String> {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = port.map_err(|error| format!("a free port: {error}"))?.port();
+    let port = free_port()?;
     let mut more = Vec::new();
     for _ in 0..bench.pairs {
         let mut counts = [0.0; 2];

@@ -7,6 +7,7 @@
 mod journal;
 mod latency;
 pub(crate) mod machine;
+mod metrics;
 mod nats;
 mod resume;
 mod returning;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::metrics::{Metrics, free_port};
 use super::returning::{Crowd, Place};
 use super::{Bench, Prepared, Spread};
 use crate::block::Expect;
@@ -54,6 +55,7 @@ struct Point {
 struct Kept {
     server: Server,
     folder: PathBuf,
+    admin: u16,
 }
 
 impl Drop for Kept {
@@ -69,11 +71,14 @@ impl Kept {
         let _ = std::fs::remove_dir_all(&folder);
         let path = folder.to_string_lossy();
         let path = shlex::try_quote(&path).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let options = "--journal-retention-bytes 68719476736 --user-mark-ms 0 --max-event-source-clients 8";
+        let admin = free_port()?;
+        let options = format!(
+            "--journal-retention-bytes 68719476736 --user-mark-ms 0 --max-event-source-clients 8 --max-user-clients 12000 --admin-port {admin}"
+        );
         let command = format!("{} --journal-directory {path} {options}", bench.servers[0].command);
         let fallback = Addresses::resolve("127.0.0.1", 9090, 9099)?;
         let server = Server::start(&command, &[], bench.server_core, fallback)?;
-        Ok(Kept { server, folder })
+        Ok(Kept { server, folder, admin })
     }
 
     /// A server that has released events already, which users can come back for.
@@ -141,7 +146,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         against_live(bench, "10,000 users over 6 M events: CPU × live", &many, 3.0)?,
     ];
     rows.push(again_and_again(bench)?);
-    rows.push(crowd_comes_back(bench)?);
+    rows.extend(crowd_comes_back(bench)?);
     rows.push(far_behind(bench)?);
     rows.push(slow_readers(bench)?);
     let points = curves(bench)?;
@@ -227,16 +232,16 @@ fn again_and_again(bench: &Bench) -> Result<Row, String> {
             p99_of_live(bench, &kept, &place, Some(others), || ())
         });
         let [without, with] = p99;
-        ratios.push(compare(without?, with?, "come back again and again"));
+        ratios.push(compare(&without?, &with?, "come back again and again")[0]);
     }
     let what = "p99 of 100 live users at 20,000 events/s while 500 others come back again and again × while those are live";
     Ok(row(what, ratios, 2.0))
 }
 
 /// p99 of 100 live users at a fixed rate: alone, and while 10,000 users come back at once.
-fn crowd_comes_back(bench: &Bench) -> Result<Row, String> {
+fn crowd_comes_back(bench: &Bench) -> Result<[Row; 2], String> {
     const COMING: std::ops::RangeInclusive<u64> = 1001..=11_000;
-    let mut ratios = Vec::new();
+    let mut ratios = [Vec::new(), Vec::new()];
     for _ in 0..bench.pairs {
         let past = Workload {
             events: (6e6 * bench.scale) as u64,
@@ -265,42 +270,60 @@ fn crowd_comes_back(bench: &Bench) -> Result<Row, String> {
         // Logins come before later events, so events have to wait for thousands of them.
         let begin = move || _ = is_there.recv_timeout(Duration::from_secs(60));
         let with = p99_of_live(bench, &kept, &place, Some(others), begin)?;
-        ratios.push(compare(without, with, "come back at once"));
+        for (ratios, ratio) in ratios.iter_mut().zip(compare(&without, &with, "come back at once")) {
+            ratios.push(ratio);
+        }
     }
     let what =
         "p99 of 100 live users at 20,000 events/s while 10,000 others come back to 6 M events × without";
-    Ok(row(what, ratios, 2.0))
+    let [of_load, of_server] = ratios;
+    let own = "the same until the server has handed the events out, by its own histogram";
+    Ok([row(what, of_load, 2.0), row(own, of_server, 2.0)])
 }
 
-fn compare(without: f64, with: f64, how: &str) -> f64 {
-    println!("p99 of live users: {:.0} µs, {:.0} µs while others {how}", without / 1e3, with / 1e3);
-    with / without
+/// p99 in microseconds: of the users, as the load has measured it, and of the server until it has handed an event out.
+struct Latency {
+    load: f64,
+    server: f64,
 }
 
-/// p99 in nanoseconds at a fixed rate, while others do something. `begin` says when events may begin.
+fn compare(without: &Latency, with: &Latency, how: &str) -> [f64; 2] {
+    for (whose, without, with) in
+        [("live users", without.load, with.load), ("the server", without.server, with.server)]
+    {
+        println!("p99 of {whose}: {without:.0} µs, {with:.0} µs while others {how}");
+    }
+    [with.load / without.load, with.server / without.server]
+}
+
+/// p99 at a fixed rate, while others do something. `begin` says when events may begin.
 fn p99_of_live(
     bench: &Bench,
     kept: &Kept,
     place: &Place,
     others: Option<impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static>,
     begin: impl FnOnce(),
-) -> Result<f64, String> {
+) -> Result<Latency, String> {
     let load = Workload {
         events: (RATE * (10.0 * bench.scale).max(1.0)) as u64,
         first_sequence: place.next,
         mix: LATER,
+        // In order: the server's own histogram has no time in which events wait for others.
+        batch_max: 1,
         ..Workload::of_shape(Shape::Maze, 1.0)
     };
     let mut prepared = bench.prepare(&load, Expect::Protocol, Some(RATE))?;
     prepared.settings.spin = false;
     let others = others.map(meanwhile);
     begin();
+    let before = Metrics::of(kept.admin)?;
     let figures = kept.run(&mut prepared)?;
+    let server = Metrics::of(kept.admin)?.quantile("fortnight_delivery_seconds", 0.99, &before)? * 1e6;
     if let Some((stop, thread)) = others {
         end(&stop, thread)?;
     }
     let times = figures.latency.ok_or("resume: latency was not measured")?;
-    Ok(times.value_at_quantile(0.99) as f64)
+    Ok(Latency { load: times.value_at_quantile(0.99) as f64 / 1e3, server })
 }
 
 /// Seconds until a user is live that is 10 M private events behind, none of which are for it.
