@@ -156,6 +156,34 @@ fn with_io_uring_nothing_is_written_or_synced_between_turns() {
     assert_eq!(calls.iter().find(waits), None, "{calls:#?}");
 }
 
+/// How many eventfds the poll of a server watches.
+fn watched_eventfds(server: &Server) -> usize {
+    let process = format!("/proc/{}", server.pid());
+    let is_eventfd = |fd: &str| {
+        fs::read_link(format!("{process}/fd/{fd}")).is_ok_and(|file| file.ends_with("anon_inode:[eventfd]"))
+    };
+    let files = fs::read_dir(format!("{process}/fdinfo")).unwrap();
+    let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok()).collect::<String>();
+    let watched = texts.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next());
+    watched.filter(|fd| is_eventfd(fd)).count()
+}
+
+/// A write that is complete after a turn and before the next poll interrupts nothing: only this eventfd tells of it.
+#[test]
+fn the_poll_watches_what_the_ring_signals() {
+    let folder = Folder::new("watched");
+    let with = server!(journalDirectory = folder.show());
+    with.wait_for_log("a journal was made");
+    if !with.log().contains("disk=io_uring") {
+        skipped("io_uring cannot be used here");
+        return;
+    }
+    let folder = Folder::new("unwatched");
+    let without = without_io_uring(|| server!(journalDirectory = folder.show()));
+    without.wait_for_log("a journal was made");
+    assert_eq!(watched_eventfds(&with), watched_eventfds(&without) + 1);
+}
+
 /// A file system of its own, a small one.
 struct SmallDisk(Folder);
 
