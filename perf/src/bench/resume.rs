@@ -148,7 +148,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     rows.push(again_and_again(bench)?);
     rows.extend(crowd_comes_back(bench)?);
     rows.push(far_behind(bench)?);
-    rows.push(slow_readers(bench)?);
+    rows.extend(slow_readers(bench)?);
     let points = curves(bench)?;
     let mut text = String::from("| what | measured | target | |\n| --- | --- | --- | --- |\n");
     for Row { what, ratio, target, is_met } in &rows {
@@ -349,47 +349,63 @@ fn far_behind(bench: &Bench) -> Result<Row, String> {
     Ok(row("one user 10 M private events behind: seconds until it is live", seconds, 1.0))
 }
 
-/// The part of the server's time that a thousand slow readers take while there is live work.
-fn slow_readers(bench: &Bench) -> Result<Row, String> {
-    let mut shares = Vec::new();
+/// The part of the server's time that a thousand slow readers take while there is live work: from when they come, and once
+/// the buffers of most of them are full, which takes gigabytes.
+fn slow_readers(bench: &Bench) -> Result<[Row; 2], String> {
+    let mut shares = [Vec::new(), Vec::new()];
     for _ in 0..bench.pairs {
         let kept = Kept::with_past(bench)?;
-        let mut cpu = [0.0; 2];
-        let mut seconds = 0.0;
-        for (index, cpu) in cpu.iter_mut().enumerate() {
-            let place = kept.place()?;
-            let load = Workload {
-                first_sequence: place.next,
-                mix: LATER,
-                // So long that it is not all about their buffers, which are filled first.
-                ..Workload::of_shape(Shape::Maze, 24.0 * bench.scale)
-            };
-            let mut prepared = bench.prepare(&load, Expect::Protocol, None)?;
-            let users = kept.users();
-            let slow = (index == 1).then(|| {
-                meanwhile(move |go_on| {
-                    // Before, there is no live work, and whoever comes may have the whole loop.
-                    std::thread::sleep(Duration::from_millis(100));
-                    let (mut crowd, mut rng) = (Crowd::new("")?, Rng::new(666, 78));
-                    for id in 0..1000 {
-                        let next = 1 + rng.below(place.next - 1);
-                        let rate = 2000.0 + rng.below(20_000) as f64;
-                        crowd.add(users, &place.login(1_000_000 + id, next), Some(rate))?;
-                    }
-                    crowd.read_slowly(go_on)
-                })
-            });
-            let figures = kept.run(&mut prepared)?;
-            if let Some((stop, thread)) = slow {
-                end(&stop, thread)?;
-            }
-            let spent = figures.server_cpu_ns.ok_or("resume: the server's CPU time cannot be read")?;
-            (*cpu, seconds) = (spent as f64 / 1e9, figures.seconds);
+        let mut alone = [(0.0, 0.0); 2];
+        for alone in &mut alone {
+            *alone = live_work(&kept, &mut long_load(bench, &kept)?)?;
         }
-        println!("the server's CPU: {:.2} s, {:.2} s with slow readers, of {seconds:.2} s", cpu[0], cpu[1]);
-        shares.push((cpu[1] - cpu[0]) / seconds);
+        let mut first = long_load(bench, &kept)?;
+        let (place, users) = (kept.place()?, kept.users());
+        let (stop, thread) = meanwhile(move |go_on| {
+            // Before, there is no live work, and whoever comes may have the whole loop.
+            std::thread::sleep(Duration::from_millis(100));
+            let (mut crowd, mut rng) = (Crowd::new("")?, Rng::new(666, 78));
+            for id in 0..1000 {
+                let next = 1 + rng.below(place.next - 1);
+                let rate = 2000.0 + rng.below(20_000) as f64;
+                crowd.add(users, &place.login(1_000_000 + id, next), Some(rate))?;
+            }
+            crowd.read_slowly(go_on)
+        });
+        let first = live_work(&kept, &mut first)?;
+        // Meanwhile there is no live work, so that the buffers are full when it begins again.
+        let with = [first, live_work(&kept, &mut long_load(bench, &kept)?)?];
+        end(&stop, thread)?;
+        for ((alone, with), shares) in alone.iter().zip(with).zip(&mut shares) {
+            println!(
+                "the server's CPU: {:.2} s, {:.2} s with slow readers, of {:.2} s",
+                alone.0, with.0, with.1
+            );
+            shares.push((with.0 - alone.0) / with.1);
+        }
     }
-    Ok(row("a thousand slow readers at a thousand places: their part of the loop", shares, 0.25))
+    let [first, later] = shares;
+    let what = "a thousand slow readers at a thousand places: their part of the loop";
+    let whats =
+        [format!("{what} while their buffers are filled for the first time"), format!("{what} afterwards")];
+    Ok([row(&whats[0], first, 0.25), row(&whats[1], later, 0.25)])
+}
+
+/// Live work for some 25 seconds.
+fn long_load(bench: &Bench, kept: &Kept) -> Result<Prepared, String> {
+    let load = Workload {
+        first_sequence: kept.place()?.next,
+        mix: LATER,
+        ..Workload::of_shape(Shape::Maze, 24.0 * bench.scale)
+    };
+    bench.prepare(&load, Expect::Protocol, None)
+}
+
+/// The CPU time of the server for live work, and how long it took, in seconds.
+fn live_work(kept: &Kept, prepared: &mut Prepared) -> Result<(f64, f64), String> {
+    let figures = kept.run(prepared)?;
+    let spent = figures.server_cpu_ns.ok_or("resume: the server's CPU time cannot be read")?;
+    Ok((spent as f64 / 1e9, figures.seconds))
 }
 
 /// Cost per delivery against the number of users, and against distance.
