@@ -23,6 +23,8 @@ pub(crate) struct Lane {
     /// Everything below has been sent: by one that does not ask.
     sent: u128,
     epoch: Option<Vec<u8>>,
+    /// Before that, it does not connect once more: it may have been turned away.
+    not_before: Micros,
 }
 
 impl Lane {
@@ -318,12 +320,24 @@ impl Crowd {
         for index in 0..self.sources.len() {
             self.receive_source(index, world)?;
         }
-        for lane in 0..self.lanes.len() {
-            if self.is_calm && self.asked_at.is_none() && self.source_of(lane).is_none() {
-                self.connect_source(lane, world);
-            }
-        }
         Ok(())
+    }
+
+    /// In the end, lanes without a source.
+    fn missing_lanes(&self) -> impl Iterator<Item = usize> + '_ {
+        let lanes = if self.is_calm && self.asked_at.is_none() { self.lanes.len() } else { 0 };
+        (0..lanes).filter(|&lane| self.source_of(lane).is_none())
+    }
+
+    /// Connects those that have been missing for long enough. Without a pause no time would pass while all places are taken, by
+    /// sources that have finished, and so nothing else would happen.
+    fn connect_missing(&mut self, world: &mut World) {
+        let now = world.now();
+        let is_due = |&lane: &usize| self.lanes[lane].not_before <= now;
+        for lane in self.missing_lanes().filter(is_due).collect::<Vec<_>>() {
+            self.lanes[lane].not_before = now + MILLISECOND;
+            self.connect_source(lane, world);
+        }
     }
 
     fn receive_source(&mut self, index: usize, world: &mut World) -> Result<(), String> {
@@ -450,10 +464,16 @@ fn parse(line: &[u8]) -> Option<(Vec<u8>, u128)> {
 
 impl Script for Crowd {
     fn next_at(&mut self, _: &World) -> Option<Micros> {
-        (!self.is_over && !self.is_calm).then_some(self.next_at)
+        if self.is_calm {
+            return self.missing_lanes().map(|lane| self.lanes[lane].not_before).min();
+        }
+        (!self.is_over).then_some(self.next_at)
     }
 
     fn happen(&mut self, world: &mut World) {
+        if self.is_calm {
+            return self.connect_missing(world);
+        }
         if self.left == 0 {
             self.is_over = true;
             return;
