@@ -154,8 +154,8 @@ impl<S> Sources<S> {
     /// waits for that, and is neither let in before nor turned away. But where a full ring waits for ever, somebody has to
     /// bring what is missing: those that it holds back keep nobody out, as many of them as there may be sources.
     pub(super) fn admission(&self) -> Admission {
-        let stuck = if self.gaps_stay { self.hung_up_and_blocked().min(self.places) } else { 0 };
-        let (connected, hung_up) = (self.connected - stuck, self.hung_up - stuck);
+        let (stuck, stuck_and_hung_up) = self.stuck();
+        let (connected, hung_up) = (self.connected - stuck, self.hung_up - stuck_and_hung_up);
         let next_run = self.ends_runs && connected > 0 && hung_up == connected;
         if next_run || (connected >= self.places && hung_up > 0) {
             Admission::Later
@@ -173,9 +173,13 @@ impl<S> Sources<S> {
         matches!(self.admission(), Admission::OnTrial | Admission::Never)
     }
 
-    fn hung_up_and_blocked(&self) -> usize {
-        let hung_up = |key: &&SourceKey| self.entries.get(key.index()).is_some_and(|source| source.hung_up);
-        self.blocked.iter().filter(hung_up).count()
+    /// Sources that wait for room in the ring, have hung up or have been replaced, and so take no place from those that may fill the
+    /// gap: how many, and how many of them have hung up. Where gaps are given up, it is only a matter of time.
+    fn stuck(&self) -> (usize, usize) {
+        let most = if self.gaps_stay { self.places } else { 0 };
+        let blocked = self.blocked.iter().filter_map(|key| self.entries.get(key.index()));
+        let stuck = blocked.filter(|source| source.hung_up || source.is_replaced).take(most);
+        stuck.fold((0, 0), |(all, hung_up), source| (all + 1, hung_up + usize::from(source.hung_up)))
     }
 
     /// What operators are shown of each source, with its key. Rates are not known here.

@@ -185,6 +185,30 @@ fn a_name_that_is_taken_over_again_and_again_does_not_pile_up() {
     sources.iter_mut().for_each(|source| while source.line().is_some() {});
 }
 
+/// Connections that were taken over and wait for room in the ring keep no place from the source that has the missing event.
+#[test]
+fn whoever_fills_the_gap_is_let_in_beside_connections_that_were_taken_over() {
+    let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2, reorderCapacity = 16, adminPort = 0);
+    let mut user = server.user(1);
+    let connect = |_| {
+        let mut source = server.source();
+        source.send("?|ack|feed\n20|B\n");
+        assert_eq!(source.acknowledgement("\n").1, 1);
+        server.pass();
+        source
+    };
+    let mut sources: Vec<_> = (0..2).map(connect).collect();
+    let mut other = server.source();
+    let events = support::stream::each(1..=19, |number| format!("{number}|B\n"));
+    other.send(format!("?|ack|other\n{events}"));
+    user.expect(&(events + "20|B\n"));
+    other.acknowledged(21);
+    while sources[0].line().is_some() {}
+    server.wait_for_metric("fortnight_sources_connected", |sources| sources == 2.0);
+    sources[1].send("21|B\n");
+    user.expect("21|B\n");
+}
+
 #[test]
 fn another_name_is_one_too_many() {
     let server = server!(maxEventSourceClients = 1);
