@@ -18,7 +18,8 @@ const QUEUE_KEPT: usize = 8;
 /// Free blocks that are kept for the next time.
 const POOL_BLOCKS_MAX: usize = 1024;
 
-type Block = Box<[u8; BLOCK_BYTES]>;
+/// It never grows above its capacity of [`BLOCK_BYTES`].
+type Block = Vec<u8>;
 
 /// Free blocks.
 #[derive(Debug, Default)]
@@ -28,11 +29,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     fn take(&mut self) -> Block {
-        self.free.pop().unwrap_or_else(|| Box::new([0; BLOCK_BYTES]))
+        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
     }
 
-    fn give(&mut self, block: Block) {
+    fn give(&mut self, mut block: Block) {
         if self.free.len() < POOL_BLOCKS_MAX {
+            block.clear();
             self.free.push(block);
         }
     }
@@ -117,14 +119,12 @@ impl Output {
     /// Appends bytes.
     pub(crate) fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
         while !bytes.is_empty() {
-            let used = (self.start + self.len) % BLOCK_BYTES;
-            if self.start + self.len == self.blocks.len() * BLOCK_BYTES {
+            if self.blocks.back().is_none_or(|last| last.len() == BLOCK_BYTES) {
                 self.blocks.push_back(pool.take());
             }
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - used));
-            if let Some(last) = self.blocks.back_mut() {
-                last[used..used + now.len()].copy_from_slice(now);
-            }
+            let Some(last) = self.blocks.back_mut() else { return };
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - last.len()));
+            last.extend_from_slice(now);
             self.len += now.len();
             bytes = later;
         }
@@ -175,6 +175,9 @@ impl Output {
             if let Some(block) = self.blocks.pop_back() {
                 pool.give(block);
             }
+        }
+        if let Some(last) = self.blocks.back_mut() {
+            last.truncate(self.start + self.len - (blocks - 1) * BLOCK_BYTES);
         }
         self.consume(0, pool);
     }
