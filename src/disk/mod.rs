@@ -9,12 +9,13 @@
 //! What has been written survives the end of the process. What has been written *and then synced* survives the end of the machine. A new
 //! name, a rename and a removal survive it after [`Disk::sync_folder`].
 
+mod ahead;
 mod device;
 mod identity;
 mod real;
 mod ring;
 mod writeback;
 
-pub use device::{Completion, Disk, FileId, Ticket, is_full};
+pub use device::{Completion, Disk, FileId, READ_NOW_MAX, Ticket, is_full};
 pub use identity::Identity;
 pub use real::{OpenError, RealDisk};

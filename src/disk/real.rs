@@ -7,9 +7,13 @@
 //!
 //! With a ring, a large write that begins and ends at pages, in memory and in the file, goes to the disk without being copied
 //! (`O_DIRECT`), where the file system can do that. At full load that copy, into new pages, cost more than all the rest of
-//! appending.
+//! appending. So does a read that does not wait, unless it finds its bytes in memory ([`Ahead`]).
 
-use super::{Completion, Disk, FileId, Identity, Ticket, ring::Ring};
+use super::{
+    Completion, Disk, FileId, Identity, Ticket,
+    ahead::{Ahead, CHUNK_BYTES, PAGE, Wanted},
+    ring::Ring,
+};
 use rustix::{
     fs::{Advice, AtFlags, CWD, FlockOperation, OFlags, StatxFlags, fadvise, flock, statx},
     io::{Errno, ReadWriteFlags, preadv2},
@@ -36,8 +40,6 @@ const WRITEBACK_BYTES: u64 = 1 << 20;
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 /// A write is large, and worth waiting for the disk itself, from so many bytes on.
 const DIRECT_BYTES: usize = 256 << 10;
-/// What offsets, lengths and addresses of such writes are multiples of.
-const PAGE: usize = 4096;
 /// The file that is locked by the process that may write to the folder.
 const LOCK: &str = "journal.lock";
 
@@ -53,6 +55,8 @@ pub struct RealDisk {
     ring: Option<Ring>,
     /// The write under way that is not copied.
     direct: Option<DirectWrite>,
+    /// The reads under way, and where in its buffer each has its bytes.
+    fetching: Vec<(Ticket, FileId, usize)>,
 }
 
 /// A write that is not copied, and where to repeat it from if the file system refuses it.
@@ -64,7 +68,7 @@ struct DirectWrite {
     start: usize,
 }
 
-/// The same file for writes that are not copied.
+/// The same file for reads and writes that are not copied.
 #[derive(Debug)]
 enum Direct {
     /// Nobody has asked yet. The name that it was opened with.
@@ -80,6 +84,7 @@ struct Open {
     /// The end of the bytes whose write-back has begun, and the end of all bytes.
     written_back: u64,
     written: u64,
+    ahead: Ahead,
 }
 
 /// Why a folder cannot be used.
@@ -143,6 +148,7 @@ impl RealDisk {
             tickets: 0,
             ring: None,
             direct: None,
+            fetching: Vec::new(),
         }
     }
 
@@ -165,27 +171,66 @@ impl RealDisk {
 
     fn add(&mut self, name: &str, file: File) -> FileId {
         let direct = Direct::Unknown(name.to_owned());
-        FileId(self.files.insert(Open { file: Rc::new(file), direct, written_back: 0, written: 0 }))
+        let ahead = Ahead::default();
+        FileId(self.files.insert(Open { file: Rc::new(file), direct, written_back: 0, written: 0, ahead }))
     }
 
-    /// The file to write this to without copying it, if that is possible and worth it.
-    fn direct(&mut self, file: FileId, offset: u64, to_write: &[u8]) -> Option<Rc<File>> {
-        let is_aligned = offset.is_multiple_of(PAGE as u64)
-            && to_write.len().is_multiple_of(PAGE)
-            && to_write.as_ptr().align_offset(PAGE) == 0;
-        if self.ring.is_none() || to_write.len() < DIRECT_BYTES || !is_aligned {
-            return None;
-        }
+    /// The file for reads and writes that are not copied, if there can be any.
+    fn direct(&mut self, file: FileId) -> Option<Rc<File>> {
+        self.ring.as_ref()?;
         let direct = &mut self.files[file.0].direct;
         if let Direct::Unknown(name) = direct {
             let flags = OFlags::DIRECT.bits() as i32;
-            let opened = OpenOptions::new().write(true).custom_flags(flags).open(self.folder.join(name));
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(self.lock.is_some()).custom_flags(flags);
+            let opened = options.open(self.folder.join(name));
             *direct = opened.map_or(Direct::Impossible, |file| Direct::Open(Rc::new(file)));
         }
         match direct {
             Direct::Open(file) => Some(Rc::clone(file)),
             Direct::Unknown(_) | Direct::Impossible => None,
         }
+    }
+
+    /// The file to write this to without copying it, if that is possible and worth it.
+    fn direct_for(&mut self, file: FileId, offset: u64, to_write: &[u8]) -> Option<Rc<File>> {
+        let is_aligned = offset.is_multiple_of(PAGE as u64)
+            && to_write.len().is_multiple_of(PAGE)
+            && to_write.as_ptr().align_offset(PAGE) == 0;
+        if to_write.len() < DIRECT_BYTES || !is_aligned {
+            return None;
+        }
+        self.direct(file)
+    }
+
+    /// Has what stands below `end` fetched: from this offset on, or behind what has been fetched. False: it cannot be done so.
+    fn fetch(&mut self, file: FileId, offset: u64, end: u64) -> bool {
+        let Some(direct) = self.direct(file) else { return false };
+        while let Some(Wanted { offset, bytes, start }) = self.files[file.0].ahead.wanted(offset, end) {
+            let ticket = self.ticket();
+            let Some(ring) = &mut self.ring else { return false };
+            ring.read(ticket, Rc::clone(&direct), offset, bytes, start..start + CHUNK_BYTES);
+            self.fetching.push((ticket, file, start));
+            self.files[file.0].ahead.note_fetching(offset, end, ticket);
+        }
+        true
+    }
+
+    /// Takes what has been fetched. A file system that opens a file for such reads may still refuse one, or the disk fails: then it
+    /// is read in the other way, which says why.
+    fn take_fetched(&mut self, completion: Completion) -> Option<Completion> {
+        let Some(index) = self.fetching.iter().position(|(ticket, ..)| *ticket == completion.ticket) else {
+            return Some(completion);
+        };
+        let (ticket, file, start) = self.fetching.swap_remove(index);
+        // The file may have been closed, and its number given to another.
+        if let Some(open) = self.files.get_mut(file.0) {
+            let len = completion.result.unwrap_or(0);
+            if open.ahead.arrived(ticket, len, completion.bytes, start) && len == 0 {
+                open.direct = Direct::Impossible;
+            }
+        }
+        None
     }
 
     /// A file system that opens a file for such writes may still refuse one: then it is copied, this one and all that come.
@@ -294,14 +339,20 @@ impl Disk for RealDisk {
         Ok(done)
     }
 
-    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8], end: u64) -> io::Result<usize> {
+        if let Some(read) = self.files[file.0].ahead.read(offset, bytes) {
+            self.fetch(file, offset, end);
+            return read;
+        }
         let len = bytes.len() as u64;
         let mut slices = [IoSliceMut::new(bytes)];
         match preadv2(self.file(file), &mut slices, offset, ReadWriteFlags::NOWAIT) {
             Ok(read) => Ok(read),
             Err(Errno::AGAIN) => {
-                let ahead = std::num::NonZeroU64::new(len.max(READ_AHEAD_BYTES));
-                fadvise(self.file(file), offset, ahead, Advice::WillNeed)?;
+                if !self.fetch(file, offset, end) {
+                    let ahead = std::num::NonZeroU64::new(len.max(READ_AHEAD_BYTES));
+                    fadvise(self.file(file), offset, ahead, Advice::WillNeed)?;
+                }
                 Err(io::ErrorKind::WouldBlock.into())
             }
             // A file system that cannot tell, or a signal.
@@ -325,7 +376,7 @@ impl Disk for RealDisk {
 
     fn write(&mut self, file: FileId, offset: u64, bytes: Vec<u8>, start: usize) -> Ticket {
         let ticket = self.ticket();
-        let direct = self.direct(file, offset, &bytes[start..]);
+        let direct = self.direct_for(file, offset, &bytes[start..]);
         if self.ring.is_some() {
             // Everything before it is complete.
             self.write_back(file, offset);
@@ -372,8 +423,9 @@ impl Disk for RealDisk {
         }
         loop {
             let completion = self.ring.as_mut()?.completion()?;
-            if let Some(completion) = self.repeat_refused(completion) {
-                return Some(completion);
+            let completion = self.take_fetched(completion).and_then(|other| self.repeat_refused(other));
+            if completion.is_some() {
+                return completion;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Writes and syncs by io_uring: the kernel does them while the loop goes on.
+//! Reads, writes and syncs by io_uring: the kernel does them while the loop goes on.
 //!
 //! This is the only file with `unsafe` code for io_uring. The kernel may work on memory and files of this process because:
 //!
@@ -16,6 +16,7 @@ use std::{
     fmt,
     fs::File,
     io, mem,
+    ops::Range,
     os::fd::{AsRawFd, OwnedFd},
     rc::Rc,
 };
@@ -57,7 +58,8 @@ impl Ring {
         let ring = IoUring::new(ENTRIES)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        let needed = [opcode::Write::CODE, opcode::Fsync::CODE, opcode::SyncFileRange::CODE];
+        let needed =
+            [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE, opcode::SyncFileRange::CODE];
         if !needed.into_iter().all(|code| probe.is_supported(code)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -78,6 +80,22 @@ impl Ring {
         let to_write = &bytes[start..];
         let len = u32::try_from(to_write.len()).unwrap_or(u32::MAX);
         let entry = opcode::Write::new(fd, to_write.as_ptr(), len).offset(offset).build();
+        self.submit(UnderWay { ticket: Some(ticket), bytes, file }, entry);
+    }
+
+    /// Submits a read into a part of `bytes`.
+    pub(super) fn read(
+        &mut self,
+        ticket: Ticket,
+        file: Rc<File>,
+        offset: u64,
+        mut bytes: Vec<u8>,
+        part: Range<usize>,
+    ) {
+        let fd = types::Fd(file.as_raw_fd());
+        let to_fill = &mut bytes[part];
+        let len = u32::try_from(to_fill.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Read::new(fd, to_fill.as_mut_ptr(), len).offset(offset).build();
         self.submit(UnderWay { ticket: Some(ticket), bytes, file }, entry);
     }
 

@@ -81,7 +81,7 @@ pub(crate) use block::PAGE;
 pub use catalog::Start;
 pub use error::{Ended, JournalError};
 pub use log::Log;
-pub use reader::{Block, Read, Reader};
+pub use reader::{Read, Reader};
 pub use recover::{Recovered, Report, Step, open};
 pub use settings::{Opening, Settings, SyncMode};
 pub use snapshot::SnapshotInfo;

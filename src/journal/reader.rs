@@ -8,7 +8,7 @@ use crate::sequence::Cursor;
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// Here is a block.
+    /// Here is a block: [`Reader::lines`].
     Block,
     /// The next block is not in memory yet: come back next turn.
     Later,
@@ -18,27 +18,10 @@ pub enum Read {
     End,
 }
 
-/// Released lines.
-#[derive(Debug, Default)]
-pub struct Block {
-    /// The cursor before them.
-    pub from: Cursor,
-    /// The cursor behind them. Numbers in between without a line were given up, or rejected.
-    pub to: Cursor,
-    lines: Vec<u8>,
-}
-
-impl Block {
-    /// The lines, as they were released.
-    #[must_use]
-    pub fn lines(&self) -> &[u8] {
-        &self.lines
-    }
-}
-
 /// See the [module](self). It holds a file open: [`Reader::close`] it.
 #[derive(Debug)]
 pub struct Reader {
+    /// The cursor behind the last block.
     from: Cursor,
     scan: Option<scan::SegmentScan>,
 }
@@ -62,12 +45,24 @@ impl Reader {
         self.scan.as_mut().map_or(0, |scan| std::mem::take(&mut scan.bytes_read))
     }
 
+    /// The lines of the last block, as they were released. Numbers in between without a line were given up, or rejected.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        self.scan.as_ref().map_or(&[], scan::SegmentScan::payload)
+    }
+
+    /// The cursor behind the last block.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.from
+    }
+
     /// The next block that ends above the place where the reader begins. Only appended blocks are handed out.
     ///
     /// # Errors
     ///
     /// If the next block is not kept any more, cannot be read, or is damaged.
-    pub fn next(&mut self, log: &mut Log, block: &mut Block) -> Result<Read, JournalError> {
+    pub fn next(&mut self, log: &mut Log) -> Result<Read, JournalError> {
         loop {
             if self.from >= log.appended_cursor() {
                 return Ok(Read::End);
@@ -82,10 +77,6 @@ impl Reader {
             match scan.next(log.disk(), false)? {
                 scan::Step::Block(header) if header.kind == Kind::Events && header.to > self.from => {
                     self.from = header.to;
-                    block.from = header.from;
-                    block.to = header.to;
-                    block.lines.clear();
-                    block.lines.extend_from_slice(scan.payload());
                     return Ok(Read::Block);
                 }
                 scan::Step::Block(_) => {}

@@ -61,7 +61,9 @@ pub(crate) struct SegmentScan {
     /// Where the next block begins, and where the file ends.
     pub(crate) offset: u64,
     end: u64,
+    /// Of the window, so many bytes have been read, from an offset of the file on.
     window: Vec<u8>,
+    filled: usize,
     window_at: u64,
     payload: Range<usize>,
     /// Bytes that have been read.
@@ -122,7 +124,6 @@ impl SegmentScan {
             position: header.base.saturating_add(offset),
         };
         let name = name.to_owned();
-        let window = Vec::new();
         Self {
             id,
             name,
@@ -131,7 +132,8 @@ impl SegmentScan {
             chain,
             offset,
             end: len,
-            window,
+            window: Vec::new(),
+            filled: 0,
             window_at: 0,
             payload: 0..0,
             bytes_read: 0,
@@ -181,7 +183,7 @@ impl SegmentScan {
         if let Some(found) = self.fetch(disk, offset, BLOCK_HEADER as u64, wait)? {
             return Ok(found);
         }
-        let bytes = &self.window[(offset - self.window_at) as usize..];
+        let bytes = &self.window[(offset - self.window_at) as usize..self.filled];
         let Some((header, hash)) = bytes.first_chunk().and_then(Header::decode) else {
             return Ok(Found::NoBlock);
         };
@@ -204,26 +206,31 @@ impl SegmentScan {
         }
         let len = len as usize;
         let at = offset.checked_sub(self.window_at).map(|at| at as usize);
-        match at.filter(|&at| at <= self.window.len()) {
-            Some(at) if at + len <= self.window.len() => return Ok(None),
+        let have = match at.filter(|&at| at <= self.filled) {
+            Some(at) if at + len <= self.filled => return Ok(None),
             // What has been read of it stays.
-            Some(at) => drop(self.window.drain(..at)),
-            None => self.window.clear(),
-        }
-        self.window_at = offset;
+            Some(at) => {
+                self.window.copy_within(at..self.filled, 0);
+                self.filled - at
+            }
+            None => 0,
+        };
+        (self.window_at, self.filled) = (offset, have);
         let wanted = (self.end - offset).min(len.max(WINDOW) as u64) as usize;
-        let have = self.window.len();
         let most = if wait { wanted } else { wanted.min(have + WINDOW) };
-        self.window.reserve_exact(wanted - have);
-        self.window.resize(most, 0);
-        let (filled, result) = fill(disk, self.file, offset + have as u64, &mut self.window[have..], wait);
-        self.window.truncate(have + filled);
+        if most > self.window.len() {
+            self.window.reserve_exact(wanted - self.window.len());
+            self.window.resize(most, 0);
+        }
+        let to_fill = &mut self.window[have..most];
+        let (filled, result) = fill(disk, self.file, offset + have as u64, to_fill, (wait, self.end));
+        self.filled += filled;
         self.bytes_read += filled as u64;
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Found::Later)),
             Err(error) => Err(error),
-            Ok(()) if self.window.len() >= len => Ok(None),
-            Ok(()) if self.window.len() < most => Ok(Some(Found::NoBlock)),
+            Ok(()) if self.filled >= len => Ok(None),
+            Ok(()) if self.filled < most => Ok(Some(Found::NoBlock)),
             Ok(()) => Ok(Some(Found::Part)),
         }
     }

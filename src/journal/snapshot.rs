@@ -300,17 +300,18 @@ pub(crate) fn read(
     bytes: &mut [u8],
     wait: bool,
 ) -> io::Result<bool> {
-    let (filled, result) = fill(disk, file, offset, bytes, wait);
+    // Nobody writes to it any more.
+    let (filled, result) = fill(disk, file, offset, bytes, (wait, u64::MAX));
     result.map(|()| filled == bytes.len())
 }
 
-/// Fills `bytes`, to the end of the file or until something fails. Returns how many it has filled.
+/// Fills `bytes`, to the end of the file or until something fails. Returns how many it has filled. `end`: as in [`Disk::read_now`].
 pub(crate) fn fill(
     disk: &mut dyn Disk,
     file: FileId,
     offset: u64,
     bytes: &mut [u8],
-    wait: bool,
+    (wait, end): (bool, u64),
 ) -> (usize, io::Result<()>) {
     if wait {
         return match disk.read_at(file, offset, bytes) {
@@ -320,7 +321,7 @@ pub(crate) fn fill(
     }
     let mut filled = 0;
     while filled < bytes.len() {
-        match disk.read_now(file, offset + filled as u64, &mut bytes[filled..]) {
+        match disk.read_now(file, offset + filled as u64, &mut bytes[filled..], end) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) => return (filled, Err(error)),

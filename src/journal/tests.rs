@@ -1,7 +1,7 @@
 //! The journal on a simulated disk: appended events are there again after every end of the process or the machine.
 
 use super::{
-    Block, JournalError, Log, Opening, Read, Reader, Recovered, Settings, Step, SyncMode, Waiting,
+    JournalError, Log, Opening, Read, Reader, Recovered, Settings, Step, SyncMode, Waiting,
     block::BLOCK_HEADER, open, tools,
 };
 use crate::{
@@ -153,13 +153,46 @@ fn what_was_appended_is_there_after_the_process_has_ended() {
     // A reader finds the same.
     let mut log = recovered.log;
     let mut reader = Reader::new(Cursor::new(50));
-    let mut block = Block::default();
     let mut read = Vec::new();
-    while reader.next(&mut log, &mut block).unwrap() == Read::Block {
-        read.extend_from_slice(block.lines());
+    while reader.next(&mut log).unwrap() == Read::Block {
+        read.extend_from_slice(reader.lines());
     }
     reader.close(&mut log);
     assert!(read.starts_with(b"50|B|") && all.ends_with(&read));
+}
+
+#[test]
+fn a_reader_at_the_end_sees_everything_once_it_is_written() {
+    for sync in [SyncMode::Never, SyncMode::Always] {
+        let folder = SimFolder::new(7);
+        let settings = Settings { segment_bytes: 40_000, ..settings(sync) };
+        let mut log = reopen(&folder, settings).unwrap().0.log;
+        // From now on what is read has been fetched ahead, up to where the journal ends.
+        folder.set_faults(DiskFaults { not_in_memory: 5000, delay_max: 300, ..DiskFaults::default() });
+        let mut reader = Reader::new(Cursor::new(1));
+        let (mut all, mut read) = (Vec::new(), Vec::new());
+        let mut read_on = |log: &mut Log| loop {
+            match reader.next(log).unwrap() {
+                Read::Block => read.extend_from_slice(reader.lines()),
+                Read::Later | Read::Part => {}
+                Read::End => return read.len(),
+            }
+        };
+        for number in 1..=600 {
+            all.extend(append(&mut log, number, 0).unwrap());
+            log.proceed(0).unwrap();
+            // While it is being written.
+            assert!(read_on(&mut log) <= all.len());
+            while !log.is_open() {
+                folder.set_now(folder.next_completion().expect("something is under way"));
+                log.proceed(0).unwrap();
+            }
+            assert_eq!(read_on(&mut log), all.len(), "{sync:?}: number {number}");
+        }
+        assert!(read == all, "{sync:?}");
+        assert!(folder.counts().not_in_memory > 20 && folder.names().len() > 3);
+        reader.close(&mut log);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use crate::{
     config::Config,
     engine::{Engine, EngineConfig, Replay, UserSlot, event::leading_number},
-    journal::{Block, JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
+    journal::{JournalError, Log, Read, Reader, SnapshotInfo, SnapshotRead, SnapshotReader, Start},
     sequence::Cursor,
     user_id::UserId,
 };
@@ -45,8 +45,7 @@ pub(super) struct Pass {
     snapshot: Option<SnapshotReader>,
     edges: Vec<(UserId, UserId)>,
     reader: Reader,
-    block: Block,
-    /// The block is being applied: where its next piece begins.
+    /// The reader's block is being applied: where its next piece begins.
     at: Option<usize>,
 }
 
@@ -102,7 +101,6 @@ impl Pass {
             snapshot,
             edges: Vec::new(),
             reader,
-            block: Block::default(),
             at: None,
         })
     }
@@ -151,7 +149,7 @@ impl Pass {
 
     /// The place behind the block that is being applied.
     pub(super) fn block_end(&self) -> Cursor {
-        self.block.to.max(self.engine.cursor())
+        self.reader.cursor().max(self.engine.cursor())
     }
 
     /// The snapshot that is being read, and has not been read to its end.
@@ -190,7 +188,7 @@ impl Pass {
         if self.engine.cursor() >= limit {
             return Ok(Stepped::End);
         }
-        match self.reader.next(log, &mut self.block)? {
+        match self.reader.next(log)? {
             Read::Block => {
                 self.at = Some(0);
                 Ok(Stepped::Bytes(self.reader.take_bytes_read()))
@@ -225,12 +223,12 @@ impl Pass {
     /// Applies the next piece of the block, of about this number of bytes. Not to be called while it wants to hand out. Returns how many
     /// bytes and deliveries that was. If the block has something that is no event, the pass fails behind what comes before it.
     pub(super) fn apply(&mut self, piece_bytes: usize) -> (u64, u64) {
-        let lines = self.block.lines();
+        let lines = self.reader.lines();
         let start = self.at.unwrap_or(lines.len());
         let mut end = lines.len().min(start + piece_bytes);
         end += memchr::memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |newline| newline + 1);
         // The cursor must not pass lines that still come.
-        let to = leading_number(&lines[end..]).map_or(self.block.to, Cursor::before);
+        let to = leading_number(&lines[end..]).map_or(self.reader.cursor(), Cursor::before);
         let bytes = match self.engine.replay(lines, start..end, to) {
             Ok((at, replay)) => {
                 let at = if replay == Replay::Done { end } else { at };

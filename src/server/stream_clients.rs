@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     engine::Engine,
     epoch::Epoch,
-    journal::{Block, Log, Read as Step, Reader},
+    journal::{JournalError, Log, Read as Step, Reader},
     sequence::Cursor,
     stream::{
         MARK_EVERY, first_line_from,
@@ -58,8 +58,6 @@ pub(super) struct StreamClients<S> {
     buffer_bytes: usize,
     /// There is a journal: clients that are behind are served from it.
     has_journal: bool,
-    /// The block of the journal that was read last.
-    block: Block,
     readable: VecDeque<StreamKey>,
     writable: VecDeque<StreamKey>,
     /// The copy of the follow graph that is being taken.
@@ -134,7 +132,6 @@ impl<S: Read + Write> StreamClients<S> {
             request_timeout: config.login_timeout_ms * MILLISECOND,
             buffer_bytes: config.user_buffer_bytes,
             has_journal: config.journal_directory.is_some(),
-            block: Block::default(),
             readable: VecDeque::new(),
             writable: VecDeque::new(),
             copy: None,
@@ -367,26 +364,18 @@ impl<S: Read + Write> StreamClients<S> {
                     break;
                 }
                 let key = StreamKey::new(index);
-                let reader = client.reader.get_or_insert_with(|| Reader::new(client.next));
-                match reader.next(log, &mut self.block) {
-                    Ok(Step::Later) => break,
-                    Ok(Step::Part) => {}
-                    Ok(Step::Block) => {
-                        let lines = self.block.lines();
-                        let from = first_line_from(lines, client.next);
-                        client.next = client.next.max(self.block.to);
-                        let sent = client.send(&lines[from..], &mut self.pool);
+                match client.read_on(log, &mut self.pool) {
+                    Ok((Step::Later, _)) => break,
+                    Ok((Step::Part, _)) => {}
+                    Ok((Step::Block, sent)) => {
                         if sent.and_then(|()| client.watch(key, net)).is_err() {
                             self.ended.push((key, "left"));
                             break;
                         }
                     }
-                    Ok(Step::End) => {
+                    Ok((Step::End, _)) => {
                         client.next = client.next.max(cursor);
                         client.stage = Stage::Following;
-                        if let Some(reader) = client.reader.take() {
-                            reader.close(log);
-                        }
                     }
                     Err(error) => {
                         log::warn!(peer:% = client.peer, error:%; "a stream client cannot be served from the journal");
@@ -525,6 +514,25 @@ impl<S: Write> Client<S> {
 
     fn is_flushed(&self) -> bool {
         self.graph.is_none() && self.graph_text.is_empty() && self.output.is_empty()
+    }
+
+    /// Reads the next block of the journal, and sends what stands at its place and above.
+    fn read_on(&mut self, log: &mut Log, pool: &mut Pool) -> Result<(Step, io::Result<()>), JournalError> {
+        let mut reader = self.reader.take().unwrap_or_else(|| Reader::new(self.next));
+        let step = reader.next(log);
+        let mut sent = Ok(());
+        if let Ok(Step::Block) = step {
+            let lines = reader.lines();
+            let from = first_line_from(lines, self.next);
+            self.next = self.next.max(reader.cursor());
+            sent = self.send(&lines[from..], pool);
+        }
+        if let Ok(Step::End) = step {
+            reader.close(log);
+        } else {
+            self.reader = Some(reader);
+        }
+        step.map(|step| (step, sent))
     }
 
     /// Sends bytes, as far as the socket takes them; the rest waits.

@@ -19,6 +19,8 @@ use std::{
     rc::Rc,
 };
 
+/// Bytes that are fetched at once for a reader that does not wait.
+const AHEAD_BYTES: u64 = 16 << 10;
 /// The unit that the disk writes as a whole or not at all.
 const SECTOR: usize = 512;
 
@@ -316,7 +318,7 @@ impl SimFolder {
     /// A server's view of it.
     #[must_use]
     pub fn disk(&self) -> SimDisk {
-        SimDisk { folder: self.clone(), files: Slab::new(), tickets: 0, is_observer: false }
+        SimDisk { folder: self.clone(), files: Slab::new(), tickets: 0, is_observer: false, fetched: None }
     }
 
     /// A view of it for observers: no operation fails there.
@@ -426,6 +428,8 @@ pub struct SimDisk {
     tickets: u64,
     /// No operation fails.
     is_observer: bool,
+    /// What has been fetched ahead of a reader: the file, from which offset on, and the bytes as they were then.
+    fetched: Option<(FileId, usize, Vec<u8>)>,
 }
 
 impl SimDisk {
@@ -454,6 +458,31 @@ impl SimDisk {
         if self.ends_now(0).is_some() {
             resume_unwind(Box::new(ProcessEnd));
         }
+    }
+
+    /// Fetches what stands from this offset on, up to `end`, and a part of what is being written there. What is written later is not
+    /// seen by the reader.
+    fn fetch_ahead(&mut self, file: FileId, offset: u64, end: u64) {
+        let (node, inner) = (self.files[file.0], self.folder.inner());
+        let mut bytes = inner.nodes[node].bytes.clone();
+        for submitted in inner.submitted.iter().filter(|submitted| submitted.node == node) {
+            if let Work::Write { offset, start, len, bytes: written } = &submitted.work {
+                write_into(&mut bytes, *offset as usize, &written[*start..start + len / 2]);
+            }
+        }
+        let to = end.min(offset.saturating_add(AHEAD_BYTES)).min(bytes.len() as u64) as usize;
+        bytes.truncate(to);
+        drop(inner);
+        self.fetched = Some((file, offset as usize, bytes.split_off(to.min(offset as usize))));
+    }
+
+    /// Reads what has been fetched, if it has this offset.
+    fn read_fetched(&self, file: FileId, offset: u64, bytes: &mut [u8]) -> Option<usize> {
+        let (_, from, fetched) = self.fetched.as_ref().filter(|(of, ..)| *of == file)?;
+        let rest = fetched.get((offset as usize).checked_sub(*from)?..).filter(|rest| !rest.is_empty())?;
+        let len = rest.len().min(bytes.len());
+        bytes[..len].copy_from_slice(&rest[..len]);
+        Some(len)
     }
 
     fn submit(&mut self, node: usize, work: Work) -> Ticket {
@@ -499,6 +528,7 @@ impl Disk for SimDisk {
 
     fn close(&mut self, file: FileId) {
         self.files.remove(file.0);
+        self.fetched.take_if(|(of, ..)| *of == file);
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -542,13 +572,21 @@ impl Disk for SimDisk {
         Ok(len)
     }
 
-    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8], end: u64) -> io::Result<usize> {
         let chance = self.folder.inner().faults.not_in_memory;
-        if !self.is_observer && self.folder.inner().happens(chance) {
+        if chance == 0 || self.is_observer {
+            return self.read_at(file, offset, bytes);
+        }
+        if self.folder.inner().happens(chance) {
             self.folder.inner().counts.not_in_memory += 1;
+            self.fetch_ahead(file, offset, end);
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.read_at(file, offset, bytes)
+        if let Some(read) = self.read_fetched(file, offset, bytes) {
+            return Ok(read);
+        }
+        self.fetch_ahead(file, offset, end);
+        Ok(self.read_fetched(file, offset, bytes).unwrap_or(0))
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -116,7 +116,8 @@ impl Temper {
             short_write: dice.pick(&[0, 0, 20_000]),
             errors: if asks { dice.pick(&[0, 0, 0, 300]) } else { 0 },
             start_errors: if asks { dice.pick(&[0, 150]) } else { 0 },
-            not_in_memory: dice.pick(&[0, 1000, 30_000]),
+            // Never 0: what is read is always fetched ahead.
+            not_in_memory: dice.pick(&[1, 1000, 30_000]),
             work: dice.pick(&[0, 20, 500]),
             pace: Pace {
                 bytes_least: dice.pick(&[500, 500, 64 << 10]),
