@@ -512,6 +512,12 @@ impl<N: Net> Net for Door<N> {
         }
     }
 
+    fn hold_little_unsent(&mut self, socket: &mut Self::Socket, on: bool) {
+        if let Some(socket) = socket.inner() {
+            self.net.hold_little_unsent(socket, on);
+        }
+    }
+
     fn unread(&mut self, socket: &mut Self::Socket) -> usize {
         let decrypted = socket.session().map_or(0, session::Session::unread);
         decrypted + socket.inner().map_or(0, |socket| self.net.unread(socket))

@@ -34,6 +34,8 @@ use std::{
 const EVENTS: usize = 1024;
 /// Batches of them taken by one poll: more than there can be connections.
 const BATCHES_MAX: usize = 1024;
+/// Bytes that a socket holds unsent where little is to be held. They are what is sent while the loop is elsewhere.
+const UNSENT_BYTES: u32 = 256 << 10;
 /// What is told of every connection: bytes, and urgent ones for themselves.
 const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
 const SOURCE_LISTENER: Token = Token(0);
@@ -382,6 +384,11 @@ impl Net for Reactor {
     fn finish(&mut self, socket: &mut TcpStream) {
         // An error says that the connection is over anyway.
         let _ = socket.shutdown(Shutdown::Write);
+    }
+
+    fn hold_little_unsent(&mut self, socket: &mut TcpStream, on: bool) {
+        // 0: as the system is set. A system that refuses takes more memory, and nothing else.
+        let _ = SockRef::from(&*socket).set_tcp_notsent_lowat(if on { UNSENT_BYTES } else { 0 });
     }
 
     fn unread(&mut self, socket: &mut TcpStream) -> usize {

@@ -153,6 +153,9 @@ impl<S: Read + Write> Users<S> {
             }
         };
         let Some(connection) = self.entries.get_mut(key.index()) else { return };
+        if matches!(stage, Stage::Behind(_)) {
+            context.net.hold_little_unsent(&mut connection.socket, true);
+        }
         log::debug!(user = id.get(), peer:% = connection.peer; "user logged in");
         connection.role = Role::User(User {
             id,

@@ -84,8 +84,12 @@ impl<S: Read + Write> Users<S> {
         let mut behind = Behind::new(next, context.now);
         context.catch_up.enter(key, user.id, &mut behind, false, context.now);
         user.stage = Stage::Behind(behind);
+        let id = user.id;
+        if let Some(connection) = self.entries.get_mut(key.index()) {
+            context.net.hold_little_unsent(&mut connection.socket, true);
+        }
         let distance = context.engine.cursor().since(next);
-        context.reports.served_from_the_journal(user.id, next, distance, context.now);
+        context.reports.served_from_the_journal(id, next, distance, context.now);
         // Its socket may have taken everything meanwhile.
         self.note_taken(key, context);
     }

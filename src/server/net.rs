@@ -142,6 +142,12 @@ pub trait Net {
     /// Tells the other side that nothing more will be sent, if there is another side. It may go on sending.
     fn finish(&mut self, socket: &mut Self::Socket);
 
+    /// While `on`, the operating system holds only little that cannot be sent yet: what does not fit waits in this process. For a
+    /// user that is served from the journal, megabytes there would only take memory from the others' sockets.
+    fn hold_little_unsent(&mut self, socket: &mut Self::Socket, on: bool) {
+        let _ = (socket, on);
+    }
+
     /// Bytes that have arrived on `socket` and have not been read. 0 if that cannot be known.
     fn unread(&mut self, socket: &mut Self::Socket) -> usize;
 

@@ -294,6 +294,10 @@ impl<N: Net> Net for Recording<N> {
         self.net.finish(&mut socket.socket);
     }
 
+    fn hold_little_unsent(&mut self, socket: &mut Self::Socket, on: bool) {
+        self.net.hold_little_unsent(&mut socket.socket, on);
+    }
+
     fn unread(&mut self, socket: &mut Self::Socket) -> usize {
         self.net.unread(&mut socket.socket)
     }

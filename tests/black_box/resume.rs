@@ -334,6 +334,43 @@ fn whoever_takes_nothing_is_cut_off_and_misses_nothing_when_it_comes_back() {
     assert_eq!(got, stream);
 }
 
+/// Bytes that the system holds on the server's side of a user's connection.
+fn held_for(server: &Server, user: &User) -> u64 {
+    let ends = format!(":{:04X} 0100007F:{:04X} ", server.users.port(), user.address().port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the table of sockets");
+    let line = table.lines().find(|line| line.contains(&ends)).expect("the server's side of the connection");
+    let queues = line.split_whitespace().nth(4).expect("tx_queue:rx_queue");
+    u64::from_str_radix(&queues[..8], 16).expect("a number")
+}
+
+#[test]
+fn who_catches_up_and_reads_nothing_leaves_the_system_s_memory_to_others() {
+    let folder = Folder::new("resume-unsent");
+    let server = server!(journalDirectory = folder.show(), adminPort = 0);
+    let stream = long_broadcasts(1..=20_000, 1000);
+    let mut live = server.user(9);
+    server.pass();
+    let sending = server.source().send_in_background(stream.clone());
+    live.expect(&stream);
+    sending.join().unwrap().unwrap();
+    let (_, epoch, _) = resumed(&server, "1|now");
+    let mut users: Vec<User> = (0..5).map(|id| login(&server, &format!("7{id}|1|{epoch}"))).collect();
+    // Their sockets are full, and half of their buffers: each has the default of 4 MiB.
+    server.wait_for_metric("fortnight_output_buffered_bytes", |bytes| bytes > 10e6);
+    for user in &mut users {
+        let held = held_for(&server, user);
+        assert!(held < 1 << 20, "the system holds {held} bytes of a user that reads nothing");
+        // All the same it gets everything, and is live again.
+        user.read_line();
+        user.expect(&stream);
+    }
+    server.wait_for_metric("fortnight_users_catching_up", |users| users == 0.0);
+    server.source().send("20001|B\n");
+    for user in &mut users {
+        user.expect("20001|B\n");
+    }
+}
+
 #[test]
 fn the_policy_journal_needs_a_journal() {
     let finished = launch!(slowUserPolicy = "journal").run();

@@ -409,8 +409,10 @@ impl<S: Read + Write> Users<S> {
             }
             context.catch_up.by_id.remove(&id);
             let slot = self.connect(key, id, context.engine);
-            if let Some(user) = self.user_mut(key) {
+            if let Some(Connection { socket, role: Role::User(user), .. }) = self.entries.get_mut(key.index())
+            {
                 user.stage = Stage::Live(slot);
+                context.net.hold_little_unsent(socket, false);
             }
         }
         if context.catch_up.by_id.is_empty() {
