@@ -35,12 +35,13 @@
 //! the number of users that are handed their events at once. Users join a pass, and become live, some at a time. A user is written
 //! to when enough bytes wait for it, or after half a second.
 //!
-//! A pass waits for users whose buffers are full: without limit while no other user waits, otherwise for [`PATIENCE`] at a
-//! time, and in all no longer than it has worked. So one slow user costs the others little, and a fast user is served in one
-//! pass. After a pass there is a rest of three times its length while events flow, unless a user that has just logged in
+//! A pass waits for users whose buffers are full: without limit while no other user waits. Otherwise it waits for those only whose
+//! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked. So slow users cost the
+//! others nothing, and a fast user is served in one pass. After a pass there is a rest of three times its length while events flow, unless a user that has just logged in
 //! waits. So slow users take a quarter of the time at most, however many they are.
 //!
-//! Memory: the second follow graph, a block of the journal, and the output buffers, which hold `userBufferBytes` each and a line.
+//! Memory: the second follow graph, a megabyte and a block of the journal, and the output buffers, which hold `userBufferBytes` each
+//! and a line. A crowd fills less of its buffers at first ([`FIRST_WINDOWS`]), and the system holds little of it that cannot be sent.
 //!
 //! # When a user, a place or the server ends
 //!
@@ -66,6 +67,12 @@ const COLLECTING: Micros = 5 * MILLISECOND;
 const COLLECTING_MAX: Micros = 500 * MILLISECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
+/// Bytes that the buffers of all users may hold that are in their first passes, and of each at least. What a user has not taken when the
+/// next pass comes was filled too early: it is memory that has to be provided, and events that are copied twice.
+const FIRST_WINDOWS: usize = 512 << 20;
+const FIRST_WINDOW_MIN: usize = 256 << 10;
+/// How long a pass waits for the disk before it asks again. A ring tells earlier.
+const DISK_PATIENCE: Micros = MILLISECOND;
 /// Bytes of lines that are applied at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=128 << 10;
 /// Bytes for a user that are worth a write.
@@ -119,6 +126,8 @@ pub(super) struct CatchUp {
     members: usize,
     /// Those in the pass whose buffers are filled by more than half, and some that have left it.
     full: Vec<UserKey>,
+    /// Those of them whose sockets have taken something within [`PATIENCE`].
+    full_and_fast: usize,
     /// Since when the pass waits for them.
     stopped_since: Option<Micros>,
     /// Users to be written to.
@@ -142,9 +151,10 @@ pub(super) struct CatchUp {
     /// Work of this pass in nanoseconds, and how long it has waited.
     worked_ns: u64,
     waited: Micros,
-    /// Bytes that the journal had grown by when it was looked at last, and bytes that the pass has to advance for that.
+    /// Bytes that the journal had grown by when it was looked at last, and bytes that the pass has to advance for that. Below 0: it has
+    /// advanced further than it has to.
     grown_to: u64,
-    owed: u64,
+    owed: i64,
     /// The work that catching up may do while events flow. Below 0: it has done so much more.
     credit_ns: i64,
     /// Work since the last turn's.
@@ -165,6 +175,8 @@ pub(super) struct Behind {
     next: Cursor,
     /// Its slot in the pass.
     slot: Option<UserSlot>,
+    /// Bytes that its buffer may hold. 0: it has not been in a pass.
+    window: usize,
     /// It waits for a pass.
     waits: bool,
     /// It is in the pass, and its buffer is filled by more than half.
@@ -175,7 +187,7 @@ pub(super) struct Behind {
 
 impl Behind {
     pub(super) fn new(next: Cursor, now: Micros) -> Self {
-        Self { next, slot: None, waits: false, is_full: false, took_at: now }
+        Self { next, slot: None, window: 0, waits: false, is_full: false, took_at: now }
     }
 }
 
@@ -193,6 +205,7 @@ impl CatchUp {
             keys: Vec::new(),
             members: 0,
             full: Vec::new(),
+            full_and_fast: 0,
             stopped_since: None,
             queue: VecDeque::new(),
             holds_back: None,
@@ -271,6 +284,7 @@ impl CatchUp {
         if is_new {
             self.wait(key, behind, true, now);
         } else {
+            behind.window = self.limit;
             self.parked.insert((behind.next, key));
         }
     }
@@ -278,7 +292,7 @@ impl CatchUp {
     /// A user's socket has taken bytes, and `waiting` bytes are left. If that is little, it waits for a pass.
     pub(super) fn took(&mut self, key: UserKey, behind: &mut Behind, waiting: usize, now: Micros) {
         behind.took_at = now;
-        if behind.slot.is_none() && !behind.waits && waiting <= self.limit / 4 {
+        if behind.slot.is_none() && !behind.waits && waiting <= behind.window / 4 {
             self.wait(key, behind, false, now);
         }
     }
@@ -325,7 +339,7 @@ impl CatchUp {
     fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> i64 {
         let grown = grown_to.saturating_sub(std::mem::replace(&mut self.grown_to, grown_to));
         if self.pass.is_some() && self.stopped_since.is_none() {
-            self.owed += 2 * grown;
+            self.owed += 2 * grown as i64;
         }
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
@@ -380,6 +394,11 @@ impl CatchUp {
         self.worked_ns += ns;
     }
 
+    /// The window of a user in its first pass.
+    fn first_window(&self) -> usize {
+        (FIRST_WINDOWS / self.by_id.len().max(1)).max(FIRST_WINDOW_MIN).min(self.limit)
+    }
+
     /// Nobody in the pass takes more, and nobody else wants anything.
     fn waits_for_all(&self) -> bool {
         self.full.len() == self.members && self.waiting.is_empty()
@@ -396,7 +415,8 @@ impl CatchUp {
         let all = self.full.len() == self.members;
         let since = *self.stopped_since.get_or_insert(now);
         let waited = self.waited + (now - since);
-        if self.waits_for_all() || (now - since < PATIENCE && (all || waited * 1000 < self.worked_ns)) {
+        let is_patient = self.full_and_fast > 0 && now - since < PATIENCE;
+        if self.waits_for_all() || (is_patient && (all || waited * 1000 < self.worked_ns)) {
             return true;
         }
         self.waited = waited;
@@ -409,6 +429,15 @@ impl Behind {
     /// When it was sent something last.
     pub(super) fn took_at(&self) -> Micros {
         self.took_at
+    }
+
+    /// It joins a pass, with this window if it is its first one. Who has taken everything since the last pass may take more.
+    fn open_window(&mut self, first: usize, waiting: usize, limit: usize) {
+        self.window = match self.window {
+            0 => first,
+            window if waiting == 0 => (2 * window).min(limit),
+            window => window,
+        };
     }
 
     /// The part of the bytes that is at its place or above.
@@ -455,6 +484,44 @@ mod tests {
         assert_eq!(shares(&catch_up), [SHARE; 6]);
         catch_up.owed = 1;
         assert_eq!(shares(&catch_up), [SHARE, 320, 640, 640, 900, 900]);
+    }
+
+    #[test]
+    fn a_crowd_is_handed_less_at_first_and_who_has_taken_all_of_it_more() {
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
+        let limit = catch_up.limit;
+        let first_of = |catch_up: &mut CatchUp, users: u64| {
+            catch_up.by_id = (1..=users).map(|id| (UserId::new(id), UserKey::new(0))).collect();
+            catch_up.first_window()
+        };
+        assert_eq!([0, 1, 128].map(|users| first_of(&mut catch_up, users)), [limit; 3]);
+        assert_eq!(first_of(&mut catch_up, 1024), 512 << 10);
+        assert_eq!(first_of(&mut catch_up, 100_000), FIRST_WINDOW_MIN);
+        let mut behind = Behind::new(Cursor::START, 0);
+        let windows = [(0, 1), (1, 1), (0, 2), (7, 2), (0, 4), (0, 7), (0, 7)].map(|(waiting, wanted)| {
+            behind.open_window(1 << 20, waiting, 7 << 20);
+            (behind.window, wanted << 20)
+        });
+        assert!(windows.iter().all(|(window, wanted)| window == wanted), "{windows:?}");
+        // Whoever was live fills its buffer anyway.
+        catch_up.enter(UserKey::new(7), UserId::new(7), &mut behind, false, 0);
+        assert_eq!(behind.window, limit);
+        catch_up.limit = 4096;
+        assert_eq!(first_of(&mut catch_up, 100_000), 4096);
+    }
+
+    #[test]
+    fn a_pass_waits_for_those_whose_sockets_take_bytes() {
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
+        catch_up.waiting.insert((Cursor::START, UserKey::new(9)));
+        (catch_up.members, catch_up.full) = (2, vec![UserKey::new(1), UserKey::new(2)]);
+        assert!(!catch_up.is_stopped(SECOND), "both take nothing");
+        catch_up.full_and_fast = 1;
+        assert!(catch_up.is_stopped(SECOND) && catch_up.is_stopped(SECOND + PATIENCE - 1));
+        assert!(!catch_up.is_stopped(SECOND + PATIENCE));
+        // Nobody else wants anything.
+        (catch_up.full_and_fast, catch_up.waiting) = (0, BTreeSet::new());
+        assert!(catch_up.is_stopped(2 * SECOND) && catch_up.is_stopped(3 * SECOND));
     }
 
     #[test]

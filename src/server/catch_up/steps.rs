@@ -1,9 +1,9 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
 use super::{
-    CONNECTS_AT_ONCE, CatchUp, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, HOLDING_MAX, NS_PER_BLOCK,
-    NS_PER_CONNECT, NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE, NS_PER_SCANNED_BYTE,
-    NS_PER_USER, NS_PER_WRITE, NS_PER_WRITTEN_BYTE, REST_MAX, WRITE_BYTES,
+    CONNECTS_AT_ONCE, CatchUp, DISK_PATIENCE, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, HOLDING_MAX,
+    NS_PER_BLOCK, NS_PER_CONNECT, NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE,
+    NS_PER_SCANNED_BYTE, NS_PER_USER, NS_PER_WRITE, NS_PER_WRITTEN_BYTE, PATIENCE, REST_MAX, WRITE_BYTES,
 };
 use crate::{
     counters::DisconnectReason,
@@ -145,7 +145,10 @@ impl<S: Read + Write> Users<S> {
         match pass.read(log, limit) {
             Ok(Stepped::Edges(edges)) => Step::Worked(NS_PER_PIECE + edges * NS_PER_EDGE, Work::Other),
             Ok(Stepped::Later | Stepped::End) if !pass.is_handed_out() => self.hand_out(context),
-            Ok(Stepped::Later) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(false)),
+            Ok(Stepped::Later) => self.rest_of_the_turn(context).unwrap_or_else(|| {
+                context.catch_up.rests_until = context.now + DISK_PATIENCE;
+                Step::Stop(false)
+            }),
             Ok(Stepped::Bytes(bytes)) => Step::Worked(NS_PER_BLOCK + bytes * NS_PER_READ_BYTE, Work::Other),
             Ok(Stepped::End) if context.is_at_the_cursor() => {
                 self.hold_nothing_back(context);
@@ -263,11 +266,14 @@ impl<S: Read + Write> Users<S> {
     /// Forgets those of the full ones whose buffers have been emptied meanwhile, or who have left the pass.
     fn note_room<N>(&mut self, context: &mut Context<'_, N>) {
         let catch_up = &mut *context.catch_up;
-        let limit = catch_up.limit;
+        let now = context.now;
+        catch_up.full_and_fast = 0;
         catch_up.full.retain(|&key| {
             let Some(user) = self.user_mut(key) else { return false };
             let Stage::Behind(behind) = &mut user.stage else { return false };
-            behind.is_full &= behind.slot.is_some() && user.output.len() > limit / 4;
+            behind.is_full &= behind.slot.is_some() && user.output.len() > behind.window / 4;
+            let is_fast = now.saturating_sub(behind.took_at) < PATIENCE;
+            catch_up.full_and_fast += usize::from(behind.is_full && is_fast);
             behind.is_full
         });
     }
@@ -275,6 +281,7 @@ impl<S: Read + Write> Users<S> {
     /// Takes those along whose places the rest of the block covers: some of them. `None`: there is nobody.
     fn pick_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Option<Step> {
         let catch_up = &mut *context.catch_up;
+        let (first_window, limit) = (catch_up.first_window(), catch_up.limit);
         let pass = catch_up.pass.as_mut()?;
         let range = (pass.takes_from(), UserKey::new(0))..(pass.block_end(), UserKey::new(0));
         // The block ends before anybody can be taken along. A tree refuses a range that ends before it begins.
@@ -290,6 +297,7 @@ impl<S: Read + Write> Users<S> {
             let key = place.1;
             let Some(user) = self.user_mut(key) else { continue };
             let Stage::Behind(behind) = &mut user.stage else { continue };
+            behind.open_window(first_window, user.output.len(), limit);
             let slot = pass.connect(user.id);
             (behind.slot, behind.waits) = (Some(slot), false);
             if catch_up.keys.len() <= slot.index() {
@@ -306,7 +314,7 @@ impl<S: Read + Write> Users<S> {
         let catch_up = &mut *context.catch_up;
         let Some(pass) = &mut catch_up.pass else { return Step::Stop(true) };
         let (bytes, deliveries) = pass.apply(catch_up.piece_bytes as usize);
-        catch_up.owed = catch_up.owed.saturating_sub(bytes);
+        catch_up.owed -= bytes as i64;
         catch_up.uncounted += deliveries;
         let cost = NS_PER_PIECE + bytes * NS_PER_SCANNED_BYTE + deliveries * NS_PER_DELIVERY;
         Step::Worked(cost, Work::Piece(bytes))
@@ -315,8 +323,7 @@ impl<S: Read + Write> Users<S> {
     /// Puts the events that have been applied into the output buffers of some users.
     fn hand_out<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let Context { catch_up, now, .. } = &mut *context;
-        let CatchUp { pass: Some(pass), keys, full, queue, limit, holds_back, users_at_once, .. } =
-            &mut **catch_up
+        let CatchUp { pass: Some(pass), keys, full, queue, holds_back, users_at_once, .. } = &mut **catch_up
         else {
             return Step::Stop(true);
         };
@@ -338,20 +345,20 @@ impl<S: Read + Write> Users<S> {
             if rest.is_empty() {
                 return;
             }
-            let waiting = user.output.len();
+            let (waiting, window) = (user.output.len(), behind.window);
             if waiting == 0 {
                 behind.took_at = *now;
             }
             user.output.push(rest, pool);
-            if user.output.len() > *limit {
-                let taken_back = user.take_back(rest, *limit, pool);
+            if user.output.len() > window {
+                let taken_back = user.take_back(rest, window, pool);
                 dropped += taken_back.map_or(0, |(_, lines)| lines);
                 overflowed.push((key, taken_back.map(|(next, _)| next)));
-            } else if user.output.len() > *limit / 2 && !std::mem::replace(&mut behind.is_full, true) {
+            } else if user.output.len() > window / 2 && !std::mem::replace(&mut behind.is_full, true) {
                 full.push(key);
             }
             backlog.note(waiting, user.output.len());
-            if user.output.len() >= WRITE_BYTES.min(*limit / 2) {
+            if user.output.len() >= WRITE_BYTES.min(window / 2) {
                 queue.push_back(key);
             } else {
                 holds_back.get_or_insert(*now);
