@@ -6,6 +6,15 @@ use std::io;
 /// Bytes that [`Disk::read_now`] is asked for at most.
 pub const READ_NOW_MAX: usize = 512 << 10;
 
+/// What a reader that does not wait will want next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Nothing at this offset or above: it may still be written.
+    pub end: u64,
+    /// So much is read that it would only take the memory of others: it is not kept.
+    pub is_long: bool,
+}
+
 /// An open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub usize);
@@ -86,14 +95,19 @@ pub trait Disk {
     /// As `pread(2)`.
     fn read_at(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// Reads the bytes that are in memory, and has the rest fetched, and perhaps what comes next: but nothing at `end` or above,
-    /// where bytes may still be written. What has been fetched stays until a read begins behind it. So whoever asks again gets
+    /// Reads the bytes that are in memory, and has the rest fetched, and perhaps what comes next. What has been fetched stays until a read begins behind it. So whoever asks again gets
     /// [`READ_NOW_MAX`] bytes, sooner or later.
     ///
     /// # Errors
     ///
     /// `WouldBlock` if nothing of it is in memory yet; else as `pread(2)`.
-    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8], end: u64) -> io::Result<usize>;
+    fn read_now(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: &mut [u8],
+        ahead: ReadAhead,
+    ) -> io::Result<usize>;
 
     /// Writes all bytes, and waits for it.
     ///

@@ -16,6 +16,6 @@ mod real;
 mod ring;
 mod writeback;
 
-pub use device::{Completion, Disk, FileId, READ_NOW_MAX, Ticket, is_full};
+pub use device::{Completion, Disk, FileId, READ_NOW_MAX, ReadAhead, Ticket, is_full};
 pub use identity::Identity;
 pub use real::{OpenError, RealDisk};

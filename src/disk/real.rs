@@ -7,10 +7,10 @@
 //!
 //! With a ring, a large write that begins and ends at pages, in memory and in the file, goes to the disk without being copied
 //! (`O_DIRECT`), where the file system can do that. At full load that copy, into new pages, cost more than all the rest of
-//! appending. So does a read that does not wait, unless it finds its bytes in memory ([`Ahead`]).
+//! appending. So does a read that does not wait, if it is a part of a long one, and does not find its bytes in memory ([`Ahead`]).
 
 use super::{
-    Completion, Disk, FileId, Identity, Ticket,
+    Completion, Disk, FileId, Identity, ReadAhead, Ticket,
     ahead::{Ahead, CHUNK_BYTES, PAGE, Wanted},
     ring::Ring,
 };
@@ -27,7 +27,7 @@ use std::{
     io::{self, IoSliceMut},
     os::{
         fd::OwnedFd,
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     rc::Rc,
@@ -80,6 +80,9 @@ enum Direct {
 #[derive(Debug)]
 struct Open {
     file: Rc<File>,
+    /// Which file it is, whatever its name. 0: the system does not tell.
+    inode: u64,
+    is_written_to: bool,
     direct: Direct,
     /// The end of the bytes whose write-back has begun, and the end of all bytes.
     written_back: u64,
@@ -171,8 +174,15 @@ impl RealDisk {
 
     fn add(&mut self, name: &str, file: File) -> FileId {
         let direct = Direct::Unknown(name.to_owned());
-        let ahead = Ahead::default();
-        FileId(self.files.insert(Open { file: Rc::new(file), direct, written_back: 0, written: 0, ahead }))
+        FileId(self.files.insert(Open {
+            inode: file.metadata().map_or(0, |metadata| metadata.ino()),
+            is_written_to: false,
+            file: Rc::new(file),
+            direct,
+            written_back: 0,
+            written: 0,
+            ahead: Ahead::default(),
+        }))
     }
 
     /// The file for reads and writes that are not copied, if there can be any.
@@ -203,8 +213,19 @@ impl RealDisk {
         self.direct(file)
     }
 
-    /// Has what stands below `end` fetched: from this offset on, or behind what has been fetched. False: it cannot be done so.
+    /// Whether somebody has this file open who has written to it.
+    fn is_being_written(&self, file: FileId) -> bool {
+        let inode = self.files[file.0].inode;
+        self.files.iter().any(|(_, open)| open.inode == inode && open.is_written_to)
+    }
+
+    /// Has what stands below `end` fetched: from this offset on, or behind what has been fetched. False: it cannot be done so. A file
+    /// that is being written to is read through the page cache: such a read waits for its dirty pages, with the file locked,
+    /// and so do writes.
     fn fetch(&mut self, file: FileId, offset: u64, end: u64) -> bool {
+        if self.is_being_written(file) {
+            return false;
+        }
         let Some(direct) = self.direct(file) else { return false };
         while let Some(Wanted { offset, bytes, start }) = self.files[file.0].ahead.wanted(offset, end) {
             let ticket = self.ticket();
@@ -265,6 +286,7 @@ impl RealDisk {
     /// Begins to write pages back, if there are enough.
     fn write_back(&mut self, file: FileId, end: u64) {
         let open = &mut self.files[file.0];
+        open.is_written_to = true;
         open.written = open.written.max(end);
         let begin = open.written_back.min(end);
         if open.written - begin >= WRITEBACK_BYTES {
@@ -339,9 +361,15 @@ impl Disk for RealDisk {
         Ok(done)
     }
 
-    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8], end: u64) -> io::Result<usize> {
+    fn read_now(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: &mut [u8],
+        ahead: ReadAhead,
+    ) -> io::Result<usize> {
         if let Some(read) = self.files[file.0].ahead.read(offset, bytes) {
-            self.fetch(file, offset, end);
+            self.fetch(file, offset, ahead.end);
             return read;
         }
         let len = bytes.len() as u64;
@@ -349,7 +377,7 @@ impl Disk for RealDisk {
         match preadv2(self.file(file), &mut slices, offset, ReadWriteFlags::NOWAIT) {
             Ok(read) => Ok(read),
             Err(Errno::AGAIN) => {
-                if !self.fetch(file, offset, end) {
+                if !(ahead.is_long && self.fetch(file, offset, ahead.end)) {
                     let ahead = std::num::NonZeroU64::new(len.max(READ_AHEAD_BYTES));
                     fadvise(self.file(file), offset, ahead, Advice::WillNeed)?;
                 }

@@ -5,6 +5,10 @@
 use super::{JournalError, block::Kind, log::Log, scan};
 use crate::sequence::Cursor;
 
+/// Whoever reads more than this does not leave it in memory. Less is left there for those who come back again and again, and for
+/// the next pass.
+const LONG_BYTES: u64 = 256 << 20;
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -24,13 +28,15 @@ pub struct Reader {
     /// The cursor behind the last block.
     from: Cursor,
     scan: Option<scan::SegmentScan>,
+    /// Bytes of the segments that have been read to their ends.
+    past_bytes: u64,
 }
 
 impl Reader {
     /// Reads blocks from a cursor on.
     #[must_use]
     pub fn new(from: Cursor) -> Self {
-        Self { from, scan: None }
+        Self { from, scan: None, past_bytes: 0 }
     }
 
     /// Closes the file.
@@ -68,7 +74,9 @@ impl Reader {
                 return Ok(Read::End);
             }
             let Some(scan) = &mut self.scan else {
-                self.scan = Some(log.open_segment(self.from)?);
+                let mut scan = log.open_segment(self.from)?;
+                scan.is_long = self.past_bytes >= LONG_BYTES;
+                self.scan = Some(scan);
                 continue;
             };
             if let Some(len) = log.segment_len(scan.header.first) {
@@ -84,6 +92,7 @@ impl Reader {
                 scan::Step::Part => return Ok(Read::Part),
                 scan::Step::End => {
                     if let Some(scan) = self.scan.take() {
+                        self.past_bytes += scan.offset;
                         scan.close(log.disk());
                     }
                 }

@@ -9,7 +9,7 @@ use super::{
     segment::{Room, SEGMENT_HEADER, SegmentHeader},
     snapshot::{fill, read},
 };
-use crate::disk::{Disk, FileId};
+use crate::disk::{Disk, FileId, ReadAhead};
 use crate::sequence::Cursor;
 use std::{io, ops::Range};
 
@@ -68,6 +68,8 @@ pub(crate) struct SegmentScan {
     payload: Range<usize>,
     /// Bytes that have been read.
     pub(crate) bytes_read: u64,
+    /// It is a part of much that is read.
+    pub(crate) is_long: bool,
 }
 
 impl SegmentScan {
@@ -137,6 +139,7 @@ impl SegmentScan {
             window_at: 0,
             payload: 0..0,
             bytes_read: 0,
+            is_long: false,
         }
     }
 
@@ -222,8 +225,9 @@ impl SegmentScan {
             self.window.reserve_exact(wanted - self.window.len());
             self.window.resize(most, 0);
         }
+        let ahead = ReadAhead { end: self.end, is_long: self.is_long };
         let to_fill = &mut self.window[have..most];
-        let (filled, result) = fill(disk, self.file, offset + have as u64, to_fill, (wait, self.end));
+        let (filled, result) = fill(disk, self.file, offset + have as u64, to_fill, (wait, ahead));
         self.filled += filled;
         self.bytes_read += filled as u64;
         match result {

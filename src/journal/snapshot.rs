@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 use super::{JournalError, block::Fields, meta::JournalId};
-use crate::disk::{Disk, FileId};
+use crate::disk::{Disk, FileId, ReadAhead};
 use crate::sequence::Cursor;
 use crate::user_id::UserId;
 use std::io;
@@ -301,17 +301,18 @@ pub(crate) fn read(
     wait: bool,
 ) -> io::Result<bool> {
     // Nobody writes to it any more.
-    let (filled, result) = fill(disk, file, offset, bytes, (wait, u64::MAX));
+    let (filled, result) =
+        fill(disk, file, offset, bytes, (wait, ReadAhead { end: u64::MAX, is_long: false }));
     result.map(|()| filled == bytes.len())
 }
 
-/// Fills `bytes`, to the end of the file or until something fails. Returns how many it has filled. `end`: as in [`Disk::read_now`].
+/// Fills `bytes`, to the end of the file or until something fails. Returns how many it has filled.
 pub(crate) fn fill(
     disk: &mut dyn Disk,
     file: FileId,
     offset: u64,
     bytes: &mut [u8],
-    (wait, end): (bool, u64),
+    (wait, ahead): (bool, ReadAhead),
 ) -> (usize, io::Result<()>) {
     if wait {
         return match disk.read_at(file, offset, bytes) {
@@ -321,7 +322,7 @@ pub(crate) fn fill(
     }
     let mut filled = 0;
     while filled < bytes.len() {
-        match disk.read_now(file, offset + filled as u64, &mut bytes[filled..], end) {
+        match disk.read_now(file, offset + filled as u64, &mut bytes[filled..], ahead) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) => return (filled, Err(error)),

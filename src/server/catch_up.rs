@@ -37,8 +37,8 @@
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits. Otherwise it waits for those only whose
 //! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked. So slow users cost the
-//! others nothing, and a fast user is served in one pass. After a pass there is a rest of three times its length while events flow, unless a user that has just logged in
-//! waits. So slow users take a quarter of the time at most, however many they are.
+//! others nothing, and a fast user is served in one pass. After a pass there is a rest of three times its length while events
+//! flow, unless a user that has just logged in waits. So slow users take a quarter of the time at most, however many they are.
 //!
 //! Memory: the second follow graph, a megabyte and a block of the journal, and the output buffers, which hold `userBufferBytes` each
 //! and a line. A crowd fills less of its buffers at first ([`FIRST_WINDOWS`]), and the system holds little of it that cannot be sent.
@@ -295,6 +295,11 @@ impl CatchUp {
         if behind.slot.is_none() && !behind.waits && waiting <= behind.window / 4 {
             self.wait(key, behind, false, now);
         }
+    }
+
+    /// A user's socket takes bytes again: it is written to in its turn.
+    pub(super) fn will_write(&mut self, key: UserKey) {
+        self.queue.push_back(key);
     }
 
     fn wait(&mut self, key: UserKey, behind: &mut Behind, is_new: bool, now: Micros) {

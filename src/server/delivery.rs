@@ -94,14 +94,18 @@ impl<S: Read + Write> Users<S> {
         self.note_taken(key, context);
     }
 
-    /// Writes to those whose sockets take bytes again.
+    /// Writes to those whose sockets take bytes again. For those who are served from the journal that is a part of catching up, which has
+    /// its share of the time: hundreds of sockets that take much at once must not hold up events.
     pub(super) fn flush_writable<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let mut writable = std::mem::take(&mut self.writable);
         for key in writable.drain(..) {
-            if let Some(connection) = self.entries.get_mut(key.index()) {
+            let Some(connection) = self.entries.get_mut(key.index()) else { continue };
+            if let Role::User(User { stage: Stage::Behind(_), .. }) = &connection.role {
+                context.catch_up.will_write(key);
+            } else {
                 connection.writable = false;
+                self.flush(key, context);
             }
-            self.flush(key, context);
         }
         self.writable = writable;
     }

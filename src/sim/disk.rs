@@ -7,7 +7,7 @@
 //! A submitted write or sync takes effect when it is complete. An operation that is under way when the process ends takes effect, or in part, or not at all.
 
 use crate::{
-    disk::{Completion, Disk, FileId, Identity, Ticket},
+    disk::{Completion, Disk, FileId, Identity, ReadAhead, Ticket},
     time::Micros,
 };
 use slab::Slab;
@@ -572,7 +572,14 @@ impl Disk for SimDisk {
         Ok(len)
     }
 
-    fn read_now(&mut self, file: FileId, offset: u64, bytes: &mut [u8], end: u64) -> io::Result<usize> {
+    fn read_now(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: &mut [u8],
+        ahead: ReadAhead,
+    ) -> io::Result<usize> {
+        let end = ahead.end;
         let chance = self.folder.inner().faults.not_in_memory;
         if chance == 0 || self.is_observer {
             return self.read_at(file, offset, bytes);

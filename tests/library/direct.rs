@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fortnight::internals::disk::{Completion, Disk, FileId, READ_NOW_MAX, RealDisk};
+use fortnight::internals::disk::{Completion, Disk, FileId, READ_NOW_MAX, ReadAhead, RealDisk};
 use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     io::{Errno, ReadWriteFlags, preadv2},
@@ -114,6 +114,10 @@ fn what_is_complete_before_a_poll_begins_is_told_by_the_poll() {
     }
 }
 
+fn long(end: u64) -> ReadAhead {
+    ReadAhead { end, is_long: true }
+}
+
 /// Waits until something has been fetched.
 fn come_back(disk: &mut RealDisk, waker: &OwnedFd) {
     rustix::io::read(waker, &mut [0; 8]).expect("the eventfd");
@@ -131,7 +135,7 @@ fn read_on(
     while offset < to {
         len = (len * 7 + 13) % READ_NOW_MAX + 1;
         let mut piece = vec![0; len.min((to - offset) as usize)];
-        match disk.read_now(file, offset, &mut piece, end) {
+        match disk.read_now(file, offset, &mut piece, long(end)) {
             Ok(got) => {
                 assert!(got > 0, "nothing at {offset} of {to}");
                 read.extend_from_slice(&piece[..got]);
@@ -173,7 +177,17 @@ fn what_is_read_without_waiting_is_all_there_and_leaves_nothing_in_memory() {
         assert_eq!(written.result.expect("a write"), LEN);
     }
     let path = folder.0.join("segment");
-    if is_in_memory(&path, LEN as u64) {
+    let is_kept = is_in_memory(&path, LEN as u64);
+    // While somebody writes to it, it is read through memory: else reads and writes would wait for one another.
+    let reader = disk.open("segment").expect("the file");
+    let mut read = vec![0; 100];
+    while disk.read_now(reader, 4 * LEN as u64, &mut read, long(5 * LEN as u64)).is_err() {
+        std::thread::yield_now();
+    }
+    assert!(read == wanted[4 * LEN..4 * LEN + 100] && is_in_memory(&path, 4 * LEN as u64));
+    disk.close(reader);
+    disk.close(file);
+    if is_kept {
         support::skipped("this file system keeps in memory what is written: nothing is fetched past it");
         return;
     }
@@ -184,7 +198,9 @@ fn what_is_read_without_waiting_is_all_there_and_leaves_nothing_in_memory() {
     assert!(read == wanted[3..half as usize] && later > 0);
     let (fresh, start) = bytes(77);
     wanted[2 * LEN + PAGE..3 * LEN + PAGE].copy_from_slice(&fresh[start..]);
+    let file = disk.open("segment").expect("the file");
     write(&mut disk, &waker, (file, (2 * LEN + PAGE) as u64), fresh, start).result.expect("a write");
+    disk.close(file);
     let (read, _) = read_on(&mut disk, &waker, (reader, half), (total, total));
     assert!(read == wanted[half as usize..], "what was written later is seen");
     // At another place, and there the file is closed while more is being fetched. Its number goes to the next one.
@@ -195,7 +211,7 @@ fn what_is_read_without_waiting_is_all_there_and_leaves_nothing_in_memory() {
     let (read, _) = read_on(&mut disk, &waker, (reader, LEN as u64), (total, u64::MAX));
     assert!(read == wanted[LEN..]);
     let end = loop {
-        match disk.read_now(reader, total, &mut [0; 9], u64::MAX) {
+        match disk.read_now(reader, total, &mut [0; 9], long(u64::MAX)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => come_back(&mut disk, &waker),
             end => break end,
         }

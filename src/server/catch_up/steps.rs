@@ -102,8 +102,10 @@ impl<S: Read + Write> Users<S> {
     }
 
     fn flush_one<N: Net<Socket = S>>(&mut self, key: UserKey, context: &mut Context<'_, N>) -> u64 {
+        let takes_bytes = |connection: &mut Connection<S>| std::mem::take(&mut connection.writable);
+        let is_writable = self.entries.get_mut(key.index()).is_some_and(takes_bytes);
         match self.user_mut(key) {
-            Some(user) if !user.blocked && !user.output.is_empty() => {
+            Some(user) if (is_writable || !user.blocked) && !user.output.is_empty() => {
                 let waiting = user.output.len();
                 self.flush(key, context);
                 let left = self.user_mut(key).map_or(0, |user| user.output.len());
