@@ -95,8 +95,8 @@ pub trait Disk {
     /// As `pread(2)`.
     fn read_at(&mut self, file: FileId, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// Reads the bytes that are in memory, and has the rest fetched, and perhaps what comes next. What has been fetched stays until a read begins behind it. So whoever asks again gets
-    /// [`READ_NOW_MAX`] bytes, sooner or later.
+    /// Reads the bytes that are in memory, and has the rest fetched, and perhaps what comes next. What has been fetched stays until
+    /// a read begins behind it. So whoever asks again gets [`READ_NOW_MAX`] bytes, sooner or later.
     ///
     /// # Errors
     ///

@@ -74,11 +74,10 @@ impl Reader {
                 return Ok(Read::End);
             }
             let Some(scan) = &mut self.scan else {
-                let mut scan = log.open_segment(self.from)?;
-                scan.is_long = self.past_bytes >= LONG_BYTES;
-                self.scan = Some(scan);
+                self.scan = Some(log.open_segment(self.from)?);
                 continue;
             };
+            scan.is_long = self.past_bytes + scan.offset >= LONG_BYTES;
             if let Some(len) = log.segment_len(scan.header.first) {
                 scan.extend(len);
             }

@@ -33,7 +33,8 @@
 //! 300 µs where it is behind; only where the sources alone fill turns of a millisecond, it has its share of each turn. Between
 //! slices the server polls the sockets. The pieces of the journal that are applied at once are as small as a slice needs, and so is
 //! the number of users that are handed their events at once. Users join a pass, and become live, some at a time. A user is written
-//! to when enough bytes wait for it, or after half a second.
+//! to when enough bytes wait for it, or after half a second. Its socket holds little, and so becomes writable again and again: what is
+//! written to it then is a part of the work as well.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits. Otherwise it waits for those only whose
 //! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked. So slow users cost the

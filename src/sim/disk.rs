@@ -579,20 +579,19 @@ impl Disk for SimDisk {
         bytes: &mut [u8],
         ahead: ReadAhead,
     ) -> io::Result<usize> {
-        let end = ahead.end;
         let chance = self.folder.inner().faults.not_in_memory;
         if chance == 0 || self.is_observer {
             return self.read_at(file, offset, bytes);
         }
         if self.folder.inner().happens(chance) {
             self.folder.inner().counts.not_in_memory += 1;
-            self.fetch_ahead(file, offset, end);
+            self.fetch_ahead(file, offset, ahead.end);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if let Some(read) = self.read_fetched(file, offset, bytes) {
             return Ok(read);
         }
-        self.fetch_ahead(file, offset, end);
+        self.fetch_ahead(file, offset, ahead.end);
         Ok(self.read_fetched(file, offset, bytes).unwrap_or(0))
     }
 

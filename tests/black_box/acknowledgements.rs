@@ -1,6 +1,6 @@
 //! docs/SPEC.md section 9: sources that resume, and the grace of section 2 that waits for them.
 
-use support::server;
+use support::{Server, Source, server};
 
 #[test]
 fn the_answer_names_an_epoch_and_the_cursor() {
@@ -162,20 +162,22 @@ fn a_name_takes_over_a_connection_that_the_full_ring_holds_back() {
     server.wait_for_metric("fortnight_sources_connected", |sources| sources == 1.0);
 }
 
+/// A source of the name `feed` that a ring of 16 holds back.
+fn held_back(server: &Server) -> Source {
+    let mut source = server.source();
+    source.send("?|ack|feed\n20|B\n");
+    assert_eq!(source.acknowledgement("\n").1, 1);
+    server.pass();
+    source
+}
+
 /// A source that comes again and again while the full ring holds it back: the server keeps as many of its connections as there are
 /// places.
 #[test]
 fn a_name_that_is_taken_over_again_and_again_does_not_pile_up() {
     let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2, reorderCapacity = 16, adminPort = 0);
     let mut user = server.user(1);
-    let connect = |_| {
-        let mut source = server.source();
-        source.send("?|ack|feed\n20|B\n");
-        assert_eq!(source.acknowledgement("\n").1, 1);
-        server.pass();
-        source
-    };
-    let mut sources: Vec<_> = (0..8).map(connect).collect();
+    let mut sources: Vec<_> = (0..8).map(|_| held_back(&server)).collect();
     server.wait_for_metric("fortnight_sources_connected", |sources| sources <= 3.0);
     let mut other = server.source();
     let events = support::stream::each(1..=19, |number| format!("{number}|B\n"));
@@ -190,14 +192,7 @@ fn a_name_that_is_taken_over_again_and_again_does_not_pile_up() {
 fn whoever_fills_the_gap_is_let_in_beside_connections_that_were_taken_over() {
     let server = server!(eventTimeoutMs = -1, maxEventSourceClients = 2, reorderCapacity = 16, adminPort = 0);
     let mut user = server.user(1);
-    let connect = |_| {
-        let mut source = server.source();
-        source.send("?|ack|feed\n20|B\n");
-        assert_eq!(source.acknowledgement("\n").1, 1);
-        server.pass();
-        source
-    };
-    let mut sources: Vec<_> = (0..2).map(connect).collect();
+    let mut sources: Vec<_> = (0..2).map(|_| held_back(&server)).collect();
     let mut other = server.source();
     let events = support::stream::each(1..=19, |number| format!("{number}|B\n"));
     other.send(format!("?|ack|other\n{events}"));
