@@ -148,7 +148,7 @@ impl<S: Read + Write> Users<S> {
         let stage = match behind {
             None => Stage::Live(self.connect(key, id, context.engine)),
             Some(mut behind) => {
-                context.catch_up.enter(key, id, &mut behind, true, context.now);
+                context.catch_up.enter(key, id, &mut behind, context.engine.cursor(), context.now);
                 Stage::Behind(behind)
             }
         };

@@ -66,6 +66,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 /// So a crowd that comes back is served in one pass, and those who came first need not be served beside those who came later.
 const COLLECTING: Micros = 5 * MILLISECOND;
 const COLLECTING_MAX: Micros = 500 * MILLISECOND;
+/// Where much is to be read, another pass costs much: logins are collected for a hundredth of the time that reading takes, and for that
+/// time at most.
+const READING_PARTS: Micros = 100;
+/// Reading is estimated by the numbers that the farthest user is behind, and is taken to be no longer than this: numbers may be given up.
+const NS_PER_NUMBER: u128 = 20;
+const READING_MAX: Micros = 5 * SECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
 /// Bytes that the buffers of all users may hold that are in their first passes, and of each at least. What a user has not taken when the
@@ -148,6 +154,8 @@ pub(super) struct CatchUp {
     has_newcomers: bool,
     /// Since when that is so.
     collecting_since: Micros,
+    /// How long it takes to read what the farthest of them is behind, at least.
+    reading: Micros,
     began: Micros,
     /// Work of this pass in nanoseconds, and how long it has waited.
     worked_ns: u64,
@@ -216,6 +224,7 @@ impl CatchUp {
             begin_at: 0,
             has_newcomers: false,
             collecting_since: 0,
+            reading: 0,
             began: 0,
             worked_ns: 0,
             waited: 0,
@@ -278,23 +287,44 @@ impl CatchUp {
         }
     }
 
-    /// A user comes that is served from the journal. `is_new`: it has just logged in.
-    pub(super) fn enter(&mut self, key: UserKey, id: UserId, behind: &mut Behind, is_new: bool, now: Micros) {
+    /// A user has logged in, and is served from the journal.
+    pub(super) fn enter(
+        &mut self,
+        key: UserKey,
+        id: UserId,
+        behind: &mut Behind,
+        cursor: Cursor,
+        now: Micros,
+    ) {
         self.by_id.insert(id, key);
         self.check_at.get_or_insert(now + self.timeout);
-        if is_new {
-            self.wait(key, behind, true, now);
-        } else {
-            behind.window = self.limit;
-            self.parked.insert((behind.next, key));
+        if !std::mem::replace(&mut self.has_newcomers, true) {
+            (self.collecting_since, self.reading) = (now, 0);
         }
+        let micros = cursor.since(behind.next) * NS_PER_NUMBER / 1000;
+        let micros = Micros::try_from(micros).map_or(READING_MAX, |micros| micros.min(READING_MAX));
+        self.reading = self.reading.max(micros);
+        let latest = self.collecting_since + COLLECTING_MAX.max(self.reading);
+        self.begin_at = (now + COLLECTING.max(self.reading / READING_PARTS)).min(latest);
+        self.wait(key, behind);
+    }
+
+    /// A user that was live is served from the journal, because it is slow.
+    pub(super) fn fall_behind(&mut self, key: UserKey, id: UserId, behind: &mut Behind, now: Micros) {
+        self.by_id.insert(id, key);
+        self.check_at.get_or_insert(now + self.timeout);
+        behind.window = self.limit;
+        self.parked.insert((behind.next, key));
     }
 
     /// A user's socket has taken bytes, and `waiting` bytes are left. If that is little, it waits for a pass.
     pub(super) fn took(&mut self, key: UserKey, behind: &mut Behind, waiting: usize, now: Micros) {
         behind.took_at = now;
         if behind.slot.is_none() && !behind.waits && waiting <= behind.window / 4 {
-            self.wait(key, behind, false, now);
+            if self.waiting.is_empty() && self.pass.is_none() {
+                self.begin_at = self.begin_at.max(now + COLLECTING);
+            }
+            self.wait(key, behind);
         }
     }
 
@@ -303,16 +333,7 @@ impl CatchUp {
         self.queue.push_back(key);
     }
 
-    fn wait(&mut self, key: UserKey, behind: &mut Behind, is_new: bool, now: Micros) {
-        if self.waiting.is_empty() && self.pass.is_none() {
-            self.begin_at = self.begin_at.max(now + COLLECTING);
-        }
-        if is_new {
-            if !std::mem::replace(&mut self.has_newcomers, true) {
-                self.collecting_since = now;
-            }
-            self.begin_at = (now + COLLECTING).min(self.collecting_since + COLLECTING_MAX);
-        }
+    fn wait(&mut self, key: UserKey, behind: &mut Behind) {
         behind.waits = true;
         self.parked.remove(&(behind.next, key));
         self.waiting.insert((behind.next, key));
@@ -510,10 +531,29 @@ mod tests {
         });
         assert!(windows.iter().all(|(window, wanted)| window == wanted), "{windows:?}");
         // Whoever was live fills its buffer anyway.
-        catch_up.enter(UserKey::new(7), UserId::new(7), &mut behind, false, 0);
+        catch_up.fall_behind(UserKey::new(7), UserId::new(7), &mut behind, 0);
         assert_eq!(behind.window, limit);
         catch_up.limit = 4096;
         assert_eq!(first_of(&mut catch_up, 100_000), 4096);
+    }
+
+    #[test]
+    fn logins_are_collected_for_longer_where_much_is_to_be_read() {
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
+        let cursor = Cursor::new(1 << 80);
+        let mut begins_after = |behind: u128, now: Micros| {
+            let mut user = Behind::new(Cursor::new((1 << 80) - behind), now);
+            catch_up.enter(UserKey::new(1), UserId::new(1), &mut user, cursor, now);
+            catch_up.deadline(now).map(|at| at - now)
+        };
+        assert_eq!(begins_after(1, 0), Some(COLLECTING));
+        // 100 million events are read in two seconds.
+        assert_eq!(begins_after(100_000_000, 0), Some(2 * SECOND / 100));
+        assert_eq!(begins_after(1, SECOND), Some(2 * SECOND / 100));
+        assert_eq!(begins_after(1, 2 * SECOND - 7), Some(7));
+        // Most of these numbers were given up.
+        assert_eq!(begins_after(1 << 80, 0), Some(5 * SECOND / 100));
+        assert_eq!(begins_after(1, 5 * SECOND - 7), Some(7));
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl<S: Read + Write> Users<S> {
         let Stage::Live(slot) = user.stage else { return };
         context.engine.disconnect(user.id, slot);
         let mut behind = Behind::new(next, context.now);
-        context.catch_up.enter(key, user.id, &mut behind, false, context.now);
+        context.catch_up.fall_behind(key, user.id, &mut behind, context.now);
         user.stage = Stage::Behind(behind);
         let id = user.id;
         if let Some(connection) = self.entries.get_mut(key.index()) {

@@ -185,20 +185,21 @@ fn against_live(bench: &Bench, what: &str, load: &Workload, target: f64) -> Resu
     Ok(row(what, ratios, target))
 }
 
-/// What others do meanwhile, in a thread that gives way to the one that measures.
+/// What others do meanwhile, in a thread of their own.
 fn meanwhile(work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send + 'static) -> Meanwhile {
     let stop = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&stop);
-    let thread = std::thread::spawn(move || {
-        // A thread of a low priority only would keep the core to the end of its slice.
-        let own = rustix::thread::gettid().as_raw_nonzero().to_string();
-        let idle = Command::new("chrt").args(["--idle", "--pid", "0", &own]).status();
-        if !idle.is_ok_and(|status| status.success()) {
-            return Err("resume: `chrt`, of the package util-linux, is needed to let others give way".into());
-        }
-        work(&|| !is_over.load(Ordering::Relaxed))
-    });
-    (stop, thread)
+    (stop, std::thread::spawn(move || work(&|| !is_over.load(Ordering::Relaxed))))
+}
+
+/// Has this thread give way to the one that measures. One of a low priority only would keep the core to the end of its slice.
+fn give_way() -> Result<(), String> {
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &own]).status();
+    match idle {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err("resume: `chrt`, of the package util-linux, is needed to let others give way".into()),
+    }
 }
 
 fn end(stop: &AtomicBool, thread: JoinHandle<Result<(), String>>) -> Result<(), String> {
@@ -216,6 +217,7 @@ fn again_and_again(bench: &Bench) -> Result<Row, String> {
             let place = kept.place()?;
             let target = place.clone();
             let others = move |go_on: &dyn Fn() -> bool| {
+                give_way()?;
                 let mut rng = Rng::new(666, 77);
                 while go_on() {
                     // Until the last number of before: what comes now is for those who are live.
@@ -259,6 +261,7 @@ fn crowd_comes_back(bench: &Bench) -> Result<[Row; 2], String> {
         let target = place.clone();
         let (has_come, is_there) = mpsc::channel();
         let others = move |go_on: &dyn Fn() -> bool| {
+            give_way()?;
             let (mut crowd, mut rng) = (Crowd::new("")?, Rng::new(666, 79));
             for id in COMING {
                 let next = 1 + rng.below(target.next - 1);
@@ -367,6 +370,8 @@ fn slow_readers(bench: &Bench) -> Result<[Row; 2], String> {
                 let rate = 2000.0 + rng.below(20_000) as f64;
                 crowd.add(users, &place.login(1_000_000 + id, next), Some(rate))?;
             }
+            // They come as fast as they can. Only what they read gives way to what is measured.
+            give_way()?;
             crowd.read_slowly(go_on)
         });
         let first = live_work(&kept, &mut first)?;

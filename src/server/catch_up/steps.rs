@@ -225,8 +225,11 @@ impl<S: Read + Write> Users<S> {
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
         (catch_up.holds_back, catch_up.uncounted) = (None, 0);
-        let rest = if is_live && !catch_up.has_newcomers { 3 * (*now - catch_up.began) } else { 0 };
-        catch_up.begin_at = *now + rest.min(REST_MAX);
+        catch_up.begin_at = match catch_up.has_newcomers {
+            true => catch_up.begin_at.max(*now),
+            false if is_live => *now + (3 * (*now - catch_up.began)).min(REST_MAX),
+            false => *now,
+        };
     }
 
     /// What the pass needs next cannot be read. If that is its snapshot, an older one does. Else whoever needs it is cut off.
