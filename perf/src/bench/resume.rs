@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -194,11 +194,16 @@ fn meanwhile(work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), String> + Send +
 
 /// Has this thread give way to the one that measures. One of a low priority only would keep the core to the end of its slice.
 fn give_way() -> Result<(), String> {
+    schedule("--idle", "0")
+}
+
+/// Has the kernel schedule this thread, and those that it begins, in another way.
+fn schedule(policy: &str, priority: &str) -> Result<(), String> {
     let own = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &own]).status();
-    match idle {
+    match Command::new("chrt").args([policy, "--pid", priority, &own]).stderr(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
-        _ => Err("resume: `chrt`, of the package util-linux, is needed to let others give way".into()),
+        Ok(_) => Err(format!("resume: `chrt {policy}` is not allowed for this user")),
+        Err(_) => Err("resume: `chrt`, of the package util-linux, is needed to let others give way".into()),
     }
 }
 
@@ -300,6 +305,9 @@ fn compare(without: &Latency, with: &Latency, how: &str) -> [f64; 2] {
 }
 
 /// p99 at a fixed rate, while others do something. `begin` says when events may begin.
+///
+/// The load's threads have real-time priority meanwhile. Others only give way to them: but what the kernel does for the sockets of
+/// others, it does in a thread of its own (`ksoftirqd`), which would share the load's core with it.
 fn p99_of_live(
     bench: &Bench,
     kept: &Kept,
@@ -320,7 +328,12 @@ fn p99_of_live(
     let others = others.map(meanwhile);
     begin();
     let before = Metrics::of(kept.admin)?;
-    let figures = kept.run(&mut prepared)?;
+    if let Err(error) = schedule("--fifo", "1") {
+        println!("{error}: p99 of the load is also that of its core");
+    }
+    let figures = kept.run(&mut prepared);
+    let _ = schedule("--other", "0");
+    let figures = figures?;
     let server = Metrics::of(kept.admin)?.quantile("fortnight_delivery_seconds", 0.99, &before)? * 1e6;
     if let Some((stop, thread)) = others {
         end(&stop, thread)?;
