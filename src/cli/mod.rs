@@ -93,7 +93,11 @@ fn subcommands() -> Vec<Command> {
         .args(admin::arguments());
     #[cfg(feature = "top")]
     let top = Command::new(TOP)
-        .about("Show a running server's numbers in this terminal, live; q quits")
+        .about("Show a running server's numbers in this terminal, live")
+        .long_about(
+            "Show a running server's numbers in this terminal, live. Keys: c shows who is connected, and there i, r, w, b, t \
+             and a sort; o shows recent warnings and the options in force; q quits.",
+        )
         .args(admin::arguments());
     vec![
         health,

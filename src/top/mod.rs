@@ -4,12 +4,14 @@
 //! [`TICK`]. [`Fetch`] asks the server, [`model`] keeps the answers, [`view`] draws them.
 
 mod model;
+mod options;
 mod order;
 mod people;
+mod verdict;
 mod view;
 
 use crate::http_client::{AdminUrl, Answer, Fetch};
-use model::Model;
+use model::{Model, Shown};
 use order::Order;
 use ratatui::{
     DefaultTerminal,
@@ -124,12 +126,15 @@ fn heed(event: &Event, model: &mut Model) {
     if key.kind != KeyEventKind::Press {
         return;
     }
-    if letter == 'c' {
-        model.shows_people = !model.shows_people;
-    } else if let Some(order) = Order::of_key(letter)
-        && model.shows_people
-    {
-        model.order = order;
+    match letter {
+        'c' => model.show(Shown::People),
+        'o' => model.show(Shown::Options),
+        _ if model.shown == Shown::People => {
+            if let Some(order) = Order::of_key(letter) {
+                model.sort_by(order);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -18,6 +18,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const MINUTE_US: u64 = 60_000_000;
 /// How long samples are kept.
 const KEPT_US: u64 = 600_000_000;
+/// What has happened within this time has happened of late: a single line that is rejected does not flicker.
+const LATELY_US: u64 = 10_000_000;
 
 /// The contents of `/status.json`. Times are in microseconds, large numbers are text.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -54,6 +56,36 @@ pub(super) struct Status {
     pub(super) process: Option<Process>,
     pub(super) memory_bound_bytes: u64,
     pub(super) people: People,
+    pub(super) warnings: Vec<Warning>,
+    /// Every option by its name; no value: it is not set.
+    options: HashMap<String, Option<String>>,
+    /// Names of the options that are not defaults.
+    changed: Vec<String>,
+}
+
+impl Status {
+    /// An option in force; empty: it is not set.
+    pub(super) fn option(&self, name: &str) -> &str {
+        self.options.get(name).and_then(Option::as_deref).unwrap_or_default()
+    }
+
+    /// The options in force, with whether they are not defaults: those come first.
+    pub(super) fn options(&self) -> Vec<(&str, &str, bool)> {
+        let is_changed = |name: &str| self.changed.iter().any(|changed| changed == name);
+        let mut options: Vec<_> =
+            self.options.keys().map(|name| (name.as_str(), self.option(name), is_changed(name))).collect();
+        options.sort_by_key(|&(name, _, changed)| (!changed, name));
+        options
+    }
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Warning {
+    /// Milliseconds since 1970.
+    pub(super) at_ms: u64,
+    pub(super) level: String,
+    pub(super) text: String,
 }
 
 /// How often what took how long, since the start.
@@ -128,6 +160,7 @@ impl Timed {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Stream {
+    pub(super) address: String,
     /// Whether this sequencer leads; `None`: it is an edge.
     pub(super) leads: Option<bool>,
     pub(super) term: Option<u64>,
@@ -191,17 +224,44 @@ pub(super) struct Model {
     /// Why there was no answer since.
     pub(super) failure: Option<String>,
     samples: VecDeque<Sample>,
+    /// The time until delivery that 99 % did not take longer than, in microseconds, of the second that ended at a time.
+    delays: VecDeque<(u64, u64)>,
     has_history: bool,
     /// What the histograms were in the last minute, for percentiles of that time.
     latencies: VecDeque<(u64, Latency)>,
-    /// Those who are connected are shown, in place of the numbers.
-    pub(super) shows_people: bool,
+    /// The answers of the last seconds, oldest first.
+    recent: VecDeque<Status>,
+    pub(super) shown: Shown,
     pub(super) order: Order,
+    /// What would be last stands first.
+    pub(super) is_reversed: bool,
+}
+
+/// What the screen shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shown {
+    #[default]
+    Numbers,
+    /// Who is connected.
+    People,
+    /// The options in force and recent warnings.
+    Options,
 }
 
 impl Model {
     pub(super) fn new(url: String) -> Self {
         Self { url, ..Self::default() }
+    }
+
+    /// Shows this, or the numbers again.
+    pub(super) fn show(&mut self, what: Shown) {
+        self.shown = if self.shown == what { Shown::Numbers } else { what };
+    }
+
+    /// Sorts by this. If the tables are sorted by it already: the other way round.
+    pub(super) fn sort_by(&mut self, order: Order) {
+        self.is_reversed = order == self.order && !self.is_reversed;
+        self.order = order;
     }
 
     /// The next request.
@@ -230,6 +290,7 @@ impl Model {
 
     fn read_history(&mut self, body: &[u8]) -> serde_json::Result<()> {
         let told: Vec<Told> = serde_json::from_slice(body)?;
+        self.delays = told.iter().filter_map(|&(at, .., p99)| Some((at, p99?))).collect();
         self.samples =
             told.into_iter().map(|(at, released, deliveries, ..)| [at, released, deliveries]).collect();
         self.has_history = true;
@@ -254,7 +315,10 @@ impl Model {
         }
         if self.latencies.back().is_some_and(|&(at, _)| at > status.now_us) {
             self.latencies.clear();
+            self.recent.clear();
+            self.delays.clear();
         }
+        self.note_delay(&status);
         self.latencies.push_back((status.now_us, status.latency.clone()));
         while self.latencies.get(1).is_some_and(|&(at, _)| at + MINUTE_US < status.now_us) {
             self.latencies.pop_front();
@@ -264,8 +328,32 @@ impl Model {
             Some(last) if self.before.is_some() && status.now_us.abs_diff(last.now_us) < 500_000 => {}
             last => self.before = last.filter(|last| last.now_us < status.now_us),
         }
+        self.recent.push_back(status.clone());
+        while self.recent.front().is_some_and(|first| first.now_us + LATELY_US < status.now_us) {
+            self.recent.pop_front();
+        }
         self.status = Some(status);
         Ok(())
+    }
+
+    /// Notes how long deliveries took since the last answer.
+    fn note_delay(&mut self, status: &Status) {
+        let Some((_, before)) = self.latencies.back() else { return };
+        let of = |latency: &Latency| latency.delivery.counts.clone();
+        if let Some(p99) = quantile(&of(&status.latency), &of(before), 0.99) {
+            self.delays.push_back((status.now_us, p99));
+        }
+        while self.delays.front().is_some_and(|&(at, _)| at + KEPT_US < status.now_us) {
+            self.delays.pop_front();
+        }
+    }
+
+    /// How much a total has grown in the last seconds.
+    pub(super) fn lately(&self, total: impl Fn(&Status) -> u64) -> u64 {
+        match (self.recent.front(), &self.status) {
+            (Some(first), Some(status)) => total(status).saturating_sub(total(first)),
+            _ => 0,
+        }
     }
 
     /// The time that a part of what was measured in the last minute did not take longer than.
@@ -288,6 +376,29 @@ impl Model {
     pub(super) fn rate(&self, series: Series) -> f64 {
         let count = self.samples.len();
         if count < 2 { 0.0 } else { slope(self.samples[count - 2], self.samples[count - 1], series) }
+    }
+
+    /// The rate per second in the last seconds, or in as many of them as are known.
+    pub(super) fn mean(&self, series: Series, seconds: u64) -> Option<f64> {
+        let last = *self.samples.back()?;
+        let from = last[0].saturating_sub(seconds * 1_000_000);
+        let first =
+            self.samples.iter().find(|sample| sample[0] >= from).filter(|first| first[0] < last[0])?;
+        Some(slope(*first, last, series))
+    }
+
+    /// The time until delivery, in microseconds, that 99 % did not take longer than in each of the last seconds, oldest first; `None`
+    /// where nothing was delivered.
+    pub(super) fn delays(&self, seconds: usize) -> Vec<Option<u64>> {
+        let end = self.samples.back().map_or(0, |last| last[0]);
+        let mut delays = vec![None; seconds];
+        for &(at, p99) in &self.delays {
+            let ago = end.saturating_sub(at) / 1_000_000;
+            if let Some(place) = seconds.checked_sub(1 + ago as usize) {
+                delays[place] = delays[place].max(Some(p99));
+            }
+        }
+        delays
     }
 
     /// How fast a total grows now, per second.

@@ -1,6 +1,6 @@
-//! What the table of users is sorted by.
+//! What the tables of those who are connected are sorted by.
 
-/// What users are sorted by, largest first; ids the other way.
+/// What users and sources are sorted by, largest first; ids and names the other way. A source that waits has been silent for longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Order {
     #[default]

@@ -15,7 +15,7 @@ use ratatui::{
 };
 use std::{cmp::Reverse, time::Duration};
 
-fn sort(order: Order, users: &mut [UserRow]) {
+fn sort(order: Order, is_reversed: bool, users: &mut [UserRow]) {
     match order {
         Order::Rate => users.sort_by_key(|user| Reverse(user.byte_rate)),
         Order::Waiting => users.sort_by_key(|user| Reverse(user.waiting_bytes)),
@@ -24,6 +24,29 @@ fn sort(order: Order, users: &mut [UserRow]) {
         Order::Age => users.sort_by_key(|user| Reverse(user.age_us)),
         Order::Id => users.sort_by_key(|user| user.id.as_deref().and_then(|id| id.parse::<u64>().ok())),
     }
+    if is_reversed {
+        users.reverse();
+    }
+}
+
+fn sort_sources(order: Order, is_reversed: bool, sources: &mut [SourceRow]) {
+    match order {
+        Order::Rate => sources.sort_by_key(|source| Reverse(source.line_rate)),
+        // Who was never heard of has been silent for longest.
+        Order::Waiting | Order::Behind => {
+            sources.sort_by_key(|source| Reverse(source.silent_for_us.unwrap_or(u64::MAX)));
+        }
+        Order::Bytes => sources.sort_by_key(|source| Reverse(source.lines)),
+        Order::Age => sources.sort_by_key(|source| Reverse(source.age_us)),
+        Order::Id => sources.sort_by_key(name_of),
+    }
+    if is_reversed {
+        sources.reverse();
+    }
+}
+
+fn name_of(source: &SourceRow) -> String {
+    source.name.clone().unwrap_or_else(|| source.peer.clone())
 }
 
 fn behind(user: &UserRow) -> u128 {
@@ -35,8 +58,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &St
     let sources = status.people.sources.len().clamp(1, 8) as u16 + 3;
     let [above, below] =
         Layout::vertical([Constraint::Length(sources.min(area.height / 3)), Constraint::Fill(1)]).areas(area);
-    draw_sources(frame, above, status);
-    draw_users(frame, below, model.order, status);
+    draw_sources(frame, above, model, status);
+    draw_users(frame, below, model, status);
 }
 
 fn block(title: String) -> Block<'static> {
@@ -51,14 +74,16 @@ fn micros(time: u64) -> String {
     span(Duration::from_micros(time))
 }
 
-fn draw_sources(frame: &mut Frame<'_>, area: Rect, status: &Status) {
-    let rows = status.people.sources.iter().map(|source| {
+fn draw_sources(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
+    let mut sources = status.people.sources.clone();
+    sort_sources(model.order, model.is_reversed, &mut sources);
+    let rows = sources.into_iter().map(|source| {
         Row::new([
-            Cell::from(source.name.clone().unwrap_or_else(|| source.peer.clone())),
+            Cell::from(name_of(&source)),
             right(rate(source.line_rate as f64)),
             right(grouped(&source.lines)),
             right(micros(source.age_us)),
-            right(heard(source)),
+            right(heard(&source)),
         ])
     });
     let head = ["Source", "events/s", "events", "connected", "heard"];
@@ -83,9 +108,9 @@ fn heard(source: &SourceRow) -> String {
     }
 }
 
-fn draw_users(frame: &mut Frame<'_>, area: Rect, order: Order, status: &Status) {
+fn draw_users(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
     let mut users = status.people.users.clone();
-    sort(order, &mut users);
+    sort(model.order, model.is_reversed, &mut users);
     let shown = users.len();
     let rows = users.into_iter().map(|user| {
         let lags = user.is_slow;
@@ -102,7 +127,7 @@ fn draw_users(frame: &mut Frame<'_>, area: Rect, order: Order, status: &Status) 
     });
     let mut head: Vec<&str> = ORDERS.iter().map(|&(_, _, name)| name).collect();
     head.push("from");
-    let at = ORDERS.iter().position(|&(of_column, ..)| of_column == order);
+    let at = ORDERS.iter().position(|&(of_column, ..)| of_column == model.order);
     let widths = [
         Constraint::Min(8),
         Constraint::Length(10),
@@ -112,17 +137,19 @@ fn draw_users(frame: &mut Frame<'_>, area: Rect, order: Order, status: &Status) 
         Constraint::Length(12),
         Constraint::Length(22),
     ];
-    let keys = ORDERS.iter().map(|(_, key, name)| format!("{key} {name}")).collect::<Vec<_>>().join(", ");
-    let title = format!(" Users: {shown} of {}; sort by {keys} ", grouped(&status.users));
-    frame.render_widget(Table::new(rows, widths).header(header(&head, at)).block(block(title)), area);
+    let title = format!(" Users: {shown} of {} ", grouped(&status.users));
+    let head = header(&head, at.map(|at| (at, model.is_reversed)));
+    frame.render_widget(Table::new(rows, widths).header(head).block(block(title)), area);
 }
 
 /// The names of the columns; the one that is sorted by has a mark.
-fn header(names: &[&str], sorted: Option<usize>) -> Row<'static> {
+fn header(names: &[&str], sorted: Option<(usize, bool)>) -> Row<'static> {
     let cells = names.iter().enumerate().map(|(column, name)| {
-        let name = if sorted == Some(column) { format!("{name} ▾") } else { (*name).to_owned() };
+        let mark =
+            sorted.filter(|&(of, _)| of == column).map(|(_, reversed)| if reversed { '▴' } else { '▾' });
+        let name = mark.map_or_else(|| (*name).to_owned(), |mark| format!("{name} {mark}"));
         let line = if column == 0 { Line::from(name) } else { Line::from(name).right_aligned() };
-        Cell::from(if sorted == Some(column) { line.bold() } else { line.dim() })
+        Cell::from(if mark.is_some() { line.bold() } else { line.dim() })
     });
     Row::new(cells.collect::<Vec<_>>())
 }

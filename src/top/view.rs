@@ -1,8 +1,11 @@
 //! The layout of the screen. Colours are the terminal's own, so that they fit dark and light ones.
 
 use super::{
-    model::{Model, Pause, Series, Status, Stream, Timed},
+    model::{Model, Pause, Series, Shown, Status, Stream, Timed},
+    options,
+    order::ORDERS,
     people,
+    verdict::{ORDINARY_US, TROUBLE_US, Verdict},
 };
 use crate::{
     admin::Health,
@@ -23,25 +26,34 @@ use std::time::{Duration, Instant};
 /// From this width on there is room for blocks next to each other.
 const WIDE: u16 = 76;
 
+/// What stands before the remedy.
+const TO_DO: &str = "What to do: ";
+
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
-    let [head, state, times, body] = Layout::vertical([
+    let verdict = Verdict::of(model, now);
+    let width = usize::from(frame.area().width);
+    let rows = rows(&verdict.what, width)
+        + rows(&verdict.cause, width)
+        + rows(&format!("{TO_DO}{}", verdict.remedy), width) * usize::from(!verdict.remedy.is_empty());
+    let [head, state, times, body, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(1),
+        Constraint::Length(rows as u16),
         Constraint::Length(1),
         Constraint::Fill(1),
+        Constraint::Length(1),
     ])
     .areas(frame.area());
     draw_head(frame, head, model);
-    frame.render_widget(state_of(model, now), state);
+    frame.render_widget(lines_of(&verdict), state);
+    frame.render_widget(keys(model), foot);
     let Some(status) = &model.status else { return };
     frame.render_widget(times_of(model, status), times);
-    if model.shows_people {
-        people::draw(frame, body, model, status);
-    } else if body.width >= WIDE {
-        draw_wide(frame, body, model, status);
-    } else {
-        draw_narrow(frame, body, model, status);
+    match model.shown {
+        Shown::People => people::draw(frame, body, model, status),
+        Shown::Options => options::draw(frame, body, status),
+        Shown::Numbers if body.width >= WIDE => draw_wide(frame, body, model, status),
+        Shown::Numbers => draw_narrow(frame, body, model, status),
     }
 }
 
@@ -49,7 +61,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let (health, colour) = match (&model.failure, &model.status) {
         (Some(_), _) => ("no answer", Color::Red),
         (None, None) => ("connecting", Color::Reset),
-        (None, Some(status)) if status.health == "ok" => ("healthy", Color::Green),
+        (None, Some(status)) if status.health == Health::Ok.sentence() => ("healthy", Color::Green),
         (None, Some(status)) => (status.health.as_str(), Color::Red),
     };
     let mut parts = vec![
@@ -64,10 +76,48 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         parts.push(format!("  up {}  version {}", span(micros(status.now_us)), status.version).dim());
     }
     frame.render_widget(Line::from(parts), area);
-    let hint = Line::from(" c connections, q quits").dim().right_aligned();
-    if area.width > 100 {
-        frame.render_widget(hint, area);
+}
+
+/// The keys that do something now.
+fn keys(model: &Model) -> Line<'static> {
+    let named = |key: &str, name: &str, is_on: bool| {
+        let name = Span::raw(format!(" {name}  "));
+        [Span::raw(key.to_owned()).bold(), if is_on { name.reversed() } else { name.dim() }]
+    };
+    let mut parts = Vec::new();
+    parts.extend(named("q", "quit", false));
+    parts.extend(named("c", "connections", model.shown == Shown::People));
+    parts.extend(named("o", "options, warnings", model.shown == Shown::Options));
+    if model.shown == Shown::People {
+        parts.push("sort (again: reverse): ".dim());
+        for (order, key, name) in ORDERS {
+            parts.extend(named(&key.to_string(), name, order == model.order));
+        }
     }
+    Line::from(parts)
+}
+
+/// One sentence on how it is going, its cause, and what to do.
+fn lines_of(verdict: &Verdict) -> Paragraph<'static> {
+    let what = Span::styled(verdict.what.clone(), Style::new().fg(verdict.colour).bold());
+    let mut lines = vec![Line::from(what)];
+    lines.extend((!verdict.cause.is_empty()).then(|| Line::from(verdict.cause.clone())));
+    let remedy = || Line::from(vec![TO_DO.bold(), Span::raw(verdict.remedy.clone())]);
+    lines.extend((!verdict.remedy.is_empty()).then(remedy));
+    Paragraph::new(lines).wrap(Wrap { trim: true })
+}
+
+/// Rows that a text needs where lines end between words.
+fn rows(text: &str, width: usize) -> usize {
+    let (mut rows, mut used) = (0, width);
+    for word in text.split_whitespace().map(|word| word.chars().count()) {
+        if used + 1 + word > width {
+            (rows, used) = (rows + word.div_ceil(width.max(1)).max(1), word);
+        } else {
+            used += 1 + word;
+        }
+    }
+    rows
 }
 
 /// The role of a server that is one of several.
@@ -84,45 +134,6 @@ fn place_of(stream: &Stream) -> Span<'static> {
         (None, None) => String::new(),
     };
     Span::raw(format!("  {role}{term}{lag}"))
-}
-
-/// One sentence on how it is going, as on the status page.
-fn state_of(model: &Model, now: Instant) -> Line<'static> {
-    let said =
-        |sentence: &'static str, colour| Line::from(Span::styled(sentence, Style::new().fg(colour).bold()));
-    if let Some(failure) = &model.failure {
-        let since = model.heard_at.map_or_else(
-            || ". It is asked again every second.".to_owned(),
-            |at| format!(". Last heard of {} ago.", span(now.saturating_duration_since(at))),
-        );
-        let mut line = said("The server cannot be reached: ", Color::Red);
-        line.push_span(Span::raw(failure.clone() + &since));
-        return line;
-    }
-    let Some(status) = &model.status else {
-        return Line::from("Asking the server.");
-    };
-    let flowing = model.rate(Series::Released) > 0.0;
-    if status.health == "shutting down" {
-        said("The server is shutting down.", Color::Yellow)
-    } else if status.health == Health::RingFull.sentence() {
-        said("The ring is full, and every source waits for a missing event.", Color::Red)
-    } else if status.health != Health::Ok.sentence() {
-        let sentence = format!("The server is not healthy: {}.", status.health);
-        Line::from(Span::styled(sentence, Style::new().fg(Color::Red).bold()))
-    } else if status.pauses.iter().any(|pause| pause.reason == "slow_user") {
-        said("Sources are held up by slow users.", Color::Yellow)
-    } else if !status.pauses.is_empty() {
-        said("A source waits for room in the ring.", Color::Yellow)
-    } else if status.hole.as_ref().is_some_and(|hole| !flowing || hole.waited_us > 2_000_000) {
-        said("Events wait for a missing one.", Color::Yellow)
-    } else if flowing {
-        said("Events flow.", Color::Reset)
-    } else if status.sources == 0 {
-        said("No event source is connected.", Color::Reset)
-    } else {
-        said("All quiet.", Color::Reset)
-    }
 }
 
 /// Percentiles of the last minute, and what the server takes.
@@ -151,28 +162,27 @@ fn times_of(model: &Model, status: &Status) -> Line<'static> {
 }
 
 fn draw_wide(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
-    let detail = 2 + 7;
-    let [charts, numbers, counts] =
-        Layout::vertical([Constraint::Min(4), Constraint::Length(8), Constraint::Length(detail)]).areas(area);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
-    draw_chart(frame, left, model, Series::Released);
-    draw_chart(frame, right, model, Series::Deliveries);
-    for (area, (title, rows)) in
-        thirds(numbers).into_iter().zip([order(model, status), users(model, status), sources(model, status)])
-    {
-        draw_rows(frame, area, title, rows);
-    }
-    for (area, (title, rows)) in thirds(counts).into_iter().zip([
-        released(model, status),
-        disconnected(model, status),
-        rejected(model, status),
-    ]) {
-        draw_rows(frame, area, title, rows);
+    let numbers = [order(model, status), users(model, status), sources(model, status)];
+    let counts = [released(model, status), disconnected(model, status), rejected(model, status)];
+    let height = |blocks: &[(&str, Vec<Row>); 3]| {
+        let rows = blocks.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
+        Constraint::Length(rows as u16 + 2)
+    };
+    let [charts, above, below] =
+        Layout::vertical([Constraint::Min(4), height(&numbers), height(&counts)]).areas(area);
+    let [released, deliveries, delays] = thirds(charts);
+    draw_chart(frame, released, model, Series::Released);
+    draw_chart(frame, deliveries, model, Series::Deliveries);
+    draw_delays(frame, delays, model);
+    for (area, blocks) in [(above, numbers), (below, counts)] {
+        for (area, (title, rows)) in thirds(area).into_iter().zip(blocks) {
+            draw_rows(frame, area, title, rows);
+        }
     }
 }
 
 fn draw_narrow(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
-    let [first, second, rest] =
+    let [first, second, mut rest] =
         Layout::vertical([Constraint::Length(5), Constraint::Length(5), Constraint::Fill(1)]).areas(area);
     draw_chart(frame, first, model, Series::Released);
     draw_chart(frame, second, model, Series::Deliveries);
@@ -184,7 +194,6 @@ fn draw_narrow(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status
         disconnected(model, status),
         rejected(model, status),
     ];
-    let mut rest = rest;
     for (title, rows) in blocks {
         let [area, below] =
             Layout::vertical([Constraint::Length(rows.len() as u16 + 2), Constraint::Fill(1)]).areas(rest);
@@ -203,21 +212,46 @@ fn block(title: impl Into<Line<'static>>) -> Block<'static> {
 
 fn draw_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, series: Series) {
     let (name, colour) = match series {
-        Series::Released => ("Events released", Color::Blue),
+        Series::Released => ("Events", Color::Blue),
         Series::Deliveries => ("Deliveries", Color::Cyan),
     };
     let rates = model.rates(series, usize::from(area.width.saturating_sub(2)));
-    let most = rates.iter().copied().flatten().max().unwrap_or(0);
+    let now = format!("{}/s", rate(model.rate(series)));
+    let known = |minutes: u64| Some(format!("{minutes} min {}", rate(model.mean(series, 60 * minutes)?)));
+    let means: Vec<String> = [1, 5].into_iter().filter_map(known).collect();
+    let most = rates.iter().copied().flatten().max().unwrap_or(0).max(1);
+    draw_bars(frame, area, (name, now, means.join(", ")), (rates, most), colour);
+}
+
+/// The time until delivery: where it is ten times as long, a bar is higher by a fixed part.
+fn draw_delays(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let delays = model.delays(usize::from(area.width.saturating_sub(2)));
+    let told = |delay: Option<u64>| delay.map_or_else(|| "–".to_owned(), |delay| brief(micros(delay)));
+    // The last second may not be over.
+    let last = told(delays.iter().rev().take(2).copied().flatten().next());
+    let most = format!("at most {}", told(delays.iter().copied().flatten().max()));
+    let bars =
+        delays.into_iter().map(|delay| Some((f64::from(delay? as u32).max(1.0).log10() * 100.0) as u64));
+    // The highest bar is a delay of ten seconds.
+    draw_bars(frame, area, ("Delay, 99 %", last, most), (bars.collect(), 700), Color::Magenta);
+}
+
+/// A chart with its name, its value now, and what is to be said below.
+fn draw_bars(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    (name, now, below): (&'static str, String, String),
+    (bars, most): (Vec<Option<u64>>, u64),
+    colour: Color,
+) {
     let title = Line::from(vec![
         Span::raw(format!(" {name} ")),
-        Span::styled(rate(model.rate(series)), Style::new().fg(colour).bold()),
-        Span::raw(" per second "),
+        Span::styled(format!("{now} "), Style::new().fg(colour).bold()),
     ]);
-    let peak = Line::from(format!(" at most {} ", rate(most as f64))).dim().right_aligned();
     let chart = Sparkline::default()
-        .block(block(title).title_bottom(peak))
-        .data(rates)
-        .max(most.max(1))
+        .block(block(title).title_bottom(Line::from(format!(" {below} ")).dim().right_aligned()))
+        .data(bars)
+        .max(most)
         .style(Style::new().fg(colour))
         .absent_value_style(Style::new().add_modifier(Modifier::DIM));
     frame.render_widget(chart, area);
@@ -255,6 +289,11 @@ impl Row {
         self
     }
 
+    /// A zero says nothing.
+    fn is_zero(&self) -> bool {
+        ["0", "0 B", "0.0 s"].contains(&self.value.as_str())
+    }
+
     /// Of what should not happen at all: it is a reason to worry while it goes on.
     fn bad(mut self) -> Self {
         self.worrying |= !self.pace.is_empty();
@@ -283,17 +322,31 @@ fn draw_rows(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: Vec<R
     );
 }
 
+fn or_nobody(count: u64) -> String {
+    if count == 0 { "nobody".to_owned() } else { grouped(&count) }
+}
+
 fn micros(time: u64) -> Duration {
     Duration::from_micros(time)
+}
+
+/// Without the totals that are zero.
+fn told(title: &'static str, mut rows: Vec<Row>, if_none: &str) -> (&'static str, Vec<Row>) {
+    rows.retain(|row| !row.is_zero());
+    if rows.is_empty() {
+        rows.push(Row::new(if_none, "", false));
+    }
+    (title, rows)
 }
 
 fn order(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
     let hole = status.hole.as_ref().map_or_else(
         || Row::new("Nothing is missing.", "", false),
         |hole| {
+            let is_trouble = hole.waited_us > TROUBLE_US;
             let end =
                 hole.given_up_in_us.map_or(String::new(), |left| format!(", {} left", span(micros(left))));
-            Row::new("Missing for", format!("{}{end}", span(micros(hole.waited_us))), true)
+            Row::new("Missing for", format!("{}{end}", span(micros(hole.waited_us))), is_trouble)
         },
     );
     let fill = format!("{} of {}", grouped(&status.waiting), grouped(&status.capacity));
@@ -312,14 +365,9 @@ fn order(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         Row::total("Duplicate", model, status, |status| status.duplicate.into()),
     ];
     if let Some(durable) = durable {
-        // As many rows as without a journal.
-        rows.truncate(4);
-        let dropped = format!("{}, {}", grouped(&status.late), grouped(&status.duplicate));
-        let pace = model.pace(|status| u128::from(status.late) + u128::from(status.duplicate));
-        rows.push(Row::new("Late, duplicate", dropped, false).with_pace(pace));
         rows.insert(1, durable);
     }
-    ("Order", rows)
+    told("Order", rows, "")
 }
 
 fn users(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
@@ -327,7 +375,7 @@ fn users(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         || Row::new("All keep up.", "", false),
         |user| {
             let what = format!("{} for {}", bytes(user.buffered_bytes), span(micros(user.slow_for_us)));
-            Row::new(format!("User {}", user.id), what, true)
+            Row::new(format!("User {}", user.id), what, user.slow_for_us > ORDINARY_US)
         },
     );
     let farthest = format!("farthest {}", grouped(&status.farthest_behind));
@@ -338,14 +386,14 @@ fn users(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         delivered_bytes.pace = format!(" {}/s", bytes(delivered as u64));
     }
     let rows = vec![
-        Row::count("Connected", &status.users),
-        Row::new("Slow", grouped(&status.slow_users), status.slow_users > 0),
+        Row::new("Connected", or_nobody(status.users), false),
+        Row::new("Slow", grouped(&status.slow_users), false),
         if status.catching_up > 0 { catching_up } else { slow },
         Row::new("Bytes waiting", bytes(status.buffered_bytes), false),
         Row::total("Deliveries", model, status, |status| status.deliveries.into()),
         delivered_bytes,
     ];
-    ("Users", rows)
+    told("Users", rows, "")
 }
 
 fn sources(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
@@ -357,21 +405,23 @@ fn sources(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
             let why = match reason.as_str() {
                 "slow_user" => "slow users",
                 "journal" => "journal",
-                "stream" => "stream",
-                _ => "full ring",
+                "ring_full" => "full ring",
+                other => other,
             };
-            Row::new(format!("{sources} paused: {why}"), span(micros(*paused_for_us)), true)
+            let what = format!("{sources} paused: {why}");
+            Row::new(what, span(micros(*paused_for_us)), *paused_for_us > ORDINARY_US)
         },
     );
     let rows = vec![
-        Row::count("Connected", &status.sources),
+        Row::new("Connected", or_nobody(status.sources), false),
         now,
         Row::total("Received", model, status, |status| status.received.into()),
         paused("Slow users, in all", "slow_user"),
         paused("Full ring, in all", "ring_full"),
+        paused("Journal, in all", "journal"),
         Row::count("Follow edges", &status.follow_edges),
     ];
-    ("Event sources", rows)
+    told("Event sources", rows, "")
 }
 
 fn released(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
@@ -380,7 +430,7 @@ fn released(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         let count = |status: &Status| status.released.get(&letter).copied().unwrap_or_default().into();
         Row::total(&format!("{kind:?}"), model, status, count)
     });
-    ("Released", rows.collect())
+    told("Released", rows.collect(), "Nothing yet.")
 }
 
 fn disconnected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
@@ -388,7 +438,7 @@ fn disconnected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         let count = |status: &Status| status.disconnected.get(end.name()).copied().unwrap_or_default().into();
         Row::total(&end.name().replace('_', " "), model, status, count)
     });
-    ("Disconnected", rows.collect())
+    told("Disconnected", rows.collect(), "Nobody.")
 }
 
 fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
@@ -396,7 +446,7 @@ fn rejected(model: &Model, status: &Status) -> (&'static str, Vec<Row>) {
         let count = |status: &Status| status.rejected.get(reason.name()).copied().unwrap_or_default().into();
         Row::total(&reason.name().replace('_', " "), model, status, count).bad()
     });
-    ("Rejected lines", rows.collect())
+    told("Rejected lines", rows.collect(), "None.")
 }
 
 #[cfg(test)]

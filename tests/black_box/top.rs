@@ -169,7 +169,11 @@ fn it_shows_numbers_that_move_until_q() {
     terminal.wait_for_text("Users: 1 of 1");
     terminal.press(b"i");
     terminal.wait_for_text("User ▾");
-    terminal.press(b"c");
+    terminal.press(b"i");
+    terminal.wait_for_text("User ▴");
+    terminal.press(b"o");
+    terminal.wait_for_text("eventTimeoutMs=-1");
+    terminal.press(b"o");
     terminal.wait_for_text("1 of 65,536");
     source.send((3..=12_345).map(|number| format!("{number}|B\n")).collect::<String>());
     terminal.wait_for_text("12,347");
