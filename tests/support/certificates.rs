@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -75,6 +75,8 @@ pub fn write(folder: &Path, names: &[&str]) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Strict clients (Python from 3.13 on) want to see what its key is for, and who has signed a certificate.
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name.push(DnType::CommonName, "authority for trying Fortnight");
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let authority = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
@@ -84,6 +86,7 @@ pub fn write(folder: &Path, names: &[&str]) -> io::Result<()> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut params = CertificateParams::new(names.clone()).map_err(io::Error::other)?;
         params.distinguished_name.push(DnType::CommonName, holder);
+        params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &authority).map_err(io::Error::other)?;
         std::fs::write(folder.join(format!("{holder}.pem")), certificate.pem())?;
         write_secret(&folder.join(format!("{holder}.key")), &key.serialize_pem())?;
