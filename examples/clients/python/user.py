@@ -4,11 +4,14 @@
 Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 address, and goes on behind the last whole event. Options:
 
-  --plain        logs in with the id alone: events from now on, and what comes while it is away is missed
-  --state FILE   keeps the place in FILE, so that the next start goes on there
-  --from WHERE   without a place: `now` (default), or `oldest`, which is everything that is kept
-  --continue     when the server no longer has what is missing: say so and go on, instead of ending with status 1
-  --token TOKEN  JSON Web Token, where the server asks for one
+  --plain            logs in with the id alone: events from now on, and what comes while it is away is missed
+  --state FILE       keeps the place in FILE, so that the next start goes on there
+  --from WHERE       without a place: `now` (default), or `oldest`, which is everything that is kept
+  --continue         when the server no longer has what is missing: say so and go on, instead of ending with status 1
+  --timeout SECONDS  connects again when nothing came for so long (90); above `userMarkMs` of the server; 0: never
+  --tls              speaks TLS, and trusts the authorities of the system
+  --ca FILE          speaks TLS, and trusts the authorities in this PEM file instead
+  --token TOKEN      JSON Web Token, where the server asks for one
 
 See docs/SPEC.md, section 10. It needs nothing but Python.
 """
@@ -16,13 +19,17 @@ See docs/SPEC.md, section 10. It needs nothing but Python.
 import argparse
 import os
 import random
+import re
 import socket
+import ssl
 import sys
 import time
 
 ANSWER_SECONDS = 10  # limit for connecting and for the answer to the login
-# Why a server closes a connection for good: another client has this id.
-FINAL = ("replaced",)
+# A quiet peer is asked after a minute whether it is there, then every 10 seconds. It is given up after two minutes.
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+# Why a server closes a connection for good: another client has this id, or the token is over.
+FINAL = ("replaced", "token_expired")
 
 
 class Place:
@@ -31,10 +38,21 @@ class Place:
     def __init__(self, file):
         self.file = file
         self.next = self.epoch = None
-        if file and os.path.exists(file):
-            with open(file, encoding="ascii") as lines:
-                number, self.epoch = lines.read().split()
-            self.next = int(number)
+        if file:
+            self.load()
+
+    def load(self):
+        """Only a file that is not there means that there is no place. What else fails must not be taken for that."""
+        try:
+            with open(self.file, encoding="ascii", errors="replace") as lines:
+                stored = re.fullmatch(r"([0-9]+) ([^\s|]+)\n?", lines.read())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            sys.exit(f"The state file {self.file} cannot be read: {error.strerror}.")
+        if not stored:
+            sys.exit(f"The state file {self.file} is damaged: it does not hold a number and an epoch.")
+        self.next, self.epoch = int(stored[1]), stored[2]
 
     def start(self, number, epoch):
         """The answer to a login, a mark, or a new run. A mark may lie below what has come: it names durable places."""
@@ -66,7 +84,7 @@ class User:
         """Reads events until the connection ends."""
         sock.sendall(self.login())
         if self.options.plain:
-            sock.settimeout(None)  # a plain login is not answered
+            sock.settimeout(None)  # a plain login is not answered, and sent no marks
         half = b""  # of a line; it is dropped with the connection, and sent again whole
         while True:
             data = sock.recv(1 << 16)
@@ -79,7 +97,7 @@ class User:
                     if line[:1] == b"+":
                         _, epoch, number = line.decode("ascii").rstrip("\r").split("|")
                         self.place.start(int(number), epoch)
-                        sock.settimeout(None)
+                        sock.settimeout(self.options.timeout or None)
                     elif line[:1] == b"-":
                         self.refused(line.decode("ascii").rstrip("\r"))
                     else:
@@ -89,10 +107,13 @@ class User:
                 self.write(out)
 
     def write(self, lines):
-        if lines:
-            sys.stdout.buffer.write(b"".join(lines))
-            sys.stdout.buffer.flush()
-        self.place.save()
+        try:
+            if lines:
+                sys.stdout.buffer.write(b"".join(lines))
+                sys.stdout.buffer.flush()
+            self.place.save()
+        except OSError as error:
+            sys.exit(f"The events or the place cannot be written: {error}.")
 
     def refused(self, line):
         """`-|EPOCH|NUMBER|REASON`: the server ends this connection. `gone` and `epoch` refuse a login."""
@@ -108,30 +129,52 @@ class User:
         raise ConnectionError(f"the server has ended the connection: {reason}")
 
 
-def connect(address):
+def tls_context(options):
+    """None: in clear."""
+    try:
+        return ssl.create_default_context(cafile=options.ca) if options.tls or options.ca else None
+    except OSError as error:
+        sys.exit(f"--ca {options.ca}: {error}")
+
+
+def connect(address, tls):
     host, port = address.rsplit(":", 1)
-    sock = socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS)
+    host = host.strip("[]")
+    sock = socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):  # not everywhere
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if tls:
+        sock = tls.wrap_socket(sock, server_hostname=host)
     return sock
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--state")
     parser.add_argument("--from", dest="where", choices=["now", "oldest"], default="now")
     parser.add_argument("--continue", dest="go_on", action="store_true")
+    parser.add_argument("--timeout", type=float, default=90)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--ca")
     parser.add_argument("--token")
     parser.add_argument("id")
     parser.add_argument("address", nargs="+")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    tls = tls_context(options)
     user = User(options)
     pause = 0.1
     for attempt in range(sys.maxsize):
         address = options.address[attempt % len(options.address)]
         before = (user.place.next, user.place.epoch)
         try:
-            with connect(address) as sock:
+            with connect(address, tls) as sock:
                 user.serve(sock)
         except (OSError, ValueError) as error:
             print(f"{address}: {error}; trying again", file=sys.stderr)
