@@ -1,18 +1,28 @@
 #!/usr/bin/env node
-// An event source: node source.js [--first N] NAME HOST:PORT [HOST:PORT...] < EVENTS
+// An event source: node source.js [OPTIONS] NAME HOST:PORT [HOST:PORT...] < EVENTS
 //
 // Standard input has one event a line, without its number: `B`, `P|32|56`. The first line gets number FIRST (1), the
 // next one FIRST + 1, and so on. Every event is kept until the server has acknowledged it. After any failure the program
 // connects again, to the next address, and goes on from the first number that is not acknowledged. Started again with
 // the same input, it goes on there as well. It ends with exit status 0 when everything is acknowledged.
+// Options:
+//
+//   --first N          number of the first line
+//   --timeout SECONDS  connects again when something is unacknowledged and no answer came for so long (90); 0: never
+//   --tls              speaks TLS, and trusts the authorities of Node
+//   --ca FILE          speaks TLS, and trusts the authorities in this PEM file instead
 //
 // See docs/SPEC.md, section 9. It needs nothing but Node.
 'use strict';
+const fs = require('node:fs');
 const net = require('node:net');
+const tls = require('node:tls');
+const { parseArgs } = require('node:util');
 
 const KEPT_MAX = 100_000; // events that are kept at once; standard input is not read above
 const LINES_AT_ONCE = 1000;
 const ANSWER_MS = 10_000; // limit for connecting and for the first answer
+const KEEPALIVE_MS = 60_000; // then a quiet peer is asked whether it is there
 
 /** Numbers the lines of standard input and keeps those that are not acknowledged. */
 class Input {
@@ -61,21 +71,39 @@ let input = null;
 
 /** What belongs to one connection. */
 class Connection {
-  constructor(address, name, over) {
-    const { host, port } = parse(address);
+  constructor(address, name, options, over) {
+    this.timeout = options.timeout;
     this.answered = false;
     this.sentBelow = 0n;
     this.half = '';
     this.error = 'the server has closed the connection';
-    this.socket = net.connect({ host, port, keepAlive: true, noDelay: true });
+    this.socket = connect(address, options);
     this.socket.setEncoding('latin1');
-    this.socket.setTimeout(ANSWER_MS, () => this.socket.destroy(new Error('no answer')));
-    this.socket.on('connect', () => this.socket.write(`?|ack|${name}\n`));
+    this.expectAnswer(ANSWER_MS);
+    this.socket.on(options.tls ? 'secureConnect' : 'connect', () => {
+      this.socket.setKeepAlive(true, KEEPALIVE_MS);
+      this.socket.setNoDelay(true);
+      this.socket.write(`?|ack|${name}\n`);
+    });
     this.socket.on('data', (data) => this.read(data));
     this.socket.on('drain', () => this.send());
     this.socket.on('error', (error) => (this.error = error.message));
     this.socket.on('end', () => this.socket.destroy());
-    this.socket.on('close', () => over(this.error));
+    this.socket.on('close', () => {
+      clearTimeout(this.timer);
+      over(this.error);
+    });
+  }
+
+  /** Ends the connection when nothing has come for so long. 0: it may be quiet. */
+  expectAnswer(ms) {
+    clearTimeout(this.timer);
+    if (ms > 0) this.timer = setTimeout(() => this.socket.destroy(new Error('no answer')), ms);
+  }
+
+  /** Whether something has been sent that is not acknowledged. */
+  isOwed() {
+    return this.sentBelow > input.low;
   }
 
   read(data) {
@@ -84,8 +112,10 @@ class Connection {
     for (const line of lines) {
       acknowledge(line.replace(/\r$/, ''));
       this.answered = true;
-      this.socket.setTimeout(0);
     }
+    if (!this.answered) return;
+    input.forgetBelow(acknowledged);
+    this.expectAnswer(this.isOwed() ? this.timeout : 0);
     this.send();
   }
 
@@ -95,6 +125,7 @@ class Connection {
     input.forgetBelow(acknowledged);
     const { kept, low } = input;
     if (this.sentBelow < low) this.sentBelow = low;
+    const wasOwed = this.isOwed();
     while (!this.socket.writableNeedDrain) {
       const start = Number(this.sentBelow - low);
       const lines = kept.slice(start, start + LINES_AT_ONCE);
@@ -102,6 +133,7 @@ class Connection {
       this.sentBelow += BigInt(lines.length);
       this.socket.write(lines.join(''), 'latin1');
     }
+    if (!wasOwed && this.isOwed()) this.expectAnswer(this.timeout);
     if (input.ended && kept.length === 0) process.exit(0);
   }
 }
@@ -129,21 +161,44 @@ function parse(address) {
   return { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) };
 }
 
-function main() {
-  let arguments_ = process.argv.slice(2);
-  let first = 1n;
-  if (arguments_[0] === '--first') {
-    first = BigInt(arguments_[1]);
-    arguments_ = arguments_.slice(2);
+function connect(address, options) {
+  const target = parse(address);
+  return options.tls ? tls.connect({ ...target, ca: options.ca }) : net.connect(target);
+}
+
+/** Makes the options for connections of those of the command line. */
+function prepare(values) {
+  const timeout = Number(values.timeout) * 1000;
+  if (!(timeout >= 0)) stop('--timeout needs a number of seconds.');
+  if (values.ca === undefined) return { ...values, timeout };
+  try {
+    const ca = fs.readFileSync(values.ca, 'latin1');
+    if (!ca.includes('-----BEGIN CERTIFICATE-----')) stop(`--ca ${values.ca}: no certificate in it`);
+    return { ...values, timeout, tls: true, ca };
+  } catch (error) {
+    return stop(`--ca ${values.ca}: ${error.message}`);
   }
-  const [name, ...addresses] = arguments_;
-  if (addresses.length === 0) stop('usage: source.js [--first N] NAME HOST:PORT [HOST:PORT...] < EVENTS');
-  input = new Input(first, () => connection?.send());
+}
+
+function main() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      first: { type: 'string', default: '1' },
+      timeout: { type: 'string', default: '90' },
+      tls: { type: 'boolean' },
+      ca: { type: 'string' },
+    },
+  });
+  const [name, ...addresses] = positionals;
+  if (addresses.length === 0) stop('usage: source.js [OPTIONS] NAME HOST:PORT [HOST:PORT...] < EVENTS');
+  const options = prepare(values);
+  input = new Input(BigInt(values.first), () => connection?.send());
   let pause = 100;
   const attempt = (index) => {
     const address = addresses[index % addresses.length];
     const before = acknowledged;
-    connection = new Connection(address, name, (error) => {
+    connection = new Connection(address, name, options, (error) => {
       console.error(`${address}: ${error}; trying again`);
       pause = acknowledged > before ? 100 : Math.min(2 * pause, 5000);
       setTimeout(attempt, pause * (0.5 + Math.random() / 2), index + 1);
