@@ -3,11 +3,14 @@
 // Writes the user's events to standard output, each exactly once. After any failure it connects again, to the next
 // address, and goes on behind the last whole event. Options:
 //
-//	-plain        logs in with the id alone: events from now on, and what comes while it is away is missed
-//	-state FILE   keeps the place in FILE, so that the next start goes on there
-//	-from WHERE   without a place: `now` (default), or `oldest`, which is everything that is kept
-//	-continue     when the server no longer has what is missing: say so and go on, instead of ending with status 1
-//	-token TOKEN  JSON Web Token, where the server asks for one
+//	-plain            logs in with the id alone: events from now on, and what comes while it is away is missed
+//	-state FILE       keeps the place in FILE, so that the next start goes on there
+//	-from WHERE       without a place: `now` (default), or `oldest`, which is everything that is kept
+//	-continue         when the server no longer has what is missing: say so and go on, instead of ending with status 1
+//	-timeout SECONDS  connects again when nothing came for so long (90); above `userMarkMs` of the server; 0: never
+//	-tls              speaks TLS, and trusts the authorities of the system
+//	-ca FILE          speaks TLS, and trusts the authorities in this PEM file instead
+//	-token TOKEN      JSON Web Token, where the server asks for one
 //
 // See docs/SPEC.md, section 10. It needs nothing but Go's standard library.
 package main
@@ -15,6 +18,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,19 +28,27 @@ import (
 	"math/rand"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
 
-const answerTimeout = 10 * time.Second // limit for connecting and for the answer to the login
+const (
+	answerTimeout = 10 * time.Second // limit for connecting and for the answer to the login
+	keepAlive     = 15 * time.Second // how often a quiet peer is asked whether it is there; the ninth miss ends it
+)
 
 var (
-	plain  = flag.Bool("plain", false, "log in with the id alone")
-	state  = flag.String("state", "", "file that keeps the place")
-	from   = flag.String("from", "now", "where to begin without a place: now or oldest")
-	goOn   = flag.Bool("continue", false, "go on when the server no longer has what is missing")
-	token  = flag.String("token", "", "JSON Web Token, where the server asks for one")
-	output = bufio.NewWriter(os.Stdout)
+	plain   = flag.Bool("plain", false, "log in with the id alone")
+	state   = flag.String("state", "", "file that keeps the place")
+	from    = flag.String("from", "now", "where to begin without a place: now or oldest")
+	goOn    = flag.Bool("continue", false, "go on when the server no longer has what is missing")
+	timeout = flag.Float64("timeout", 90, "seconds without a line after which it connects again; 0: never")
+	useTLS  = flag.Bool("tls", false, "speak TLS, and trust the authorities of the system")
+	ca      = flag.String("ca", "", "speak TLS, and trust the authorities in this PEM file")
+	token   = flag.String("token", "", "JSON Web Token, where the server asks for one")
+	output  = bufio.NewWriter(os.Stdout)
+	stored  = regexp.MustCompile(`^([0-9]+) ([^\s|]+)\n?$`)
 )
 
 // place is the next number that is wanted, and the epoch that it belongs to. Numbers go up to 2^64.
@@ -46,16 +59,23 @@ type place struct {
 
 func (p place) String() string { return fmt.Sprintf("number %s of epoch %s", p.next, p.epoch) }
 
+// load reads the state file. Only a file that is not there means that there is no place. What else fails must not be
+// taken for that.
 func load() (place, error) {
 	p := place{next: new(big.Int)}
 	text, err := os.ReadFile(*state)
 	if *state == "" || os.IsNotExist(err) {
 		return p, nil
 	} else if err != nil {
-		return p, err
+		return p, fmt.Errorf("the state file cannot be read: %w", err)
 	}
-	_, err = fmt.Sscan(string(text), p.next, &p.epoch)
-	return p, err
+	fields := stored.FindStringSubmatch(string(text))
+	if fields == nil {
+		return p, fmt.Errorf("the state file %s is damaged: it does not hold a number and an epoch", *state)
+	}
+	p.next.SetString(fields[1], 10)
+	p.epoch = fields[2]
+	return p, nil
 }
 
 // start is the answer to a login, a mark, or a new run. A mark may lie below what has come: it names durable places.
@@ -96,11 +116,13 @@ func (p *place) serve(conn net.Conn, id string) error {
 	if _, err := io.WriteString(conn, p.login(id)); err != nil {
 		return err
 	}
-	if !*plain { // a plain login is not answered
-		conn.SetReadDeadline(time.Now().Add(answerTimeout))
+	limit := answerTimeout
+	if *plain { // a plain login is not answered, and sent no marks
+		limit = 0
 	}
 	input := bufio.NewReaderSize(conn, 1<<16)
 	for {
+		conn.SetReadDeadline(deadline(limit))
 		line, err := input.ReadString('\n')
 		if err == io.EOF {
 			// Half a line is dropped with the connection, and sent again whole.
@@ -115,7 +137,7 @@ func (p *place) serve(conn net.Conn, id string) error {
 				return err
 			}
 			p.start(number, epoch)
-			conn.SetReadDeadline(time.Time{})
+			limit = time.Duration(*timeout * float64(time.Second))
 		case '-':
 			return p.refused(line)
 		default:
@@ -130,6 +152,14 @@ func (p *place) serve(conn net.Conn, id string) error {
 			fatal(p.save()) // before waiting for more
 		}
 	}
+}
+
+// deadline is so far from now. 0: never.
+func deadline(limit time.Duration) time.Time {
+	if limit <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(limit)
 }
 
 // answer takes `+|EPOCH|NUMBER` or `-|EPOCH|NUMBER|REASON` apart.
@@ -159,9 +189,9 @@ func (p *place) refused(line string) error {
 		}
 		fmt.Fprintf(os.Stderr, "Going on at %s instead of %s (%s).\n", offer, p, reason)
 		*p = offer
-	case "replaced":
-		// Another client has this id. To come back would start a fight.
-		fatal(errors.New("the server has ended this connection for good: replaced"))
+	case "replaced", "token_expired":
+		// Another client has this id, and to come back would start a fight. Or the token is over.
+		fatal(fmt.Errorf("the server has ended this connection for good: %s", reason))
 	}
 	return fmt.Errorf("the server has ended the connection: %s", reason)
 }
@@ -173,6 +203,30 @@ func fatal(err error) {
 	}
 }
 
+// dialer gives the way to connect: in clear, or by TLS.
+func dialer() func(address string) (net.Conn, error) {
+	tcp := &net.Dialer{Timeout: answerTimeout, KeepAlive: keepAlive}
+	if !*useTLS && *ca == "" {
+		return func(address string) (net.Conn, error) { return tcp.Dial("tcp", address) }
+	}
+	config := &tls.Config{}
+	if *ca != "" {
+		pem, err := os.ReadFile(*ca)
+		fatal(err)
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			fatal(fmt.Errorf("-ca %s: no certificate in it", *ca))
+		}
+	}
+	return func(address string) (net.Conn, error) {
+		conn, err := tls.DialWithDialer(tcp, "tcp", address, config)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+}
+
 func main() {
 	flag.Parse()
 	if flag.NArg() < 2 {
@@ -180,11 +234,12 @@ func main() {
 	}
 	p, err := load()
 	fatal(err)
+	dial := dialer()
 	pause := 100 * time.Millisecond
 	for attempt := 0; ; attempt++ {
 		address := flag.Arg(1 + attempt%(flag.NArg()-1))
 		before := p.String()
-		conn, err := net.DialTimeout("tcp", address, answerTimeout)
+		conn, err := dial(address)
 		if err == nil {
 			err = p.serve(conn, flag.Arg(0))
 			conn.Close()
