@@ -7,7 +7,10 @@
 //! - `--state FILE` keeps the place in FILE, so that the next start goes on there;
 //! - `--from now` (default) or `--from oldest`, which is everything that is kept: where to begin without a place;
 //! - `--continue`: when the server no longer has what is missing, say so and go on, instead of ending with status 1;
+//! - `--timeout SECONDS`: connects again when nothing came for so long (90); above `userMarkMs` of the server; 0: never;
 //! - `--token TOKEN`: JSON Web Token, where the server asks for one.
+//!
+//! The standard library has no TLS: docs/clients.md says what to do where the server speaks it.
 //!
 //! See docs/SPEC.md, section 10. It needs nothing but the standard library.
 
@@ -15,7 +18,8 @@ use std::{
     env,
     error::Error,
     fmt, fs,
-    io::{self, BufRead, BufReader, Write},
+    hash::{BuildHasher, RandomState},
+    io::{self, BufRead, BufReader, ErrorKind, Write},
     net::{TcpStream, ToSocketAddrs},
     process::exit,
     thread,
@@ -26,8 +30,9 @@ use std::{
 const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-const USAGE: &str =
-    "usage: user [--plain | --from now|oldest] [--state FILE] [--continue] [--token TOKEN] ID HOST:PORT...";
+const USAGE: &str = "usage: user [--plain | --from now|oldest] [--state FILE] [--continue] [--timeout SECONDS] \
+                     [--token TOKEN] ID HOST:PORT...";
+const NO_TLS: &str = "Rust's standard library has no TLS. See docs/clients.md.";
 
 #[derive(Default)]
 struct Options {
@@ -35,32 +40,44 @@ struct Options {
     state: Option<String>,
     from: Option<String>,
     go_on: bool,
+    /// Limit for the next line.
+    timeout: Option<Duration>,
     token: Option<String>,
     id: String,
     addresses: Vec<String>,
 }
 
 impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, &'static str> {
-        let mut options = Self::default();
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let mut options = Self { timeout: Some(Duration::from_secs(90)), ..Self::default() };
         let mut rest = Vec::new();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--state" => options.state = Some(arguments.next().ok_or(USAGE)?),
                 "--from" => options.from = Some(arguments.next().ok_or(USAGE)?),
                 "--token" => options.token = Some(arguments.next().ok_or(USAGE)?),
+                "--timeout" => options.timeout = seconds(&arguments.next().ok_or(USAGE)?)?,
                 "--plain" => options.plain = true,
                 "--continue" => options.go_on = true,
+                "--tls" | "--ca" => return Err(NO_TLS.into()),
+                option if option.starts_with("--") => return Err(USAGE.into()),
                 _ => rest.push(argument),
             }
         }
         if rest.len() < 2 {
-            return Err(USAGE);
+            return Err(USAGE.into());
         }
         options.id = rest.remove(0);
         options.addresses = rest;
         Ok(options)
     }
+}
+
+/// Zero stands for no limit.
+fn seconds(text: &str) -> Result<Option<Duration>, Box<dyn Error>> {
+    let limit = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = limit.ok_or_else(|| format!("--timeout needs a number of seconds, not {text:?}"))?;
+    Ok(Some(limit).filter(|limit| !limit.is_zero()))
 }
 
 /// The next number that is wanted, and the epoch that it belongs to. Numbers go up to 2^64.
@@ -73,6 +90,27 @@ struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "number {} of epoch {}", self.next, self.epoch.as_deref().unwrap_or("none"))
+    }
+}
+
+impl Place {
+    /// Only a file that is not there means that there is no place. What else fails must not be taken for that.
+    fn load(file: &str) -> Self {
+        let text = match fs::read(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
+            Err(error) => fail(&format_args!("The state file {file} cannot be read: {error}.")),
+        };
+        Self::parse(&text).unwrap_or_else(|| {
+            fail(&format_args!("The state file {file} is damaged: it does not hold a number and an epoch."))
+        })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (next, epoch) = str::from_utf8(text).ok()?.trim_end_matches('\n').split_once(' ')?;
+        let is_word =
+            |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '|');
+        is_word(epoch).then_some(Self { next: next.parse().ok()?, epoch: Some(epoch.to_owned()) })
     }
 }
 
@@ -95,13 +133,9 @@ struct User {
 }
 
 impl User {
-    fn new(options: Options) -> Result<Self, Box<dyn Error>> {
-        let mut place = Place::default();
-        if let Some(text) = options.state.as_ref().and_then(|file| fs::read_to_string(file).ok()) {
-            let (next, epoch) = text.trim().split_once(' ').ok_or("the state file is damaged")?;
-            place = Place { next: next.parse()?, epoch: Some(epoch.to_owned()) };
-        }
-        Ok(Self { options, place, out: Vec::new() })
+    fn new(options: Options) -> Self {
+        let place = options.state.as_deref().map(Place::load).unwrap_or_default();
+        Self { options, place, out: Vec::new() }
     }
 
     /// Writes out what has come, and then the place behind it.
@@ -136,13 +170,16 @@ impl User {
     /// Reads events until the connection ends, and says why it did.
     fn serve(&mut self, mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
         stream.write_all(self.login().as_bytes())?;
-        // A plain login is not answered.
+        // A plain login is not answered, and sent no marks.
         stream.set_read_timeout(if self.options.plain { None } else { Some(ANSWER) })?;
         let mut input = BufReader::with_capacity(1 << 16, stream);
         let mut line = Vec::new();
         loop {
             line.clear();
-            input.read_until(b'\n', &mut line)?;
+            if let Err(error) = input.read_until(b'\n', &mut line) {
+                let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                return Err(if is_timeout { "nothing has come".into() } else { error.into() });
+            }
             if !line.ends_with(b"\n") {
                 // Half a line is dropped with the connection, and sent again whole.
                 return Err("the server has closed the connection".into());
@@ -150,7 +187,7 @@ impl User {
             match line[0] {
                 b'+' => {
                     self.start(answer(&line)?.0);
-                    stream.set_read_timeout(None)?;
+                    stream.set_read_timeout(self.options.timeout)?;
                 }
                 b'-' => return self.refused(answer(&line)?),
                 _ => self.take(&line)?,
@@ -188,8 +225,10 @@ impl User {
                 eprintln!("Going on at {offer} instead of {place} ({reason}).");
                 self.place = offer;
             }
-            // Another client has this id. To come back would start a fight.
-            "replaced" => fail(&"The server has ended this connection for good: replaced."),
+            // Another client has this id, and to come back would start a fight. Or the token is over.
+            "replaced" | "token_expired" => {
+                fail(&format_args!("The server has ended this connection for good: {reason}."))
+            }
             _ => {}
         }
         Err(format!("the server has ended the connection: {reason}").into())
@@ -212,10 +251,17 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse(env::args().skip(1)).unwrap_or_else(|usage| fail(&usage));
+/// Between a half and the whole of it, so that not all clients come back in one moment.
+fn with_jitter(pause: Duration) -> Duration {
+    // The standard library has no random numbers, but random keys for its hash tables.
+    let random = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    pause.mul_f64(0.5 + random / 2.0)
+}
+
+fn main() {
+    let options = Options::parse(env::args().skip(1)).unwrap_or_else(|error| fail(&error));
     let addresses = options.addresses.clone();
-    let mut user = User::new(options)?;
+    let mut user = User::new(options);
     let mut pause = PAUSE_MIN;
     for address in addresses.iter().cycle() {
         let before = user.place.clone();
@@ -225,7 +271,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("{address}: {error}; trying again");
         }
         pause = if user.place == before { PAUSE_MAX.min(2 * pause) } else { PAUSE_MIN };
-        thread::sleep(pause);
+        thread::sleep(with_jitter(pause));
     }
-    Ok(())
 }
