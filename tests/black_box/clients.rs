@@ -3,22 +3,25 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
-    time::Instant,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use crate::journal::Folder;
 use support::{DEADLINE, Server, launch, model::Model, only_in_clear, private_address, skipped};
 
 /// Events without their numbers.
-const EVENTS: usize = 4_000;
+pub(crate) const EVENTS: usize = 4_000;
 /// The user that is watched.
-const USER: u64 = 7;
+pub(crate) const USER: u64 = 7;
 
 /// The line of an event, without its number: everything that user 7 may be told, and what it must not be.
 fn content(number: usize) -> String {
@@ -33,12 +36,12 @@ fn content(number: usize) -> String {
     }
 }
 
-fn input(numbers: std::ops::RangeInclusive<usize>) -> String {
+pub(crate) fn input(numbers: std::ops::RangeInclusive<usize>) -> String {
     numbers.map(|number| content(number) + "\n").collect()
 }
 
 /// The lines that the user receives of this number of first events.
-fn expected(count: usize) -> Vec<String> {
+pub(crate) fn expected(count: usize) -> Vec<String> {
     let mut model = Model::new();
     model.login(USER);
     for number in 1..=count {
@@ -49,7 +52,7 @@ fn expected(count: usize) -> Vec<String> {
 }
 
 /// The command of an example: a program and its first arguments.
-type Example = Vec<String>;
+pub(crate) type Example = Vec<String>;
 
 fn file(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clients").join(path).display().to_string()
@@ -74,54 +77,148 @@ fn interpreted(interpreter: &str, path: &str) -> Option<Example> {
     Some(vec![interpreter.to_owned(), file(path)])
 }
 
+/// The programs of a language.
+pub(crate) struct Language {
+    pub(crate) name: &'static str,
+    pub(crate) source: Example,
+    pub(crate) user: Example,
+    /// Where they are, if a compiler made them.
+    _folder: Option<Folder>,
+}
+
+impl Language {
+    /// Programs that an interpreter runs. `None`: it is not here.
+    fn interpreted(name: &'static str, interpreter: &str, extension: &str) -> Option<Language> {
+        let program = |kind: &str| interpreted(interpreter, &format!("{name}/{kind}.{extension}"));
+        Some(Language { name, source: program("source")?, user: program("user")?, _folder: None })
+    }
+
+    /// Programs that a compiler makes. `None`: it is not here.
+    fn compiled(name: &'static str, of: &str, extension: &str, compiler: &[&str]) -> Option<Language> {
+        let folder = Folder::new(&format!("clients-{name}-{of}"));
+        fs::create_dir_all(folder.show()).unwrap();
+        let program = |kind: &str| {
+            let (program, text) = (format!("{}/{kind}", folder.show()), format!("{name}/{kind}.{extension}"));
+            compile(Command::new(compiler[0]).args(&compiler[1..]).args(["-o", &program, &file(&text)]))?;
+            Some(vec![program])
+        };
+        let (source, user) = (program("source")?, program("user")?);
+        Some(Language { name, source, user, _folder: Some(folder) })
+    }
+
+    pub(crate) fn python() -> Option<Language> {
+        Language::interpreted("python", "python3", "py")
+    }
+
+    pub(crate) fn javascript() -> Option<Language> {
+        Language::interpreted("javascript", "node", "js")
+    }
+
+    /// `of` is a name for the folder that the programs are in.
+    pub(crate) fn go(of: &str) -> Option<Language> {
+        Language::compiled("go", of, "go", &["go", "build"])
+    }
+
+    /// The same.
+    pub(crate) fn rust(of: &str) -> Option<Language> {
+        Language::compiled("rust", of, "rs", &["rustc", "--edition=2024", "-Dwarnings"])
+    }
+}
+
 /// A program that has been started.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
+    /// What it has said on standard error.
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Program {
-    fn start(example: &Example, arguments: &[&str]) -> Program {
+    pub(crate) fn start(example: &Example, arguments: &[&str]) -> Program {
         let mut child = Command::new(&example[0])
             .args(&example[1..])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // They say there what they try again.
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{example:?}: {error}"));
         let output = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
         thread::spawn(move || output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
-        Program { input: child.stdin.take(), child, lines }
+        let mut errors = child.stderr.take().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&said);
+        let listener = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = errors.read(&mut buffer) {
+                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        Program { input: child.stdin.take(), child, lines, said, listener: Some(listener) }
     }
 
-    fn give(&mut self, text: &str) {
+    pub(crate) fn give(&mut self, text: &str) {
         self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     #[track_caller]
-    fn expect(&self, lines: &[String]) {
+    pub(crate) fn expect(&self, lines: &[String]) {
         for line in lines {
-            let got = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("not {line}: {error}"));
+            let got = self.lines.recv_timeout(DEADLINE);
+            let got = got.unwrap_or_else(|error| panic!("not {line}: {error}; it said:\n{}", self.said()));
             assert_eq!(&got, line);
         }
     }
 
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it has said this, in capitals or not.
     #[track_caller]
-    fn expect_success(mut self) {
+    pub(crate) fn expect_to_say(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.said().to_lowercase().contains(text) {
+            assert!(Instant::now() < deadline, "it does not say {text:?}, but:\n{}", self.said());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[track_caller]
+    fn ended(&mut self) -> ExitStatus {
         drop(self.input.take());
         let deadline = Instant::now() + DEADLINE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(Instant::now() < deadline, "the program does not end"),
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.listener.take().unwrap().join().unwrap();
+                return status;
             }
-            thread::sleep(std::time::Duration::from_millis(2));
-        };
-        assert!(status.success(), "{status}");
+            assert!(Instant::now() < deadline, "the program does not end; it said:\n{}", self.said());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_success(mut self) {
+        let status = self.ended();
+        assert!(status.success(), "{status}; it said:\n{}", self.said());
+    }
+
+    /// Expects that it ends with status 1, says one sentence with these words, and prints nothing.
+    #[track_caller]
+    pub(crate) fn expect_failure(mut self, words: &[&str]) {
+        let status = self.ended();
+        let said = self.said();
+        assert_eq!(status.code(), Some(1), "it said:\n{said}");
+        let last = said.lines().last().unwrap_or_default();
+        for word in words {
+            assert!(last.contains(word), "no {word:?} in:\n{said}");
+        }
+        assert!(!said.contains("Traceback") && !said.contains("    at "), "{said}");
+        assert_eq!(self.lines.try_iter().next(), None);
     }
 }
 
@@ -157,17 +254,18 @@ impl Place {
 
 /// Waits until the user has stored its place.
 #[track_caller]
-fn wait_for_place(state: &Path, next: usize) {
+pub(crate) fn wait_for_place(state: &Path, next: usize) {
     let deadline = Instant::now() + DEADLINE;
     let stored = || fs::read_to_string(state).unwrap_or_default();
     while !stored().starts_with(&format!("{next} ")) {
         assert!(Instant::now() < deadline, "place {:?}, not {next}", stored());
-        thread::sleep(std::time::Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// The server is killed while events flow, the user and the source are killed, and everything arrives once.
-fn exact_through_kills(name: &str, source: &Example, user: &Example) {
+fn exact_through_kills(language: &Language) {
+    let Language { name, source, user, .. } = language;
     let mut place = Place { folder: Folder::new(&format!("clients-{name}")), ports: None };
     let state = PathBuf::from(place.folder.show() + ".place");
     let _ = fs::remove_file(&state);
@@ -207,52 +305,40 @@ fn exact_through_kills(name: &str, source: &Example, user: &Example) {
 
 #[test]
 fn python() {
-    if only_in_clear("the example clients speak in clear") {
+    if only_in_clear("the example clients speak in clear here") {
         return;
     }
-    let Some(source) = interpreted("python3", "python/source.py") else { return };
-    let user = interpreted("python3", "python/user.py").unwrap();
-    exact_through_kills("python", &source, &user);
+    if let Some(language) = Language::python() {
+        exact_through_kills(&language);
+    }
 }
 
 #[test]
 fn javascript() {
-    if only_in_clear("the example clients speak in clear") {
+    if only_in_clear("the example clients speak in clear here") {
         return;
     }
-    let Some(source) = interpreted("node", "javascript/source.js") else { return };
-    let user = interpreted("node", "javascript/user.js").unwrap();
-    exact_through_kills("javascript", &source, &user);
+    if let Some(language) = Language::javascript() {
+        exact_through_kills(&language);
+    }
 }
 
 #[test]
 fn go() {
-    if only_in_clear("the example clients speak in clear") {
+    if only_in_clear("the example clients speak in clear here") {
         return;
     }
-    let folder = Folder::new("clients-go-programs");
-    let build = |name: &str| {
-        let program = format!("{}/{name}", folder.show());
-        compile(Command::new("go").args(["build", "-o", &program, &file(&format!("go/{name}.go"))]))?;
-        Some(vec![program])
-    };
-    let Some(source) = build("source") else { return };
-    exact_through_kills("go", &source, &build("user").unwrap());
+    if let Some(language) = Language::go("kills") {
+        exact_through_kills(&language);
+    }
 }
 
 #[test]
 fn rust() {
-    if only_in_clear("the example clients speak in clear") {
+    if only_in_clear("the example clients speak in clear here") {
         return;
     }
-    let folder = Folder::new("clients-rust-programs");
-    fs::create_dir_all(folder.show()).unwrap();
-    let build = |name: &str| {
-        let program = format!("{}/{name}", folder.show());
-        let source = file(&format!("rust/{name}.rs"));
-        compile(Command::new("rustc").args(["--edition=2024", "-Dwarnings", "-o", &program, &source]))?;
-        Some(vec![program])
-    };
-    let Some(source) = build("source") else { return };
-    exact_through_kills("rust", &source, &build("user").unwrap());
+    if let Some(language) = Language::rust("kills") {
+        exact_through_kills(&language);
+    }
 }

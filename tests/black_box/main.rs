@@ -3,6 +3,7 @@
 mod acknowledgements;
 mod admin;
 mod chaos;
+mod client_answers;
 mod clients;
 mod counterparts;
 mod crashes;

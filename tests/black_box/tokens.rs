@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use support::{Launch, Server, Signal, User, launch, server};
 
 /// Base64 of a secret.
-const SECRET: &str = "aHVuZHJlZHMgb2YgZXZlbnRzIGFuZCBvbmUgc2VjcmV0";
+pub(crate) const SECRET: &str = "aHVuZHJlZHMgb2YgZXZlbnRzIGFuZCBvbmUgc2VjcmV0";
 const OTHER_SECRET: &str = "b25lIG1vcmUgc2VjcmV0IGFuZCBubyBldmVudHM=";
 
 /// A file of keys, which is gone when this is dropped.
-struct KeyFile(PathBuf);
+pub(crate) struct KeyFile(PathBuf);
 
 impl KeyFile {
-    fn new(name: &str, text: &str) -> KeyFile {
+    pub(crate) fn new(name: &str, text: &str) -> KeyFile {
         let path = std::env::temp_dir().join(format!("fortnight-{name}-{}.keys", std::process::id()));
         std::fs::write(&path, text).expect("a file of keys");
         KeyFile(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -45,7 +45,7 @@ fn sign(secret: &str, claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_base64_secret(secret).unwrap()).unwrap()
 }
 
-fn token(user: u64, seconds: i64) -> String {
+pub(crate) fn token(user: u64, seconds: i64) -> String {
     sign(SECRET, &json!({"sub": user.to_string(), "exp": at(seconds)}))
 }
 
