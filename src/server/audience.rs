@@ -19,6 +19,7 @@ use super::{
 use crate::{
     counters::DisconnectReason,
     epoch::Epoch,
+    journal::Log,
     resume::{Answer, Start, end_line, place_line},
     sequence::Cursor,
     user_id::UserId,
@@ -148,7 +149,9 @@ impl<S: Read + Write> Users<S> {
         let stage = match behind {
             None => Stage::Live(self.connect(key, id, context.engine)),
             Some(mut behind) => {
-                context.catch_up.enter(key, id, &mut behind, context.engine.cursor(), context.now);
+                let distance = context.engine.cursor().since(behind.place());
+                let kept = context.log.as_deref().map_or(0, Log::bytes);
+                context.catch_up.enter((key, id), &mut behind, distance, kept, context.now);
                 Stage::Behind(behind)
             }
         };
@@ -200,7 +203,7 @@ impl<S: Read + Write> Users<S> {
             }
             return self.marks.forget(key);
         };
-        match &user.stage {
+        match &mut user.stage {
             Stage::Live(slot) => context.engine.disconnect(user.id, *slot),
             Stage::Behind(behind) => context.catch_up.forget(key, user.id, behind),
         }

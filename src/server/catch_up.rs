@@ -69,8 +69,10 @@ const COLLECTING_MAX: Micros = 500 * MILLISECOND;
 /// Where much is to be read, another pass costs much: logins are collected for a hundredth of the time that reading takes, and for that
 /// time at most.
 const READING_PARTS: Micros = 100;
-/// Reading is estimated by the numbers that the farthest user is behind, and is taken to be no longer than this: numbers may be given up.
+/// Reading is estimated by the numbers that the farthest user is behind and by the bytes that are kept, and is taken to be no longer than
+/// this.
 const NS_PER_NUMBER: u128 = 20;
+const NS_PER_KEPT_BYTE: u128 = 1;
 const READING_MAX: Micros = 5 * SECOND;
 /// How long a pass waits for users whose buffers are full, while other users wait for the pass.
 const PATIENCE: Micros = 20 * MILLISECOND;
@@ -106,6 +108,15 @@ const CONNECTS_AT_ONCE: usize = 64;
 const SHARE: u64 = 160;
 /// The share, from an age of the pass on, while it has not advanced twice as fast as the journal has grown.
 const SHARES_BEHIND: [(Micros, u64); 3] = [(SECOND, 320), (2 * SECOND, 640), (4 * SECOND, 900)];
+/// Sources are not read while a pass of this age has so much to make up for: a share of the loop is no help where the pass waits for the
+/// disk. What is more is forgiven. One block of the largest size is as much.
+const HOLDS_FROM: Micros = 5 * SECOND;
+const OWED_HOLDS: i64 = 32 << 20;
+const OWED_MAX: i64 = 64 << 20;
+/// Sources are not read while a pass has been at the end of the journal for so long, and the journal has always grown meanwhile.
+const END_PATIENCE: Micros = 50 * MILLISECOND;
+/// Sources are held up no longer than this without a turn in which they are read: whatever keeps the pass from going on.
+const HOLD_MAX: Micros = SECOND;
 /// What has been done above the share is made up for by a rest that is no longer than this much work.
 const DEBT_NS_MAX: i64 = 16_000_000;
 /// Sources and live users that need so long in a turn have far more to do than to wait for catching up.
@@ -150,9 +161,9 @@ pub(super) struct CatchUp {
     is_idle: bool,
     /// When the next pass may begin.
     begin_at: Micros,
-    /// A user waits that has not been in a pass.
-    has_newcomers: bool,
-    /// Since when that is so.
+    /// Users that wait and have not been in a pass.
+    newcomers: usize,
+    /// Since when there are some, or the end of the last pass if that was later.
     collecting_since: Micros,
     /// How long it takes to read what the farthest of them is behind, at least.
     reading: Micros,
@@ -164,6 +175,11 @@ pub(super) struct CatchUp {
     /// advanced further than it has to.
     grown_to: u64,
     owed: i64,
+    /// Since when the pass has been at the end of the journal, while that grows.
+    at_end_since: Option<Micros>,
+    /// Since when sources are held up.
+    held_since: Option<Micros>,
+    holds_sources: bool,
     /// The work that catching up may do while events flow. Below 0: it has done so much more.
     credit_ns: i64,
     /// Work since the last turn's.
@@ -222,7 +238,7 @@ impl CatchUp {
             users_at_once: pace.users,
             is_idle: true,
             begin_at: 0,
-            has_newcomers: false,
+            newcomers: 0,
             collecting_since: 0,
             reading: 0,
             began: 0,
@@ -230,6 +246,9 @@ impl CatchUp {
             waited: 0,
             grown_to: 0,
             owed: 0,
+            at_end_since: None,
+            held_since: None,
+            holds_sources: false,
             credit_ns: 0,
             spent_ns: 0,
             uncounted: 0,
@@ -287,22 +306,23 @@ impl CatchUp {
         }
     }
 
-    /// A user has logged in, and is served from the journal.
+    /// A user has logged in, and is served from the journal, of which so many bytes are kept. `distance`: the numbers that it is behind.
     pub(super) fn enter(
         &mut self,
-        key: UserKey,
-        id: UserId,
+        (key, id): (UserKey, UserId),
         behind: &mut Behind,
-        cursor: Cursor,
+        distance: u128,
+        kept_bytes: u64,
         now: Micros,
     ) {
         self.by_id.insert(id, key);
         self.check_at.get_or_insert(now + self.timeout);
-        if !std::mem::replace(&mut self.has_newcomers, true) {
+        if self.newcomers == 0 {
             (self.collecting_since, self.reading) = (now, 0);
         }
-        let micros = cursor.since(behind.next) * NS_PER_NUMBER / 1000;
-        let micros = Micros::try_from(micros).map_or(READING_MAX, |micros| micros.min(READING_MAX));
+        self.newcomers += 1;
+        let ns = distance.saturating_mul(NS_PER_NUMBER).min(u128::from(kept_bytes) * NS_PER_KEPT_BYTE);
+        let micros = Micros::try_from(ns / 1000).map_or(READING_MAX, |micros| micros.min(READING_MAX));
         self.reading = self.reading.max(micros);
         let latest = self.collecting_since + COLLECTING_MAX.max(self.reading);
         self.begin_at = (now + COLLECTING.max(self.reading / READING_PARTS)).min(latest);
@@ -339,9 +359,16 @@ impl CatchUp {
         self.waiting.insert((behind.next, key));
     }
 
+    /// A user that waited does so no more.
+    fn stop_waiting(&mut self, behind: &mut Behind) {
+        self.newcomers -= usize::from(behind.waits && behind.window == 0);
+        behind.waits = false;
+    }
+
     /// A user goes, or is live again.
-    pub(super) fn forget(&mut self, key: UserKey, id: UserId, behind: &Behind) {
+    pub(super) fn forget(&mut self, key: UserKey, id: UserId, behind: &mut Behind) {
         self.by_id.remove(&id);
+        self.stop_waiting(behind);
         self.waiting.remove(&(behind.next, key));
         self.parked.remove(&(behind.next, key));
         if let Some(slot) = behind.slot {
@@ -366,7 +393,7 @@ impl CatchUp {
     fn budget(&mut self, grown_to: u64, is_live: bool, now: Micros) -> i64 {
         let grown = grown_to.saturating_sub(std::mem::replace(&mut self.grown_to, grown_to));
         if self.pass.is_some() && self.stopped_since.is_none() {
-            self.owed += 2 * grown as i64;
+            self.owed = (self.owed + 2 * grown as i64).min(OWED_MAX);
         }
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.looked_at, now));
         // While there is work, nothing is waited for: the time has gone into the last turn. Of a wait, a slice is left.
@@ -383,6 +410,26 @@ impl CatchUp {
             self.credit_ns = self.credit_ns.min(slice as i64);
         }
         self.credit_ns.min(slices.max(part as i64))
+    }
+
+    /// Whether sources must not be read now: a pass does not keep up, or stands before the end of the journal and cannot reach it. A pass
+    /// that waits for users holds up nobody.
+    pub(super) fn holds_sources(&self) -> bool {
+        self.holds_sources
+    }
+
+    /// Sees whether sources are to be held up until the next turn.
+    fn note_hold(&mut self, now: Micros) {
+        self.hold(self.pass.is_some(), now);
+    }
+
+    fn hold(&mut self, has_pass: bool, now: Micros) {
+        let is_late = self.owed >= OWED_HOLDS && now.saturating_sub(self.began) >= HOLDS_FROM;
+        let stands = self.at_end_since.is_some_and(|since| now.saturating_sub(since) >= END_PATIENCE);
+        let wants = has_pass && self.stopped_since.is_none() && (is_late || stands);
+        let since = self.held_since.take().filter(|_| wants).unwrap_or(now);
+        self.holds_sources = wants && now - since < HOLD_MAX;
+        self.held_since = self.holds_sources.then_some(since);
     }
 
     /// Nanoseconds of work per microsecond, while events flow.
@@ -453,6 +500,11 @@ impl CatchUp {
 }
 
 impl Behind {
+    /// It has everything below, as far as it is not in a pass.
+    pub(super) fn place(&self) -> Cursor {
+        self.next
+    }
+
     /// When it was sent something last.
     pub(super) fn took_at(&self) -> Micros {
         self.took_at
@@ -540,10 +592,9 @@ mod tests {
     #[test]
     fn logins_are_collected_for_longer_where_much_is_to_be_read() {
         let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
-        let cursor = Cursor::new(1 << 80);
-        let mut begins_after = |behind: u128, now: Micros| {
-            let mut user = Behind::new(Cursor::new((1 << 80) - behind), now);
-            catch_up.enter(UserKey::new(1), UserId::new(1), &mut user, cursor, now);
+        let mut begins_after = |distance: u128, now: Micros| {
+            let (key, mut user) = (UserKey::new(1), Behind::new(Cursor::new(1), now));
+            catch_up.enter((key, UserId::new(1)), &mut user, distance, 8 << 30, now);
             catch_up.deadline(now).map(|at| at - now)
         };
         assert_eq!(begins_after(1, 0), Some(COLLECTING));
@@ -554,6 +605,20 @@ mod tests {
         // Most of these numbers were given up.
         assert_eq!(begins_after(1 << 80, 0), Some(5 * SECOND / 100));
         assert_eq!(begins_after(1, 5 * SECOND - 7), Some(7));
+        // Little is kept: reading it takes no time.
+        let (key, mut user) = (UserKey::new(1), Behind::new(Cursor::new(1), 0));
+        let mut small = CatchUp::new(&Config::default(), Pace::default());
+        for _ in 0..200 {
+            small.enter((key, UserId::new(1)), &mut user, 1 << 80, 4096, SECOND / 10);
+        }
+        assert_eq!(small.deadline(0), Some(SECOND / 10 + COLLECTING));
+        // All of them have gone: the next one begins to be waited for.
+        for _ in 0..200 {
+            user.waits = true;
+            small.forget(key, UserId::new(1), &mut user);
+        }
+        small.enter((key, UserId::new(1)), &mut user, 1, 4096, 9 * SECOND);
+        assert_eq!(small.deadline(0), Some(9 * SECOND + COLLECTING));
     }
 
     #[test]
@@ -568,6 +633,32 @@ mod tests {
         // Nobody else wants anything.
         (catch_up.full_and_fast, catch_up.waiting) = (0, BTreeSet::new());
         assert!(catch_up.is_stopped(2 * SECOND) && catch_up.is_stopped(3 * SECOND));
+    }
+
+    #[test]
+    fn a_pass_that_does_not_keep_up_holds_up_sources() {
+        let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
+        let hold = |catch_up: &mut CatchUp, now| {
+            catch_up.hold(true, now);
+            catch_up.holds_sources()
+        };
+        catch_up.owed = OWED_HOLDS;
+        catch_up.hold(false, HOLDS_FROM);
+        assert!(!catch_up.holds_sources(), "there is no pass");
+        assert!(!hold(&mut catch_up, HOLDS_FROM - 1), "it has just begun");
+        assert!(hold(&mut catch_up, HOLDS_FROM));
+        assert!(hold(&mut catch_up, HOLDS_FROM + HOLD_MAX - 1));
+        assert!(!hold(&mut catch_up, HOLDS_FROM + HOLD_MAX), "for a turn");
+        assert!(hold(&mut catch_up, HOLDS_FROM + HOLD_MAX));
+        // It waits for users.
+        catch_up.stopped_since = Some(0);
+        assert!(!hold(&mut catch_up, HOLDS_FROM + HOLD_MAX));
+        catch_up.stopped_since = None;
+        catch_up.owed = OWED_HOLDS - 1;
+        assert!(!hold(&mut catch_up, HOLDS_FROM + HOLD_MAX));
+        catch_up.at_end_since = Some(HOLDS_FROM);
+        assert!(!hold(&mut catch_up, HOLDS_FROM + END_PATIENCE - 1));
+        assert!(hold(&mut catch_up, HOLDS_FROM + END_PATIENCE));
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl<N: Net> Server<N> {
             self.users.marks.deadline().filter(|_| !self.is_barred()),
             self.slow_user_deadline(),
             self.catch_up.deadline(self.now).filter(|_| self.phase() == Phase::Running),
-            self.catch_up.check_deadline(),
+            self.stalled_deadline(),
             self.reports.next_due(),
             self.full_ring_deadline(),
             self.lifecycle.deadline(),
@@ -230,7 +230,7 @@ impl<N: Net> Server<N> {
     /// Acts on deadlines that have passed. It first polls all sockets once more: a server that was held up
     /// itself must not blame clients for being late.
     fn meet_deadlines(&mut self) -> io::Result<()> {
-        let slow = self.slow_user_deadline().into_iter().chain(self.catch_up.check_deadline());
+        let slow = self.slow_user_deadline().into_iter().chain(self.stalled_deadline());
         let due = slow.chain(self.users.login_deadline()).min();
         if due.is_some_and(|at| at <= self.now) {
             let began = self.now;
@@ -238,8 +238,11 @@ impl<N: Net> Server<N> {
             for key in self.congestion.overdue(began).take(ENDS_PER_TURN) {
                 self.users.leaves(key, DisconnectReason::Slow);
             }
+            let is_barred = self.is_barred();
             let (users, mut context) = self.users();
-            users.end_stalled(began, &mut context);
+            if !is_barred {
+                users.end_stalled(began, &mut context);
+            }
             users.end_overdue_logins(began);
             self.deliver();
         }
@@ -370,5 +373,10 @@ impl<N: Net> Server<N> {
     /// When a slow user's time is up. No user comes or goes while the journal lacks released events.
     fn slow_user_deadline(&self) -> Option<Micros> {
         self.congestion.deadline().filter(|_| !self.is_barred())
+    }
+
+    /// When a user that is served from the journal may have to be cut off. The same holds for it.
+    fn stalled_deadline(&self) -> Option<Micros> {
+        self.catch_up.check_deadline().filter(|_| !self.is_barred())
     }
 }

@@ -51,10 +51,11 @@ impl<N: Net> Server<N> {
         self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
     }
 
-    /// Whether sources can be read: nobody holds them up, or comes before what has been read. Before a new run the chunk that was read is fed to its end,
+    /// Whether sources can be read: neither users nor a pass over the journal hold them up, and nobody comes before what has been read. Before a new run the chunk that was read is fed to its end,
     /// and no other is read.
     pub(super) fn may_read(&self) -> bool {
         !self.is_paused()
+            && !self.catch_up.holds_sources()
             && self.accepting.first() == 0
             && !self.releasing.interrupted
             && (!self.releasing.run_over || self.sources.has_chunk())

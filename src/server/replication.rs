@@ -52,7 +52,8 @@ impl<N: Net> Server<N> {
 
     /// Whether there is something of the log to be read or applied. A leader reads confirmations whatever holds up its sources.
     pub(super) fn may_read_log(&self) -> bool {
-        let is_free = self.is_sequencer() || (self.phase() == Phase::Running && !self.is_paused());
+        let may_edge = self.phase() == Phase::Running && !self.is_paused() && !self.catch_up.holds_sources();
+        let is_free = self.is_sequencer() || may_edge;
         is_free && self.accepting.first() == 0 && self.replicated.as_ref().is_some_and(Replicated::has_work)
     }
 

@@ -62,7 +62,7 @@ impl<N: Net> Server<N> {
 
     /// Whether there is something of the stream to be read or applied.
     pub(super) fn may_read_stream(&self) -> bool {
-        let running = self.phase() == Phase::Running && !self.is_paused();
+        let running = self.phase() == Phase::Running && !self.is_paused() && !self.catch_up.holds_sources();
         running && self.accepting.first() == 0 && self.upstream.as_ref().is_some_and(Upstream::has_work)
     }
 

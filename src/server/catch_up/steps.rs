@@ -1,8 +1,8 @@
 //! The steps of a pass: who is picked up, handed events, parked, and live again.
 
 use super::{
-    CONNECTS_AT_ONCE, CatchUp, DISK_PATIENCE, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS, HOLDING_MAX,
-    NS_PER_BLOCK, NS_PER_CONNECT, NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE,
+    COLLECTING, CONNECTS_AT_ONCE, CatchUp, DISK_PATIENCE, ESTIMATES_TOO_HIGH, HANDED_BYTES_PER_NS,
+    HOLDING_MAX, NS_PER_BLOCK, NS_PER_CONNECT, NS_PER_DELIVERY, NS_PER_EDGE, NS_PER_PIECE, NS_PER_READ_BYTE,
     NS_PER_SCANNED_BYTE, NS_PER_USER, NS_PER_WRITE, NS_PER_WRITTEN_BYTE, PATIENCE, REST_MAX, WRITE_BYTES,
 };
 use crate::{
@@ -49,13 +49,18 @@ fn distrust(snapshot: SnapshotInfo, error: &JournalError, log: &mut Log) {
 }
 
 impl<S: Read + Write> Users<S> {
-    /// Has users catch up for a part of the turn. To be called with everything delivered, if the journal has it. `is_live`: events
+    /// Has users catch up for a part of the turn, and sees whether sources have to wait for that. To be called with everything delivered, if the journal has it. `is_live`: events
     /// flow.
     pub(in crate::server) fn catch_up<N: Net<Socket = S>>(
         &mut self,
         is_live: bool,
         context: &mut Context<'_, N>,
     ) {
+        self.work(is_live, context);
+        context.catch_up.note_hold(context.now);
+    }
+
+    fn work<N: Net<Socket = S>>(&mut self, is_live: bool, context: &mut Context<'_, N>) {
         let Some(log) = context.log.as_deref() else { return };
         let catch_up = &mut *context.catch_up;
         if catch_up.by_id.is_empty() && catch_up.queue.is_empty() && catch_up.pass.is_none() {
@@ -95,6 +100,7 @@ impl<S: Read + Write> Users<S> {
 
     /// At the end of the server no pass goes on. The output buffers of users are written.
     pub(in crate::server) fn stop_catching_up<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
+        context.catch_up.holds_sources = false;
         self.hold_nothing_back(context);
         while let Some(key) = context.catch_up.queue.pop_front() {
             self.flush_one(key, context);
@@ -160,7 +166,10 @@ impl<S: Read + Write> Users<S> {
                 }
                 Step::Worked(1 + joined as u64 * NS_PER_CONNECT, Work::Other)
             }
-            Ok(Stepped::End) => self.rest_of_the_turn(context).unwrap_or(Step::Stop(true)),
+            Ok(Stepped::End) => {
+                context.catch_up.at_end_since.get_or_insert(context.now);
+                self.rest_of_the_turn(context).unwrap_or(Step::Stop(true))
+            }
             Err(error) => {
                 if let Some(pass) = &mut context.catch_up.pass {
                     pass.fail(error);
@@ -198,7 +207,6 @@ impl<S: Read + Write> Users<S> {
                 Some(Ok(pass)) => {
                     log::debug!(from = next, users = catch_up.waiting.len(); "a pass over the journal begins");
                     catch_up.pass = Some(pass);
-                    catch_up.has_newcomers = false;
                     (catch_up.began, catch_up.worked_ns, catch_up.waited, catch_up.owed) = (*now, 0, 0, 0);
                     return Step::Worked(NS_PER_WRITE, Work::Other);
                 }
@@ -224,11 +232,11 @@ impl<S: Read + Write> Users<S> {
         catch_up.keys.clear();
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
-        (catch_up.holds_back, catch_up.uncounted) = (None, 0);
-        catch_up.begin_at = match catch_up.has_newcomers {
-            true => catch_up.begin_at.max(*now),
-            false if is_live => *now + (3 * (*now - catch_up.began)).min(REST_MAX),
-            false => *now,
+        (catch_up.holds_back, catch_up.uncounted, catch_up.at_end_since) = (None, 0, None);
+        (catch_up.collecting_since, catch_up.begin_at) = match catch_up.newcomers {
+            0 if is_live => (*now, *now + (3 * (*now - catch_up.began)).min(REST_MAX)),
+            0 => (*now, *now),
+            _ => (*now, *now + COLLECTING),
         };
     }
 
@@ -260,7 +268,7 @@ impl<S: Read + Write> Users<S> {
                 if behind.slot.take().is_some() {
                     behind.next = behind.next.max(handed_out);
                 }
-                behind.waits = false;
+                context.catch_up.stop_waiting(behind);
             }
             self.leaves(key, DisconnectReason::Slow);
         }
@@ -302,6 +310,7 @@ impl<S: Read + Write> Users<S> {
             let key = place.1;
             let Some(user) = self.user_mut(key) else { continue };
             let Stage::Behind(behind) = &mut user.stage else { continue };
+            catch_up.newcomers -= usize::from(behind.window == 0);
             behind.open_window(first_window, user.output.len(), limit);
             let slot = pass.connect(user.id);
             (behind.slot, behind.waits) = (Some(slot), false);
@@ -414,10 +423,11 @@ impl<S: Read + Write> Users<S> {
             if let (Stage::Behind(behind), Some(resume)) = (&user.stage, &mut user.resume) {
                 resume.sent_at = resume.sent_at.max(behind.took_at());
             }
-            if let Stage::Behind(behind) = &mut user.stage
-                && let Some(slot) = behind.slot.take()
-            {
-                context.catch_up.leave_pass(id, slot);
+            if let Stage::Behind(behind) = &mut user.stage {
+                context.catch_up.stop_waiting(behind);
+                if let Some(slot) = behind.slot.take() {
+                    context.catch_up.leave_pass(id, slot);
+                }
             }
             context.catch_up.by_id.remove(&id);
             let slot = self.connect(key, id, context.engine);
@@ -442,13 +452,18 @@ impl<S: Read + Write> Users<S> {
         let mut next_check = now + catch_up.timeout;
         let mut overdue = Vec::new();
         for &key in catch_up.by_id.values() {
-            let role = self.entries.get(key.index()).map(|connection| &connection.role);
-            let Some(Role::User(user)) = role else { continue };
-            let Stage::Behind(behind) = &user.stage else { continue };
+            let Some(Connection { role: Role::User(user), writable: is_writable, .. }) =
+                self.entries.get(key.index())
+            else {
+                continue;
+            };
+            let (Stage::Behind(behind), is_writable) = (&user.stage, *is_writable) else { continue };
             let at = behind.took_at + catch_up.timeout;
             if user.output.is_empty() || !user.blocked {
                 continue;
-            } else if at > now {
+            } else if at > now || is_writable {
+                // Whose socket takes bytes is written to in its turn: it may have been this server that was held up.
+                let at = if is_writable { now + HOLDING_MAX } else { at };
                 next_check = next_check.min(at);
             } else if overdue.len() < ENDS_PER_TURN {
                 overdue.push(key);
