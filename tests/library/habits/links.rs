@@ -1,4 +1,4 @@
-//! Citations of the contract and links between documents lead somewhere.
+//! Citations of the contract, links between documents, and the paths that documents name lead somewhere.
 
 use super::{expect_none, files, root};
 use std::{collections::HashSet, fs, path::Path};
@@ -59,6 +59,49 @@ fn targets(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The folders that a path in a document begins with. Others are not of this project.
+const FOLDERS: [&str; 7] = ["src/", "tests/", "perf/", "docs/", "packaging/", "examples/", "benches/"];
+
+/// What is not committed, because a command makes it.
+const MADE: &str = "perf/out/";
+
+/// The paths of this project that a Markdown text names in code within a sentence: `src/lib.rs`. Patterns and names to be
+/// filled in are none: `arch/*/scan.rs`, `<file>`, `SHAPE.svg`, `…`.
+fn paths(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut in_code = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code || line.starts_with("    ") {
+            continue;
+        }
+        for code in line.split('`').skip(1).step_by(2) {
+            for word in code.split([' ', '\'', '"', '=', ':']) {
+                let is_pattern = word.contains(['*', '<', '…']) || word.starts_with(MADE);
+                if FOLDERS.iter().any(|folder| word.starts_with(folder)) && !is_pattern {
+                    found.extend(alternatives(word).into_iter().map(|path| (index + 1, path)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn alternatives(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?)));
+    let Some((head, (inside, tail))) = parts else { return vec![path.to_owned()] };
+    inside.split(',').map(|part| format!("{head}{part}{tail}")).collect()
+}
+
+/// Whether a document names a path from the root of the project, or from the document's own folder.
+fn is_there(from: &str, path: &str) -> bool {
+    let own = root().join(from).parent().unwrap_or(root()).join(path);
+    own.exists() || root().join(path).exists()
+}
+
 /// The name by which GitHub links to a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
@@ -111,6 +154,25 @@ fn every_link_of_the_documents_resolves() {
         }
     }
     expect_none("links that lead nowhere", &found);
+}
+
+#[test]
+fn every_path_in_the_documents_is_there() {
+    let mut found = Vec::new();
+    for (document, text) in files(".", "md") {
+        let missing = paths(&text).into_iter().filter(|(_, path)| !is_there(&document, path));
+        found.extend(missing.map(|(line, path)| format!("{document}:{line}: {path}")));
+    }
+    expect_none("paths of files that are not there", &found);
+}
+
+#[test]
+fn paths_are_found() {
+    let text = "`src/lib.rs` and `FOLDER=tests/a make b`, `perf/out/c.svg`, `src/*/d.rs`\n```\n`src/e.rs`\n```\n`docs/{f,g}.md`";
+    let found: Vec<_> = paths(text).into_iter().map(|(line, path)| format!("{line} {path}")).collect();
+    assert_eq!(found, ["1 src/lib.rs", "1 tests/a", "5 docs/f.md", "5 docs/g.md"]);
+    assert!(is_there("README.md", "src/lib.rs") && is_there("perf/README.md", "tests/faults.rs"));
+    assert!(!is_there("README.md", "tests/faults.rs"));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Habits of this project that no compiler checks: short functions, modules without cycles, citations and links that lead
-//! somewhere. `make lint` runs them too.
+//! Habits of this project that no compiler checks: short functions, modules without cycles, citations, links and paths that
+//! lead somewhere, documents of a readable width. `make lint` runs them too.
 
 mod functions;
 mod links;
 mod modules;
+mod width;
 
 use std::{
     fs,
