@@ -3,12 +3,7 @@
 //! Event sources send one long stream of numbered events, out of order, over TCP. Fortnight puts them back
 //! in order and sends each one to the users that it concerns. Each user has a connection of its own.
 //!
-//! # The library
-//!
-//! - `run` is the whole command: it reads the command line and does what it asks for.
-//! - [`Service`] is a server in a program of your own. It does all that its [`Config`] says.
-//! - [`Engine`] is the part without sockets: lines in, *(user, bytes)* out.
-//! - [`replay`] plays a recorded trace to the server on simulated sockets.
+//! As a program it is the command `fortnight`. This crate is the same server for a program of your own.
 //!
 //! ```no_run
 //! use fortnight::{Config, Service};
@@ -22,44 +17,43 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Features.** All are on by default. `cli` is the command, with its options, its log and its signals; `top` is `fortnight top`;
-//! `signals` is `Service::open_with_signals`. With `default-features = false` the library has no parser of command lines, no logger
-//! and no handler of signals. It writes to the log through the crate `log`.
+//! # Where to begin
 //!
-//! **What is stable.** Until 1.0 a version with a new second number may change anything, and `CHANGELOG.md` says what. Of these it
-//! is not expected: the names and the meanings of options ([`Config::set`]), [`Service`], [`Stopper`], [`StartError`],
-//! [`Addresses`], [`replay`], and the formats on wire and disk (`docs/SPEC.md`). Of these it is: the fields of [`Config`] and
-//! [`EngineConfig`] (write `..Config::default()`), the methods of [`Engine`], and [`Phase`]. Everything else is private. The project's
-//! own tests, benchmarks and fuzz targets reach it through a hidden module, which changes with any version.
-//!
-//! # Three floors
-//!
-//! ```text
-//!  reactor   mio: poll, listeners, signals, clock.        The only place that waits.
-//!     │  readiness, now
-//!  server    connections in a slab: lines in, output buffers out, logins, limits, congestion, deadlines.
-//!     │  chunks of lines in · (user, bytes) out           Generic over the sockets.
-//!  engine    sequencer (ring) → follow graph → fan-out.   Pure: no sockets, no clock, no logging.
-//! ```
-//!
-//! A floor knows only the one below. Time comes from the top as a number: [`Server`] runs unchanged on
-//! the operating system's sockets ([`reactor`]) and on simulated ones under virtual time ([`sim`]), which is what
-//! traces replay on and what the tests break. One thread, no locks, no atomics, and
-//! `unsafe` in four places only: `engine::arch::x86_64`, `disk::ring`, `disk::writeback` and `reactor::tcp_info`.
-//!
-//! # Where to look
-//!
-//! | question | module |
+//! | you want | take |
 //! | --- | --- |
-//! | How is a line read, put in order, and routed? | [`engine`] and its parts: `feed`, `sequencer`, `run`, `graph`, `fanout` |
-//! | What happens in a turn of the loop, and in which order? | [`server`] |
-//! | What happens to a slow user? | [`server`], `congestion` |
-//! | What does `busyPoll` change? | [`server`], `rotation` |
-//! | When does the server give up a missing event? | `server::release` (decision), `engine::sequencer` (effect) |
-//! | What is counted? | [`counters`] |
-//! | Which options are there? | [`config`] (values), [`options`] (names and ranges), [`cli`] (flags and variables) |
-//! | How do I see what it does? | [`admin`] (metrics, health, status page), [`logging`] |
-//! | What is a trace? | [`trace`] |
+//! | a server in your program | [`Service`]. It does all that its [`Config`] says. |
+//! | to set options | [`Config::set`], with the names that the environment variables of the command have. `fortnight --help` and `docs/SPEC.md` list them. |
+//! | to stop the server from another thread | [`Service::stopper`] |
+//! | other work in the same thread | [`Service::turn`] in a loop of your own, until [`Service::phase`] says [`Phase::Done`] |
+//! | order and fan-out without sockets | [`Engine`]: lines in, *(user, bytes)* out |
+//! | to replay a recorded trace in a test | [`replay`] |
+//! | the whole command, its command line included | `run` |
+//!
+//! # What a server does to your program
+//!
+//! - It runs in the thread that calls it, and starts no other one.
+//! - It speaks TCP with its clients. `docs/SPEC.md` is the contract of its ports.
+//! - It writes to the log through the crate `log`. Without a logger of yours it is silent.
+//! - It takes no signals, unless `Service::open_with_signals` opened it. It reads no environment variables.
+//! - It raises the limit of open files as far as the system allows.
+//! - A configuration that it refuses, or a port that it cannot open, is a [`StartError`]: one sentence that names the option.
+//! - It runs on Linux.
+//!
+//! # Features
+//!
+//! All are on by default. `cli` is the command, with its options, its log and its signals; `top` is `fortnight top`; `signals`
+//! is `Service::open_with_signals`. With `default-features = false` the library has no parser of command lines, no logger and
+//! no handler of signals.
+//!
+//! # What is stable
+//!
+//! Until 1.0 a version with a new second number may change anything, and `CHANGELOG.md` says what. Of these it is not expected:
+//! the names and the meanings of options ([`Config::set`]), [`Service`], [`Stopper`], [`StartError`], [`Addresses`], [`replay`],
+//! and the formats on wire and disk (`docs/SPEC.md`). Of these it is: the fields of [`Config`] and [`EngineConfig`] (write
+//! `..Config::default()`), the methods of [`Engine`], and [`Phase`]. Everything else is private. The project's own tests,
+//! benchmarks and fuzz targets reach it through a hidden module, which changes with any version.
+//!
+//! `docs/architecture.md` explains the inside: the three floors, the order of a turn, and where to look for what.
 
 // Some code of the parts below is for the command only, and would otherwise need a switch in each of them.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
