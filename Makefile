@@ -110,7 +110,7 @@ lint: ## Check formatting, lints and habits: short functions, no cycles of modul
 	else echo "not checked for processors other than x86-64: rustup target add aarch64-unknown-linux-gnu, and the packages" \
 	  "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"; fi
 
-dist: ## Pack static binaries, man pages, unit, alerts and dashboard into dist/, as an archive and a Debian package
+dist: ## Pack static binaries, documents, man pages, unit, alerts and dashboard into dist/, as an archive and a Debian package
 	packaging/dist
 
 check-dist: dist ## Check the archive, the Debian package, the Dockerfile and the systemd unit (as root)
