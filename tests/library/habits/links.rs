@@ -60,10 +60,11 @@ fn targets(text: &str) -> Vec<(usize, String)> {
 }
 
 /// The folders that a path in a document begins with. Others are not of this project.
-const FOLDERS: [&str; 7] = ["src/", "tests/", "perf/", "docs/", "packaging/", "examples/", "benches/"];
+const FOLDERS: [&str; 8] =
+    [".ci/", "src/", "tests/", "perf/", "docs/", "packaging/", "examples/", "benches/"];
 
 /// What is not committed, because a command makes it.
-const MADE: &str = "perf/out/";
+const MADE: &str = "perf/out";
 
 /// The paths of this project that a Markdown text names in code within a sentence: `src/lib.rs`. Patterns and names to be
 /// filled in are none: `arch/*/scan.rs`, `<file>`, `SHAPE.svg`, `…`.
