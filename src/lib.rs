@@ -41,7 +41,7 @@
 //!
 //! # Features
 //!
-//! All are on by default. `cli` is the command, with its options, its log and its signals; `top` is `fortnight top`; `signals`
+//! These are on by default. `cli` is the command, with its options, its log and its signals; `top` is `fortnight top`; `signals`
 //! is `Service::open_with_signals`. With `default-features = false` the library has no parser of command lines, no logger and
 //! no handler of signals.
 //!
