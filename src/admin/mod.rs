@@ -182,7 +182,7 @@ pub struct SlowUser {
 /// Sources that are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// `slow_user`, `ring_full` or `journal`, as in `fortnight_source_paused_seconds_total`.
+    /// `slow_user`, `ring_full`, `journal` or `stream`, as in `fortnight_source_paused_seconds_total`.
     pub reason: &'static str,
     /// How many.
     pub sources: usize,

@@ -72,6 +72,7 @@ pub(crate) fn json(snapshot: &Snapshot<'_>) -> String {
         ("slow_user", counters.paused_slow_user),
         ("ring_full", counters.paused_ring_full),
         ("journal", counters.paused_journal),
+        ("stream", counters.paused_stream),
     ];
     json.field("paused_us", object(&paused));
     json.field("journal", or_null(snapshot.journal.as_ref().map(journal)));

@@ -156,6 +156,11 @@ impl<S: Read + Write> Replicated<S> {
         self.log.leader().is_some_and(|leader| !leader.is_open())
     }
 
+    /// For how long sources have waited, if they do.
+    pub(super) fn held_for(&self, now: Micros) -> Option<Micros> {
+        self.held_since.filter(|_| self.is_closed()).map(|since| now.saturating_sub(since))
+    }
+
     /// Sources have waited, and need not any longer: for how long they have.
     pub(super) fn reopened(&mut self, now: Micros) -> Option<Micros> {
         if self.is_closed() {

@@ -96,6 +96,7 @@ impl<N: Net> Server<N> {
         let health = self.health();
         let given_up_at = self.gap_deadline();
         let stream = self.stream_view().or_else(|| self.log_view());
+        let held_by_log = self.replicated.as_ref().and_then(|replicated| replicated.held_for(self.now));
         let view = View {
             watch: &self.watch,
             counters: self.counters(),
@@ -110,6 +111,7 @@ impl<N: Net> Server<N> {
             health,
             config: &self.config,
             stream,
+            held_by_log,
             given_up_at,
             warnings: self.net.warnings(),
             now: self.now,

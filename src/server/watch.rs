@@ -154,6 +154,8 @@ pub(super) struct View<'a, S> {
     pub(super) health: Health,
     pub(super) config: &'a Config,
     pub(super) stream: Option<Stream>,
+    /// For how long sources have waited for the replicated log, if they do.
+    pub(super) held_by_log: Option<Micros>,
     /// When the gap at the cursor is given up by itself.
     pub(super) given_up_at: Option<Micros>,
     pub(super) warnings: Vec<Warning>,
@@ -190,6 +192,11 @@ impl<'a, S> View<'a, S> {
             sources: self.sources.connected(),
             paused_for,
         });
+        let log = self.held_by_log.map(|paused_for| Pause {
+            reason: "stream",
+            sources: self.sources.connected(),
+            paused_for,
+        });
         let slow = self.congestion.slow().iter().filter_map(|slow| {
             let (id, buffered_bytes) = self.users.waiting_of(slow.key)?;
             Some(SlowUser { id, buffered_bytes, slow_for: since(slow.since) })
@@ -210,7 +217,7 @@ impl<'a, S> View<'a, S> {
             follow_edges: self.engine.follow_edges(),
             slow_users: self.congestion.slow().len(),
             slow: slow.take(SLOW_NAMED).collect(),
-            pauses: slow_user.into_iter().chain(ring_full).chain(stalled).collect(),
+            pauses: slow_user.into_iter().chain(ring_full).chain(stalled).chain(log).collect(),
             stream: self.stream.clone(),
             journal,
             door: self.door,
