@@ -26,9 +26,9 @@ run: ## Build and run the server (ARGS='--event-timeout-ms 500 …')
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- $(ARGS)
 
-screenshots: ## Take the pictures of docs/status-page.md (needs Chromium; takes two minutes)
+screenshots: ## Take the pictures of docs/status-page.md (needs Chromium and nats-server; builds for minutes, takes three)
 	@mkdir -p docs/status-page
-	FORTNIGHT_SCREENSHOTS="$$PWD/docs/status-page" $(CARGO) test --quiet --test status_page states:: -- --test-threads=1
+	FORTNIGHT_SCREENSHOTS="$$PWD/docs/status-page" $(CARGO) test --release --quiet --test status_page states:: -- --test-threads=1
 
 traces: ## Replay the recorded traces and compare (tests/traces)
 	$(CARGO) run --release --quiet -- replay --quiet --expect tests/traces tests/traces/*.trace

@@ -22,8 +22,8 @@ pub(crate) const PAGE: &str = include_str!("status.html");
 pub(crate) const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page's policy: only the script and the style sheet with these SHA-256 sums may run.
-const SCRIPT_SHA256: &str = "M+EhyfaANpiOLIEfq9VlAYfqCPHSuuAww6STdCrAWpU=";
-const STYLE_SHA256: &str = "m+lxkYUdPeKE69IXITBTJi2kKuknaE2CiUIdLr4lokc=";
+const SCRIPT_SHA256: &str = "Im2qYc92dZ13/5R/wBhwjq0mRD5aU/cNwxwMhsorg1E=";
+const STYLE_SHA256: &str = "hJnrDVc4v9yalBUaZhG3c31h//jpjRr2nIueHqT92UM=";
 
 /// Headers of the page: what it may do.
 #[must_use]

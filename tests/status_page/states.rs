@@ -1,4 +1,4 @@
-//! The page in six states, on a large screen and on a phone, by day and by night.
+//! The page in seven states, on a large screen and on a phone, by day and by night.
 //!
 //! `make screenshots` keeps pictures of them for `docs/status-page.md`: the variable `FORTNIGHT_SCREENSHOTS` names the folder.
 
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
+use support::nats::Nats;
 use support::stream::{Random, long_broadcasts};
-use support::{Server, Source, User, server};
+use support::{Server, Signal, Source, User, server};
 
 use super::{POOR_CONTRAST, browse, expect_no_complaints};
 use crate::browser::Browser;
@@ -26,7 +27,7 @@ fn show(browser: &mut Browser, name: &str, sentence: &str) {
     for (width, height, scheme) in [(390, 844, "dark"), (1280, 900, "dark"), (1280, 900, "light")] {
         browser.look(width, height, scheme);
         browser.wait_for(&format!("matchMedia('(prefers-color-scheme: {scheme})').matches"));
-        // Nothing is wider than the screen; a wide table scrolls in its frame.
+        // Nothing is wider than the screen.
         let wide = format!(
             "[innerWidth, ...[...document.querySelectorAll('body *')].filter((at) => at.getBoundingClientRect().right > {width} \
              && !at.closest('.wide')).map((at) => `${{at.tagName}} ${{at.id}} ${{at.textContent.slice(0, 80)}}`)].join()"
@@ -37,6 +38,9 @@ fn show(browser: &mut Browser, name: &str, sentence: &str) {
             thread::sleep(Duration::from_millis(50));
         }
         browser.wait_for(&format!("document.documentElement.scrollWidth <= {width}"));
+        // Nor is a table cut.
+        let cut = "[...document.querySelectorAll('.wide')].filter((at) => at.scrollWidth > at.clientWidth).map((at) => at.innerText)";
+        assert_eq!(browser.evaluate(cut), Value::Array(Vec::new()), "{name}, {width}");
         assert_eq!(browser.evaluate(POOR_CONTRAST), Value::Array(Vec::new()), "{name}, {width}, {scheme}");
         let is_wanted = scheme == "light" || name == "load";
         if let Some(folder) = folder().filter(|_| is_wanted) {
@@ -62,14 +66,34 @@ fn picture(browser: &mut Browser, path: &Path, width: u32) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// How much happens under load.
+#[derive(Clone, Copy)]
+struct Load {
+    users: u64,
+    /// Events that are sent at once, on average.
+    events: f64,
+    /// The time from one sending to the next.
+    every: Duration,
+}
+
+impl Load {
+    /// A picture shows a busy server. A test leaves the machine to the others.
+    fn new() -> Load {
+        match folder() {
+            Some(_) => Load { users: 200, events: 450.0, every: Duration::from_millis(5) },
+            None => Load { users: 60, events: 400.0, every: Duration::from_millis(20) },
+        }
+    }
+}
+
 /// Events of all types, a little out of order, for as long as `goes_on`.
-fn send_all_types(mut source: Source, users: u64, goes_on: &AtomicBool) {
+fn send_all_types(mut source: Source, Load { users, events, every }: Load, goes_on: &AtomicBool) {
     let mut random = Random::new(7);
     let mut next: u64 = 1;
-    let began = Instant::now();
+    let (began, mut due) = (Instant::now(), Instant::now());
     while goes_on.load(Ordering::Relaxed) {
         let swell = 1.0 + 0.4 * (began.elapsed().as_secs_f64() / 8.0).sin();
-        let mut lines: Vec<String> = (0..(400.0 * swell) as u64)
+        let mut lines: Vec<String> = (0..(events * swell) as u64)
             .map(|step| {
                 let (from, to) = (1 + random.below(users), 1 + random.below(users).min(random.below(users)));
                 match random.below(100) {
@@ -86,13 +110,30 @@ fn send_all_types(mut source: Source, users: u64, goes_on: &AtomicBool) {
             pair.swap(0, 1);
         }
         source.send(lines.concat());
-        thread::sleep(Duration::from_millis(20));
+        // What is late is not made up for: it would come all at once.
+        due = Instant::now().max(due + every);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
 
 /// Users that read until their connections end.
 fn read_all(users: Vec<User>) -> Vec<thread::JoinHandle<()>> {
-    users.into_iter().map(|mut user| thread::spawn(move || drop(user.read_to_close()))).collect()
+    users.into_iter().map(|mut user| thread::spawn(move || read_off(&mut user))).collect()
+}
+
+/// Ends what goes on, also if the test fails.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Nothing of it is kept: it may be much.
+fn read_off(user: &mut User) {
+    let mut target = vec![0; 1 << 16];
+    while user.read_some(&mut target).is_some_and(|length| length > 0) {}
 }
 
 fn wait_while_pictures_are_taken(seconds: u64) {
@@ -112,18 +153,21 @@ fn idle() {
 
 #[test]
 fn under_load() {
-    let server = server!(adminPort = 0, maxUserClients = 100, eventTimeoutMs = 5000);
+    let load = Load::new();
+    let server = server!(adminPort = 0, maxUserClients = load.users, eventTimeoutMs = 5000);
     let Some(mut browser) = browse(&server) else { return };
-    let readers = read_all((1..=60).map(|id| server.user(id)).collect());
+    let readers = read_all((1..=load.users).map(|id| server.user(id)).collect());
     let source = server.source();
     let goes_on = AtomicBool::new(true);
     thread::scope(|scope| {
-        scope.spawn(|| send_all_types(source, 60, &goes_on));
+        let _until = Until(&goes_on);
+        scope.spawn(|| send_all_types(source, load, &goes_on));
         wait_while_pictures_are_taken(100);
         show(&mut browser, "load", "All is well. Events flow.");
         browser.wait_for("document.querySelectorAll('#user-list tbody tr').length === 12");
-        browser.wait_for("/^The 12 users that stand out most, of 60\\./.test(document.getElementById('users-shown').textContent)");
-        goes_on.store(false, Ordering::Relaxed);
+        let shown = format!("The 12 users that stand out most, of {}.", load.users);
+        browser
+            .wait_for(&format!("document.getElementById('users-shown').textContent.startsWith('{shown}')"));
     });
     drop(server);
     for reader in readers {
@@ -140,9 +184,15 @@ fn a_hole() {
     browser.wait_for("/^Have a source send number 3/.test(document.getElementById('remedy').textContent)");
     browser.wait_for("/^Number 3 has been missing for .* 3 events wait/.test(document.getElementById('detail').textContent)");
     show(&mut browser, "hole", "Events wait for a missing one.");
+    // The health check passes; that is no praise.
+    let pill =
+        "document.getElementById('health').textContent + ', ' + document.getElementById('health').className";
+    assert_eq!(browser.evaluate(pill), "health check passes, pill ");
+    assert_eq!(server.get("/healthz").status, 200);
     // What was missing comes: all is well again.
     source.send("3|B\n");
     browser.wait_for("document.getElementById('banner').className.includes('good')");
+    assert_eq!(browser.evaluate(pill), "healthy, pill good");
 }
 
 #[test]
@@ -198,4 +248,52 @@ fn an_edge_without_its_stream() {
     upstream.stop();
     browser.wait_for("/has not been reached for/.test(document.getElementById('detail').textContent)");
     show(&mut browser, "edge-alone", "The stream is away.");
+    // What is 0 and says nothing is not there.
+    let zeros = "[...document.querySelectorAll('dl > div')].filter((at) => at.checkVisibility() && /^0( |$)/.test(at.querySelector('dd').textContent)).map((at) => at.textContent)";
+    assert_eq!(browser.evaluate(zeros), Value::Array(Vec::new()));
+    let hidden = "['source-card', 'releases', 'ring-row'].every((id) => !document.getElementById(id).checkVisibility())";
+    browser.wait_for(hidden);
+}
+
+#[test]
+fn a_sequencer_whose_stream_does_not_confirm() {
+    let Some(nats) = Nats::start(1) else { return };
+    let server = server!(
+        adminPort = 0,
+        role = "sequencer",
+        stream = nats.stream("held"),
+        streamReplicas = 1,
+        streamRetentionBytes = 64 << 20,
+        streamTakeoverMs = 60_000,
+        eventTimeoutMs = -1
+    );
+    server.wait_for_log("this sequencer leads");
+    let Some(mut browser) = browse(&server) else { return };
+    let mut source = server.source();
+    source.send("1|B\n");
+    server.wait_for_metric("fortnight_stream_cursor", |cursor| cursor == 2.0);
+    let goes_on = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let _until = Until(&goes_on);
+        // Most of the time it stands still, as on a disk that is far too slow. It is never away.
+        scope.spawn(|| {
+            while goes_on.load(Ordering::Relaxed) {
+                nats.signal(0, Signal::STOP);
+                thread::sleep(Duration::from_millis(1300));
+                nats.signal(0, Signal::CONT);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        scope.spawn(|| {
+            for number in (2..).take_while(|_| goes_on.load(Ordering::Relaxed)) {
+                source.send(format!("{number}|B\n"));
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        browser.wait_for("/ has confirmed every number below [0-9,]+, /.test(document.getElementById('detail').textContent)");
+        browser.wait_for("document.getElementById('paused-stream').checkVisibility()");
+        wait_while_pictures_are_taken(10);
+        show(&mut browser, "stream-lags", "Sources wait for the stream.");
+    });
+    browser.wait_for("document.getElementById('banner').className.includes('good')");
 }

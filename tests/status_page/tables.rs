@@ -89,10 +89,14 @@ fn what_is_ordinary_is_calm_and_zeros_are_hidden() {
         "released-F",
         "slow_users",
         "remedy",
+        "buffered_bytes",
+        "follow_edges",
+        "paused-stream",
     ] {
         browser.wait_for(&hidden(id));
     }
     browser.wait_for(&format!("!({})", hidden("released-B")));
+    browser.wait_for(&format!("!({})", hidden("received")));
     // One line that is no event: now there is something to be said.
     source.send("nonsense\n");
     browser.wait_for(
@@ -165,6 +169,71 @@ fn the_past_of_a_chart_does_not_change_and_the_pointer_reads_it() {
     expect_no_complaints(&mut browser);
 }
 
+/// What a screen reader is told of the chart of events: the value, its limits, and its words.
+fn told(browser: &mut Browser) -> (i64, i64, i64, String) {
+    let told = "(() => { const at = document.getElementById('events-plot'); \
+                return [at.ariaValueNow, at.ariaValueMin, at.ariaValueMax].map(Number).concat(at.ariaValueText); })()";
+    serde_json::from_value(browser.evaluate(told)).unwrap()
+}
+
+/// Waits for the page's next answers.
+fn wait_for_answers(browser: &mut Browser, seconds: u64) {
+    browser.evaluate("window.seen = Plot.end");
+    browser.wait_for(&format!("Plot.end >= window.seen + {seconds}"));
+}
+
+#[test]
+fn a_chart_is_read_by_keyboard_and_stays_at_its_second() {
+    let server = server!(adminPort = 0, eventTimeoutMs = -1);
+    let Some(mut browser) = browse(&server) else { return };
+    let (mut user, mut source) = (server.user(1), server.source());
+    source.send(each(1..=5000, |number| format!("{number}|B\n")));
+    user.read_through("\n5000|B\n");
+    wait_for_answers(&mut browser, 3);
+    browser.press("Tab");
+    browser.wait_for("document.activeElement.id === 'events-plot'");
+    let (now, least, most, words) = told(&mut browser);
+    assert!(
+        now == most && least == most - 299 && words.ends_with(" at most"),
+        "{now} {least} {most} {words}"
+    );
+    // Whoever has not pointed at anything yet is not disturbed.
+    wait_for_answers(&mut browser, 2);
+    assert_eq!(told(&mut browser), (now, least, most, words));
+    // Nor is whoever has: the second stays the same, while the charts go on.
+    browser.press("ArrowLeft");
+    browser.press("ArrowLeft");
+    let pointed = told(&mut browser);
+    assert_eq!(pointed.0, pointed.2 - 2);
+    let words = "/^[0-9,.]+ per second, at [0-9]{2}:[0-9]{2}:[0-9]{2}$/.test(document.getElementById('events-plot').ariaValueText)";
+    browser.wait_for(words);
+    let place = "Number(document.querySelector('#events-plot .mark').getAttribute('x1'))";
+    let before = browser.evaluate(place).as_f64().unwrap();
+    wait_for_answers(&mut browser, 2);
+    assert_eq!(told(&mut browser), pointed);
+    assert!(browser.evaluate(place).as_f64().unwrap() < before, "the mark moves with its second");
+    browser.wait_for("/, [4-9]\\.0 s ago$/.test(document.querySelector('#events-plot .tip').textContent)");
+    // The others show the same second.
+    let same = "[...document.querySelectorAll('.plot')].every((at) => at.ariaValueNow === document.activeElement.ariaValueNow)";
+    browser.wait_for(same);
+    for (key, place) in [("Home", -299), ("PageUp", -269), ("ArrowUp", -268), ("PageDown", -298), ("End", 0)]
+    {
+        browser.press(key);
+        let (now, least, most, _) = told(&mut browser);
+        // Seconds may have passed since the key before.
+        assert!((place - 5..=place).contains(&(now - most)) && now >= least, "{key}: {least} {now} {most}");
+    }
+    browser.press("Escape");
+    browser.wait_for("document.querySelector('.plot .tip') === null");
+    // Out of focus it goes on.
+    browser.press("Tab");
+    browser.wait_for("document.activeElement.id === 'deliveries-plot'");
+    let (left, ..) = told(&mut browser);
+    wait_for_answers(&mut browser, 1);
+    assert!(told(&mut browser).0 > left);
+    expect_no_complaints(&mut browser);
+}
+
 #[test]
 fn options_in_force_are_listed_and_those_that_were_changed_come_first() {
     let server = server!(adminPort = 0, eventTimeoutMs = 1234);
@@ -177,4 +246,38 @@ fn options_in_force_are_listed_and_those_that_were_changed_come_first() {
     browser.wait_for("document.querySelector('#options div').className === 'changed'");
     browser.wait_for("/ eventTimeoutMs/.test(document.getElementById('options-changed').textContent)");
     expect_no_complaints(&mut browser);
+}
+
+/// What the page says of its last answer with these changes: the kind, and the sentence.
+fn state_with(browser: &mut Browser, changes: &str) -> String {
+    let said = format!("state({{ ...last, ...{changes} }}, true, '', false).slice(0, 2).join(': ')");
+    browser.evaluate(&said).as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_pause_is_trouble_when_it_is_long_or_comes_again_and_again() {
+    let server = server!(adminPort = 0, eventTimeoutMs = -1);
+    let Some(mut browser) = browse(&server) else { return };
+    browser.wait_for("troubles.length > 0");
+    for (reason, sentence) in [
+        ("slow_user", "warn: Sources are held up by slow users."),
+        ("stream", "warn: Sources wait for the stream."),
+    ] {
+        let stream = "stream: { address: 'nats://a', leads: true, cursor: '8' }";
+        let mut state = |now: u64, of_late: u64| {
+            let pauses = format!("pauses: [{{ reason: '{reason}', sources: 1, paused_for_us: {now} }}]");
+            let paused = format!("paused_us: {{ ...last.paused_us, {reason}: {of_late} }}");
+            state_with(&mut browser, &format!("{{ {pauses}, {paused}, {stream} }}"))
+        };
+        assert_eq!(state(400_000, 1_900_000), "good: All is well. Events flow.", "{reason}");
+        assert_eq!(state(600_000, 600_000), sentence);
+        assert_eq!(state(100_000, 2_100_000), sentence);
+    }
+    // The list of users says so no sooner.
+    for (slow_for, is_hidden) in [(400_000, true), (600_000, false)] {
+        browser.evaluate(&format!(
+            "renderTrouble({{ ...last, slow_users: 1, slow: [{{ id: '7', buffered_bytes: 9, slow_for_us: {slow_for} }}] }})"
+        ));
+        assert_eq!(browser.evaluate("document.getElementById('slow-note').hidden"), is_hidden);
+    }
 }
