@@ -36,6 +36,10 @@
 //! to when enough bytes wait for it, or after half a second. Its socket holds little, and so becomes writable again and again: what is
 //! written to it then is a part of the work as well.
 //!
+//! A share of the loop is no help where a pass waits for the disk, or where a block is always on its way there. So sources are not read
+//! while a pass of five seconds has too much to make up for, or has stood before the end of the journal for 50 ms. They are read in a
+//! turn of each second all the same, and always while the pass waits for users.
+//!
 //! A pass waits for users whose buffers are full: without limit while no other user waits. Otherwise it waits for those only whose
 //! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked. So slow users cost the
 //! others nothing, and a fast user is served in one pass. After a pass there is a rest of three times its length while events
