@@ -6,7 +6,7 @@ use super::{
     stream::{Keep, Received},
 };
 use crate::{
-    engine::event::parse_user_id,
+    resume::Login,
     server::net::Port,
     sim::{DiskFaults, Peer, Script, ServerEnd, SimFolder, World},
     time::Micros,
@@ -66,7 +66,7 @@ impl FarEnd {
     pub(super) fn user_id(&self) -> Option<UserId> {
         let end = memchr::memchr(b'\n', &self.login)?;
         let line = &self.login[..end];
-        parse_user_id(line.strip_suffix(b"\r").unwrap_or(line))
+        Some(Login::parse(line.strip_suffix(b"\r").unwrap_or(line), false)?.id)
     }
 
     fn sends(&mut self, bytes: &[u8]) {

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    engine::event::{Event, Kind, parse_line, parse_number},
+    engine::event::{Event, Kind, parse_line},
     options,
+    resume::{Login, Start},
     time::Micros,
 };
 use hashbrown::HashMap;
@@ -65,7 +66,8 @@ struct Timeline {
 #[derive(Default)]
 struct Open {
     line: Vec<u8>,
-    logged_in: bool,
+    /// Its first line has come.
+    has_begun: bool,
 }
 
 impl Timeline {
@@ -116,11 +118,13 @@ impl Timeline {
             }
             let content = open.line.strip_suffix(b"\n").unwrap_or(&open.line);
             let content = content.strip_suffix(b"\r").unwrap_or(content);
+            let is_first = !std::mem::replace(&mut open.has_begun, true);
             let meaning = match id {
-                ConnectionId::Source(_) => explain_event(content),
-                ConnectionId::User(_) if !std::mem::replace(&mut open.logged_in, true) => {
-                    explain_login(content)
+                ConnectionId::Source(_) if is_first && is_question(content) => {
+                    "asks for acknowledgements".to_owned()
                 }
+                ConnectionId::Source(_) => explain_event(content),
+                ConnectionId::User(_) if is_first => explain_login(content),
                 ConnectionId::User(_) => "is thrown away".to_owned(),
             };
             writeln!(output, "{:31}{shown:LINE_WIDTH$} {meaning}", "")?;
@@ -171,9 +175,19 @@ fn explain_event(line: &[u8]) -> String {
     }
 }
 
+/// A source's first line may be none of the events.
+fn is_question(line: &[u8]) -> bool {
+    line == b"?|ack" || line.starts_with(b"?|ack|")
+}
+
 fn explain_login(line: &[u8]) -> String {
-    match parse_number(line) {
-        Some(id) => format!("logs in as {id}"),
-        None => "no user id".to_owned(),
+    let Some(Login { id, start, .. }) = Login::parse(line, false) else {
+        return "no login".to_owned();
+    };
+    match start {
+        Start::Plain => format!("logs in as {id}"),
+        Start::Now => format!("logs in as {id}, from now on"),
+        Start::Oldest => format!("logs in as {id}, from the oldest event that is kept on"),
+        Start::At(next, epoch) => format!("logs in as {id}, from number {next} of epoch {epoch} on"),
     }
 }

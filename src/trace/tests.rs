@@ -396,3 +396,46 @@ fn a_difference_in_a_long_stream_is_an_event() {
         "user 1 (id 2932), line 150\n    expected event 150\n    got      event 151"
     );
 }
+
+#[test]
+fn whoever_resumes_is_known_by_its_id_and_every_first_line_is_explained() {
+    let trace = "\
+fortnight trace 1
+0 user 1 connects
+0 user 1 sends
+=7|oldest
+0 user 2 connects
+0 user 2 sends
+=8|now
+0 user 3 connects
+0 user 3 sends
+=9|12|00c0ffee00c0ffee
+0 user 4 connects
+0 user 4 sends
+=9|twelve
+0 source 1 connects
+0 source 1 sends
+=?|ack|feed
+1000 source 1 sends
+=1|B
+2000 source 1 sends
+=?|ack
+3000 signal
+";
+    let ids: Vec<_> =
+        played(trace).streams.iter().filter(|stream| !stream.is_source).map(|user| user.id).collect();
+    assert_eq!(ids, [Some(7), Some(8), Some(9), None].map(|id| id.map(UserId::new)));
+    let mut shown = Vec::new();
+    super::show(trace.as_bytes(), &mut shown).unwrap().unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    for explained in [
+        "logs in as 7, from the oldest event that is kept on",
+        "logs in as 8, from now on",
+        "logs in as 9, from number 12 of epoch 00c0ffee00c0ffee on",
+        "no login",
+        "asks for acknowledgements",
+        "no event: ",
+    ] {
+        assert!(shown.contains(explained), "no {explained:?} in\n{shown}");
+    }
+}
