@@ -294,7 +294,8 @@ impl CatchUp {
         }
         let begin = (self.pass.is_none() && !self.waiting.is_empty()).then_some(self.begin_at);
         let stopped = self.stopped_since.filter(|_| !self.waits_for_all()).map(|since| since + PATIENCE);
-        [begin, stopped].into_iter().flatten().min()
+        let held = self.held_since.map(|since| since + HOLD_MAX);
+        [begin, stopped, held].into_iter().flatten().min()
     }
 
     /// When a user may have to be cut off.

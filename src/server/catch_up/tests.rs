@@ -117,6 +117,8 @@ fn a_pass_that_does_not_keep_up_holds_up_sources() {
     assert!(!catch_up.holds_sources(), "there is no pass");
     assert!(!hold(&mut catch_up, HOLDS_FROM - 1), "it has just begun");
     assert!(hold(&mut catch_up, HOLDS_FROM));
+    // Whatever happens meanwhile, there is a turn at the end of that time.
+    assert_eq!(catch_up.deadline(HOLDS_FROM), Some(HOLDS_FROM + HOLD_MAX));
     assert!(hold(&mut catch_up, HOLDS_FROM + HOLD_MAX - 1));
     assert!(!hold(&mut catch_up, HOLDS_FROM + HOLD_MAX), "for a turn");
     assert!(hold(&mut catch_up, HOLDS_FROM + HOLD_MAX));
