@@ -33,6 +33,8 @@ use snapshotting::Snapshotting;
 const MARK_DELAY: Micros = 100 * MILLISECOND;
 /// How often a full disk is tried again.
 const RETRY: Micros = SECOND;
+/// Complete segments that are open because they are not durable yet. If there are so many, the next segment waits for a sync.
+const UNSYNCED_MAX: usize = 4;
 
 /// A block on its way to the disk.
 #[derive(Debug)]
@@ -67,6 +69,19 @@ struct Syncing {
     is_closing: bool,
 }
 
+/// A segment that is complete, and not durable yet.
+#[derive(Debug)]
+struct Unsynced {
+    /// With [`SyncMode::Never`] it has been closed. Elsewhere it stays open: a file that is opened again does not tell of every failed
+    /// write.
+    file: Option<FileId>,
+    /// The cursor that its name says.
+    first: Cursor,
+    /// The position and the cursor behind it.
+    position: u64,
+    cursor: Cursor,
+}
+
 /// The disk is full.
 #[derive(Debug)]
 struct Stall {
@@ -93,8 +108,8 @@ pub struct Log {
     /// Blocks of the end, which wait for their turn.
     queue: VecDeque<(Kind, Vec<u8>, u32)>,
     syncing: Option<Syncing>,
-    /// Segments that are complete, and not durable yet: the position and the cursor behind them.
-    unsynced: VecDeque<(FileId, u64, Cursor)>,
+    /// Segments that are complete, and not durable yet.
+    unsynced: VecDeque<Unsynced>,
     /// Names of the folder are not durable yet; a segment's removal is among them.
     is_folder_dirty: bool,
     has_removed: bool,
@@ -492,7 +507,13 @@ impl Log {
 
     /// Submits the rest of the pending block.
     fn start_write(&mut self) -> Result<bool, JournalError> {
-        let is_waiting = self.stall.as_ref().is_some_and(|stall| stall.retry_at > self.now);
+        let is_stalled = self.stall.as_ref().is_some_and(|stall| stall.retry_at > self.now);
+        let has_too_many =
+            self.unsynced.iter().filter(|unsynced| unsynced.file.is_some()).count() >= UNSYNCED_MAX;
+        let must_wait = |pending: &Pending| {
+            is_stalled || (has_too_many && pending.sealed.is_none() && self.must_roll(&pending.header))
+        };
+        let is_waiting = self.pending.as_ref().is_none_or(must_wait);
         let Some(mut pending) = self.pending.take_if(|pending| pending.ticket.is_none() && !is_waiting)
         else {
             return Ok(false);
@@ -628,7 +649,7 @@ impl Log {
             return Ok(false);
         }
         let next = match self.unsynced.pop_front() {
-            Some((file, position, cursor)) => Some((file, position, cursor, true)),
+            Some(unsynced) => Some((self.opened(&unsynced)?, unsynced.position, unsynced.cursor, true)),
             None => self.active.map(|file| (file, self.chain.position, self.chain.cursor, false)),
         };
         let Some((file, position, cursor, is_closing)) = next else { return Ok(false) };
@@ -636,6 +657,13 @@ impl Log {
         let ticket = self.disk.sync(file);
         self.syncing = Some(Syncing { ticket, file, began: self.now, position, cursor, is_closing });
         Ok(true)
+    }
+
+    /// The file of a segment that is to be synced.
+    fn opened(&mut self, unsynced: &Unsynced) -> Result<FileId, JournalError> {
+        let name = segment_name(unsynced.first);
+        let file = unsynced.file.map_or_else(|| self.disk.open(&name), Ok);
+        file.map_err(|error| JournalError::io("cannot open", &name, &error))
     }
 
     fn sync_folder(&mut self) -> Result<(), JournalError> {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::process::{Pid, kill_process};
-use support::{Signal, launch, server, stream::each};
+use support::{
+    Signal, launch, server,
+    stream::{each, long_broadcasts},
+};
 
 /// A folder that goes with the test.
 pub(crate) struct Folder(PathBuf);
@@ -27,6 +30,29 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Files that are complete are closed, whatever `journalSync` is.
+#[test]
+fn few_files_of_a_journal_are_open() {
+    for mode in ["always", "interval", "never"] {
+        let folder = Folder::new(&format!("open-{mode}"));
+        let server = server!(
+            journalDirectory = folder.show(),
+            journalSegmentBytes = 4096,
+            journalSync = mode,
+            journalSyncIntervalMs = 600_000,
+            adminPort = 0
+        );
+        let mut source = server.source();
+        for round in 0..100 {
+            source.send(long_broadcasts(10 * round + 1..=10 * round + 10, 500));
+            server.wait_for_metric("fortnight_cursor", |cursor| cursor > (10 * round + 10) as f64);
+        }
+        let segments = fs::read_dir(folder.show()).unwrap().count();
+        let open = server.metric("process_open_fds");
+        assert!(segments > 90 && open < 50.0, "{mode}: {open} descriptors, and {segments} files");
     }
 }
 

@@ -84,8 +84,11 @@ impl Log {
         if let Some(file) = self.active.take() {
             self.disk.close(file);
         }
-        for (file, ..) in std::mem::take(&mut self.unsynced) {
+        for file in std::mem::take(&mut self.unsynced).iter().filter_map(|unsynced| unsynced.file) {
             self.disk.close(file);
+        }
+        if let Some(syncing) = self.syncing.take_if(|syncing| syncing.is_closing) {
+            self.disk.close(syncing.file);
         }
         self.syncing = None;
         let catalog = std::mem::take(&mut self.catalog);

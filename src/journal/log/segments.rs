@@ -1,6 +1,6 @@
 //! The segments of a running journal: when the next one begins, how it is made, and how one is closed.
 
-use super::{Log, Pending};
+use super::{Log, Pending, Unsynced};
 use crate::{
     disk::FileId,
     journal::{
@@ -79,10 +79,21 @@ impl Log {
     pub(super) fn close_segment(&mut self) -> io::Result<()> {
         let is_cut = self.cut_rest()?;
         let Some(file) = self.active.take() else { return Ok(()) };
-        if is_cut || self.durable < self.chain.position || self.is_syncing(file) {
-            self.unsynced.push_back((file, self.chain.position, self.chain.cursor));
-        } else {
+        let is_durable = !is_cut && self.durable >= self.chain.position && !self.is_syncing(file);
+        let is_closed = is_durable || (self.settings.sync == SyncMode::Never && !self.is_syncing(file));
+        if is_closed {
             self.disk.close(file);
+        } else {
+            // It takes a descriptor until it is durable, and has to be synced anyway.
+            self.sync_goal = self.sync_goal.max(self.chain.position);
+        }
+        if !is_durable {
+            self.unsynced.push_back(Unsynced {
+                file: (!is_closed).then_some(file),
+                first: self.catalog.segments.back().map_or(self.chain.cursor, |segment| segment.first),
+                position: self.chain.position,
+                cursor: self.chain.cursor,
+            });
         }
         Ok(())
     }
