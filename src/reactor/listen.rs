@@ -15,8 +15,9 @@ use std::{
 pub(super) const SOURCES: &str = "eventSourceServerPort";
 /// Connections that the kernel may hold until they are accepted; it takes less if `somaxconn` is lower.
 const BACKLOG: i32 = 4096;
-/// Descriptors besides those of connections: standard streams, poll, signals, listeners, a trace, and some to spare.
-const OTHER_DESCRIPTORS: u64 = 32;
+/// Descriptors besides those of connections: standard streams, poll, signals, listeners, a trace, the journal, and what is kept for
+/// all these (`reserve`).
+const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Why the server cannot start.
 #[derive(Debug)]

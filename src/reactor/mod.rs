@@ -153,7 +153,7 @@ impl Reactor {
             stop,
             early: Vec::new(),
             process: ProcessWatch::default(),
-            reserve: Reserve::new(config.admin_port.is_some()),
+            reserve: Reserve::new(config),
             sources,
             bound,
             users,
@@ -303,9 +303,10 @@ impl Net for Reactor {
     fn accept(&mut self, port: Port) -> io::Result<(TcpStream, SocketAddr)> {
         if port == Port::Admin {
             let admin = self.admin.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-            self.reserve.accept(|| admin.accept())
+            self.reserve.admit_admin(&self.stop)?;
+            admin.accept()
         } else {
-            self.reserve.fill()?;
+            self.reserve.admit_client(&self.stop)?;
             self.listener(port).as_ref().ok_or(io::ErrorKind::WouldBlock)?.accept()
         }
     }

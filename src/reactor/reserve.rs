@@ -1,48 +1,68 @@
-//! A descriptor that is kept for the admin interface, so that it answers where there are none left (SPEC section 6).
+//! Descriptors that sources and users may not have, so that those who are connected are served where there are none left
+//! (SPEC section 5), and health checks are answered (section 6).
+//!
+//! The operating system gives the lowest number that is free. So the highest numbers below the limit are free for everybody else if
+//! no connection gets one of them: the journal opens a file now and then, the log is connected to again, certificates are read again.
+//! Nothing is held, and nothing has to be given back.
 
+use crate::config::Config;
 use rustix::{
-    event::{EventfdFlags, eventfd},
-    io::Errno,
+    io::{Errno, fcntl_dupfd_cloexec},
+    process::{Resource, getrlimit},
 };
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+/// What any server may open later: a connection to the log or to its server, a file of certificates, a folder of the system.
+const FOR_ALL: u64 = 2;
+/// The segment that is written to and those that are synced, a snapshot that is written and one that is read, a segment that is read:
+/// each also for what is not copied; their folder.
+const FOR_JOURNAL: u64 = 20;
+/// Connections to the admin interface that need not wait for others.
+const FOR_ADMIN: u64 = 4;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Reserve {
-    is_wanted: bool,
-    kept: Option<OwnedFd>,
+    from_admin: u64,
+    from_clients: u64,
 }
 
 impl Reserve {
-    /// Nothing is kept where there is no admin interface.
-    pub(super) fn new(is_wanted: bool) -> Self {
-        Self { is_wanted, kept: None }
+    pub(super) fn new(config: &Config) -> Self {
+        let for_journal = if config.journal_directory.is_some() { FOR_JOURNAL } else { 0 };
+        let for_admin = if config.admin_port.is_some() { FOR_ADMIN } else { 0 };
+        let from_admin = FOR_ALL + for_journal;
+        Self { from_admin, from_clients: from_admin + for_admin }
     }
 
-    /// Keeps a descriptor, if none is kept.
+    /// Whether the admin interface may have another connection. `any` is any open descriptor.
     ///
     /// # Errors
     ///
-    /// If there is none: then nobody else may have the next one.
-    pub(super) fn fill(&mut self) -> io::Result<()> {
-        if self.is_wanted && self.kept.is_none() {
-            // It needs no file: an empty root directory has not even /dev/null.
-            self.kept = Some(eventfd(0, EventfdFlags::CLOEXEC)?);
-        }
-        Ok(())
+    /// As accept(2) where descriptors have run out: if the next one is kept for others, or there is none.
+    pub(super) fn admit_admin(&self, any: impl AsFd) -> io::Result<()> {
+        has_below(self.from_admin, any)
     }
 
-    /// Accepts for the admin interface.
-    pub(super) fn accept<T>(&mut self, mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        // If it cannot be had now, it can be when a connection of the admin interface has been closed.
-        let _ = self.fill();
-        match accept() {
-            Err(error) if is_out_of_descriptors(&error) && self.kept.take().is_some() => accept(),
-            outcome => outcome,
-        }
+    /// Whether a source, a user or a stream's client may have another connection. `any` is any open descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reserve::admit_admin`].
+    pub(super) fn admit_client(&self, any: impl AsFd) -> io::Result<()> {
+        has_below(self.from_clients, any)
     }
 }
 
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// Whether the next descriptor is none of the last `kept`. They are no more than half of all: with a low limit, too, somebody is
+/// served.
+fn has_below(kept: u64, any: impl AsFd) -> io::Result<()> {
+    let next = fcntl_dupfd_cloexec(any, 0)?.as_raw_fd();
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if next as u64 >= limit - kept.min(limit / 2) => Err(Errno::MFILE.into()),
+        _ => Ok(()),
+    }
 }

@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::journal::Folder;
+use support::stream::long_broadcasts;
 use support::{User, launch, server};
 
 #[test]
@@ -133,6 +135,43 @@ fn running_out_of_file_descriptors_pauses_accepting_but_not_the_service() {
     }
     source.send(format!("{number}|P|9|0\n"));
     first.expect(format!("{number}|P|9|0\n"));
+}
+
+/// SPEC section 5: those who are connected are served, also where the journal has to open files for that: new segments, their
+/// folder, snapshots, and what a user that is far behind has to be told.
+#[test]
+fn without_descriptors_the_journal_goes_on() {
+    let folder = Folder::new("descriptors");
+    let launch = launch!(
+        eventTimeoutMs = -1,
+        adminPort = 0,
+        maxUserClients = 1000,
+        journalDirectory = folder.show(),
+        journalSegmentBytes = 65_536,
+        userBufferBytes = 65_536
+    );
+    let server = launch.limit("-n 64").start();
+    let mut source = server.source();
+    let (mut quick, mut slow) = (server.user(0), server.narrow_user(7));
+    source.send("1|B\n");
+    quick.expect("1|B\n");
+    slow.expect("1|B\n");
+    let _waiting: Vec<User> = (100..250).map(|id| server.user(id)).collect();
+    server.wait_for_log("accepting is paused");
+    // A hundred and fifty segments, most of them while the slow user does not read.
+    let mut number = 1;
+    while number < 20_000 {
+        let stream = long_broadcasts(number + 1..=number + 1000, 500);
+        number += 1000;
+        let sending = source.send_in_background(stream.clone());
+        quick.expect(&stream);
+        sending.join().unwrap().unwrap();
+    }
+    assert!(server.metric("fortnight_users_catching_up") > 0.0);
+    slow.expect(long_broadcasts(2..=number, 500));
+    source.send(format!("{}|B\n", number + 1));
+    slow.expect(format!("{}|B\n", number + 1));
+    quick.expect(format!("{}|B\n", number + 1));
 }
 
 /// SPEC section 5: peers that vanish without a word are noticed within two minutes, on every port. The kernel says which timer
