@@ -52,6 +52,8 @@ impl<S: Read + Write> Users<S> {
             }
         }
         drop(coming);
+        // Who could not be answered leaves.
+        changes.append(&mut self.changes);
         self.changes = changes;
     }
 
@@ -226,7 +228,8 @@ impl<S: Read + Write> Users<S> {
         if let Some(Connection { role: Role::Login(login), .. }) = self.entries.get_mut(key.index()) {
             login.held = true;
             let deadline = login.deadline;
-            self.logins.push_front((deadline, key));
+            let place = self.logins.partition_point(|&(at, _)| at < deadline);
+            self.logins.insert(place, (deadline, key));
         }
     }
 }

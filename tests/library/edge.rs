@@ -4,7 +4,7 @@
 use fortnight::internals::{
     config::{Config, ServerRole},
     server::{Server, net::Port},
-    sim::{Peer, Script, SimNet, World},
+    sim::{Peer, Schedule, Script, ServerEnd, SimNet, World},
     time::{MILLISECOND, Micros, SECOND},
 };
 use support::{model::Model, stream::Random};
@@ -193,5 +193,33 @@ fn users_of_an_edge_get_the_same_bytes_as_users_of_the_server() {
                 told.len()
             );
         }
+    }
+}
+
+/// An edge that does not know the epoch yet cannot answer who wants to resume. Time goes on for each of them.
+#[test]
+fn who_cannot_be_answered_is_closed_in_time_although_others_keep_coming() {
+    let net = SimNet::new(Schedule::default());
+    let config = Config {
+        role: ServerRole::Edge,
+        stream: Some("tcp://127.0.0.1:1".parse().unwrap()),
+        login_timeout_ms: 10_000,
+        ..Config::default()
+    };
+    let mut server = Server::new(config, net.clone(), 0);
+    let mut users: Vec<Peer> = Vec::new();
+    for second in 1..=30 {
+        {
+            let world = &mut net.shared().world;
+            world.advance_to(second * SECOND);
+            let user = world.connect(Port::User).unwrap();
+            world.send(user, format!("{second}|now\n").as_bytes());
+            users.push(user);
+        }
+        server.turn().unwrap();
+        let world = &net.shared().world;
+        let closed = users.iter().filter(|&&user| world.server_end(user) != ServerEnd::Open).count() as u64;
+        let expected = second.saturating_sub(11)..=second.saturating_sub(9);
+        assert!(expected.contains(&closed), "{closed} are closed after {second} s");
     }
 }
