@@ -152,10 +152,10 @@ impl<S> Users<S> {
         }
     }
 
-    /// All logged-in users: how many bytes wait for each, and how it keeps up.
+    /// All users that are not served from the journal: how many bytes wait for each, and how it keeps up. The others are never behind.
     pub(super) fn paces(&mut self) -> impl Iterator<Item = (UserKey, usize, &mut Pace)> {
         self.entries.iter_mut().filter_map(|(index, connection)| match &mut connection.role {
-            Role::User(user) if !connection.ended => {
+            Role::User(user) if !connection.ended && matches!(user.stage, Stage::Live(_)) => {
                 Some((UserKey::new(index), user.output.len(), &mut user.pace))
             }
             _ => None,

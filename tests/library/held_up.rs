@@ -96,3 +96,44 @@ fn while_the_disk_is_full_nobody_is_cut_off_again_and_again() {
     assert!(turns.is_some(), "the server spins");
     assert_eq!(life.server.snapshot().users, 200);
 }
+
+/// Whoever is served from the journal is cut off only if its socket has taken nothing at all (SPEC section 10), under any policy:
+/// `wait` is set here.
+#[test]
+fn who_catches_up_and_takes_a_little_is_not_cut_off_with_a_slow_user() {
+    const TICK: u64 = SECOND / 20;
+    let mut life = Life::begin(1);
+    let slow = life.users[0];
+    let (live, began) = {
+        let world = &mut life.net.shared().world;
+        let live = world.connect(Port::User).expect("a user");
+        world.limit_outbound(live, 0);
+        world.send(live, b"2\n");
+        (live, world.now())
+    };
+    for tick in 1..=100 {
+        let so_much = 1000 + 10 * tick;
+        life.net.shared().script.at(began + tick * TICK, move |world| world.limit_outbound(slow, so_much));
+    }
+    while life.server.snapshot().users < 2 {
+        life.turn();
+    }
+    // The live user is behind: sources are not read until its time is up.
+    for number in 2001..=4000 {
+        let _ = writeln!(life.text, "{number}|B");
+    }
+    let more = life.text.clone();
+    let more = &more[more.find("2001|").expect("the number 2001")..];
+    life.net.shared().world.send(life.source, more.as_bytes());
+    while life.turn() < began + 100 * TICK {}
+    let snapshot = life.server.snapshot();
+    assert_eq!((snapshot.users, snapshot.catching_up), (1, 1));
+    assert!(snapshot.counters.paused_slow_user >= SECOND, "{}", snapshot.counters.paused_slow_user);
+    drop(snapshot);
+    assert_eq!(life.received(live), b"");
+    life.net.shared().world.limit_outbound(slow, 1 << 20);
+    (0..5000).for_each(|_| _ = life.turn());
+    let received = String::from_utf8(life.received(slow)).expect("text");
+    let (_, lines) = received.split_once('\n').expect("an answer");
+    assert_eq!(lines, life.text);
+}
