@@ -8,6 +8,8 @@ use crate::sequence::Cursor;
 /// Whoever reads more than this does not leave it in memory. Less is left there for those who come back again and again, and for
 /// the next pass.
 const LONG_BYTES: u64 = 256 << 20;
+/// Blocks below its place are looked at by a reader. So many bytes of them are one step.
+const SKIPPED_AT_ONCE: u64 = 256 << 10;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub enum Read {
     Block,
     /// The next block is not in memory yet: come back next turn.
     Later,
-    /// A part of the next block has been read: ask again.
+    /// Blocks below its place have been skipped, or a part of the next one has been read: ask again.
     Part,
     /// That was all that has been appended.
     End,
@@ -69,6 +71,7 @@ impl Reader {
     ///
     /// If the next block is not kept any more, cannot be read, or is damaged.
     pub fn next(&mut self, log: &mut Log) -> Result<Read, JournalError> {
+        let mut skipped = 0;
         loop {
             if self.from >= log.appended_cursor() {
                 return Ok(Read::End);
@@ -81,12 +84,18 @@ impl Reader {
             if let Some(len) = log.segment_len(scan.header.first) {
                 scan.extend(len);
             }
+            let before = scan.offset;
             match scan.next(log.disk(), false)? {
                 scan::Step::Block(header) if header.kind == Kind::Events && header.to > self.from => {
                     self.from = header.to;
                     return Ok(Read::Block);
                 }
-                scan::Step::Block(_) => {}
+                scan::Step::Block(_) => {
+                    skipped += scan.offset - before;
+                    if skipped >= SKIPPED_AT_ONCE {
+                        return Ok(Read::Part);
+                    }
+                }
                 scan::Step::Later => return Ok(Read::Later),
                 scan::Step::Part => return Ok(Read::Part),
                 scan::Step::End => {
