@@ -37,13 +37,15 @@
 //! written to it then is a part of the work as well.
 //!
 //! A share of the loop is no help where a pass waits for the disk, or where a block is always on its way there. So sources are not read
-//! while a pass of five seconds has too much to make up for, or has stood before the end of the journal for 50 ms. They are read in a
-//! turn of each second all the same, and always while the pass waits for users.
+//! while a pass of five seconds has too much to make up for, or has stood before the end of the journal for 50 ms. Each is
+//! read once in a second all the same, and they are always read while the pass waits for users. Time in which they are not read does not
+//! count towards `eventTimeoutMs`.
 //!
 //! A pass waits for users whose buffers are full: without limit while no other user waits. Otherwise it waits for those only whose
-//! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked. So slow users cost the
-//! others nothing, and a fast user is served in one pass. After a pass there is a rest of three times its length while events
-//! flow, unless a user that has just logged in waits. So slow users take a quarter of the time at most, however many they are.
+//! sockets have just taken something, for [`PATIENCE`] at a time, and in all no longer than it has worked, if anybody waits who has just
+//! logged in, or can be handed more. So slow users cost the others nothing, and a fast user is served in one pass. After a pass there
+//! is a rest while events flow, three times as long as the pass without such waits, unless a user that has just logged in waits. Half a
+//! second without an event ends it. So slow users take a quarter of the time at most, however many they are.
 //!
 //! Memory: the second follow graph, a megabyte and a block of the journal, and the output buffers, which hold `userBufferBytes` each
 //! and a line. A crowd fills less of its buffers at first ([`FIRST_WINDOWS`]), and the system holds little of it that cannot be sent.
@@ -127,6 +129,8 @@ const DEBT_NS_MAX: i64 = 16_000_000;
 const LONG_TURN_NS: u64 = 1_000_000;
 /// A rest between two passes is no longer than this.
 const REST_MAX: Micros = 60 * SECOND;
+/// Events do not flow any more if none has come for so long: a rest is over then.
+const IDLE: Micros = SECOND / 2;
 /// A user that has less in its buffer than is worth a write is written to after this time.
 const HOLDING_MAX: Micros = SECOND / 2;
 
@@ -163,8 +167,12 @@ pub(super) struct CatchUp {
     users_at_once: u64,
     /// There is nothing that the pass can do before something else happens.
     is_idle: bool,
-    /// When the next pass may begin.
+    /// When the next pass may begin, if no rest goes on.
     begin_at: Micros,
+    /// The end of the rest after a pass. A user that has just logged in does not wait for it.
+    rest_until: Micros,
+    /// When events flowed last.
+    live_at: Micros,
     /// Users that wait and have not been in a pass.
     newcomers: usize,
     /// Since when there are some, or the end of the last pass if that was later.
@@ -184,6 +192,8 @@ pub(super) struct CatchUp {
     /// Since when sources are held up.
     held_since: Option<Micros>,
     holds_sources: bool,
+    /// They would be, but have been for long enough: each is read once.
+    lets_sources_through: bool,
     /// The work that catching up may do while events flow. Below 0: it has done so much more.
     credit_ns: i64,
     /// Work since the last turn's.
@@ -242,6 +252,8 @@ impl CatchUp {
             users_at_once: pace.users,
             is_idle: true,
             begin_at: 0,
+            rest_until: 0,
+            live_at: 0,
             newcomers: 0,
             collecting_since: 0,
             reading: 0,
@@ -253,6 +265,7 @@ impl CatchUp {
             at_end_since: None,
             held_since: None,
             holds_sources: false,
+            lets_sources_through: false,
             credit_ns: 0,
             spent_ns: 0,
             uncounted: 0,
@@ -285,14 +298,20 @@ impl CatchUp {
     fn would_work(&self, now: Micros) -> bool {
         !self.queue.is_empty()
             || (!self.is_idle && self.pass.is_some())
-            || (self.pass.is_none() && !self.waiting.is_empty() && self.begin_at <= now)
+            || (self.pass.is_none() && !self.waiting.is_empty() && self.begins_at() <= now)
+    }
+
+    /// When the next pass may begin.
+    fn begins_at(&self) -> Micros {
+        let rests = if self.newcomers == 0 { self.rest_until.min(self.live_at + IDLE) } else { 0 };
+        self.begin_at.max(rests)
     }
 
     pub(super) fn deadline(&self, now: Micros) -> Option<Micros> {
         if self.rests_until > now && self.would_work(now) {
             return Some(self.rests_until);
         }
-        let begin = (self.pass.is_none() && !self.waiting.is_empty()).then_some(self.begin_at);
+        let begin = (self.pass.is_none() && !self.waiting.is_empty()).then_some(self.begins_at());
         let stopped = self.stopped_since.filter(|_| !self.waits_for_all()).map(|since| since + PATIENCE);
         let held = self.held_since.map(|since| since + HOLD_MAX);
         [begin, stopped, held].into_iter().flatten().min()
@@ -423,6 +442,16 @@ impl CatchUp {
         self.holds_sources
     }
 
+    /// Whether each source is read once in this turn, and no more, although a pass does not keep up.
+    pub(super) fn lets_sources_through(&self) -> bool {
+        self.lets_sources_through
+    }
+
+    /// Events have flowed lately, or would have if no pass held them up.
+    fn is_stream_live(&self, now: Micros) -> bool {
+        now.saturating_sub(self.live_at) < IDLE
+    }
+
     /// Sees whether sources are to be held up until the next turn.
     fn note_hold(&mut self, now: Micros) {
         self.hold(self.pass.is_some(), now);
@@ -434,6 +463,7 @@ impl CatchUp {
         let wants = has_pass && self.stopped_since.is_none() && (is_late || stands);
         let since = self.held_since.take().filter(|_| wants).unwrap_or(now);
         self.holds_sources = wants && now - since < HOLD_MAX;
+        self.lets_sources_through = wants && !self.holds_sources;
         self.held_since = self.holds_sources.then_some(since);
     }
 
@@ -491,11 +521,13 @@ impl CatchUp {
             }
             return false;
         }
-        let all = self.full.len() == self.members;
+        let all = self.full.len() == self.members && self.newcomers == 0;
         let since = *self.stopped_since.get_or_insert(now);
         let waited = self.waited + (now - since);
         let is_patient = self.full_and_fast > 0 && now - since < PATIENCE;
         if self.waits_for_all() || (is_patient && (all || waited * 1000 < self.worked_ns)) {
+            // The journal grows meanwhile: the pass is not at its end any more.
+            self.at_end_since = None;
             return true;
         }
         self.waited = waited;

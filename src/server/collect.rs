@@ -44,8 +44,12 @@ impl<N: Net> Server<N> {
         } else if self.is_log_closed() {
             Some(PauseReason::Stream)
         } else {
-            self.is_barred().then_some(PauseReason::Journal)
+            (self.is_barred() || self.catch_up.holds_sources()).then_some(PauseReason::Journal)
         };
+        if !self.is_paused() && self.catch_up.holds_sources() {
+            // The other reasons are counted when they end.
+            self.engine.postpone(now - self.now);
+        }
         let any_blocked = self.sources.blocked() > 0;
         let stream_away = self.stream_away();
         self.watch.pass_time(self.now, now, paused, any_blocked, stream_away);
@@ -53,7 +57,8 @@ impl<N: Net> Server<N> {
             let released = self.engine.counters.events_released_total();
             self.watch.record(self.now, now, released, self.deliveries());
         }
-        let most_wait_for_nothing = self.users.most_have_nothing_waiting(self.engine.users());
+        let most_wait_for_nothing =
+            self.users.most_have_nothing_waiting(self.engine.users() + self.catch_up.users());
         self.congestion.pass_time(most_wait_for_nothing && !self.is_barred(), now);
         self.now = now;
     }

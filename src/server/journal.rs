@@ -2,7 +2,9 @@
 //!
 //! The *barrier* stands in front of every delivery. It is closed from the moment at which something was released until the journal
 //! has it, durably where `journalSync` is `always`. While it is closed sources are not read and users neither come nor go. Users go on
-//! being written what they are owed.
+//! being written what they are owed. Snapshots, marks, users that become live and clients of the stream want a turn that ends with it
+//! open. Where events never pause there is such a *quiet turn*, in which nothing is read, every 20 ms, and after every block while a
+//! snapshot is made.
 
 use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
@@ -27,6 +29,8 @@ use std::{collections::VecDeque, ops::Range};
 const BLOCK_BYTES: usize = 16 << 20;
 /// Bytes that a start goes through between two looks for whether it has been told to end: some milliseconds.
 const LOOK_BYTES: usize = 1 << 20;
+/// How long whatever waits for the end of a turn with the barrier open may have to wait. A snapshot goes on after every block.
+const QUIET_TURN_EVERY: Micros = 20 * MILLISECOND;
 
 /// In how large steps snapshots are made and users catch up. [`Default`] is what a server does; a simulation has small graphs and few users.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,8 @@ pub(super) struct Journal {
     copied: Option<(Vec<u8>, Cursor)>,
     /// Since when the barrier is closed.
     closed_since: Option<Micros>,
+    /// Since when it has been closed at the end of every turn.
+    turns_end_closed_since: Option<Micros>,
     /// A write or a sync has failed: the server ends.
     failed: Option<JournalError>,
     /// Lines that were kept at the last graceful end and do not fit the ring yet.
@@ -170,6 +176,7 @@ impl Journal {
             released: Released::default(),
             copied: config.stream_port.map(|_| (Vec::new(), Cursor::START)),
             closed_since: None,
+            turns_end_closed_since: None,
             failed: None,
             kept: kept.chunks,
             kept_blocked: None,
@@ -269,6 +276,19 @@ impl Journal {
     /// The barrier has opened: how long it was closed.
     pub(super) fn reopened(&mut self, now: Micros) -> Option<Micros> {
         if self.is_closed() { None } else { self.closed_since.take().map(|since| now - since) }
+    }
+
+    /// A turn is over.
+    pub(super) fn note_end_of_turn(&mut self, now: Micros) {
+        self.turns_end_closed_since =
+            if self.is_closed() { self.turns_end_closed_since.or(Some(now)) } else { None };
+    }
+
+    /// Whether a turn is due that ends with the barrier open: nothing is read in it. Where events never pause, a block is on its way at
+    /// the end of every other turn, and whatever must not come between that block and its deliveries would never be done.
+    pub(super) fn wants_quiet_turn(&self, now: Micros) -> bool {
+        let every = if self.log.is_walking() { 0 } else { QUIET_TURN_EVERY };
+        self.turns_end_closed_since.is_some_and(|since| now.saturating_sub(since) >= every)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -25,8 +25,6 @@ use std::{
 
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
-/// Reads before the turn is delivered, whatever is owed.
-pub(super) const READS_PER_TURN: usize = 64;
 /// How often the log says that the stream is still away.
 const WARN_EVERY: Micros = 60 * SECOND;
 

@@ -141,6 +141,9 @@ impl<N: Net> Server<N> {
         // Sockets are closed in this place only: their keys are free from here on.
         self.reap();
         self.note_turn(began);
+        if let Some(journal) = &mut self.journal {
+            journal.note_end_of_turn(self.now);
+        }
         let behind = (self.catch_up.users(), self.catch_up.farthest_behind(self.engine.cursor()));
         let handed_out = self.deliveries();
         self.reports.progress(&self.engine, (self.sources.connected(), handed_out), behind, self.now);

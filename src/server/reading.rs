@@ -32,10 +32,26 @@ impl<N: Net> Server<N> {
         Ok(reads)
     }
 
-    /// With `busyPoll` the server reads each source once a turn, unless the end has begun.
+    /// With `busyPoll` the server reads each source once a turn, unless the end has begun, and so it does where a pass over the journal does
+    /// not keep up.
     pub(super) fn reads_per_turn(&self) -> usize {
         let once_round = self.config.busy_poll && self.phase() == Phase::Running;
-        if once_round { self.sources.readable().min(READS_PER_TURN) } else { READS_PER_TURN }
+        if once_round || self.catch_up.lets_sources_through() {
+            self.sources.readable().min(READS_PER_TURN)
+        } else {
+            READS_PER_TURN
+        }
+    }
+
+    /// Reads of the stream or the log in a turn.
+    pub(super) fn link_reads_per_turn(&self) -> usize {
+        if !self.accepting.has_time() {
+            0
+        } else if self.catch_up.lets_sources_through() {
+            1
+        } else {
+            READS_PER_TURN
+        }
     }
 
     pub(super) fn read_source(&mut self) -> bool {
@@ -51,11 +67,10 @@ impl<N: Net> Server<N> {
         self.releasing.run_over |= all_gone && self.config.reset_on_source_eof;
     }
 
-    /// Whether sources can be read: neither users nor a pass over the journal hold them up, and nobody comes before what has been read. Before a new run the chunk that was read is fed to its end,
-    /// and no other is read.
+    /// Whether sources can be read: neither users nor a pass over the journal hold them up, and nobody comes before what has been read.
+    /// Before a new run the chunk that was read is fed to its end, and no other is read.
     pub(super) fn may_read(&self) -> bool {
-        !self.is_paused()
-            && !self.catch_up.holds_sources()
+        self.reads_sources()
             && self.accepting.first() == 0
             && !self.releasing.interrupted
             && (!self.releasing.run_over || self.sources.has_chunk())

@@ -53,7 +53,7 @@ impl<N: Net> Server<N> {
     /// after a look at all sockets that began after its time was up, and when all has been taken that had arrived by then. At
     /// the end none is given up: the next server may receive what is missing.
     pub(super) fn give_up_gaps(&mut self) -> io::Result<()> {
-        if self.is_paused() || self.releasing.interrupted || self.phase() != Phase::Running {
+        if !self.reads_sources() || self.releasing.interrupted || self.phase() != Phase::Running {
             self.releasing.look = Look::NotDue;
             return Ok(());
         }

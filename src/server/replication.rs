@@ -6,7 +6,6 @@
 use super::{
     grace::Grace,
     lifecycle::Phase,
-    link::READS_PER_TURN,
     net::{Net, Port},
     releasing::Releasing,
     replicated::{Replicated, Taken},
@@ -52,7 +51,7 @@ impl<N: Net> Server<N> {
 
     /// Whether there is something of the log to be read or applied. A leader reads confirmations whatever holds up its sources.
     pub(super) fn may_read_log(&self) -> bool {
-        let may_edge = self.phase() == Phase::Running && !self.is_paused() && !self.catch_up.holds_sources();
+        let may_edge = self.phase() == Phase::Running && self.reads_sources();
         let is_free = self.is_sequencer() || may_edge;
         is_free && self.accepting.first() == 0 && self.replicated.as_ref().is_some_and(Replicated::has_work)
     }
@@ -71,7 +70,7 @@ impl<N: Net> Server<N> {
     pub(super) fn read_log(&mut self) -> io::Result<usize> {
         let mut reads = 0;
         while self.may_read_log() {
-            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
+            let most = self.link_reads_per_turn();
             if self.apply_log()? {
                 break;
             }

@@ -220,6 +220,12 @@ impl<N: Net> Server<N> {
         self.congestion.is_paused() || self.is_barred() || self.is_log_closed()
     }
 
+    /// Neither are sources held up, nor do they have to wait for a pass over the journal or for a quiet turn.
+    pub(super) fn reads_sources(&self) -> bool {
+        let is_quiet = self.journal.as_ref().is_some_and(|journal| journal.wants_quiet_turn(self.now));
+        !self.is_paused() && !self.catch_up.holds_sources() && !is_quiet
+    }
+
     /// The journal lacks released events: no user may be sent them, and nothing more may be released.
     pub(super) fn is_barred(&self) -> bool {
         self.journal.as_ref().is_some_and(Journal::is_closed)

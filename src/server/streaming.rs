@@ -6,7 +6,6 @@
 use super::{
     journal::Journal,
     lifecycle::Phase,
-    link::READS_PER_TURN,
     net::Net,
     state::Server,
     stream_clients::Now,
@@ -62,7 +61,7 @@ impl<N: Net> Server<N> {
 
     /// Whether there is something of the stream to be read or applied.
     pub(super) fn may_read_stream(&self) -> bool {
-        let running = self.phase() == Phase::Running && !self.is_paused() && !self.catch_up.holds_sources();
+        let running = self.phase() == Phase::Running && self.reads_sources();
         running && self.accepting.first() == 0 && self.upstream.as_ref().is_some_and(Upstream::has_work)
     }
 
@@ -74,7 +73,7 @@ impl<N: Net> Server<N> {
     pub(super) fn read_stream(&mut self) -> io::Result<usize> {
         let mut reads = 0;
         while self.may_read_stream() {
-            let most = if self.accepting.has_time() { READS_PER_TURN } else { 0 };
+            let most = self.link_reads_per_turn();
             if self.apply_stream()? {
                 break;
             }

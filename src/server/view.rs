@@ -126,7 +126,7 @@ impl<N: Net> Server<N> {
     }
 
     pub(super) fn health(&self) -> Health {
-        let sources_are_read = !self.is_paused() && self.sources.blocked() == 0;
+        let sources_are_read = self.reads_sources() && self.sources.blocked() == 0;
         if self.phase() != Phase::Running {
             Health::ShuttingDown
         } else if self.journal.as_ref().is_some_and(Journal::is_stalled) {
@@ -178,7 +178,7 @@ impl<N: Net> Server<N> {
 
     /// When the next gap is given up, if one is: not while slow users hold up the sources, and not at the end.
     pub(super) fn gap_deadline(&mut self) -> Option<Micros> {
-        let may_give_up = !self.is_paused() && self.phase() == Phase::Running;
+        let may_give_up = self.reads_sources() && self.phase() == Phase::Running;
         self.engine.next_deadline().filter(|_| may_give_up)
     }
 }

@@ -41,6 +41,8 @@ pub struct DiskFaults {
     pub rename_error: u16,
     /// What a reader that does not wait asks for is not in memory yet: it is told to come back.
     pub not_in_memory: u16,
+    /// Bytes that a reader which does not wait gets in a second, at most. `None`: no limit.
+    pub read_rate: Option<u64>,
     /// How long a submitted operation takes at most, in microseconds. 0: it is complete at once.
     pub delay_max: Micros,
     /// After this number of operations that change something, the process ends in the middle of the next one.
@@ -165,6 +167,8 @@ struct Inner {
     submitted: VecDeque<Submitted>,
     dice: u64,
     now: Micros,
+    /// When the next bytes that are read arrive, if there is a limit to them.
+    reads_at: Micros,
 }
 
 impl Inner {
@@ -485,6 +489,20 @@ impl SimDisk {
         Some(len)
     }
 
+    /// Reads what has arrived. What was read last took its time.
+    fn read_slowly(&mut self, file: FileId, offset: u64, bytes: &mut [u8], rate: u64) -> io::Result<usize> {
+        let now = {
+            let inner = self.folder.inner();
+            if inner.reads_at > inner.now {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            inner.now
+        };
+        let read = self.read_at(file, offset, bytes)?;
+        self.folder.inner().reads_at = now + read as Micros * 1_000_000 / rate;
+        Ok(read)
+    }
+
     fn submit(&mut self, node: usize, work: Work) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -579,7 +597,11 @@ impl Disk for SimDisk {
         bytes: &mut [u8],
         ahead: ReadAhead,
     ) -> io::Result<usize> {
-        let chance = self.folder.inner().faults.not_in_memory;
+        let faults = self.folder.inner().faults;
+        if let Some(rate) = faults.read_rate.filter(|_| !self.is_observer) {
+            return self.read_slowly(file, offset, bytes, rate);
+        }
+        let chance = faults.not_in_memory;
         if chance == 0 || self.is_observer {
             return self.read_at(file, offset, bytes);
         }

@@ -49,8 +49,8 @@ fn distrust(snapshot: SnapshotInfo, error: &JournalError, log: &mut Log) {
 }
 
 impl<S: Read + Write> Users<S> {
-    /// Has users catch up for a part of the turn, and sees whether sources have to wait for that. To be called with everything delivered, if the journal has it. `is_live`: events
-    /// flow.
+    /// Has users catch up for a part of the turn, and sees whether sources have to wait for that. To be called with everything delivered,
+    /// if the journal has it. `is_live`: events flow.
     pub(in crate::server) fn catch_up<N: Net<Socket = S>>(
         &mut self,
         is_live: bool,
@@ -66,6 +66,9 @@ impl<S: Read + Write> Users<S> {
         if catch_up.by_id.is_empty() && catch_up.queue.is_empty() && catch_up.pass.is_none() {
             return;
         }
+        if is_live || catch_up.holds_sources {
+            catch_up.live_at = context.now;
+        }
         let mut budget = catch_up.budget(log.appended_bytes(), is_live, context.now);
         if catch_up.holds_back.is_some_and(|since| context.now - since >= HOLDING_MAX) {
             self.hold_nothing_back(context);
@@ -75,7 +78,7 @@ impl<S: Read + Write> Users<S> {
             let (estimate, work) = if let Some(key) = context.catch_up.queue.pop_front() {
                 (self.flush_one(key, context), Work::Other)
             } else {
-                match self.step(is_live, context) {
+                match self.step(context) {
                     Step::Worked(cost, work) => (cost, work),
                     Step::Stop(is_idle) => {
                         context.catch_up.is_idle = is_idle;
@@ -122,7 +125,7 @@ impl<S: Read + Write> Users<S> {
     }
 
     /// Takes the next step of the pass, or begins one.
-    fn step<N: Net<Socket = S>>(&mut self, is_live: bool, context: &mut Context<'_, N>) -> Step {
+    fn step<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         if context.catch_up.pass.is_none() {
             return self.begin_pass(context);
         }
@@ -146,7 +149,7 @@ impl<S: Read + Write> Users<S> {
         }
         let ahead = catch_up.waiting.range((pass.takes_from(), UserKey::new(0))..).next();
         if catch_up.members == 0 && ahead.is_none() {
-            self.end_pass(is_live, context);
+            self.end_pass(context);
             return Step::Worked(1, Work::Other);
         }
         let limit = log.servable_cursor();
@@ -162,7 +165,7 @@ impl<S: Read + Write> Users<S> {
                 self.hold_nothing_back(context);
                 let joined = self.join(context);
                 if joined < CONNECTS_AT_ONCE {
-                    self.end_pass(is_live, context);
+                    self.end_pass(context);
                 }
                 Step::Worked(1 + joined as u64 * NS_PER_CONNECT, Work::Other)
             }
@@ -197,7 +200,7 @@ impl<S: Read + Write> Users<S> {
     fn begin_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) -> Step {
         let Context { catch_up, log, now, .. } = &mut *context;
         let Some(log) = log.as_deref_mut() else { return Step::Stop(true) };
-        if catch_up.begin_at > *now {
+        if catch_up.begins_at() > *now {
             return Step::Stop(true);
         }
         while let Some(&(next, key)) = catch_up.waiting.first() {
@@ -224,7 +227,7 @@ impl<S: Read + Write> Users<S> {
         Step::Stop(true)
     }
 
-    fn end_pass<N: Net<Socket = S>>(&mut self, is_live: bool, context: &mut Context<'_, N>) {
+    fn end_pass<N: Net<Socket = S>>(&mut self, context: &mut Context<'_, N>) {
         let Context { catch_up, log, now, .. } = &mut *context;
         if let (Some(pass), Some(log)) = (catch_up.pass.take(), log.as_deref_mut()) {
             pass.close(log);
@@ -233,11 +236,11 @@ impl<S: Read + Write> Users<S> {
         catch_up.full.clear();
         (catch_up.members, catch_up.stopped_since, catch_up.owed) = (0, None, 0);
         (catch_up.holds_back, catch_up.uncounted, catch_up.at_end_since) = (None, 0, None);
-        (catch_up.collecting_since, catch_up.begin_at) = match catch_up.newcomers {
-            0 if is_live => (*now, *now + (3 * (*now - catch_up.began)).min(REST_MAX)),
-            0 => (*now, *now),
-            _ => (*now, *now + COLLECTING),
-        };
+        let advancing = (*now - catch_up.began).saturating_sub(catch_up.waited);
+        let rest = if catch_up.is_stream_live(*now) { (3 * advancing).min(REST_MAX) } else { 0 };
+        let collecting = if catch_up.newcomers > 0 { COLLECTING } else { 0 };
+        (catch_up.collecting_since, catch_up.begin_at) = (*now, *now + collecting);
+        catch_up.rest_until = *now + rest;
     }
 
     /// What the pass needs next cannot be read. If that is its snapshot, an older one does. Else whoever needs it is cut off.
@@ -245,7 +248,7 @@ impl<S: Read + Write> Users<S> {
         let snapshot = context.catch_up.pass.as_ref().and_then(Pass::snapshot);
         if let (Some(snapshot), Some(log)) = (snapshot, context.log.as_deref_mut()) {
             distrust(snapshot, error, log);
-            return self.end_pass(false, context);
+            return self.end_pass(context);
         }
         log::warn!(error:%; "users cannot be served from the journal any more: they are cut off");
         self.cut_off_pass(context);
@@ -273,7 +276,7 @@ impl<S: Read + Write> Users<S> {
             self.leaves(key, DisconnectReason::Slow);
         }
         context.catch_up.waiting.retain(|(_, key)| !lost.contains(key));
-        self.end_pass(false, context);
+        self.end_pass(context);
     }
 
     /// Forgets those of the full ones whose buffers have been emptied meanwhile, or who have left the pass.

@@ -60,6 +60,24 @@ fn a_crowd_is_handed_less_at_first_and_who_has_taken_all_of_it_more() {
 }
 
 #[test]
+fn a_rest_ends_with_the_stream_and_no_newcomer_waits_for_it() {
+    let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
+    catch_up.waiting.insert((Cursor::new(1), UserKey::new(1)));
+    (catch_up.rest_until, catch_up.live_at) = (60 * SECOND, 2 * SECOND);
+    assert_eq!(catch_up.deadline(2 * SECOND), Some(2 * SECOND + IDLE));
+    assert!(!catch_up.has_work(2 * SECOND + IDLE - 1) && catch_up.has_work(2 * SECOND + IDLE));
+    // Events go on.
+    catch_up.live_at = 59 * SECOND + IDLE + 1;
+    assert_eq!(catch_up.deadline(59 * SECOND + IDLE + 1), Some(60 * SECOND));
+    let (key, mut user) = (UserKey::new(2), Behind::new(Cursor::new(1), 7 * SECOND));
+    catch_up.enter((key, UserId::new(2)), &mut user, 1, 1 << 30, 7 * SECOND);
+    assert_eq!(catch_up.deadline(7 * SECOND), Some(7 * SECOND + COLLECTING));
+    // It leaves before the pass: the others rest on.
+    catch_up.forget(key, UserId::new(2), &mut user);
+    assert_eq!(catch_up.deadline(7 * SECOND), Some(60 * SECOND));
+}
+
+#[test]
 fn logins_are_collected_for_longer_where_much_is_to_be_read() {
     let mut catch_up = CatchUp::new(&Config::default(), Pace::default());
     let mut begins_after = |distance: u128, now: Micros| {
