@@ -33,8 +33,9 @@ use snapshotting::Snapshotting;
 const MARK_DELAY: Micros = 100 * MILLISECOND;
 /// How often a full disk is tried again.
 const RETRY: Micros = SECOND;
-/// Complete segments that are open because they are not durable yet. If there are so many, the next segment waits for a sync.
-const UNSYNCED_MAX: usize = 4;
+/// Complete segments that are open because they are not durable yet. If there are half as many, they are synced before it is time. If
+/// there are so many, the next segment waits for a sync.
+const UNSYNCED_MAX: usize = 8;
 
 /// A block on its way to the disk.
 #[derive(Debug)]
@@ -508,8 +509,7 @@ impl Log {
     /// Submits the rest of the pending block.
     fn start_write(&mut self) -> Result<bool, JournalError> {
         let is_stalled = self.stall.as_ref().is_some_and(|stall| stall.retry_at > self.now);
-        let has_too_many =
-            self.unsynced.iter().filter(|unsynced| unsynced.file.is_some()).count() >= UNSYNCED_MAX;
+        let has_too_many = self.unsynced_files() >= UNSYNCED_MAX;
         let must_wait = |pending: &Pending| {
             is_stalled || (has_too_many && pending.sealed.is_none() && self.must_roll(&pending.header))
         };
@@ -657,6 +657,10 @@ impl Log {
         let ticket = self.disk.sync(file);
         self.syncing = Some(Syncing { ticket, file, began: self.now, position, cursor, is_closing });
         Ok(true)
+    }
+
+    fn unsynced_files(&self) -> usize {
+        self.unsynced.iter().filter(|unsynced| unsynced.file.is_some()).count()
     }
 
     /// The file of a segment that is to be synced.

@@ -19,7 +19,7 @@ use std::{
 const FOR_ALL: u64 = 2;
 /// The segment that is written to and those that are synced, a snapshot that is written and one that is read, a segment that is read:
 /// each also for what is not copied; their folder.
-const FOR_JOURNAL: u64 = 20;
+const FOR_JOURNAL: u64 = 28;
 /// Connections to the admin interface that need not wait for others.
 const FOR_ADMIN: u64 = 4;
 

@@ -215,15 +215,15 @@ impl<N: Net> Server<N> {
 
 /// The reasons for which the server waits.
 impl<N: Net> Server<N> {
-    /// Slow users or the journal hold up the sources.
+    /// Slow users or the journal hold up the sources, or this turn is to be a quiet one: nothing is read or released.
     pub(super) fn is_paused(&self) -> bool {
-        self.congestion.is_paused() || self.is_barred() || self.is_log_closed()
+        let is_quiet = || self.journal.as_ref().is_some_and(|journal| journal.wants_quiet_turn(self.now));
+        self.congestion.is_paused() || self.is_barred() || self.is_log_closed() || is_quiet()
     }
 
-    /// Neither are sources held up, nor do they have to wait for a pass over the journal or for a quiet turn.
+    /// Neither are sources held up, nor do they have to wait for a pass over the journal.
     pub(super) fn reads_sources(&self) -> bool {
-        let is_quiet = self.journal.as_ref().is_some_and(|journal| journal.wants_quiet_turn(self.now));
-        !self.is_paused() && !self.catch_up.holds_sources() && !is_quiet
+        !self.is_paused() && !self.catch_up.holds_sources()
     }
 
     /// The journal lacks released events: no user may be sent them, and nothing more may be released.

@@ -1,6 +1,6 @@
 //! The segments of a running journal: when the next one begins, how it is made, and how one is closed.
 
-use super::{Log, Pending, Unsynced};
+use super::{Log, Pending, UNSYNCED_MAX, Unsynced};
 use crate::{
     disk::FileId,
     journal::{
@@ -83,8 +83,8 @@ impl Log {
         let is_closed = is_durable || (self.settings.sync == SyncMode::Never && !self.is_syncing(file));
         if is_closed {
             self.disk.close(file);
-        } else {
-            // It takes a descriptor until it is durable, and has to be synced anyway.
+        } else if 2 * self.unsynced_files() >= UNSYNCED_MAX {
+            // They take descriptors until they are durable, and have to be synced anyway.
             self.sync_goal = self.sync_goal.max(self.chain.position);
         }
         if !is_durable {

@@ -4,12 +4,15 @@ use super::{JournalError, Log, snapshotting::State};
 use crate::{
     disk::{Completion, is_full},
     journal::snapshot::{SnapshotInfo, SnapshotWriter, TEMPORARY},
+    time::{Micros, SECOND},
     user_id::UserId,
 };
 use std::io;
 
 /// Bytes of blocks after which the next snapshot is made, if retention does not want one sooner.
 const BYTES_MIN: u64 = 64 << 20;
+/// At full load there is a snapshot each second, if retention does not want one sooner: what was written in a second is read in less.
+const SPACING: Micros = SECOND;
 
 impl Log {
     /// It is time for a snapshot, which must begin at the cursor of the journal, with the barrier open.
@@ -17,13 +20,15 @@ impl Log {
     pub fn wants_snapshot(&self) -> bool {
         let usual = BYTES_MIN.max(2 * self.snapshots.last_len);
         let least = self.settings.snapshot_bytes_least.max(self.snapshots.last_len);
-        let bytes = usual.min(self.settings.retention_bytes / 4).max(least);
+        let most = (self.settings.retention_bytes / 4).max(least);
         let written = self.chain.position - self.snapshots.last;
+        let is_soon = self.now.saturating_sub(self.snapshots.began) < SPACING;
+        let is_enough = written >= most || (written >= usual.max(least) && !is_soon);
         matches!(self.snapshots.state, State::Idle)
             && !self.is_ending
             && self.is_open()
             && self.has_events_behind_snapshot()
-            && (written >= bytes || self.time_wants_snapshot())
+            && (is_enough || self.time_wants_snapshot())
     }
 
     /// Begins a snapshot at the cursor of the journal. False: there is no room, or another one is under way.
@@ -36,6 +41,7 @@ impl Log {
             return Ok(false);
         }
         self.snapshots.last = self.chain.position;
+        self.snapshots.began = self.now;
         match self.disk.create(TEMPORARY) {
             Ok(file) => {
                 let writer = SnapshotWriter::new(self.id(), self.chain.cursor);

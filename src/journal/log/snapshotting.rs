@@ -6,6 +6,7 @@ use crate::{
         catalog::Catalog,
         snapshot::{SnapshotInfo, SnapshotWriter},
     },
+    time::Micros,
 };
 
 /// The progress of the next snapshot.
@@ -13,6 +14,8 @@ use crate::{
 pub(super) struct Snapshotting {
     /// The position of the last one's beginning.
     pub(super) last: u64,
+    /// When it began. 0: before this start.
+    pub(super) began: Micros,
     /// Bytes of the last one.
     pub(super) last_len: u64,
     pub(super) state: State,
@@ -42,6 +45,6 @@ impl Snapshotting {
         let behind = newest.and_then(|info| catalog.segment_of(info.from)).unwrap_or(0);
         let tail: u64 = catalog.segments.iter().skip(behind).map(|segment| segment.len).sum();
         let last_len = newest.map_or(0, |info| info.len);
-        Self { last: position.saturating_sub(tail), last_len, state: State::Idle }
+        Self { last: position.saturating_sub(tail), began: 0, last_len, state: State::Idle }
     }
 }
