@@ -286,6 +286,14 @@ fn a_slow_user_holds_up_nobody_misses_nothing_and_joins_the_others_again() {
     let farthest = server.metric("fortnight_users_farthest_behind");
     assert!(farthest > 1000.0 && farthest < 20_000.0, "{farthest}");
     server.wait_for_log("a user is served from the journal");
+    let log = server.log();
+    let told = log.lines().find(|line| line.contains("a user is served from the journal")).unwrap();
+    assert!(told.contains(" user=7 ") && told.contains(" behind="), "{told}");
+    let of_user = format!("\"id\":\"7\",");
+    for resource in ["/status.json", "/clients.json"] {
+        let text = server.get(resource).body;
+        assert!(text.contains(&of_user) && text.contains(&format!("\"behind\":\"{farthest}\"")), "{text}");
+    }
     assert_eq!(server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}"), 0.0);
     assert!(server.metric("fortnight_output_buffered_bytes") <= 66_100.0);
     slow.expect(&stream);
@@ -295,6 +303,33 @@ fn a_slow_user_holds_up_nobody_misses_nothing_and_joins_the_others_again() {
         user.expect("20001|B\n");
     }
     assert_eq!(server.metric("fortnight_deliveries_total"), 3.0 * 20_001.0);
+}
+
+/// The server's memory does not grow with how far behind a user is.
+#[test]
+fn a_user_that_is_far_behind_takes_no_more_memory_than_one_that_is_not() {
+    let folder = Folder::new("resume-memory");
+    let server = server!(journalDirectory = folder.show(), userBufferBytes = 65_536, adminPort = 0);
+    let mut slow = server.narrow_user(7);
+    let mut quick = server.user(9);
+    server.pass();
+    let mut number = 0;
+    let mut advance = |rounds: u64| {
+        for _ in 0..rounds {
+            let stream = long_broadcasts(number + 1..=number + 20_000, 500);
+            number += 20_000;
+            let sending = server.source().send_in_background(stream.clone());
+            quick.expect(&stream);
+            sending.join().unwrap().unwrap();
+        }
+        server.peak_memory()
+    };
+    let (before, after) = (advance(1), advance(4));
+    let behind = server.metric("fortnight_users_farthest_behind");
+    assert!(behind > 70_000.0, "{behind}");
+    // What it is behind are 40 MB.
+    assert!(after < before + (16 << 20), "{before} bytes, and then {after}");
+    slow.expect(long_broadcasts(1..=100_000, 500));
 }
 
 #[test]
