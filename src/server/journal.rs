@@ -29,7 +29,8 @@ use std::{collections::VecDeque, ops::Range};
 const BLOCK_BYTES: usize = 16 << 20;
 /// Bytes that a start goes through between two looks for whether it has been told to end: some milliseconds.
 const LOOK_BYTES: usize = 1 << 20;
-/// How long whatever waits for the end of a turn with the barrier open may have to wait. A snapshot goes on after every block.
+/// How long whatever waits for the end of a turn with the barrier open may have to wait. A snapshot begins, and goes on, after every
+/// block.
 const QUIET_TURN_EVERY: Micros = 20 * MILLISECOND;
 
 /// In how large steps snapshots are made and users catch up. [`Default`] is what a server does; a simulation has small graphs and few users.
@@ -287,7 +288,7 @@ impl Journal {
     /// Whether a turn is due that ends with the barrier open: nothing is read or released in it. Where events never pause, a block is on its way at
     /// the end of every other turn, and whatever must not come between that block and its deliveries would never be done.
     pub(super) fn wants_quiet_turn(&self, now: Micros) -> bool {
-        let every = if self.log.is_walking() { 0 } else { QUIET_TURN_EVERY };
+        let every = if self.log.is_walking() || self.log.is_snapshot_due() { 0 } else { QUIET_TURN_EVERY };
         self.turns_end_closed_since.is_some_and(|since| now.saturating_sub(since) >= every)
     }
 

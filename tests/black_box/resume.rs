@@ -255,6 +255,11 @@ fn what_is_not_kept_any_more_is_gone() {
     // A snapshot may still be on its way, and take some more segments with it when it is there.
     let mut first = first;
     loop {
+        if first > u128::from(number) {
+            // Nothing is kept but a snapshot.
+            source.send(long_broadcasts(number + 1..=number + 100, 500));
+            number += 100;
+        }
         let mut user = login(&server, &format!("7|{first}|{epoch}"));
         let answer = fields(&user.read_line());
         let line = if answer[0] == "+" { user.read_line() } else { Vec::new() };
@@ -264,9 +269,10 @@ fn what_is_not_kept_any_more_is_gone() {
         }
         first = refused(&server, &format!("7|1|{epoch}")).1;
     }
+    // Unless one has come meanwhile, this is the lowest number.
     let (mut user, _, next) = resumed(&server, "8|oldest");
-    assert_eq!(next, first);
-    user.expect(long_broadcasts(first as u64..=number, 500));
+    assert!(next >= first, "{next}, not {first}");
+    user.expect(long_broadcasts(next as u64..=number, 500));
 }
 
 #[test]

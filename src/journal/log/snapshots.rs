@@ -18,6 +18,12 @@ impl Log {
     /// It is time for a snapshot, which must begin at the cursor of the journal, with the barrier open.
     #[must_use]
     pub fn wants_snapshot(&self) -> bool {
+        self.is_open() && self.is_snapshot_due()
+    }
+
+    /// It is time for a snapshot, whatever is on its way.
+    #[must_use]
+    pub fn is_snapshot_due(&self) -> bool {
         let usual = BYTES_MIN.max(2 * self.snapshots.last_len);
         let least = self.settings.snapshot_bytes_least.max(self.snapshots.last_len);
         let most = (self.settings.retention_bytes / 4).max(least);
@@ -26,7 +32,6 @@ impl Log {
         let is_enough = written >= most || (written >= usual.max(least) && !is_soon);
         matches!(self.snapshots.state, State::Idle)
             && !self.is_ending
-            && self.is_open()
             && self.has_events_behind_snapshot()
             && (is_enough || self.time_wants_snapshot())
     }
