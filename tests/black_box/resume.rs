@@ -295,10 +295,10 @@ fn a_slow_user_holds_up_nobody_misses_nothing_and_joins_the_others_again() {
     let log = server.log();
     let told = log.lines().find(|line| line.contains("a user is served from the journal")).unwrap();
     assert!(told.contains(" user=7 ") && told.contains(" behind="), "{told}");
-    let of_user = format!("\"id\":\"7\",");
+    let of_user = "\"id\":\"7\",";
     for resource in ["/status.json", "/clients.json"] {
         let text = server.get(resource).body;
-        assert!(text.contains(&of_user) && text.contains(&format!("\"behind\":\"{farthest}\"")), "{text}");
+        assert!(text.contains(of_user) && text.contains(&format!("\"behind\":\"{farthest}\"")), "{text}");
     }
     assert_eq!(server.metric("fortnight_source_paused_seconds_total{reason=\"slow_user\"}"), 0.0);
     assert!(server.metric("fortnight_output_buffered_bytes") <= 66_100.0);
