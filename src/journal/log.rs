@@ -26,16 +26,16 @@ mod retention;
 mod segments;
 mod snapshots;
 mod snapshotting;
+mod syncing;
+mod unsynced;
 
 use snapshotting::Snapshotting;
+use unsynced::{Syncing, UNSYNCED_MAX, Unsynced};
 
 /// How long after a sync an idle journal writes a mark.
 const MARK_DELAY: Micros = 100 * MILLISECOND;
 /// How often a full disk is tried again.
 const RETRY: Micros = SECOND;
-/// Complete segments that are open because they are not durable yet. If there are half as many, they are synced before it is time. If
-/// there are so many, the next segment waits for a sync.
-const UNSYNCED_MAX: usize = 8;
 
 /// A block on its way to the disk.
 #[derive(Debug)]
@@ -55,32 +55,6 @@ struct Pending {
 struct Sealed {
     offset: u64,
     hash: u64,
-}
-
-/// A sync on its way.
-#[derive(Debug)]
-struct Syncing {
-    ticket: Ticket,
-    file: FileId,
-    began: Micros,
-    /// The position that is durable when it is complete.
-    position: u64,
-    cursor: Cursor,
-    /// The file is complete: nothing more is written to it.
-    is_closing: bool,
-}
-
-/// A segment that is complete, and not durable yet.
-#[derive(Debug)]
-struct Unsynced {
-    /// With [`SyncMode::Never`] it has been closed. Elsewhere it stays open: a file that is opened again does not tell of every failed
-    /// write.
-    file: Option<FileId>,
-    /// The cursor that its name says.
-    first: Cursor,
-    /// The position and the cursor behind it.
-    position: u64,
-    cursor: Cursor,
 }
 
 /// The disk is full.
@@ -636,67 +610,6 @@ impl Log {
             return Err(sentence);
         }
         self.stall = Some(Stall { reason: sentence.to_string(), retry_at: self.now + RETRY });
-        Ok(())
-    }
-
-    /// Submits the next sync that is due.
-    fn start_sync(&mut self) -> Result<bool, JournalError> {
-        if self.sync_due.is_some_and(|at| at <= self.now) {
-            self.sync_due = None;
-            self.sync_goal = self.chain.position;
-        }
-        if self.syncing.is_some() || self.durable >= self.sync_goal {
-            return Ok(false);
-        }
-        let next = match self.unsynced.pop_front() {
-            Some(unsynced) => Some((self.opened(&unsynced)?, unsynced.position, unsynced.cursor, true)),
-            None => self.active.map(|file| (file, self.chain.position, self.chain.cursor, false)),
-        };
-        let Some((file, position, cursor, is_closing)) = next else { return Ok(false) };
-        self.sync_folder()?;
-        let ticket = self.disk.sync(file);
-        self.syncing = Some(Syncing { ticket, file, began: self.now, position, cursor, is_closing });
-        Ok(true)
-    }
-
-    fn unsynced_files(&self) -> usize {
-        self.unsynced.iter().filter(|unsynced| unsynced.file.is_some()).count()
-    }
-
-    /// The file of a segment that is to be synced.
-    fn opened(&mut self, unsynced: &Unsynced) -> Result<FileId, JournalError> {
-        let name = segment_name(unsynced.first);
-        let file = unsynced.file.map_or_else(|| self.disk.open(&name), Ok);
-        file.map_err(|error| JournalError::io("cannot open", &name, &error))
-    }
-
-    fn sync_folder(&mut self) -> Result<(), JournalError> {
-        if std::mem::take(&mut self.is_folder_dirty) {
-            self.has_removed = false;
-            self.disk.sync_folder().map_err(|error| JournalError::io("cannot sync", "the folder", &error))?;
-            if let Some(spare) = &mut self.catalog.spare {
-                spare.is_durable = true;
-            }
-        }
-        Ok(())
-    }
-
-    fn complete_sync(&mut self, completion: Completion) -> Result<(), JournalError> {
-        let Some(syncing) = self.syncing.take() else { return Ok(()) };
-        if let Err(error) = completion.result {
-            return Err(JournalError::io("cannot sync", "a segment", &error));
-        }
-        self.syncs += 1;
-        self.durable = self.durable.max(syncing.position);
-        self.durable_cursor = self.durable_cursor.max(syncing.cursor);
-        self.undurable_since = (self.durable < self.chain.position).then_some(syncing.began);
-        if syncing.is_closing {
-            self.disk.close(syncing.file);
-            self.retain()?;
-        }
-        if self.durable == self.chain.position && !self.is_marked {
-            self.mark_due = Some(self.now + MARK_DELAY);
-        }
         Ok(())
     }
 }

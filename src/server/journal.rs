@@ -2,9 +2,10 @@
 //!
 //! The *barrier* stands in front of every delivery. It is closed from the moment at which something was released until the journal
 //! has it, durably where `journalSync` is `always`. While it is closed sources are not read and users neither come nor go. Users go on
-//! being written what they are owed. Snapshots, marks, users that become live and clients of the stream want a turn that ends with it
-//! open. Where events never pause there is such a *quiet turn*, in which nothing is read or released, every 20 ms, and after every block while a
-//! snapshot is made.
+//! being written what they are owed.
+//!
+//! Snapshots, marks, users that become live and clients of the stream want a turn that ends with it open. Where events never pause
+//! there is such a *quiet turn*, in which nothing is read or released, every 20 ms, and after every block while a snapshot is made.
 
 use super::{chunk::READ_BYTES, report::Reports, sizing::RECORD_BYTES};
 use crate::{
@@ -285,11 +286,12 @@ impl Journal {
             if self.is_closed() { self.turns_end_closed_since.or(Some(now)) } else { None };
     }
 
-    /// Whether a turn is due that ends with the barrier open: nothing is read or released in it. Where events never pause, a block is on its way at
-    /// the end of every other turn, and whatever must not come between that block and its deliveries would never be done.
+    /// Whether a turn is due that ends with the barrier open: nothing is read or released in it. Where events never pause, a block is on
+    /// its way at the end of every other turn. Whatever must not come between that block and its deliveries would never be done.
     pub(super) fn wants_quiet_turn(&self, now: Micros) -> bool {
-        let every = if self.log.is_walking() || self.log.is_snapshot_due() { 0 } else { QUIET_TURN_EVERY };
-        self.turns_end_closed_since.is_some_and(|since| now.saturating_sub(since) >= every)
+        let Some(since) = self.turns_end_closed_since else { return false };
+        let is_snapshot_due = self.log.is_walking() || self.log.is_snapshot_due();
+        is_snapshot_due || now.saturating_sub(since) >= QUIET_TURN_EVERY
     }
 
     pub(super) fn is_closed(&self) -> bool {

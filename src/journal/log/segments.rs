@@ -1,6 +1,9 @@
 //! The segments of a running journal: when the next one begins, how it is made, and how one is closed.
 
-use super::{Log, Pending, UNSYNCED_MAX, Unsynced};
+use super::{
+    Log, Pending,
+    unsynced::{UNSYNCED_MAX, Unsynced},
+};
 use crate::{
     disk::FileId,
     journal::{
